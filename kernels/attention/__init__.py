@@ -1,0 +1,1 @@
+"""Attention over dense, block-sparse and token-level masks."""

@@ -1,0 +1,1 @@
+"""Fast transforms and structured matrices."""

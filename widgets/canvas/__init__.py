@@ -1,0 +1,1 @@
+"""Our own raster widget for large matrices."""

@@ -1,0 +1,1 @@
+"""A Knob becomes a slider, dropdown or play button."""

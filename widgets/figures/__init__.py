@@ -1,0 +1,1 @@
+"""Pure functions: a frozen dataclass of arrays in, a plotly Figure out."""

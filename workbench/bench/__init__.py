@@ -1,0 +1,1 @@
+"""Times kernels side by side with their peers."""

@@ -1,0 +1,1 @@
+"""Torch components, one file per method."""
