@@ -466,14 +466,14 @@ class Simulation {
         if (dma_left > 0) end_dma(now);
     }
 
-    // Work of all threads together that no token describes: spread evenly over them and over the time it takes.
-    void shared_work(double work, double thread_latency, double bytes, double duration, double live_after) {
+    // Work of all threads together that no token describes: spread evenly over the time it takes; each thread is busy
+    // for `each` cycles of it.
+    void shared_work(double work, double thread_latency, double bytes, double duration, double each, double live_after) {
         const double t1 = now + duration;
         timeline.reach(t1);
         timeline.add(instruction_bins, now, t1, work);
         timeline.add(byte_bins, now, t1, bytes);
         timeline.level(live_bins, now, t1, live, live_after);
-        const double each = thread_latency / static_cast<double>(threads);
         for (int64_t x = 0; x < threads; ++x) {
             thread_busy.data()[x] += each;
             timeline.add(thread_bins.data() + x * static_cast<int64_t>(thread_bins.shape(1)), now, t1, each);
@@ -511,15 +511,15 @@ class Simulation {
         const double thread_latency = work * c.l_pipe + slots * c.l_spad + 2 * u * c.l_store;
         const double ideal = std::max({work / static_cast<double>(c.n_mtc), thread_latency / static_cast<double>(threads), bytes / c.bw});
         const double t0 = now;
-        shared_work(work, thread_latency, bytes, ideal / c.wb_eff, 0);
+        shared_work(work, thread_latency, bytes, ideal / c.wb_eff, ideal, 0);
         phases.data()[WRITE_BACK] += now - t0;
     }
 
     void hand_to_dma(double bytes, double u) {
         drain(DMA_WAIT);
         const double t0 = now;
-        const double issue = c.c_dma * c.l_pipe;  // one thread writes the descriptors, the others wait
-        shared_work(c.c_dma, issue, 0, issue, live);
+        // The threads write the descriptors together, one instruction per cycle.
+        shared_work(c.c_dma, c.c_dma, 0, c.c_dma, c.c_dma / static_cast<double>(threads), live);
         phases.data()[WRITE_BACK] += now - t0;
         dma_left = dma_total = bytes;
         draining_live = u;
