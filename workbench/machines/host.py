@@ -37,7 +37,9 @@ def versions(packages=REPORTED) -> dict:
 def cpu_name() -> str:
     """Return the processor's name as the system tells it."""
     if platform.system() == "Darwin":
-        answer = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
         return answer.stdout.strip() or platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
