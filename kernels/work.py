@@ -27,9 +27,7 @@ class Work:
                 raise ValueError(f"Work: {field} must be an int of at least 0, got {value!r}")
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.flops + other.flops, self.bytes_streamed + other.bytes_streamed, self.gathers + other.gathers
-        )
+        return Work(self.flops + other.flops, self.bytes_streamed + other.bytes_streamed, self.gathers + other.gathers)
 
     @property
     def intensity(self) -> float:
