@@ -1,0 +1,120 @@
+"""Checks at every public door: format, dtype, shape and index structure, with errors that name the cure."""
+
+import numbers
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from kernels._native import core
+
+__all__ = ["as_csr", "check_inner", "check_same_dtype", "check_threads", "is_canonical"]
+
+FLOATS = (np.float32, np.float64)
+_INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
+_FAULTS = {
+    1: "indptr[0] is {first}, must be 0",
+    2: "indptr decreases after row {where}",
+    3: "indptr ends at {last} but only {stored} indices are stored",
+    4: "indices[{where}] is {value}, must be in [0, {cols})",
+}
+
+
+def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> sparse.csr_array:
+    """Return ``a`` as a ``csr_array`` that shares its buffers, after checking all that a kernel's loop relies on.
+
+    Row pointers must start at 0, never decrease and end within the stored entries; column indices must lie in
+    ``[0, cols)``. Unsorted and duplicate column indices are fine.
+
+    Parameters
+    ----------
+    a : csr_array or csr_matrix (m, n), int32 or int64 indices.
+    function, name : what error messages call the function and the argument.
+    dtypes : accepted value dtypes.
+
+    Raises
+    ------
+    TypeError : not CSR, or a value or index dtype that is not accepted.
+    ValueError : wrong lengths, bad row pointers, or an index out of range.
+    """
+    return _checked(a, function, name, dtypes)[0]
+
+
+def is_canonical(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> tuple[sparse.csr_array, bool]:
+    """Check like `as_csr`; return the matrix and whether every row's column indices rise strictly."""
+    return _checked(a, function, name, dtypes)
+
+
+def check_inner(a: sparse.csr_array, b: sparse.csr_array, *, function: str) -> None:
+    """Raise ValueError unless ``a @ b`` is defined."""
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(
+            f"{function}: b has {b.shape[0]} rows, a has {a.shape[1]} columns; they must be equal (transpose one?)"
+        )
+
+
+def check_same_dtype(a: sparse.csr_array, b: sparse.csr_array, *, function: str) -> None:
+    """Raise TypeError unless both matrices hold the same value dtype."""
+    if a.dtype != b.dtype:
+        raise TypeError(f"{function}: a is {a.dtype}, b is {b.dtype}; convert one, e.g. b.astype({a.dtype.name!r})")
+
+
+def check_threads(num_threads, *, function: str) -> int:
+    """Return the thread count for the core: ``None`` means the global setting (0)."""
+    if num_threads is None:
+        return 0
+    if isinstance(num_threads, bool) or not isinstance(num_threads, numbers.Integral):
+        raise TypeError(f"{function}: num_threads must be an int or None, got {type(num_threads).__name__}")
+    if not 1 <= num_threads <= 256:
+        raise ValueError(f"{function}: num_threads must be between 1 and 256, got {num_threads}")
+    return int(num_threads)
+
+
+def _checked(a, function, name, dtypes):
+    if not (sparse.issparse(a) and a.format == "csr"):
+        kind = f"a {a.format} sparse array" if sparse.issparse(a) else type(a).__name__
+        raise TypeError(
+            f"{function}: {name} must be a scipy.sparse csr_array or csr_matrix, got {kind}; use csr_array({name})"
+        )
+    if a.ndim != 2:
+        raise TypeError(f"{function}: {name} must have two dimensions, got {a.ndim}")
+    _check_buffers(a, function, name, dtypes)
+    fault, where, rising = core.check_csr(a.indptr, a.indices, a.shape[1])
+    if fault:
+        found = _FAULTS[fault].format(
+            first=a.indptr[0],
+            last=a.indptr[-1],
+            stored=len(a.indices),
+            where=where,
+            value=a.indices[where] if fault == 4 else None,
+            cols=a.shape[1],
+        )
+        raise ValueError(
+            f"{function}: {name} is not a valid CSR matrix: {found}; {name}.check_format() may help find why"
+        )
+    if isinstance(a, sparse.csr_array):
+        return a, rising
+    return sparse.csr_array((a.data, a.indices, a.indptr), shape=a.shape, copy=False), rising
+
+
+def _check_buffers(a, function, name, dtypes):
+    accepted = [np.dtype(d) for d in dtypes]
+    for part, wanted in (("data", accepted), ("indices", _INDEX_DTYPES), ("indptr", _INDEX_DTYPES)):
+        buffer = getattr(a, part, None)
+        if not isinstance(buffer, np.ndarray) or buffer.ndim != 1:
+            raise ValueError(f"{function}: {name}.{part} must be a one-dimensional NumPy array")
+        if buffer.dtype not in wanted:
+            names = ", ".join(d.name for d in wanted)
+            raise TypeError(
+                f"{function}: {name}.{part} must have dtype {names}; got {buffer.dtype}; convert it with astype"
+            )
+        if not (buffer.flags.c_contiguous and buffer.flags.aligned):
+            raise ValueError(f"{function}: {name}.{part} must be contiguous and aligned; pass {name}.copy()")
+    if len(a.indptr) != a.shape[0] + 1:
+        raise ValueError(
+            f"{function}: {name}.indptr has {len(a.indptr)} entries, {a.shape[0]} rows need {a.shape[0] + 1}"
+        )
+    if len(a.data) != len(a.indices):
+        raise ValueError(
+            f"{function}: {name} stores {len(a.data)} values but {len(a.indices)} indices; they must be equal"
+        )

@@ -1,0 +1,266 @@
+"""C = A B with A, B, C sparse (CSR): SpGEMM.
+
+c_ij = sum over t of a_it b_tj. Row-wise (Gustavson) order: row i of C is a sum of rows of B, chosen and scaled by the
+nonzeros of row i of A. Symbols: A is (m, k), B is (k, n); F = number of products = sum over nonzeros a_it of nnz(b_t).
+
+Sources: Gustavson 1978, "Two fast algorithms for sparse matrices"; Shivdikar 2021, "SMASH" (hashing, windows).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import sparse
+
+from kernels._native import core
+from kernels.check import as_csr, check_inner, check_same_dtype, check_threads
+from kernels.work import Work
+
+__all__ = [
+    "Traffic",
+    "dataflow_traffic",
+    "row_flops",
+    "spgemm",
+    "spgemm_reference",
+    "spgemm_work",
+    "symbolic_nnz",
+]
+
+Dataflow = Literal["inner", "inner-masked", "outer", "row", "column"]
+
+
+def spgemm(a, b, *, method="auto", sort=True, drop_zeros=False, num_threads=None) -> sparse.csr_array:
+    """Multiply two CSR matrices.
+
+    C = A B. Entries that cancel to 0.0 stay stored unless ``drop_zeros``.
+
+    Parameters
+    ----------
+    a : csr_array or csr_matrix (m, k), float32 or float64, int32 or int64 indices; unsorted and duplicate entries allowed.
+    b : csr_array or csr_matrix (k, n), dtype of ``a``.
+    method : "auto".
+    sort : column indices of every row rise; False leaves their order open.
+    drop_zeros : leave out results equal to 0.0.
+    num_threads : 1 to 256; None means ``kernels.get_num_threads()``. The result does not depend on it.
+
+    Returns
+    -------
+    csr_array (m, n), dtype of ``a``; int64 indices if an operand has them, else int32.
+
+    Raises
+    ------
+    TypeError : not CSR, or dtypes not accepted or not equal.
+    ValueError : inner dimensions differ, malformed operand, or unknown method.
+    """
+    a, b = _operands(a, b, "spgemm", same_dtype=True)
+    if method != "auto":
+        raise ValueError(f"spgemm: method must be one of auto; got {method!r}")
+    threads = check_threads(num_threads, function="spgemm")
+    (a_indptr, a_indices), (b_indptr, b_indices) = _common_indices(a, b)
+    indptr, indices, data = core.spgemm(a_indptr, a_indices, a.data, b_indptr, b_indices, b.data, b.shape[1], threads)
+    c = sparse.csr_array((data, indices, indptr), shape=(a.shape[0], b.shape[1]))
+    c.has_canonical_format = True
+    if drop_zeros:
+        c.eliminate_zeros()
+    return c
+
+
+def spgemm_reference(a, b) -> sparse.csr_array:
+    """Multiply row by row in float64, the way the formula reads; structural zeros stay."""
+    m, n = a.shape[0], b.shape[1]
+    indptr, indices, data = [0], [], []
+    for i in range(m):
+        row = {}
+        for p in range(a.indptr[i], a.indptr[i + 1]):
+            t = a.indices[p]
+            for q in range(b.indptr[t], b.indptr[t + 1]):
+                j = int(b.indices[q])
+                row[j] = row.get(j, 0.0) + float(a.data[p]) * float(b.data[q])
+        indices += sorted(row)
+        data += [row[j] for j in sorted(row)]
+        indptr.append(len(indices))
+    return sparse.csr_array(
+        (np.array(data, float), np.array(indices, np.int64), np.array(indptr, np.int64)), shape=(m, n)
+    )
+
+
+def row_flops(a, b) -> np.ndarray:
+    """Count the products that each row of A B takes: f_i = sum over nonzeros a_it of nnz(b_t).
+
+    Returns
+    -------
+    int64 (m,); its sum is F, the same for every dataflow.
+    """
+    a, b = _operands(a, b, "row_flops")
+    (a_indptr, a_indices), (b_indptr, _) = _common_indices(a, b)
+    return core.spgemm_row_flops(a_indptr, a_indices, b_indptr)
+
+
+def symbolic_nnz(a, b) -> np.ndarray:
+    """Count the distinct columns that each row of A B reaches, whatever the values.
+
+    Returns
+    -------
+    int64 (m,); its sum is the structural nnz(C).
+    """
+    a, b = _operands(a, b, "symbolic_nnz")
+    (a_indptr, a_indices), (b_indptr, b_indices) = _common_indices(a, b)
+    return core.spgemm_symbolic_nnz(a_indptr, a_indices, b_indptr, b_indices, b.shape[1])
+
+
+def spgemm_work(a, b) -> Work:
+    """Count what A B must do: 2 F flops; both operands and C streamed once; F gathers from B and F to an accumulator."""
+    a, b = _operands(a, b, "spgemm_work", same_dtype=True)
+    products = int(row_flops(a, b).sum())
+    entry = a.dtype.itemsize + max(a.indices.itemsize, b.indices.itemsize)
+    pointer = max(a.indptr.itemsize, b.indptr.itemsize)
+    entries = int(a.indptr[-1]) + int(b.indptr[-1]) + int(symbolic_nnz(a, b).sum())
+    pointers = 2 * (a.shape[0] + 1) + b.shape[0] + 1
+    return Work(flops=2 * products, bytes_streamed=entries * entry + pointers * pointer, gathers=2 * products)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Off-chip traffic of one dataflow, in elements (index + value) unless said otherwise.
+
+    Parameters
+    ----------
+    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    read_a, read_b : elements of the operands read.
+    pp_written, pp_read : partial products stored off-chip and read back.
+    write_c : elements of the result written.
+    ptr : row or column pointers read, in words of ``index_bytes``.
+    flops : products F (a multiply and an add each).
+    comparisons : index comparisons of the plain inner product, at most.
+    peak_live : most partial results alive at once (one dot, row or column in flight; outer: all products).
+    index_bytes, value_bytes : width of an index and of a value.
+    """
+
+    dataflow: str
+    read_a: int
+    read_b: int
+    pp_written: int
+    pp_read: int
+    write_c: int
+    ptr: int
+    flops: int
+    comparisons: int
+    peak_live: int
+    index_bytes: int = 8
+    value_bytes: int = 8
+
+    @property
+    def elements(self) -> int:
+        """Elements moved in total, pointers left out."""
+        return self.read_a + self.read_b + self.pp_written + self.pp_read + self.write_c
+
+    @property
+    def bytes_by_stream(self) -> dict[str, int]:
+        """Bytes per stream: read_a, read_b, pp_written, pp_read, write_c, ptr."""
+        width = self.index_bytes + self.value_bytes
+        streams = {s: getattr(self, s) * width for s in ("read_a", "read_b", "pp_written", "pp_read", "write_c")}
+        return streams | {"ptr": self.ptr * self.index_bytes}
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes moved in total."""
+        return sum(self.bytes_by_stream.values())
+
+
+def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cache="none") -> Traffic:
+    """Count the off-chip traffic of A B in one of the orders of computation.
+
+    Parameters
+    ----------
+    a, b : CSR matrices (m, k), (k, n).
+    dataflow : "inner" (dot of row and column, all pairs of a non-empty row and a non-empty column), "inner-masked" (the
+        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column" (its mirror).
+    index_bytes, value_bytes : width of an index and of a value; an element is one of each.
+    cache : "none" (every re-use goes off-chip) or "ideal" (every operand element is read once).
+
+    Source
+    ------
+    Shivdikar 2021; pointer words: two per fine-grained row lookup, one per pointer of a matrix walked in order.
+    """
+    a, b = _operands(a, b, "dataflow_traffic")
+    if dataflow not in _DATAFLOWS:
+        raise ValueError(f"dataflow_traffic: dataflow must be one of {', '.join(_DATAFLOWS)}; got {dataflow!r}")
+    if cache not in ("none", "ideal"):
+        raise ValueError(f"dataflow_traffic: cache must be 'none' or 'ideal', got {cache!r}")
+    for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes)):
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise ValueError(f"dataflow_traffic: {name} must be an int of at least 1, got {width!r}")
+    counts = _DATAFLOWS[dataflow](a, b)
+    if cache == "ideal":
+        counts |= {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1])}
+    products = int(row_flops(a, b).sum())
+    defaults = {"pp_written": 0, "pp_read": 0, "comparisons": 0}
+    written = int(symbolic_nnz(a, b).sum())
+    return Traffic(dataflow, **(defaults | counts), write_c=written, flops=products,
+                   index_bytes=index_bytes, value_bytes=value_bytes)  # fmt: skip
+
+
+def _operands(a, b, function, same_dtype=False):
+    a, b = as_csr(a, function=function, name="a"), as_csr(b, function=function, name="b")
+    check_inner(a, b, function=function)
+    if same_dtype:
+        check_same_dtype(a, b, function=function)
+    return a, b
+
+
+def _common_indices(a, b):
+    """Both patterns in one index dtype: widened copies only where int32 and int64 meet."""
+    buffers = (a.indptr, a.indices, b.indptr, b.indices)
+    dtype = np.result_type(*buffers)
+    a_indptr, a_indices, b_indptr, b_indices = (x.astype(dtype, copy=False) for x in buffers)
+    return (a_indptr, a_indices), (b_indptr, b_indices)
+
+
+def _column_counts(a):
+    return np.bincount(a.indices[: a.indptr[-1]], minlength=a.shape[1])
+
+
+def _transpose(a):
+    return sparse.csr_array(a.T.tocsr())
+
+
+def _inner(a, b):
+    a_nnz, b_nnz = int(a.indptr[-1]), int(b.indptr[-1])
+    rows = int(np.count_nonzero(np.diff(a.indptr)))
+    columns = int(np.count_nonzero(_column_counts(b)))
+    reads = {"read_a": a_nnz * columns, "read_b": b_nnz * rows}
+    pointers = a.shape[0] + 1 + rows * (b.shape[1] + 1)
+    return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, rows * columns)}
+
+
+def _inner_masked(a, b):
+    per_row = symbolic_nnz(a, b)
+    per_column = symbolic_nnz(_transpose(b), _transpose(a))
+    reads = {
+        "read_a": int(np.dot(per_row, np.diff(a.indptr).astype(np.int64))),
+        "read_b": int(np.dot(per_column, _column_counts(b).astype(np.int64))),
+    }
+    written = int(per_row.sum())
+    pointers = a.shape[0] + 1 + 2 * written
+    return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, written)}
+
+
+def _outer(a, b):
+    products = int(row_flops(a, b).sum())
+    reads = {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1]), "pp_written": products, "pp_read": products}
+    return reads | {"ptr": 2 * (a.shape[1] + 1), "peak_live": products}
+
+
+def _row(a, b):
+    a_nnz, products = int(a.indptr[-1]), int(row_flops(a, b).sum())
+    live = int(symbolic_nnz(a, b).max(initial=0))
+    return {"read_a": a_nnz, "read_b": products, "ptr": a.shape[0] + 1 + 2 * a_nnz, "peak_live": live}
+
+
+def _column(a, b):
+    b_nnz, products = int(b.indptr[-1]), int(row_flops(a, b).sum())
+    live = int(symbolic_nnz(_transpose(b), _transpose(a)).max(initial=0))
+    return {"read_a": products, "read_b": b_nnz, "ptr": b.shape[1] + 1 + 2 * b_nnz, "peak_live": live}
+
+
+_DATAFLOWS = {"inner": _inner, "inner-masked": _inner_masked, "outer": _outer, "row": _row, "column": _column}
