@@ -6,16 +6,16 @@ stopwatch) fills them with plain arrays and says in ``kind`` which of the three 
 
 import itertools
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
+from kernels.matmul.dataflow import DataflowOrder, DataflowSteps
 from widgets.theme import CATEGORIES, PALETTE, template
 
 Kind = Literal["measured", "modelled", "counted"]
-DATAFLOWS = ("inner", "outer", "row-wise", "column-wise")
 STREAMS = ("A", "B", "row pointers", "partial products written", "partial products read", "C")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
@@ -199,25 +199,42 @@ class Constant:
 
 @dataclass(frozen=True)
 class MachineRun:
-    """One run of a machine on the product.
+    """One run of the machine on the product.
 
     Parameters
     ----------
-    label : such as "V2 (tokens, low-order bits)".
-    totals : quantity -> value as shown, such as {"time (ms)": "4.41", "instructions per cycle": "1.55"}.
-    constants : every constant of the machine, with its tag.
+    label : such as "V2".
+    totals : quantity with its unit -> value, such as {"time (ms)": 4.41}.
     """
 
     label: str
-    totals: dict[str, str]
+    totals: dict[str, float]
     gantt: Gantt
     utilisation: Utilisation
     live: LiveCurve
+    kind: Kind = "modelled"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine on one product: every kernel version that ran, side by side.
+
+    Parameters
+    ----------
+    runs : one per version.
+    shown : which of them the reader chose.
+    left_out : sentences that say which version did not run, and why.
+    occupancy : the table of one window, by hash.
+    constants : every constant of the machine, with its tag.
+    """
+
+    runs: tuple[MachineRun, ...]
+    shown: int
+    left_out: tuple[str, ...]
     probes: ProbeHistogram
     occupancy: tuple[TableOccupancy, ...]
     roofline: Roofline
     constants: tuple[Constant, ...]
-    kind: Kind = "modelled"
 
 
 @dataclass(frozen=True)
@@ -227,11 +244,12 @@ class TrafficScene:
     Parameters
     ----------
     title : what the operands are, in words.
-    a, b, c : the operands and the structure of the product.
+    a, b, c : the operands and the product (values of C summed over its partial products).
     products : number of multiplications F, equal for all dataflows.
     traffic : bytes by stream.
-    live : one curve per dataflow.
-    machine : the run of the machine, or None where ``machine_note`` says why there is none.
+    orders, steps : by dataflow ("inner", "outer", "row", "column"), from ``kernels.matmul.dataflow``.
+    windows : first rows of the windows that the row dataflow's live count uses.
+    machine : the machine's runs, or None where ``machine_note`` says why there are none.
     """
 
     title: str
@@ -240,10 +258,24 @@ class TrafficScene:
     c: Operand
     products: int
     traffic: StreamBytes
-    live: tuple[LiveCurve, ...]
-    machine: MachineRun | None = None
+    orders: dict[str, DataflowOrder]
+    steps: dict[str, DataflowSteps]
+    windows: np.ndarray
+    machine: Machine | None = None
     machine_note: str = ""
-    notes: tuple[str, ...] = field(default=())
+
+
+def live_curve(steps, label, merge=True):
+    """Return a dataflow's live curve over products formed; ``merge`` appends the merge that ends an outer product."""
+    x, live = steps.edges[1:].astype(float), steps.live
+    if not steps.exact:  # a run's peak lies somewhere inside it
+        x = np.repeat(x, 2)
+        x[::2] = (steps.edges[:-1] + steps.edges[1:]) / 2
+        live = np.column_stack([steps.live_max, steps.live]).ravel()
+    if merge and len(steps.merge_live):
+        x = np.append(x, steps.products + (steps.products - steps.merge_live))
+        live = np.append(live, steps.merge_live)
+    return LiveCurve(label, x, live, "products", "counted")
 
 
 def bytes_figure(traffic, *, log=False, theme="light"):
@@ -493,7 +525,7 @@ def constants_figure(constants, *, theme="light"):
         },
         columnwidth=[2, 1, 2, 2, 6],
     )
-    figure.update_layout(height=140 + 27 * len(constants))
+    figure.update_layout(height=100 + 27 * len(constants), margin={"t": 44, "b": 8, "l": 8, "r": 8})
     return figure
 
 
@@ -516,8 +548,16 @@ def _figure(title, note, theme, height=420):
 def _head(figure, title, note, theme):
     notes = textwrap.wrap(note, 52)
     muted = [f'<span style="font-size:13px;color:{PALETTE[theme]["muted"]}">{line}</span>' for line in notes]
-    head = {"text": "<br>".join([title, *muted]), "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}}
-    figure.update_layout(title=head, margin={"t": 44 + 19 * len(notes), "b": 96})
+    head = {
+        "text": "<br>".join([title, *muted]),
+        "y": 1,
+        "yref": "container",
+        "yanchor": "top",
+        "pad": {"t": 18, "l": 4},
+        "x": 0,
+        "xref": "container",
+    }
+    figure.update_layout(title=head, margin={"t": 50 + 19 * len(notes), "b": 96})
 
 
 def _log_axis(low, high):

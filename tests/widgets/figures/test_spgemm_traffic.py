@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
+from kernels.matmul.dataflow import dataflow_steps
 from widgets.figures.spgemm_traffic import (
     STREAMS,
     Constant,
@@ -15,6 +17,7 @@ from widgets.figures.spgemm_traffic import (
     bytes_figure,
     constants_figure,
     gantt_figure,
+    live_curve,
     live_figure,
     probes_figure,
     readable_bytes,
@@ -24,14 +27,14 @@ from widgets.figures.spgemm_traffic import (
 from widgets.theme import PALETTE
 
 TRAFFIC = StreamBytes(
-    ("inner", "outer", "row-wise", "column-wise"),
+    ("inner", "outer", "row", "column"),
     STREAMS,
     np.array([[160, 192, 0, 0, 0, 96], [80, 64, 0, 112, 112, 96], [80, 112, 112, 0, 0, 96], [112, 64, 0, 0, 0, 96.0]]),
     "16 B an element, no cache",
 )
 LIVE = (
     LiveCurve("outer", np.arange(1, 9.0), np.array([1, 2, 3, 4, 5, 6, 7, 6]), "products", "counted"),
-    LiveCurve("row-wise", np.arange(1, 8.0), np.array([1, 2, 2, 3, 4, 5, 6]), "products", "counted"),
+    LiveCurve("row", np.arange(1, 8.0), np.array([1, 2, 2, 3, 4, 5, 6]), "products", "counted"),
 )
 UTILISATION = Utilisation(np.linspace(0, 100, 5), {"issue slots": np.array([0.2, 0.9, 1, 0.1])})
 PROBES = ProbeHistogram(
@@ -174,6 +177,17 @@ def test_roofline_points_lie_where_the_numbers_say():
 def test_roofline_leaves_out_points_without_bytes():
     empty = Roofline(("V1",), np.array([np.nan]), np.array([0.0]), 4.0, 2.1)
     assert [t.name for t in roofline_figure(empty).data] == ["ceiling"]
+
+
+@pytest.mark.parametrize("limit", [100, 3])
+def test_live_curve_of_a_dataflow_ends_with_its_merge(limit):
+    a = sp.csr_array(np.array([[1.0, 0, 2], [0, 0, 3], [4, 5, 0]]))
+    b = sp.csr_array(np.array([[0.0, 6], [7, 0], [8, 9]]))
+    curve = live_curve(dataflow_steps(a, b, "outer", limit=limit, bins=3), "outer")
+    assert curve.live.max() == 7
+    assert (curve.x[-1], curve.live[-1]) == (8, 6)
+    assert np.all(np.diff(curve.x) > 0)
+    assert live_curve(dataflow_steps(a, b, "row"), "row").live.tolist() == [1, 2, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
