@@ -8,6 +8,7 @@ as it is. Both loops are compiled (``piuma.cpp``).
 Symbols: A is m x k, B is k x n; F = number of partial products; S = slots of the table; U = claimed slots of a window.
 """
 
+import itertools
 import math
 import tomllib
 from collections.abc import Callable
@@ -24,6 +25,8 @@ _FILE = tomllib.loads(Path(__file__).with_name("piuma.toml").read_text())
 HASHES = ("high", "low", "multiplicative")
 VERSION_HASH = {1: "high", 2: "low", 3: "low"}
 MAX_ITEMS = 2**27  # one item = one nonzero of A in one window; three int64 each
+
+_FULL_CURE = "plan the windows for this table"
 
 Progress = Callable[[float, str], None]
 
@@ -381,7 +384,8 @@ def plan_windows(a, b, slots, load) -> WindowPlan:
 
 
 def _log2_slots(slots, function) -> int:
-    if isinstance(slots, bool) or not isinstance(slots, (int, np.integer)) or slots & (slots - 1) or not 16 <= slots <= 2**26:
+    whole = isinstance(slots, (int, np.integer)) and not isinstance(slots, bool)
+    if not whole or slots & (slots - 1) or not 16 <= slots <= 2**26:
         raise ValueError(f"{function}: slots must be a power of two from 2^4 to 2^26, got {slots!r}")
     return int(slots).bit_length() - 1
 
@@ -401,16 +405,17 @@ def _plan(s: _Structure, slots, load) -> WindowPlan:
         rows, columns, needs = _split_into_passes(s, rows, columns, needs, large, slots, load)
     widest = int((rows[:, 1] - rows[:, 0]).max(initial=0))
     if widest * n >= 2**63:
-        raise OverflowError(f"plan_windows: a window of {widest} rows x {n} columns has tags beyond 2^63; cut the rows into parts")
+        raise OverflowError(
+            f"plan_windows: a window of {widest} rows x {n} columns has tags beyond 2^63; use fewer rows"
+        )
     items = np.concatenate([[0], np.cumsum(s.a_indptr[rows[:, 1]] - s.a_indptr[rows[:, 0]])])
     if items[-1] > MAX_ITEMS:
         raise ValueError(
             f"plan_windows: {len(rows)} windows read {items[-1]} entries of a, more than the {MAX_ITEMS} "
             "that the model keeps; raise slots or load"
         )
-    return WindowPlan(
-        *(np.ascontiguousarray(x) for x in (*rows.T, *columns.T)), items.astype(np.int64), needs, int(slots), float(load), s.shape
-    )
+    ranges = (np.ascontiguousarray(x) for x in (*rows.T, *columns.T))
+    return WindowPlan(*ranges, items.astype(np.int64), needs, int(slots), float(load), s.shape)
 
 
 def _split_into_passes(s: _Structure, rows, columns, needs, large, slots, load):
@@ -496,7 +501,7 @@ def _trace(s: _Structure, plan: WindowPlan, slots, hash, progress) -> HashTrace:
             products, probes, inserts, histogram,
         )  # fmt: skip
         if full >= 0:
-            raise HashTableFull(f"hash_trace: the table of {slots} slots ran full in window {full}; plan smaller windows")
+            raise HashTableFull(f"hash_trace: the table of {slots} slots ran full in window {full}; {_FULL_CURE}")
         if progress:
             progress(w1 / len(plan), "replaying the hash tables")
     return HashTrace(products, probes, inserts, histogram, plan, hash)
@@ -533,7 +538,7 @@ def table_snapshot(a, b, windows, slots, hash="high", window=0) -> np.ndarray:
         np.empty((1, 0), dtype=np.int32), *scratch, np.zeros(65, dtype=np.int64),
     )  # fmt: skip
     if full >= 0:
-        raise HashTableFull(f"table_snapshot: the table of {slots} slots ran full in window {full}; plan smaller windows")
+        raise HashTableFull(f"table_snapshot: the table of {slots} slots ran full in window {full}; {_FULL_CURE}")
     return table[0]
 
 
@@ -603,10 +608,11 @@ def simulate_spgemm(
     need = spad_bytes_needed(version, config)
     if check_spad and need > config.spad_bytes:
         raise ValueError(
-            f"simulate_spgemm: V{version} with 2^{config.log2_slots} slots and load {config.load} needs {need:.0f} B of "
-            f"scratchpad, there are {config.spad_bytes}; lower log2_slots or load, or pass check_spad=False"
+            f"simulate_spgemm: V{version} with 2^{config.log2_slots} slots and load {config.load} needs {need:.0f} B "
+            f"of scratchpad, there are {config.spad_bytes}; lower log2_slots or load, or pass check_spad=False"
         )
-    if trace is not None and (blocks > 1 or trace.hash != hash or trace.plan.slots != config.slots or trace.plan.load != config.load):
+    wanted = (1, hash, config.slots, config.load)
+    if trace is not None and (blocks, trace.hash, trace.plan.slots, trace.plan.load) != wanted:
         raise ValueError("simulate_spgemm: trace must come from the same operands, slots, load and hash, and one block")
     runs = []
     for block, (first, part) in enumerate(_shares(s, blocks)):
@@ -617,7 +623,8 @@ def simulate_spgemm(
         else:
             _check_plan(part, trace.plan, "simulate_spgemm")
             replayed = trace
-        runs.append(_run_block(part, replayed, version, config, block, blocks, first, event_limit, bins, _scaled(report, 0.6, 0.4)))
+        place = (block, blocks, first)
+        runs.append(_run_block(part, replayed, version, config, place, event_limit, bins, _scaled(report, 0.6, 0.4)))
     return _result(runs, version, hash, config)
 
 
@@ -635,10 +642,10 @@ def _shares(s: _Structure, blocks):
     total = int(work[-1]) if len(work) else 0
     cuts = np.searchsorted(work, [total * g / blocks for g in range(1, blocks)])
     cuts = [0, *np.maximum.accumulate(cuts).tolist(), s.shape[0]]
-    for first, stop in zip(cuts, cuts[1:], strict=False):
+    for first, stop in itertools.pairwise(cuts):
         e0, e1 = s.a_indptr[first], s.a_indptr[stop]
-        rows = _Structure(s.a_indptr[first : stop + 1] - e0, s.a_indices[e0:e1], s.b_indptr, s.b_indices, (stop - first, s.shape[1]))
-        yield first, rows
+        a_indptr, shape = s.a_indptr[first : stop + 1] - e0, (stop - first, s.shape[1])
+        yield first, _Structure(a_indptr, s.a_indices[e0:e1], s.b_indptr, s.b_indices, shape)
 
 
 _MACHINE_FIELDS = tuple(f.name for f in fields(PiumaConfig) if f.name not in ("clock_ghz", "spad_bytes", "load"))
@@ -658,7 +665,7 @@ class _BlockRun:
     events: tuple[np.ndarray, ...]
 
 
-def _run_block(s, trace, version, config, block, blocks, first_row, event_limit, bins, progress) -> _BlockRun:
+def _run_block(s, trace, version, config, place, event_limit, bins, progress) -> _BlockRun:
     plan = trace.plan
     machine = core.PiumaMachine()
     for name in _MACHINE_FIELDS:
@@ -669,7 +676,7 @@ def _run_block(s, trace, version, config, block, blocks, first_row, event_limit,
     thread_busy, streams, phases = np.zeros(config.threads), np.zeros(4), np.zeros(3)
     window_times = np.full((len(plan), 5), np.nan)
     simulation = core.PiumaSimulation(
-        machine, version, block, blocks, first_row, s.a_indptr, s.a_indices, s.b_indptr, plan.row_start, plan.row_stop,
+        machine, version, *place, s.a_indptr, s.a_indices, s.b_indptr, plan.row_start, plan.row_stop,
         plan.item_start, trace.products, trace.probes, trace.inserts, thread_bins, binned, thread_busy, streams, phases,
         window_times, *ints, *floats,
     )  # fmt: skip
@@ -680,7 +687,8 @@ def _run_block(s, trace, version, config, block, blocks, first_row, event_limit,
             progress(w1 / len(plan), "simulating the threads")
     kept = simulation.events_kept
     events = tuple(x[:kept] for x in (*ints, *floats))
-    return _BlockRun(simulation, trace, len(s.a_indices), binned, thread_bins, thread_busy, streams, phases, window_times, events)
+    outputs = (binned, thread_bins, thread_busy, streams, phases, window_times, events)
+    return _BlockRun(simulation, trace, len(s.a_indices), *outputs)
 
 
 def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
@@ -694,8 +702,8 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
     products = sum(int(run.trace.products.sum()) for run in runs)
     accesses = 2 * products + 2 * sum(run.nnz for run in runs)
     bounds = [
-        max(run.streams.sum() / config.bw, run.simulation.instructions / config.n_mtc, run.simulation.latency / config.threads)
-        for run in runs
+        (run.streams.sum() / config.bw, sim.instructions / config.n_mtc, sim.latency / config.threads)
+        for run, sim in zip(runs, sims, strict=True)
     ]
 
     def per_cycle(total):
@@ -722,7 +730,7 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
         tokens=sum(sim.tokens for sim in sims),
         windows=sum(len(run.trace.plan) for run in runs),
         l1_hit_rate=1 - sum(sim.lines for sim in sims) / accesses if accesses else 0.0,
-        lower_bound=float(max(bounds)),
+        lower_bound=float(max(map(max, bounds))),
         network_bytes=sum(sim.network_bytes for sim in sims),
         peak_live=max(sim.peak_live for sim in sims),
         block_cycles=block_cycles,
