@@ -16,7 +16,14 @@ from kernels.attention.block_sparse import (
 )
 
 # (b, h, t, d, block): one token, ragged ends, odd widths, every block size class
-SHAPES = [(1, 1, 0, 8, 16), (1, 1, 1, 8, 128), (2, 2, 100, 40, 32), (1, 3, 257, 64, 64), (1, 2, 300, 16, 16), (2, 1, 130, 65, 48)]
+SHAPES = [
+    (1, 1, 0, 8, 16),
+    (1, 1, 1, 8, 128),
+    (2, 2, 100, 40, 32),
+    (1, 3, 257, 64, 64),
+    (1, 2, 300, 16, 16),
+    (2, 1, 130, 65, 48),
+]
 
 
 def case(shape, rng, density=0.6):
@@ -62,7 +69,9 @@ def test_permuted_keys_keep_the_causal_rule(rng):
     how = {"block_size": 32, "causal": True, "key_positions": order.astype(np.int32)}
     out, lse = block_sparse_attention(q, *shuffled, mask, return_lse=True, **how)
     full = np.ones_like(mask)
-    np.testing.assert_allclose(out, block_sparse_attention_reference(q, k, v, full, block_size=32, causal=True), atol=5e-6)
+    np.testing.assert_allclose(
+        out, block_sparse_attention_reference(q, k, v, full, block_size=32, causal=True), atol=5e-6
+    )
     ours = block_sparse_attention_backward(q, *shuffled, mask, out, lse, grad, **how)
     for mine, theirs in zip(ours, dense_gradients(q, *shuffled, mask, grad, **how), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)
@@ -87,7 +96,9 @@ def test_same_bits_for_any_thread_count(rng):
     runs = []
     for threads in (1, 2, 5):
         out, lse = block_sparse_attention(q, k, v, mask, block_size=64, return_lse=True, num_threads=threads)
-        runs.append((out, *block_sparse_attention_backward(q, k, v, mask, out, lse, grad, block_size=64, num_threads=threads)))
+        runs.append(
+            (out, *block_sparse_attention_backward(q, k, v, mask, out, lse, grad, block_size=64, num_threads=threads))
+        )
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -147,6 +158,14 @@ BAD = [
 @pytest.mark.parametrize(("change", "error", "words"), BAD)
 def test_bad_input_is_named(change, error, words):
     x = np.zeros((1, 1, 32, 8), np.float32)
-    args = {"q": x, "k": x, "v": x, "block_mask": np.ones((1, 1, 2, 2), bool), "block_size": 16, "key_positions": None, "num_threads": None}
+    args = {
+        "q": x,
+        "k": x,
+        "v": x,
+        "block_mask": np.ones((1, 1, 2, 2), bool),
+        "block_size": 16,
+        "key_positions": None,
+        "num_threads": None,
+    }
     with pytest.raises(error, match=words):
         block_sparse_attention(**(args | change))
