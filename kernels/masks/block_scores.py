@@ -138,7 +138,7 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None):
     _check("mean_pool_block_scores", q, k, block_size)
     q_mean, k_mean = (
         x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3)
-        for x in map(lambda x: _padded(x, block_size), (q, k))
+        for x in (_padded(q, block_size), _padded(k, block_size))
     )
     logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
     return _softmax(logits, np.zeros((), bool) if hidden is None else hidden)

@@ -235,7 +235,7 @@ def block_coverage(q, k, mask: PBSMask) -> np.ndarray:
 
 
 def computed_density(mask: PBSMask) -> float:
-    """Return kept tiles that hold at least one allowed pair over the causal tiles n (n + 1) / 2 (all n^2 if not causal).
+    """Return kept tiles with at least one allowed pair over the n (n + 1) / 2 causal tiles (all n^2 if not causal).
 
     Diagonal segments hold tiles right of the diagonal too, so this may pass the density of the selection.
     """

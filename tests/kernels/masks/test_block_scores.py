@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from kernels.masks.block_scores import (
-    xattn_block_scores,
-    mean_pool_block_scores,
     antidiagonal_reshape,
+    mean_pool_block_scores,
     true_block_mass,
+    xattn_block_scores,
 )
 
 
