@@ -233,7 +233,9 @@ def _count_lines(body):
 def _parse(name, header, body):
     """Return row and column indices from 0 and values, in the file's order, the symmetry left aside."""
     banner = f"%%MatrixMarket matrix coordinate {header.field} general\n{header.rows} {header.cols} {header.entries}\n"
-    text = re.sub(rb"(?<![eE])\+", b"", body) if b"+" in bytes(body) else bytes(body)  # SciPy refuses "+1"
+    text = bytes(body)
+    if b"+" in text:  # SciPy refuses "+1"
+        text = re.sub(rb"(?<![eE])\+", b"", text)
     try:
         raw = scipy.io.mmread(io.BytesIO(banner.encode() + text), spmatrix=False)
     except Exception as error:

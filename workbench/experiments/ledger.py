@@ -87,8 +87,8 @@ def _bench_section():
         machine = bench["machine"]
         absent = ", ".join(peer["name"] for peer in bench["missing"]) or "none"
         notes.append(
-            f"- {bench['bench']}: {bench['threads']} threads, median of {bench['rounds']}, {machine['cpu']} ({machine['isa']}), "
-            f"missing peers: {absent}, {bench['date'][:10]}"
+            f"- {bench['bench']}: {bench['threads']} threads, median of {bench['rounds']}, {machine['cpu']} "
+            f"({machine['isa']}), missing peers: {absent}, {bench['date'][:10]}"
         )
     return [*lines, "", *notes, "", "Again: `workbench bench OP --record`", ""]
 

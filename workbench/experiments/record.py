@@ -1,11 +1,11 @@
 """Records of experiments: one small JSON file each, written whole or not at all.
 
-Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with at least
-``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``), ``machine``,
-``versions``, ``wall_s`` and ``date``.
+Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with at
+least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
+``machine``, ``versions``, ``wall_s`` and ``date``.
 
-Runs at size "full" on the paper's own input are published: they stand in ``workbench/results/<paper>/<experiment>.json`` and
-make RESULTS.md. All others go to the user's home folder and never touch a published one.
+Runs at size "full" on the paper's own input are published: they stand in ``workbench/results/<paper>/<experiment>.json``
+and make RESULTS.md. All others go to the user's home folder and never touch a published one.
 """
 
 import json
@@ -25,9 +25,14 @@ ROW_KEYS = ("quantity", "value", "unit", "kind")
 ROW_KINDS = ("measured", "modelled", "counted")
 
 
+def is_published(record: dict) -> bool:
+    """Tell whether readers see a record: size "full", on the paper's own input."""
+    return record["size"] == "full" and not record["matrix"]
+
+
 def path_of(record: dict) -> Path:
     """Return where a record belongs."""
-    if record["size"] == "full" and not record["matrix"]:
+    if is_published(record):
         return folders.published() / record["paper"] / f"{record['experiment']}.json"
     labels = [record["experiment"], record["size"], *([Path(record["matrix"]).stem] if record["matrix"] else [])]
     return folders.home() / "results" / record["paper"] / f"{'-'.join(labels)}.json"
@@ -85,7 +90,7 @@ def validate(record: dict) -> None:
                 raise ValueError(f"{where}: {key} is {value}; rows hold finite numbers")
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content) -> None:
     """Write JSON into a file beside its place and move it there: readers see the old file or the new, never a half."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     write_text(path, text)
