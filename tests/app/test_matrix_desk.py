@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def _market(matrix):
 
 
 def _upload(desk, name, content):
-    desk._button.value = ({"name": name, "type": "", "size": len(content), "content": memoryview(content)},)
+    file = {"name": name, "type": "", "size": len(content), "last_modified": datetime(2026, 1, 1, tzinfo=UTC)}
+    desk._button.value = (file | {"content": memoryview(content)},)
 
 
 @pytest.mark.parametrize("key", OPTIONS)
