@@ -1,5 +1,6 @@
 """Runs a bench and fills its record: times per case, ratios, geometric means, what is missing, what went wrong."""
 
+import difflib
 import fnmatch
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from datetime import UTC, datetime
 
 import kernels
 from workbench.bench.memory import peak_bytes
-from workbench.bench.timing import MIN_ROUNDS, Bench, Case, checked, geometric_mean, measure
+from workbench.bench.timing import MIN_ROUNDS, Bench, Case, CaseSpec, checked, geometric_mean, measure
 from workbench.machines.host import machine, versions
 
 SCHEMA = 1
@@ -42,10 +43,7 @@ def run(
     start = time.perf_counter()
     loaded, missing = load_peers(bench)
     bench.set_threads(threads, loaded)
-    specs = [s for s in bench.specs(quick, threads, loaded) if fnmatch.fnmatch(s.name, case) or s.name == case]
-    if not specs:
-        names = ", ".join(s.name for s in bench.specs(quick, threads, loaded))
-        raise ValueError(f"bench {bench.key}: no case matches {case!r}; there are {names}")
+    specs = chosen_specs(bench, quick, case, threads, loaded)
     rows = []
     for i, spec in enumerate(specs):
         report(i / len(specs), spec.name)
@@ -73,6 +71,16 @@ def run(
         "wall_s": round(time.perf_counter() - start, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def chosen_specs(bench: Bench, quick: bool, case: str, threads=1, loaded=()) -> list[CaseSpec]:
+    """Return the cases whose name matches; ValueError lists the names when none does."""
+    specs = bench.specs(quick, threads, loaded)
+    chosen = [spec for spec in specs if fnmatch.fnmatch(spec.name, case) or spec.name == case]
+    if not chosen:
+        near = difflib.get_close_matches(case, [spec.name for spec in specs], n=3, cutoff=0.0)
+        raise ValueError(f"bench {bench.key}: none of {len(specs)} cases matches {case!r}; nearest: {', '.join(near)}")
+    return chosen
 
 
 def load_peers(bench: Bench) -> tuple[list[str], list[dict]]:
