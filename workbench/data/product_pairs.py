@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from workbench.data.matrices import rmat
+from workbench.data.matrices import banded, erdos_renyi, graph, poisson2d, power_law, rmat
 
 
 def worked_example() -> tuple[sp.csr_array, sp.csr_array]:
@@ -47,3 +47,17 @@ def rmat_pair(scale, edge_factor=16, a=0.47, b=0.115, c=0.115, seed=1, permute=T
     quadrants = {"a": a, "b": b, "c": c, "d": max(0.0, 1.0 - a - b - c)}
     pair = tuple(rmat(scale, edge_factor, **quadrants, seed=seed + place) for place in (0, 1))
     return relabelled(*pair) if permute else pair
+
+
+def small_pairs(seed=1) -> dict[str, tuple[sp.csr_array, sp.csr_array]]:
+    """Return eight small products of different structure by name, to check methods on."""
+    return {
+        "worked example": worked_example(),
+        "R-MAT, 128 rows": paired(rmat(7, 8, seed=seed, values="uniform")),
+        "Poisson 12 x 12": paired(poisson2d(12)),
+        "banded, 200 rows": paired(banded(200, 4, 0.7, seed=seed)),
+        "uniform, 150 x 100": paired(erdos_renyi(150, 100, 5.0, seed=seed)),
+        "power-law, 200 rows": paired(power_law(200, nnz_per_row=6.0, seed=seed)),
+        "karate club": paired(graph("karate")),
+        "Les Misérables": paired(graph("les_miserables")),
+    }
