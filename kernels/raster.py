@@ -5,6 +5,8 @@ r"""Nonzeros of a large sparse matrix into the pixels of a picture.
 A window of R x C entries falls into h x w bins. Bins never share an entry and their sizes differ by at most one row
 and one column, so `bin_sizes` turns counts into densities without moire. A window no larger than the picture gets one
 bin per entry: the picture then is the matrix.
+
+Source: a two-dimensional histogram; the split into bins and the block census are ours.
 """
 
 import numbers
