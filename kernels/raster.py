@@ -183,6 +183,10 @@ def block_density(a, block_size, *, num_threads=None) -> BlockDensity:
     a : csr_array or csr_matrix (m, n) without duplicate positions.
     block_size : from 1 to 65,536.
 
+    Returns
+    -------
+    BlockDensity
+
     Raises
     ------
     ValueError : duplicates or unsorted columns (call ``sum_duplicates()``), or block_size out of range.
