@@ -1,11 +1,11 @@
 """Records of experiments: one small JSON file each, written whole or not at all.
 
-Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with at
-least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
+Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with
+at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
 ``machine``, ``versions``, ``wall_s`` and ``date``.
 
-Runs at size "full" on the paper's own input are published: they stand in ``workbench/results/<paper>/<experiment>.json``
-and make RESULTS.md. All others go to the user's home folder and never touch a published one.
+Runs at size "full" on the paper's own input are published: they stand in
+``workbench/results/<paper>/<experiment>.json`` and make RESULTS.md. All others go to the user's home folder and never touch a published one.
 """
 
 import json
