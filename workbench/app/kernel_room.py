@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 
 from jupyter_core.utils import ensure_async
@@ -142,3 +143,4 @@ class KernelRoom(AsyncMappingKernelManager):
             refill.cancel()
         self._warm.clear()
         await ensure_async(self.shutdown_all(now=True))
+        shutil.rmtree(self.connection_dir, ignore_errors=True)

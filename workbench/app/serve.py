@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -115,18 +114,7 @@ def make_application(
     folder: Path, *, token=None, local=True, capacity=16, idle_s=IDLE_S, threads=None
 ) -> tuple[tornado.web.Application, Site]:
     """Return the Tornado application with all routes, and the site behind it."""
-    connections = tempfile.mkdtemp(prefix="workbench-")
-    room = KernelRoom(
-        connection_dir=connections,
-        kernel_spec_manager=KernelSpecManager(),
-        capacity=capacity,
-        config=Config(KernelManager={"autorestart": False, "transport": "ipc" if sys.platform == "linux" else "tcp"}),
-        cull_idle_timeout=idle_s,
-        cull_interval=max(1, min(15, idle_s // 2)),
-        environment={"PYTHONPATH": _our_python_path(), **_thread_limits(threads)},
-        threads=threads,
-        log=log,
-    )
+    room = make_room(log, capacity=capacity, idle_s=idle_s, threads=threads)
     site = Site(folder, "/", room, log)
     identity = VoilaIdentityProvider(token=token or "", log=log)
     application = tornado.web.Application(
@@ -148,21 +136,37 @@ def make_application(
     return application, site
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def make_room(log: logging.Logger, *, capacity: int, idle_s: int = IDLE_S, threads: int | None = None) -> KernelRoom:
+    """Return an empty room: connection files in a folder of its own, dead kernels left dead."""
+    transport = "ipc" if sys.platform == "linux" else "tcp"
+    return KernelRoom(
+        connection_dir=tempfile.mkdtemp(prefix="workbench-"),
+        kernel_spec_manager=KernelSpecManager(),
+        capacity=capacity,
+        config=Config(KernelManager={"autorestart": False, "transport": transport}),
+        cull_idle_timeout=idle_s,
+        cull_interval=max(1, min(15, idle_s // 2)),
+        environment={"PYTHONPATH": _our_python_path(), **_thread_limits(threads)},
+        threads=threads,
+        log=log,
+    )
+
+
+def listen(host: str, port: int, command: str = "serve") -> list[socket.socket]:
     """Bind to the port or the next free one; raise ServeError in one sentence if that cannot be done."""
     if not 0 <= port < 65536:
-        raise ServeError(f"serve: port must be from 0 to 65535, got {port}.")
+        raise ServeError(f"{command}: port must be from 0 to 65535, got {port}.")
     for tried in [port] if port == 0 else range(port, min(port + PORTS_TRIED, 65536)):
         try:
             return tornado.netutil.bind_sockets(tried, host)
         except PermissionError:
-            raise ServeError(f"serve: port {tried} may not be used by this user; pick one above 1024.") from None
+            raise ServeError(f"{command}: port {tried} may not be used by this user; pick one above 1024.") from None
         except socket.gaierror:
-            raise ServeError(f"serve: {host!r} is not an address of this machine.") from None
+            raise ServeError(f"{command}: {host!r} is not an address of this machine.") from None
         except OSError as error:
             if error.errno == 99:
-                raise ServeError(f"serve: {host!r} is not an address of this machine.") from None
-    raise ServeError(f"serve: ports {port} to {port + PORTS_TRIED - 1} are all busy; name another with --port.")
+                raise ServeError(f"{command}: {host!r} is not an address of this machine.") from None
+    raise ServeError(f"{command}: ports {port} to {port + PORTS_TRIED - 1} are all busy; name another with --port.")
 
 
 def is_loopback(host: str) -> bool:
@@ -191,7 +195,6 @@ async def _run(application, site: Site, sockets, warm: list[str], started, for_c
         server.stop()
     finally:
         await site.room.close()
-        shutil.rmtree(site.room.connection_dir, ignore_errors=True)
 
 
 async def _check_class(site: Site, warm: list[str], visitors: int, dashboards: list[str], force: bool, announce):
