@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 
 from kernels._native import core, get_num_threads
+from kernels.check import as_csr, check_inner
+from kernels.matmul.spgemm import dataflow_traffic
 
 _FILE = tomllib.loads(Path(__file__).with_name("piuma.toml").read_text())
 
@@ -50,6 +51,9 @@ class Constant:
     meaning: str
     source: str
     tag: str
+
+
+_ABOVE_ZERO = ("clock_ghz", "l_pipe", "bw", "dma_bw", "net_bw", "line", "word", "wb_eff", "c_nz", "c_pp")
 
 
 def _constant(name):
@@ -96,17 +100,15 @@ class PiumaConfig:
             wanted = (int, np.integer) if f.type is int else (int, float, np.integer, np.floating)
             if isinstance(value, bool) or not isinstance(value, wanted):
                 raise TypeError(f"PiumaConfig: {f.name} must be {f.type.__name__}, got {value!r}")
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"PiumaConfig: {f.name} must be finite and >= 0, got {value!r}")
-        for name in ("clock_ghz", "l_pipe", "bw", "dma_bw", "net_bw", "line", "word", "wb_eff", "c_nz", "c_pp"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"PiumaConfig: {name} must be above 0, got {getattr(self, name)!r}")
+            low = 1e-6 if f.name in _ABOVE_ZERO else 0
+            if not low <= value <= 1e9 and f.name != "token_pp":
+                raise ValueError(f"PiumaConfig: {f.name} must be from {low} to 1e9, got {value!r}")
         if not 4 <= self.log2_slots <= 26:
             raise ValueError(f"PiumaConfig: log2_slots must be from 4 to 26, got {self.log2_slots}")
         if not 0 < self.load <= 1:
             raise ValueError(f"PiumaConfig: load must be above 0 and at most 1, got {self.load}")
-        if self.token_pp < 1:
-            raise ValueError(f"PiumaConfig: token_pp must be at least 1, got {self.token_pp}")
+        if not 1 <= self.token_pp < 2**63:
+            raise ValueError(f"PiumaConfig: token_pp must be from 1 to 2^63 - 1, got {self.token_pp}")
         if not (self.n_mtc >= 1 and self.threads_per_mtc >= 1 and self.threads <= 4096):
             raise ValueError(
                 "PiumaConfig: n_mtc x threads_per_mtc must be from 1 to 4096 threads, "
@@ -336,18 +338,11 @@ class _Structure:
     shape: tuple[int, int]
 
 
-def _csr(a, function, name):
-    if not (sp.issparse(a) and a.format == "csr"):
-        raise TypeError(f"{function}: {name} must be a scipy.sparse CSR array, got {type(a).__name__}")
-    return a
-
-
 def _structure(a, b, function) -> _Structure:
-    a, b = _csr(a, function, "a"), _csr(b, function, "b")
-    if a.shape[1] != b.shape[0]:
-        raise ValueError(f"{function}: a has {a.shape[1]} columns, b has {b.shape[0]} rows; they must agree")
-    arrays = (np.ascontiguousarray(x, dtype=np.int64) for x in (a.indptr, a.indices, b.indptr, b.indices))
-    return _Structure(*arrays, shape=(a.shape[0], b.shape[1]))
+    a, b = as_csr(a, function=function, name="a"), as_csr(b, function=function, name="b")
+    check_inner(a, b, function=function)
+    parts = (a.indptr, a.indices[: a.indptr[-1]], b.indptr, b.indices[: b.indptr[-1]])
+    return _Structure(*(np.ascontiguousarray(x, dtype=np.int64) for x in parts), shape=(a.shape[0], b.shape[1]))
 
 
 def _row_flops(s: _Structure) -> np.ndarray:
@@ -403,11 +398,7 @@ def _plan(s: _Structure, slots, load) -> WindowPlan:
     large = np.flatnonzero(needs > load * slots)
     if len(large):
         rows, columns, needs = _split_into_passes(s, rows, columns, needs, large, slots, load)
-    widest = int((rows[:, 1] - rows[:, 0]).max(initial=0))
-    if widest * n >= 2**63:
-        raise OverflowError(
-            f"plan_windows: a window of {widest} rows x {n} columns has tags beyond 2^63; use fewer rows"
-        )
+    _check_tags("plan_windows", rows[:, 1] - rows[:, 0], n)
     items = np.concatenate([[0], np.cumsum(s.a_indptr[rows[:, 1]] - s.a_indptr[rows[:, 0]])])
     if items[-1] > MAX_ITEMS:
         raise ValueError(
@@ -478,10 +469,27 @@ def hash_trace(a, b, windows, slots, hash="high", *, progress: Progress | None =
     return _trace(s, windows, slots, hash, progress)
 
 
+def _check_tags(function, rows, columns):
+    widest = int(rows.max(initial=0))
+    if widest * columns >= 2**63:
+        raise OverflowError(
+            f"{function}: a window of {widest} rows x {columns} columns has tags beyond 2^63; use fewer rows"
+        )
+
+
 def _check_plan(s: _Structure, plan: WindowPlan, function):
-    rows = s.a_indptr[plan.row_stop] - s.a_indptr[plan.row_start] if plan.shape == s.shape else None
-    if rows is None or not np.array_equal(np.cumsum(rows), plan.item_start[1:]):
+    """Refuse windows that are not made for these operands: the compiled loops trust every number in them."""
+    m, n = s.shape
+    ranges = ((plan.row_start, plan.row_stop, m), (plan.column_start, plan.column_stop, n))
+    inside = plan.shape == s.shape and all(
+        np.all((start >= 0) & (start <= stop) & (stop <= most)) for start, stop, most in ranges
+    )
+    if inside:
+        items = np.cumsum(s.a_indptr[plan.row_stop] - s.a_indptr[plan.row_start])
+        inside = plan.item_start[0] == 0 and np.array_equal(items, plan.item_start[1:])
+    if not inside:
         raise ValueError(f"{function}: windows were planned for other operands; plan them again for these")
+    _check_tags(function, plan.row_stop - plan.row_start, n)
 
 
 def _trace(s: _Structure, plan: WindowPlan, slots, hash, progress) -> HashTrace:
@@ -769,3 +777,60 @@ def _window_times(runs: list[_BlockRun]) -> WindowTimes:
     inserts = [np.where(np.diff(run.trace.plan.item_start) > 0, u, 0) for run, u in zip(runs, inserts, strict=True)]
     block = np.concatenate([np.full(len(run.window_times), g) for g, run in enumerate(runs)])
     return WindowTimes(*times.T, np.concatenate(inserts), block)
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """A dataflow on the same machine, by closed form: perfect balance, perfect overlap. Modelled.
+
+    Parameters
+    ----------
+    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    cycles, ms : the largest of the three ``bounds``.
+    bounds : cycles that DRAM bandwidth, instruction issue and latency each take.
+    streams : DRAM bytes by stream; the outer product stores partial products and reads them back.
+    instructions, accesses : issued; DRAM accesses (elements and row pointers).
+    peak_live : most partial results alive at once.
+    """
+
+    dataflow: str
+    cycles: float
+    ms: float
+    bounds: dict[str, float]
+    streams: dict[str, float]
+    instructions: float
+    accesses: float
+    peak_live: int
+
+
+def baseline(a, b, dataflow, config: PiumaConfig | None = None) -> BaselineResult:
+    """Bound a dataflow on one block: cycles = max(bytes / bw, I / n_mtc, (I l_pipe + accesses l_dram) / threads).
+
+    I = c_pp per product, plus c_probe per index comparison (inner) or 2 c_probe per product (merge of the outer
+    product). Bytes come from :func:`kernels.matmul.spgemm.dataflow_traffic` without a cache, 16 bytes an element.
+
+    Parameters
+    ----------
+    a, b : CSR, m x k and k x n.
+    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+
+    Source
+    ------
+    Ours: the paper compares dataflows in words (from memory).
+    """
+    config = PiumaConfig() if config is None else config
+    traffic = dataflow_traffic(a, b, dataflow)
+    comparing = {"outer": 2 * traffic.flops}.get(dataflow, traffic.comparisons)
+    instructions = config.c_pp * traffic.flops + config.c_probe * comparing
+    accesses = traffic.elements + traffic.ptr
+    bounds = {
+        "bandwidth": traffic.total_bytes / config.bw,
+        "issue": instructions / config.n_mtc,
+        "latency": (instructions * config.l_pipe + accesses * config.l_dram) / config.threads,
+    }
+    names = {"read_a": "A", "ptr": "row pointers", "read_b": "B", "pp_written": "partial products written",
+             "pp_read": "partial products read", "write_c": "C"}  # fmt: skip
+    streams = {name: float(traffic.bytes_by_stream[key]) for key, name in names.items()}
+    cycles = float(max(bounds.values()))
+    ms = cycles / (config.clock_ghz * 1e6)
+    return BaselineResult(dataflow, cycles, ms, bounds, streams, instructions, accesses, traffic.peak_live)
