@@ -163,10 +163,16 @@ def serve(
     """Serve the gallery and the dashboards."""
     from workbench.app import serve as server
 
-    try:
-        server.serve(host=host, port=port, token=token, open_browser=browser, class_size=visitors, force=force)
-    except server.ServeError as error:
-        raise UserError(str(error)) from error
+    with _server_cannot_start(server.ServeError):
+        server.serve(
+            host=host,
+            port=port,
+            token=token,
+            open_browser=browser,
+            class_size=visitors,
+            force=force,
+            announce=typer.echo,
+        )
 
 
 @app.command()
@@ -176,8 +182,10 @@ def lab(
 ):
     """Open JupyterLab with the tour, the notebooks and the dashboards."""
     from workbench.app import lab as laboratory
+    from workbench.app.serve import ServeError
 
-    laboratory.lab(headless=headless, port=port)
+    with _server_cannot_start(ServeError):
+        laboratory.lab(headless=headless, port=port, announce=typer.echo)
 
 
 @app.command()
@@ -268,15 +276,13 @@ def main(arguments=None):
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="workbench", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _complain("stopped", debug)
         sys.exit(STOPPED)
     except UserError as error:
         _complain(str(error), debug)
         sys.exit(USER_ERROR)
     except Exception as error:
-        if isinstance(error, typer.Abort):
-            sys.exit(STOPPED)
         usage = getattr(error, "format_message", None)
         if usage:  # the parser's own complaint: unknown command, bad option, help
             _complain(usage(), debug)
@@ -284,6 +290,8 @@ def main(arguments=None):
         hint = "" if debug else " (--debug shows where)"
         _complain(f"{_sentence(error)}{hint}", debug)
         sys.exit(FAILURE)
+    if code == STOPPED:  # the parser turns Ctrl-C into this code
+        _complain("stopped", debug)
     sys.exit(code or 0)
 
 
@@ -323,6 +331,14 @@ def _console():
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH_IN_FILES
     return console
+
+
+@contextmanager
+def _server_cannot_start(kind):
+    try:
+        yield
+    except kind as error:
+        raise UserError(str(error)) from error
 
 
 @contextmanager

@@ -59,9 +59,10 @@ def rows_tables(record: dict) -> list[Table]:
     across = _label_across(rows, labels)
     labels = [name for name in labels if name != across]
     lines, shapes = {}, {}
-    for row in rows:
-        lines.setdefault(_line(row, labels), {})[row.get(across, "")] = number(row["value"])
-    for line, cells in lines.items():
+    for k, row in enumerate(rows):
+        key = _line(row, labels), None if across else k  # rows that are alike stay apart
+        lines.setdefault(key, {})[row.get(across, "")] = number(row["value"])
+    for (line, _), cells in lines.items():
         shapes.setdefault(tuple(cells), []).append((line, cells))
     title = ", ".join([record["title"], *fixed, f"size {record['size']}", f"seed {record['seed']}"])
     return [_table(title, labels, columns, found) for columns, found in shapes.items()]
