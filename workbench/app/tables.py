@@ -161,8 +161,8 @@ def bench_summary(record: dict, console: Console) -> None:
     machine, load = record["machine"], record["load_average"]
     if load is not None and load > BUSY * machine["cpus"]:
         console.print(
-            f"[yellow]busy machine[/]: before the run {load} threads wanted the {machine['cpus']} CPUs; contenders with "
-            "more threads suffer more"
+            f"[yellow]busy machine[/]: before the run {load} threads wanted the {machine['cpus']} CPUs; "
+            "contenders with more threads suffer more"
         )
     console.print(f"{machine['cpu']}, {machine['isa']}, {record['wall_s']:.0f} s")
 

@@ -87,7 +87,7 @@ def chosen_specs(bench: Bench, quick: bool, case: str, threads=1, loaded=()) -> 
 
 
 def load_average() -> float | None:
-    """Return how many threads of all programs wanted a CPU over the last minute; None where the system does not tell."""
+    """Return how many threads of all programs wanted a CPU over the last minute; None where that is not told."""
     try:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
