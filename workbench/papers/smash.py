@@ -237,8 +237,9 @@ def _structure(size, seed, matrix=None, report=lambda fraction, step: None):
     for place, (case, config) in enumerate(cases):
         labels = {"matrix": case.title, "log2_slots": config.log2_slots}
         rows += [row | labels for row in _counts(case)]
-        for v, hash in ((1, None), (2, None), (3, None), (3, "multiplicative")):
-            step = _share(report, place / len(cases), 1 / len(cases), f"{case.title}, V{v}")
+        for part, (v, hash) in enumerate(((1, None), (2, None), (3, None), (3, "multiplicative"))):
+            share = 1 / (4 * len(cases))
+            step = _share(report, (4 * place + part) * share, share, f"{case.title}, V{v}")
             result = simulate_spgemm(case.a, case.b, v, config, hash=hash, progress=step)
             named = labels | {"version": f"V{v}", "hash": result.hash}
             rows.append(_row("time", result.ms, "ms", "modelled", **named))
@@ -254,14 +255,14 @@ def _structure_cases(size, seed, matrix):
     scale, grid = {"tiny": (7, 16), "small": (10, 64), "full": (12, 128)}[size]
     edges = paired(rmat(scale, seed=seed))
     mesh = paired(poisson2d(grid))
-    band = paired(banded(2**scale, 8, seed=seed))
+    band = paired(banded(4 * 2**scale, 8, seed=seed))
     cases = [
         (Operands(f"Graph500 R-MAT, scale {scale}", *edges), _DEFAULTS),
         (Operands(f"Graph500 R-MAT, scale {scale}, relabelled", *relabelled(*edges)), _DEFAULTS),
         (Operands(f"Poisson {grid} x {grid}", *mesh), _DEFAULTS),
         (Operands(f"Poisson {grid} x {grid}, relabelled", *relabelled(*mesh)), _DEFAULTS),
         (Operands("Poisson 64 x 64", *paired(poisson2d(64))), replace(_DEFAULTS, log2_slots=12)),
-        (Operands(f"banded, {2**scale} rows", *band), _DEFAULTS),
+        (Operands(f"banded, {4 * 2**scale} rows", *band), _DEFAULTS),
         (Operands("karate club", *paired(graph("karate"))), _DEFAULTS),
         (Operands("Les Misérables", *paired(graph("les_miserables"))), _DEFAULTS),
     ]
