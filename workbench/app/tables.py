@@ -193,6 +193,9 @@ def bench_summary(record: dict, console: Console) -> None:
         means = ", ".join(f"{name} {value:.2f}" for name, value in group["geometric_mean"].items())
         console.print(f"[bold]{group['group']}[/]: geometric mean of peer / ours over {group['cases']} cases: {means}")
         console.print(f"  lowest ratio to the best peer: {group['worst_ratio']:.2f} ({group['worst_case']})")
+        if group["peak_over_result"]:
+            peaks = ", ".join(f"{name} {ratio:.2f}" for name, ratio in group["peak_over_result"].items())
+            console.print(f"  largest peak of memory over size of the result: {peaks}")
         for goal in group["goals"]:
             if goal["got"] is not None:
                 verdict = "reached" if goal["got"] >= goal["wanted"] else "missed"
@@ -202,11 +205,6 @@ def bench_summary(record: dict, console: Console) -> None:
             console.print(f"[red]wrong[/] {row['name']}, {name}: {reason}")
     for peer in record["missing"]:
         console.print(f"[yellow]missing peer[/] {peer['name']}: {peer['reason']}. Cure: {peer['cure']}", markup=True)
-    for row in record["cases"]:
-        peaks = [(t["name"], t["peak_bytes"]) for t in row["timings"] if t.get("peak_bytes") is not None]
-        if peaks:
-            shares = ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks)
-            console.print(f"peak of memory, {row['name']}: result {row['result_bytes'] / 1e6:.1f} MB; {shares}")
     machine, load = record["machine"], record["load_average"]
     if load is not None and load > BUSY * machine["cpus"]:
         console.print(
