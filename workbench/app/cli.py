@@ -4,6 +4,7 @@ Exit codes: 0 success, 2 the command or its input is wrong, 1 it failed all the 
 An error is one sentence on stderr; ``--debug`` anywhere on the line shows the traceback.
 """
 
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 data = typer.Typer(no_args_is_help=True, help="Matrices on offer.")
 app.add_typer(data, name="data")
 
+WIDTH_IN_FILES = 140
 USER_ERROR, FAILURE, STOPPED = 2, 1, 130
 
 
@@ -85,7 +87,8 @@ def run(
             skip=lambda experiment, reason: notes.append(f"{experiment} skipped: {reason}"),
         )
     for entry in records:
-        console.print(tables.rows_table(entry))
+        for table in tables.rows_tables(entry):
+            console.print(table)
     for note in notes:
         console.print(note, markup=False)
     if matrix:
@@ -160,10 +163,16 @@ def serve(
     """Serve the gallery and the dashboards."""
     from workbench.app import serve as server
 
-    try:
-        server.serve(host=host, port=port, token=token, open_browser=browser, class_size=visitors, force=force)
-    except server.ServeError as error:
-        raise UserError(str(error)) from error
+    with _server_cannot_start(server.ServeError):
+        server.serve(
+            host=host,
+            port=port,
+            token=token,
+            open_browser=browser,
+            class_size=visitors,
+            force=force,
+            announce=typer.echo,
+        )
 
 
 @app.command()
@@ -173,8 +182,10 @@ def lab(
 ):
     """Open JupyterLab with the tour, the notebooks and the dashboards."""
     from workbench.app import lab as laboratory
+    from workbench.app.serve import ServeError
 
-    laboratory.lab(headless=headless, port=port)
+    with _server_cannot_start(ServeError):
+        laboratory.lab(headless=headless, port=port, announce=typer.echo)
 
 
 @app.command()
@@ -265,15 +276,13 @@ def main(arguments=None):
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="workbench", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _complain("stopped", debug)
         sys.exit(STOPPED)
     except UserError as error:
         _complain(str(error), debug)
         sys.exit(USER_ERROR)
     except Exception as error:
-        if isinstance(error, typer.Abort):
-            sys.exit(STOPPED)
         usage = getattr(error, "format_message", None)
         if usage:  # the parser's own complaint: unknown command, bad option, help
             _complain(usage(), debug)
@@ -281,6 +290,8 @@ def main(arguments=None):
         hint = "" if debug else " (--debug shows where)"
         _complain(f"{_sentence(error)}{hint}", debug)
         sys.exit(FAILURE)
+    if code == STOPPED:  # the parser turns Ctrl-C into this code
+        _complain("stopped", debug)
     sys.exit(code or 0)
 
 
@@ -316,7 +327,18 @@ def _check_target(path):
 def _console():
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_IN_FILES
+    return console
+
+
+@contextmanager
+def _server_cannot_start(kind):
+    try:
+        yield
+    except kind as error:
+        raise UserError(str(error)) from error
 
 
 @contextmanager
