@@ -390,7 +390,8 @@ def _line_chunks(order):
         start = int(order.line_first[line])
         end = int(np.searchsorted(order.line_first, start + _CHUNK_PRODUCTS, "right")) - 1
         line = max(end, line + 1)
-        yield start, int(order.line_first[line])
+        if order.line_first[line] > start:
+            yield start, int(order.line_first[line])
 
 
 def _first_touches(order):
