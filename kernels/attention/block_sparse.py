@@ -84,9 +84,8 @@ def block_sparse_attention_backward(
     )
     for label, array, shape in (("out", out, q.shape), ("lse", lse, q.shape[:3]), ("grad", grad, q.shape)):
         if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-            raise TypeError(
-                f"{name}: {label} must be a float32 array, got {getattr(array, 'dtype', type(array).__name__)}"
-            )
+            got = getattr(array, "dtype", type(array).__name__)
+            raise TypeError(f"{name}: {label} must be a float32 array, got {got}")
         if array.shape != shape:
             raise ValueError(f"{name}: {label} must have shape {shape}, got {array.shape}")
     gradients = tuple(np.empty(q.shape, np.float32) for _ in range(3))
@@ -122,7 +121,7 @@ def block_sparse_attention_reference(q, k, v, block_mask, *, block_size, causal=
 
 
 def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False):
-    """Count the work of the forward pass from the mask alone (whole blocks are computed, also where causal cuts them)."""
+    """Count the work of the forward pass from the mask alone; blocks that causality cuts are computed whole."""
     kept = np.asarray(block_mask, bool)
     if causal:
         kept = np.tril(kept)
@@ -149,9 +148,8 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
         raise ValueError(f"{name}: block_size must be a multiple of 16 from 16 to 128, got {block_size!r}")
     blocks = -(-t // block_size)
     if not isinstance(block_mask, np.ndarray) or block_mask.dtype != np.bool_:
-        raise TypeError(
-            f"{name}: block_mask must be a bool array, got {getattr(block_mask, 'dtype', type(block_mask).__name__)}"
-        )
+        got = getattr(block_mask, "dtype", type(block_mask).__name__)
+        raise TypeError(f"{name}: block_mask must be a bool array, got {got}")
     if block_mask.shape not in ((b, h, blocks, blocks), (1, h, blocks, blocks)):
         raise ValueError(
             f"{name}: block_mask must have shape ({b} or 1, {h}, {blocks}, {blocks}), got {block_mask.shape}"
@@ -160,7 +158,8 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
         key_positions = np.asarray(key_positions)
         if key_positions.shape != (b, h, t) or not np.issubdtype(key_positions.dtype, np.integer):
             raise ValueError(
-                f"{name}: key_positions must be integers of shape ({b}, {h}, {t}), got {key_positions.dtype} {key_positions.shape}"
+                f"{name}: key_positions must be integers of shape ({b}, {h}, {t}), "
+                f"got {key_positions.dtype} {key_positions.shape}"
             )
         if not (np.sort(key_positions, axis=2) == np.arange(t)).all():
             raise ValueError(f"{name}: key_positions must be a permutation of 0..{t - 1} in every head")

@@ -12,17 +12,17 @@ Symbols: b h t d as everywhere, S stride, B block_size, n = t / S tiles.
 
 import numpy as np
 
-SAMPLERS = ("antidiagonal", "diagonal", "random")
+MODES = ("antidiagonal", "diagonal", "random")
 
 
-def strided_groups(q, k, stride, *, sampler="antidiagonal", seed=0):
+def antidiagonal_reshape(q, k, stride, *, mode="antidiagonal", seed=0):
     """Regroup rows so that one dot product sums one line of a stride x stride tile of the logits.
 
     Parameters
     ----------
     q : (b, h, tq, d) float32 or float64, tq a multiple of ``stride``.
     k : (b, h, tk, d), tk a multiple of ``stride``.
-    sampler : which line is read: "antidiagonal" meets every vertical and every slash of width two; "diagonal" and
+    mode : which line is read: "antidiagonal" meets every vertical and every slash of width two; "diagonal" and
         "random" (one permutation per call, from ``seed``) are the ablations.
 
     Returns
@@ -31,21 +31,21 @@ def strided_groups(q, k, stride, *, sampler="antidiagonal", seed=0):
 
     Raises
     ------
-    ValueError : unknown sampler, or a length that is no multiple of the stride.
+    ValueError : unknown mode, or a length that is no multiple of the stride.
 
     Source
     ------
     Xu et al. 2025, "XAttention", section 2.1 and Table 5 (samplers).
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"strided_groups: sampler must be one of {', '.join(SAMPLERS)}; got {sampler!r}")
+    if mode not in MODES:
+        raise ValueError(f"antidiagonal_reshape: mode must be one of {', '.join(MODES)}; got {mode!r}")
     for name, x in (("q", q), ("k", k)):
         if stride < 1 or x.shape[2] % stride:
             raise ValueError(
-                f"strided_groups: {name} has {x.shape[2]} tokens, not a multiple of stride {stride}; pad it"
+                f"antidiagonal_reshape: {name} has {x.shape[2]} tokens, not a multiple of stride {stride}; pad it"
             )
     orders = {"antidiagonal": np.arange(stride)[::-1], "diagonal": np.arange(stride)}
-    order = orders[sampler] if sampler in orders else np.random.default_rng(seed).permutation(stride)
+    order = orders[mode] if mode in orders else np.random.default_rng(seed).permutation(stride)
 
     def groups(x, line):
         b, h, t, d = x.shape
@@ -54,7 +54,7 @@ def strided_groups(q, k, stride, *, sampler="antidiagonal", seed=0):
     return groups(q, order), groups(k, np.arange(stride))
 
 
-def antidiagonal_block_scores(q, k, *, block_size, stride, causal=True, sampler="antidiagonal", seed=0):
+def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiagonal", seed=0):
     """Estimate the attention mass of every block pair from one line per tile.
 
     Softmax runs over the reduced keys of each reduced query; a block's score is the sum of its tiles. Queries are the
@@ -66,7 +66,7 @@ def antidiagonal_block_scores(q, k, *, block_size, stride, causal=True, sampler=
     q : (b, h, tq, d) float32 or float64.
     k : (b, h, tk, d), dtype of q; with ``causal`` tk >= tq and tk - tq a multiple of ``block_size``.
     block_size, stride : block_size a multiple of stride.
-    sampler, seed : see `strided_groups`.
+    mode, seed : see `antidiagonal_reshape`.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def antidiagonal_block_scores(q, k, *, block_size, stride, causal=True, sampler=
     Xu et al. 2025, "XAttention", section 2.1. The logits are divided by sqrt(d) S, so that they are the mean of the
     line; the diagonal tile is read whole, so its upper half counts too.
     """
-    name = "antidiagonal_block_scores"
+    name = "xattn_block_scores"
     _check(name, q, k, block_size)
     if stride < 1 or block_size % stride:
         raise ValueError(f"{name}: block_size {block_size} must be a multiple of stride {stride}")
@@ -97,8 +97,8 @@ def antidiagonal_block_scores(q, k, *, block_size, stride, causal=True, sampler=
             f"{name}: causal scoring takes queries that are the last positions: tk - tq = {offset} must be a multiple "
             f"of block_size {block_size} and not negative"
         )
-    q_groups, k_groups = strided_groups(
-        _padded(q, block_size), _padded(k, block_size), stride, sampler=sampler, seed=seed
+    q_groups, k_groups = antidiagonal_reshape(
+        _padded(q, block_size), _padded(k, block_size), stride, mode=mode, seed=seed
     )
     rows, cols, per_block = q_groups.shape[2], k_groups.shape[2], block_size // stride
     valid_rows = (np.arange(rows) * stride < tq)[:, None]
@@ -129,7 +129,7 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None):
 
     Raises
     ------
-    TypeError, ValueError : as `antidiagonal_block_scores`.
+    TypeError, ValueError : as `xattn_block_scores`.
 
     Source
     ------
@@ -138,7 +138,7 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None):
     _check("mean_pool_block_scores", q, k, block_size)
     q_mean, k_mean = (
         x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3)
-        for x in map(lambda x: _padded(x, block_size), (q, k))
+        for x in (_padded(q, block_size), _padded(k, block_size))
     )
     logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
     return _softmax(logits, np.zeros((), bool) if hidden is None else hidden)

@@ -19,7 +19,7 @@ def select_blocks(
     scores : (b, h, rows, cols) float32 or float64, not negative. Row r is block row cols - rows + r of the keys.
     threshold : share of each row's total to keep, in [0, 1]; a number, or one per head (h,).
     causal : never keep a block right of the diagonal.
-    keep_sink, keep_diagonal : with ``causal``, always keep block 0 and the diagonal block; they count towards the share.
+    keep_sink, keep_diagonal : with ``causal``, always keep block 0 and the diagonal block; they count as mass.
     eligible : bool, broadcastable to scores: only these take part. None means all.
     method : "threshold"; "topk" keeps ``k`` blocks a row; "ratio" keeps the share ``k`` of a row's eligible blocks.
 

@@ -8,6 +8,8 @@ from rich.table import Table
 
 from workbench import folders
 
+BUSY = 0.3
+
 
 def seconds(value: float) -> str:
     """Write a time with a unit that suits it."""
@@ -129,7 +131,7 @@ def bench_table(record: dict) -> Table:
             mine = (seconds(ours["median_s"]), share, rate(ours["work_per_s"], row["work_unit"]))
         theirs = [_peer_cell(name, times, row["wrong"]) for name in peers]
         ratio = f"{row['ratios']['best']:.2f}" if row["ratios"] else "-"
-        floor = f"{row['fraction_of_floor']:.2f}" if row.get("fraction_of_floor") else "-"
+        floor = f"{row['fraction_of_floor']:.1%}" if row["fraction_of_floor"] else "-"
         table.add_row(row["name"], *mine, *theirs, ratio, floor)
     return table
 
@@ -156,7 +158,12 @@ def bench_summary(record: dict, console: Console) -> None:
         if peaks:
             shares = ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks)
             console.print(f"peak of memory, {row['name']}: result {row['result_bytes'] / 1e6:.1f} MB; {shares}")
-    machine = record["machine"]
+    machine, load = record["machine"], record["load_average"]
+    if load is not None and load > BUSY * machine["cpus"]:
+        console.print(
+            f"[yellow]busy machine[/]: before the run {load} threads wanted the {machine['cpus']} CPUs; "
+            "contenders with more threads suffer more"
+        )
     console.print(f"{machine['cpu']}, {machine['isa']}, {record['wall_s']:.0f} s")
 
 

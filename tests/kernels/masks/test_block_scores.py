@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from kernels.masks.block_scores import (
-    antidiagonal_block_scores,
+    antidiagonal_reshape,
     mean_pool_block_scores,
-    strided_groups,
     true_block_mass,
+    xattn_block_scores,
 )
 
 
@@ -18,7 +18,7 @@ def qk(rng, b=2, h=3, t=64, d=8, dtype=np.float64):
 @pytest.mark.parametrize("stride", [1, 2, 4, 16])
 def test_group_products_are_the_antidiagonal_sums(stride, rng):
     q, k = qk(rng)
-    qg, kg = strided_groups(q, k, stride)
+    qg, kg = antidiagonal_reshape(q, k, stride)
     tiles = (q @ k.swapaxes(2, 3)).reshape(2, 3, 64 // stride, stride, 64 // stride, stride)
     line = np.add.outer(np.arange(stride), np.arange(stride)) == stride - 1
     np.testing.assert_allclose(qg @ kg.swapaxes(2, 3), np.einsum("bhixjy,xy->bhij", tiles, line), atol=1e-10)
@@ -27,30 +27,28 @@ def test_group_products_are_the_antidiagonal_sums(stride, rng):
 def test_hand_case():
     q = np.array([1.0, 2, 3, 4]).reshape(1, 1, 4, 1)
     k = np.array([1.0, 0, 0, 1]).reshape(1, 1, 4, 1)
-    a = antidiagonal_block_scores(q, k, block_size=2, stride=2)
+    a = xattn_block_scores(q, k, block_size=2, stride=2)
     np.testing.assert_allclose(a[0, 0], [[1, 0], [0.62245933, 0.37754067]], atol=1e-8)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_stride_one_is_the_true_mass(causal, rng):
     q, k = qk(rng, t=70)
-    ours = antidiagonal_block_scores(q, k, block_size=16, stride=1, causal=causal)
+    ours = xattn_block_scores(q, k, block_size=16, stride=1, causal=causal)
     np.testing.assert_allclose(ours, true_block_mass(q, k, block_size=16, causal=causal), atol=1e-10)
 
 
 def test_rows_sum_to_tiles_per_block_and_scale_moves_between_q_and_k(rng):
     q, k = qk(rng, dtype=np.float32)
-    a = antidiagonal_block_scores(q, k, block_size=32, stride=8)
+    a = xattn_block_scores(q, k, block_size=32, stride=8)
     np.testing.assert_allclose(a.sum(-1), 4, atol=1e-5)
-    np.testing.assert_allclose(antidiagonal_block_scores(4 * q, k / 4, block_size=32, stride=8), a, atol=1e-6)
+    np.testing.assert_allclose(xattn_block_scores(4 * q, k / 4, block_size=32, stride=8), a, atol=1e-6)
 
 
 def test_last_queries_equal_the_last_rows_of_all(rng):
     q, k = qk(rng)
-    a = antidiagonal_block_scores(q, k, block_size=16, stride=4)
-    np.testing.assert_allclose(
-        antidiagonal_block_scores(q[:, :, 32:], k, block_size=16, stride=4), a[:, :, 2:], atol=1e-12
-    )
+    a = xattn_block_scores(q, k, block_size=16, stride=4)
+    np.testing.assert_allclose(xattn_block_scores(q[:, :, 32:], k, block_size=16, stride=4), a[:, :, 2:], atol=1e-12)
 
 
 def test_mean_pool_is_softmax_of_means_and_hides(rng):
@@ -75,7 +73,7 @@ def test_scoring_costs_one_stride_th_of_the_logits(rng):
             return getattr(ufunc, method)(*plain, **kwargs)
 
     q, k = qk(rng, b=1, h=2, t=256, d=8)
-    antidiagonal_block_scores(q.view(Counting), k.view(Counting), block_size=32, stride=8)
+    xattn_block_scores(q.view(Counting), k.view(Counting), block_size=32, stride=8)
     assert Counting.multiply_adds == 2 * 256 * 256 * 8 // 8
 
 
@@ -87,10 +85,10 @@ def test_scoring_costs_one_stride_th_of_the_logits(rng):
         ({"k": np.zeros((1, 2, 16, 4))}, ValueError, "equal b, h, d"),
         ({"k": np.full((1, 1, 16, 4), np.nan)}, ValueError, "NaN"),
         ({"k": np.zeros((1, 1, 8, 4))}, ValueError, "last positions"),
-        ({"sampler": "zigzag"}, ValueError, "sampler must be one of"),
+        ({"mode": "zigzag"}, ValueError, "mode must be one of"),
     ],
 )
 def test_bad_input_is_named(change, error, words):
     args = {"q": np.zeros((1, 1, 16, 4)), "k": np.zeros((1, 1, 16, 4)), "block_size": 8, "stride": 4} | change
     with pytest.raises(error, match=words):
-        antidiagonal_block_scores(args.pop("q"), args.pop("k"), **args)
+        xattn_block_scores(args.pop("q"), args.pop("k"), **args)
