@@ -35,15 +35,10 @@ from widgets.theme import CATEGORIES, PALETTE
 from widgets.views.view import View
 from widgets.views.worker import Progress
 
-MATRICES = (
-    ("rmat", "R-MAT (power law)"),
-    ("example", "Worked example (3 x 3)"),
-    ("poisson2d", "Poisson, square grid"),
-    ("banded", "Banded"),
-    ("erdos_renyi", "Uniform random"),
-    ("karate", "Karate club graph"),
-    ("les_miserables", "Les Miserables graph"),
-    ("w0", "Reference workload W0 (16,384 rows, takes seconds)"),
+SOURCES = (
+    ("rmat", "R-MAT pair (power law)"),
+    ("worked", "Worked example, 3 x 3 by 3 x 2"),
+    ("poisson2d", "Poisson, square grid, squared"),
 )
 DATAFLOWS = (
     ("row", "row-wise (Gustavson, SMASH)"),
@@ -56,13 +51,14 @@ HIGH_LOAD = 0.5
 SMALL = 64  # up to this many rows and columns every cell is drawn on its own
 
 OPERANDS = (
-    Knob("matrix", "Matrix", "rmat", choices=MATRICES, help="Only R-MAT and W0 have two different operands."),
-    Knob("scale", "Rows (log2)", 5, 2, 12, 1, help="R-MAT, banded, random: 2^s rows. Poisson: a grid of 2^(s/2) a side."),
-    Knob("edge_factor", "Entries per row", 3, 1, 16, 1, help="Edges drawn per row of R-MAT; band width; random."),
-    Knob("rmat_a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top left quadrant; d = 1 - a - b - c."),
-    Knob("rmat_b", "R-MAT b", 0.115, 0.0, 1.0, 0.005, help="Chance of the top right quadrant."),
-    Knob("rmat_c", "R-MAT c", 0.115, 0.0, 1.0, 0.005, help="Chance of the bottom left quadrant."),
-    Knob("permute", "Relabel vertices at random", True, help="Spreads heavy rows and columns."),
+    Knob("source", "Input", "rmat", choices=SOURCES, help="Operands of the product."),
+    Knob("scale", "Scale (log2 rows)", 5, 4, 12, 1, help="The matrices have 2^scale rows."),
+    Knob("edge_factor", "Edges per row", 3, 1, 32, 1, help="Entries drawn per row."),
+    Knob("a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top left quadrant; d is what a, b and c leave."),
+    Knob("b", "R-MAT b", 0.115, 0.0, 1.0, 0.005, help="Chance of the top right quadrant."),
+    Knob("c", "R-MAT c", 0.115, 0.0, 1.0, 0.005, help="Chance of the bottom left quadrant."),
+    Knob("permute", "Relabel vertices", True, help="Random labels spread heavy rows and columns."),
+    Knob("seed", "Seed", 1, 0, 999, 1, help="Seed of A; B takes the next one."),
 )
 STEPPING = (
     Knob("dataflow", "Dataflow", "row", choices=DATAFLOWS, help="The order in which the products are formed."),
@@ -73,57 +69,52 @@ TRAFFIC = (
     Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
 )
 MACHINE = (
-    Knob("version", "Kernel", "3", choices=(("1", "V1: static"), ("2", "V2: tokens"), ("3", "V3: tokens and DMA"))),
+    Knob("version", "Kernel version", 3, 1, 3, 1, help="1 static split, 2 tokens, 3 tokens and DMA write-back."),
     Knob(
-        "hash_bits",
-        "Hash",
-        "version",
-        choices=(
-            ("version", "the kernel's own"),
-            ("high", "high-order bits"),
-            ("low", "low-order bits"),
-            ("multiplicative", "multiplicative (ours)"),
-        ),
+        "hash",
+        "Hash bits",
+        "own",
+        choices=(("own", "the version's own"), ("high", "high"), ("low", "low"), ("multiplicative", "multiplicative")),
     ),
-    Knob("log2_slots", "Table slots (log2)", 17, 4, 20, 1, tag="calibrated"),
-    Knob("load", "Load", 0.16, 0.01, 0.9, 0.005, help="Share of the slots that a window may claim.", tag="calibrated"),
-    Knob("threads", "Threads", 64, 4, 64, 4, help="On four pipelines.", tag="published"),
-    Knob("bandwidth", "DRAM bandwidth (bytes/cycle)", 2.1, 0.2, 33.6, 0.1, tag="calibrated"),
-    Knob("token_products", "Token (products)", 64, 1, 4096, scale="log2", help="V2, V3.", tag="calibrated"),
-    Knob("blocks", "PIUMA blocks", 1, 1, 16, 1, help="Rows are spread over the blocks."),
+    Knob("log2_slots", "Table slots (log2)", 17, 4, 18, 1),
+    Knob("load", "Table load", 0.16, 0.01, 0.5, 0.005, help="Share of the table that a window may fill."),
+    Knob("threads_per_mtc", "Threads per pipeline", 16, 1, 64, 1, scale="log2", help="Four pipelines per block."),
+    Knob("bw", "DRAM bandwidth (bytes/cycle)", 2.1, 0.5, 17.0, 0.1),
+    Knob("token_pp", "Token size (products)", 64, 1, 4096, 1, scale="log2", help="Products per token, V2 and V3."),
+    Knob("blocks", "PIUMA blocks", 1, 1, 16, 1, scale="log2", help="Rows spread over blocks."),
 )
 TABLE = (Knob("table_window", "Window shown", 0, 0, 10**6, 1, help="Which window's table is drawn."),)
 SECTION = (Knob("section", "Part", "step", choices=SECTIONS),)
 
-W0_LIKE = {"matrix": "rmat", "scale": 12, "edge_factor": 8, "permute": True, "log2_slots": 17}
+W0_LIKE = {"source": "rmat", "scale": 12, "edge_factor": 8, "permute": True, "log2_slots": 17}
 STORIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "hand": (
         "By hand",
-        {"matrix": "example", "section": "step", "dataflow": "row", "step": 3},
+        {"source": "worked", "section": "step", "dataflow": "row", "step": 3},
         "Seven products, whichever way. Step on: this one merges with a product that was there before. "
         "Then change the dataflow and watch how many stay alive.",
     ),
     "equal": (
         "Same work, other traffic",
-        {"matrix": "rmat", "scale": 8, "edge_factor": 8, "section": "bytes"},
+        {"source": "rmat", "scale": 8, "edge_factor": 8, "section": "bytes"},
         "Every dataflow does the same multiplications. What differs is what it reads again and what it stores in "
         "between. Which stream makes the inner product hopeless, which one the outer product?",
     ),
     "load-low": (
         "V1 at load 0.125",
-        W0_LIKE | {"section": "machine", "version": "1", "load": 0.125},
+        W0_LIKE | {"section": "machine", "version": 1, "load": 0.125},
         "Remember the extra probes of V1 and V2, then press the next button: only the load changes.",
     ),
     "load-high": (
         "V1 at load 0.20",
-        W0_LIKE | {"section": "machine", "version": "1", "load": 0.2},
+        W0_LIKE | {"section": "machine", "version": 1, "load": 0.2},
         "A little more load, more than ten times the probes: high-order bits pile neighbours up. V2's low-order bits "
         "stay below 0.3 extra probes a product.",
     ),
     "poisson": (
         "No hash is free of structure",
         {
-            "matrix": "poisson2d", "scale": 12, "section": "machine", "version": "2", "log2_slots": 14, "load": 0.3,
+            "source": "poisson2d", "scale": 12, "section": "machine", "version": 2, "log2_slots": 14, "load": 0.3,
         },
         "On a 64 x 64 grid, rows are 4,096 long and that divides the table: low-order bits send whole rows to the same "
         "slots. Compare with high-order bits, then choose the multiplicative hash.",
@@ -136,7 +127,8 @@ class SpGEMMTrafficView(View):
 
     Parameters
     ----------
-    source : ``source(state, progress) -> TrafficScene``; it makes the operands, counts, and runs the machine.
+    compute_scene : ``compute_scene(state, progress) -> TrafficScene``; it makes the operands, counts, runs the machine.
+    knobs : knobs that take the place of those of the same key here (other choices, ranges, defaults, tags).
     **state : values of knobs.
     """
 
@@ -145,8 +137,16 @@ class SpGEMMTrafficView(View):
     hidden: ClassVar[frozenset[str]] = frozenset(k.key for k in (*STEPPING, *TRAFFIC, *MACHINE, *TABLE, *SECTION))
     paint_only: ClassVar[frozenset[str]] = frozenset(("dataflow", "step", "log_axes", "section"))
 
-    def __init__(self, source: Callable[[Mapping[str, Any], Progress], TrafficScene], **state):
-        self._source = source
+    def __init__(
+        self,
+        compute_scene: Callable[[Mapping[str, Any], Progress], TrafficScene],
+        *,
+        knobs: Sequence[Knob] = (),
+        **state,
+    ):
+        self._compute_scene = compute_scene
+        given = {knob.key: knob for knob in knobs}
+        self.knobs = tuple(given.get(knob.key, knob) for knob in type(self).knobs)
         super().__init__(**state)
 
     # The widgets ----------------------------------------------------------------------------------------------------
@@ -176,9 +176,9 @@ class SpGEMMTrafficView(View):
         self._totals, self._constants, self._machine_note = (ipywidgets.HTML() for _ in range(3))
         self._tables = [CellImage(title=""), CellImage(title="")]
         self._panels = {
-            "step": ControlPanel(STEPPING[:1], self.state, self._turn_part),
-            "bytes": ControlPanel(TRAFFIC, self.state, self._turn_part),
-            "machine": ControlPanel(MACHINE, self.state, self._turn_part),
+            "step": ControlPanel(self._of(STEPPING[:1]), self.state, self._turn_part),
+            "bytes": ControlPanel(self._of(TRAFFIC), self.state, self._turn_part),
+            "machine": ControlPanel(self._of(MACHINE), self.state, self._turn_part),
             "table": ControlPanel(TABLE, self.state, self._turn_part),
         }
         panes = self._panes
@@ -207,6 +207,9 @@ class SpGEMMTrafficView(View):
         }
         self._painted_table = None
         return (self._headline, self._stories, self._tabs, *self._boxes.values())
+
+    def _of(self, knobs):
+        return [self.knob(knob.key) for knob in knobs]
 
     def _turn_part(self, key, value):
         try:
@@ -239,10 +242,10 @@ class SpGEMMTrafficView(View):
     # Work -----------------------------------------------------------------------------------------------------------
     def budget(self, state: Mapping[str, Any]) -> str | None:
         """Refuse what cannot be shown live, naming the limit."""
-        chances = state["rmat_a"] + state["rmat_b"] + state["rmat_c"]
-        if state["matrix"] == "rmat" and chances > 1 + 1e-9:
+        chances = state["a"] + state["b"] + state["c"]
+        if state["source"] == "rmat" and chances > 1 + 1e-9:
             return f"R-MAT a + b + c is {chances:.3g}, the limit is 1: lower one of them."
-        high = state["hash_bits"] == "high" or (state["hash_bits"] == "version" and state["version"] == "1")
+        high = state["hash"] == "high" or (state["hash"] == "own" and state["version"] == 1)
         if high and state["load"] >= HIGH_LOAD:
             return (
                 f"High-order bits at load {state['load']:g} need hundreds to thousands of probes a product; the limit of "
@@ -251,8 +254,8 @@ class SpGEMMTrafficView(View):
         return None
 
     def compute(self, state: Mapping[str, Any], progress: Progress) -> TrafficScene:
-        """Have the source fill the scene."""
-        return self._source(state, progress)
+        """Have the scene filled."""
+        return self._compute_scene(state, progress)
 
     # The picture ----------------------------------------------------------------------------------------------------
     def paint(self, scene: TrafficScene) -> None:
@@ -469,7 +472,7 @@ class SpGEMMTrafficView(View):
             (
                 "from workbench.papers import get",
                 "",
-                f"view = get('smash').view({given})",
+                f"view = get("smash").view({given})",
                 "view.wait()",
                 "view",
             )
