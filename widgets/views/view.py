@@ -16,7 +16,7 @@ from widgets.figures.figure_widget import PlotPane
 from widgets.views import export
 from widgets.views.table_twin import TableTwin
 from widgets.views.toolbar import Toolbar
-from widgets.views.worker import Cancelled, LatestWins, Progress
+from widgets.views.worker import DELIVERED, Cancelled, LatestWins, Progress
 
 __all__ = ["BRUSH", "Cancelled", "View", "link_views"]
 
@@ -118,7 +118,10 @@ class View(ipywidgets.VBox):
         raise NotImplementedError
 
     def compute(self, state: Mapping[str, Any], progress: Progress) -> Any:
-        """Return the scene for ``state``: plain data. Runs in a worker thread; touch no widget here."""
+        """Return the scene for ``state``: plain data. Runs in a worker thread; touch no widget here.
+
+        A generator may yield a first scene early and better ones later; each is painted.
+        """
         raise NotImplementedError
 
     def paint(self, scene: Any) -> None:
@@ -330,7 +333,9 @@ class View(ipywidgets.VBox):
     def _computed(self, state, scene, error):
         if self._closing:
             return
-        if error is None:
+        if scene is DELIVERED:
+            pass
+        elif error is None:
             self.scene = scene
             self._toolbar.error = ""
             self._paint()
