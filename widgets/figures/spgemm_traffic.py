@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from kernels.matmul.dataflow import DataflowOrder, DataflowSteps, products_between
+from kernels.matmul.dataflow import DataflowOrder, DataflowSteps
 from widgets.theme import CATEGORIES, PALETTE, template
 
 Kind = Literal["measured", "modelled", "counted"]
@@ -278,116 +278,6 @@ def live_curve(steps, label, merge=True):
         x = np.append(x, steps.products + (steps.products - steps.merge_live))
         live = np.append(live, steps.merge_live)
     return LiveCurve(label, x, live, "products", "counted")
-
-
-@dataclass(frozen=True)
-class StepMarks:
-    """What one step of a dataflow touches.
-
-    Parameters
-    ----------
-    sentence : the step in words.
-    formed : products formed once the step is done.
-    cells : "A", "B", "C" -> int64[t, 2], the entries used and reached, as (row, column).
-    lines : "A", "B", "C" -> (rows, columns) that the dataflow walks along.
-    """
-
-    sentence: str
-    formed: int
-    cells: dict[str, np.ndarray]
-    lines: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-
-def step_marks(scene, dataflow, position):
-    """Return what the step before ``position`` touches; position 0 is the state before the first product.
-
-    Parameters
-    ----------
-    scene : TrafficScene.
-    dataflow : "inner", "outer", "row" or "column".
-    position : from 0 to the number of steps.
-    """
-    steps = scene.steps[dataflow]
-    nothing = {name: np.zeros((0, 2), np.int64) for name in "ABC"}
-    if position == 0 or not len(steps.live):
-        text = (
-            f"Nothing is formed yet; {steps.products:,} partial products are to come."
-            if steps.products
-            else ("These operands form no partial product at all.")
-        )
-        return StepMarks(text, 0, nothing, dict.fromkeys("ABC", ((), ())))
-    s = position - 1
-    run = products_between(scene.orders[dataflow], int(steps.edges[s]), int(steps.edges[s + 1]))
-    cells = {"A": (run.i, run.k), "B": (run.k, run.j), "C": (run.i, run.j)}
-    cells = {name: np.unique(np.column_stack(pair), axis=0) for name, pair in cells.items()}
-    i, k, j = ({int(x[0])} if len(set(x.tolist())) == 1 else set() for x in (run.i, run.k, run.j))
-    lines = {
-        "inner": {"A": (i, ()), "B": ((), j), "C": ((), ())},
-        "outer": {"A": ((), k), "B": (k, ()), "C": (i, ())},
-        "row": {"A": (i, ()), "B": (k, ()), "C": (i, ())},
-        "column": {"A": ((), k), "B": ((), j), "C": ((), j)},
-    }[dataflow]
-    lines = {name: (tuple(rows), tuple(columns)) for name, (rows, columns) in lines.items()}
-    say = _say_product if steps.exact else _say_run
-    return StepMarks(say(scene, steps, s, run), int(steps.edges[s + 1]), cells, lines)
-
-
-def _say_product(scene, steps, s, run):
-    i, k, j = int(run.i[0]), int(run.k[0]), int(run.j[0])
-    a, b = (scene.orders[steps.dataflow].a_data[run.a_entry[0]], scene.orders[steps.dataflow].b_data[run.b_entry[0]])
-    start = f"A[{i}, {k}] = {a:g} times B[{k}, {j}] = {b:g}"
-    amount, merged = f"{run.product[0]:g}", bool(steps.merged[s])
-    then = {
-        "inner": f"adds {amount} to the running dot product C[{i}, {j}]"
-        if merged
-        else f"starts the dot product C[{i}, {j}] with {amount}",
-        "outer": f"is stored: {amount} for C[{i}, {j}], to be merged after the last product",
-    }.get(
-        steps.dataflow,
-        f"adds {amount} to C[{i}, {j}]: merge" if merged else f"opens C[{i}, {j}] with {amount}: new entry",
-    )
-    return f"{start} {then}. {_say_alive(steps, s)}"
-
-
-def _say_run(scene, steps, s, run):
-    low, high = int(steps.edges[s]), int(steps.edges[s + 1])
-    merged = int(steps.merged[s])
-    rows = f"rows {run.i.min():,} to {run.i.max():,} of A, {run.k.min():,} to {run.k.max():,} of B"
-    what = (
-        "all stored" if steps.dataflow == "outer" else f"{merged:,} merge, {high - low - merged:,} open an entry of C"
-    )
-    return f"Products {low + 1:,} to {high:,}, from {rows}: {what}. {_say_alive(steps, s)}"
-
-
-def _say_alive(steps, s):
-    text = f"{steps.live[s]:,} alive."
-    if steps.dataflow == "outer" and s == len(steps.live) - 1:
-        text += f" Merging them leaves {steps.outputs:,}."
-    return text
-
-
-def cell_classes(shape, entries, lines, now, used=None):
-    """Return the class of every cell of a small matrix: uint8[m, n].
-
-    0 empty, 1 empty but on a walked line, 2 an entry, 3 an entry on a walked line (or, with ``used``, one of those),
-    4 touched now.
-
-    Parameters
-    ----------
-    shape : (m, n).
-    entries : (rows, columns) of the entries.
-    lines : (rows, columns) walked.
-    now : int64[t, 2].
-    used : bool per entry; None to tell entries on the walked lines apart instead.
-    """
-    cells, on_line = np.zeros(shape, np.uint8), np.zeros(shape, bool)
-    on_line[list(lines[0])] = True
-    on_line[:, list(lines[1])] = True
-    cells[on_line] = 1
-    rows, columns = entries
-    cells[rows, columns] = np.where(on_line[rows, columns] if used is None else used, 3, 2)
-    cells[now[:, 0], now[:, 1]] = 4
-    return cells
 
 
 def bytes_figure(traffic, *, log=False, theme="light"):

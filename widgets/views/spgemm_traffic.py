@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import ipywidgets
 import numpy as np
-import scipy.sparse as sp
 import traitlets
 
 from widgets.canvas.canvas import RasterCanvas
@@ -16,110 +15,45 @@ from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
+from widgets.figures.fact_table import fact_table
 from widgets.figures.figure_widget import PlotPane
+from widgets.figures.spgemm_steps import (
+    cell_picture,
+    formed_entries,
+    matrix_title,
+    operand_matrix,
+    pattern_words,
+    step_marks,
+    table_picture,
+)
 from widgets.figures.spgemm_traffic import (
     LiveCurve,
     TrafficScene,
     bytes_figure,
-    cell_classes,
     gantt_figure,
     live_curve,
     live_figure,
     probes_figure,
     readable_bytes,
     roofline_figure,
-    step_marks,
     utilisation_figure,
 )
-from widgets.theme import CATEGORIES, PALETTE
+from widgets.views.export import npz_bytes
+from widgets.views.spgemm_stories import (
+    DATAFLOWS,
+    HIGH_LOAD,
+    MACHINE,
+    OPERANDS,
+    SECTION,
+    SECTIONS,
+    SMALL,
+    STEPPING,
+    STORIES,
+    TABLE,
+    TRAFFIC,
+)
 from widgets.views.view import View
 from widgets.views.worker import Progress
-
-SOURCES = (
-    ("rmat", "R-MAT pair (power law)"),
-    ("worked", "Worked example, 3 x 3 by 3 x 2"),
-    ("poisson2d", "Poisson, square grid, squared"),
-)
-DATAFLOWS = (
-    ("row", "row-wise (Gustavson, SMASH)"),
-    ("outer", "outer product"),
-    ("inner", "inner product"),
-    ("column", "column-wise"),
-)
-SECTIONS = (("step", "Step by step"), ("bytes", "Bytes moved"), ("machine", "PIUMA model"), ("constants", "Constants"))
-HIGH_LOAD = 0.5
-SMALL = 64  # up to this many rows and columns every cell is drawn on its own
-
-OPERANDS = (
-    Knob("source", "Input", "rmat", choices=SOURCES, help="Operands of the product."),
-    Knob("scale", "Scale (log2 rows)", 5, 4, 12, 1, help="The matrices have 2^scale rows."),
-    Knob("edge_factor", "Edges per row", 3, 1, 32, 1, help="Entries drawn per row."),
-    Knob("a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top left quadrant; d is what a, b and c leave."),
-    Knob("b", "R-MAT b", 0.115, 0.0, 1.0, 0.005, help="Chance of the top right quadrant."),
-    Knob("c", "R-MAT c", 0.115, 0.0, 1.0, 0.005, help="Chance of the bottom left quadrant."),
-    Knob("permute", "Relabel vertices", True, help="Random labels spread heavy rows and columns."),
-    Knob("seed", "Seed", 1, 0, 999, 1, help="Seed of A; B takes the next one."),
-)
-STEPPING = (
-    Knob("dataflow", "Dataflow", "row", choices=DATAFLOWS, help="The order in which the products are formed."),
-    Knob("step", "Step", 0, 0, 10**7),
-)
-TRAFFIC = (
-    Knob("cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Reads of A and B kept on chip."),
-    Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
-)
-MACHINE = (
-    Knob("version", "Kernel version", 3, 1, 3, 1, help="1 static split, 2 tokens, 3 tokens and DMA write-back."),
-    Knob(
-        "hash",
-        "Hash bits",
-        "own",
-        choices=(("own", "the version's own"), ("high", "high"), ("low", "low"), ("multiplicative", "multiplicative")),
-    ),
-    Knob("log2_slots", "Table slots (log2)", 17, 4, 18, 1),
-    Knob("load", "Table load", 0.16, 0.01, 0.5, 0.005, help="Share of the table that a window may fill."),
-    Knob("threads_per_mtc", "Threads per pipeline", 16, 1, 64, 1, scale="log2", help="Four pipelines per block."),
-    Knob("bw", "DRAM bandwidth (bytes/cycle)", 2.1, 0.5, 17.0, 0.1),
-    Knob("token_pp", "Token size (products)", 64, 1, 4096, 1, scale="log2", help="Products per token, V2 and V3."),
-    Knob("blocks", "PIUMA blocks", 1, 1, 16, 1, scale="log2", help="Rows spread over blocks."),
-)
-TABLE = (Knob("table_window", "Window shown", 0, 0, 10**6, 1, help="Which window's table is drawn."),)
-SECTION = (Knob("section", "Part", "step", choices=SECTIONS),)
-
-W0_LIKE = {"source": "rmat", "scale": 12, "edge_factor": 8, "permute": True, "log2_slots": 17}
-STORIES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "hand": (
-        "By hand",
-        {"source": "worked", "section": "step", "dataflow": "row", "step": 3},
-        "Seven products, whichever way. Step on: this one merges with a product that was there before. "
-        "Then change the dataflow and watch how many stay alive.",
-    ),
-    "equal": (
-        "Same work, other traffic",
-        {"source": "rmat", "scale": 8, "edge_factor": 8, "section": "bytes"},
-        "Every dataflow does the same multiplications. What differs is what it reads again and what it stores in "
-        "between. Which stream makes the inner product hopeless, which one the outer product?",
-    ),
-    "load-low": (
-        "V1 at load 0.125",
-        W0_LIKE | {"section": "machine", "version": 1, "load": 0.125},
-        "Remember the extra probes of V1 and V2, then press the next button: only the load changes.",
-    ),
-    "load-high": (
-        "V1 at load 0.20",
-        W0_LIKE | {"section": "machine", "version": 1, "load": 0.2},
-        "A little more load, more than ten times the probes: high-order bits pile neighbours up. V2's low-order bits "
-        "stay below 0.3 extra probes a product.",
-    ),
-    "poisson": (
-        "No hash is free of structure",
-        {
-            "source": "poisson2d", "scale": 12, "section": "machine", "version": 2, "log2_slots": 14, "load": 0.3,
-        },
-        "On a 64 x 64 grid, rows are 4,096 long and that divides the table: low-order bits send whole rows to the same "
-        "slots. Compare with high-order bits, then choose the multiplicative hash.",
-    ),
-}  # fmt: skip
 
 
 class SpGEMMTrafficView(View):
@@ -205,7 +139,7 @@ class SpGEMMTrafficView(View):
             "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
             "constants": ipywidgets.VBox((self._constants,)),
         }
-        self._painted_table = None
+        self._painted_table, self._drawn = None, {}
         return (self._headline, self._stories, self._tabs, *self._boxes.values())
 
     def _of(self, knobs):
@@ -291,48 +225,19 @@ class SpGEMMTrafficView(View):
         )
 
     def _paint_cells(self, scene, marks):
-        colours = PALETTE[self.theme]
-        tints = {"light": ("#f3efe2", "#b9c3cc"), "dark": ("#24282b", "#56616b")}[self.theme]
-        palette = (colours["plot"], tints[0], tints[1], CATEGORIES[self.theme][0], colours["highlight"])
-        names = {
-            "A": ("", "", "entry", "entry of the current line", "used now"),
-            "B": ("", "", "entry", "entry of the current line", "used now"),
-            "C": ("", "", "to come", "formed", "reached now"),
-        }
-        for name, operand in zip("ABC", (scene.a, scene.b, scene.c), strict=True):
-            rows = np.repeat(np.arange(operand.shape[0]), np.diff(operand.indptr))
-            used = scene.births[self.dataflow] < marks.formed if name == "C" else None
-            now = marks.cells[name]
-            cells = cell_classes(operand.shape, (rows, operand.indices), marks.lines[name], now, used)
-            values = operand.values
-            if name == "C" and marks.formed and max(operand.shape) <= 24:
-                values = _sums_so_far(scene, self.dataflow, marks.formed)
-            texts = []
-            if max(operand.shape) <= 24:
-                written = range(len(rows)) if used is None else np.flatnonzero(used)
-                texts = [(rows[e], operand.indices[e], f"{values[e]:.4g}") for e in written]
-            self._cells[name].show(
-                cells,
-                palette,
-                names[name],
-                frames=now if len(now) <= 64 else (),
-                frame_colour=colours["ink"],
-                texts=texts,
-                title=_matrix_title(operand),
-                alt=_pattern_words(operand, now, used),
-            )
+        for name, image in self._cells.items():
+            image.show(**cell_picture(scene, self.dataflow, marks, name, self.theme))
 
     def _paint_rasters(self, scene, marks):
         for name, operand in zip("ABC", (scene.a, scene.b, scene.c), strict=True):
             raster = self._rasters[name]
-            raster.title = _matrix_title(operand)
-            raster.theme = self.theme
-            used = scene.births[self.dataflow] < marks.formed if name == "C" else None
-            key = (id(operand), self.dataflow, marks.formed) if name == "C" else id(operand)
-            if getattr(raster, "shown", None) != key:
-                raster.shown = key
-                alt = _pattern_words(operand, marks.cells[name], used)
-                raster.show(CsrSource(_csr(operand, used)), alt=alt, keep_window=True)
+            raster.title, raster.theme = matrix_title(operand), self.theme
+            used = formed_entries(scene, self.dataflow, marks) if name == "C" else None
+            drawn = (id(operand), self.dataflow, marks.formed) if name == "C" else (id(operand),)
+            if self._drawn.get(name) != drawn:
+                self._drawn[name] = drawn
+                source = CsrSource(operand_matrix(operand, used))
+                raster.show(source, alt=pattern_words(operand, marks.cells[name], used), keep_window=True)
             raster.mark(*marks.lines[name], marks.cells[name])
 
     def _paint_bytes(self, scene):
@@ -343,7 +248,8 @@ class SpGEMMTrafficView(View):
         curves = _live_curves(scene)
         peaks = ", ".join(f"{c.label} {int(c.live.max(initial=0)):,}" for c in curves)
         self._panes["live"].show(
-            live_figure(curves, log=self.log_axes, theme=self.theme, most=2000), f"Most partial products alive: {peaks}."
+            live_figure(curves, log=self.log_axes, theme=self.theme, most=2000),
+            f"Most partial products alive: {peaks}.",
         )
 
     def _paint_machine(self, scene):
@@ -354,7 +260,12 @@ class SpGEMMTrafficView(View):
         if machine is None:
             return
         run = machine.runs[machine.shown]
-        self._totals.value = _totals_table(machine)
+        self._totals.value = fact_table(
+            "The product on PIUMA by kernel version (modelled)",
+            ("quantity", *(r.label for r in machine.runs)),
+            [(name, *(_short(r.totals[name]) for r in machine.runs)) for name in run.totals],
+            shown=1 + machine.shown,
+        )
         panes, theme = self._panes, self.theme
         panes["gantt"].show(
             gantt_figure(run.gantt, theme=theme),
@@ -391,12 +302,19 @@ class SpGEMMTrafficView(View):
             knob = TABLE[0]
             self._panels["table"].draw([Knob(knob.key, knob.label, 0, 0, max(windows - 1, 1), 1, help=knob.help)])
         for image, table in zip(self._tables, machine.occupancy, strict=False):
-            _show_table(image, table, self.theme)
+            image.layout.display = None
+            image.show(**table_picture(table, self.theme))
         for image in self._tables[len(machine.occupancy) :]:
             image.layout.display = "none"
 
     def _paint_constants(self, scene):
-        self._constants.value = _constants_table(scene.machine.constants if scene.machine else ())
+        constants = scene.machine.constants if scene.machine else ()
+        fields = ("name", "value", "unit", "tag", "source")
+        self._constants.value = fact_table(
+            "Constants of the machine model, and how sure we are of each",
+            ("constant", *fields[1:]),
+            [[getattr(c, field) for field in fields] for c in constants],
+        )
 
     # Words, data, files ---------------------------------------------------------------------------------------------
     def alt_text(self, scene: TrafficScene) -> str:
@@ -405,9 +323,12 @@ class SpGEMMTrafficView(View):
         if self.section == "step":
             return head + self._stepper.sentence
         if self.section == "bytes":
-            return head + "Off-chip bytes counted: " + ", ".join(
-                f"{flow} {readable_bytes(total)}" for flow, total in _total_bytes(scene)
-            ) + "."
+            return (
+                head
+                + "Off-chip bytes counted: "
+                + ", ".join(f"{flow} {readable_bytes(total)}" for flow, total in _total_bytes(scene))
+                + "."
+            )
         if scene.machine is None:
             return head + scene.machine_note
         times = ", ".join(f"{run.label} {run.totals['time (ms)']:.3g} ms" for run in scene.machine.runs)
@@ -458,8 +379,6 @@ class SpGEMMTrafficView(View):
         """Add the Gantt's events and the probe histogram to the machine's exports."""
         if scene is None or scene.machine is None or self.section != "machine":
             return {}
-        from widgets.views.export import npz_bytes
-
         gantt = scene.machine.runs[scene.machine.shown].gantt
         arrays = {name: getattr(gantt, name) for name in ("thread", "row", "t0", "t1")}
         arrays |= {"probe_counts": scene.machine.probes.counts, "probe_labels": np.array(scene.machine.probes.labels)}
@@ -472,7 +391,7 @@ class SpGEMMTrafficView(View):
             (
                 "from workbench.papers import get",
                 "",
-                f"view = get("smash").view({given})",
+                f'view = get("smash").view({given})',
                 "view.wait()",
                 "view",
             )
@@ -506,39 +425,6 @@ def _row(*widgets):
 
 def _is_small(scene):
     return max(*scene.a.shape, *scene.b.shape) <= SMALL
-
-
-def _csr(operand, used=None):
-    if used is None:
-        return sp.csr_array((operand.values, operand.indices, operand.indptr), shape=operand.shape)
-    before = np.concatenate(([0], np.cumsum(used)))
-    kept = (operand.values[used], operand.indices[used], before[operand.indptr])
-    return sp.csr_array(kept, shape=operand.shape)
-
-
-def _matrix_title(operand):
-    (m, n), density = operand.shape, operand.nnz / max(operand.shape[0] * operand.shape[1], 1)
-    return f"{operand.name}: {m:,} x {n:,}, {operand.nnz:,} entries (density {density:.2g})"
-
-
-def _pattern_words(operand, now, used):
-    text = f"Pattern of {operand.name}, {operand.shape[0]:,} rows, {operand.shape[1]:,} columns, {operand.nnz:,} entries"
-    if used is not None:
-        text += f", {int(used.sum()):,} of them formed"
-    if len(now) == 1:
-        text += f"; now at row {now[0][0]}, column {now[0][1]}"
-    return text + "."
-
-
-def _sums_so_far(scene, dataflow, formed):
-    """Return the value of every entry of C after the first ``formed`` products."""
-    from kernels.matmul.dataflow import products_between
-
-    run = products_between(scene.orders[dataflow], 0, formed)
-    n = scene.c.shape[1]
-    rows = np.repeat(np.arange(scene.c.shape[0]), np.diff(scene.c.indptr))
-    place = np.searchsorted(rows * n + scene.c.indices, run.i * n + run.j)
-    return np.bincount(place, run.product, scene.c.nnz)
 
 
 def _total_bytes(scene):
@@ -577,70 +463,5 @@ def _mean(utilisation, name):
     return float(np.average(utilisation.series[name], weights=width)) if width.sum() else 0.0
 
 
-def _totals_table(machine):
-    names = list(machine.runs[0].totals)
-    head = "".join(
-        f"<th scope='col'{' class=wb-shown' if r == machine.shown else ''}>{run.label}"
-        f"{' (shown)' if r == machine.shown else ''}</th>"
-        for r, run in enumerate(machine.runs)
-    )
-    body = "".join(
-        f"<tr><th scope='row'>{html.escape(name)}</th>"
-        + "".join(f"<td>{_short(run.totals[name])}</td>" for run in machine.runs)
-        + "</tr>"
-        for name in names
-    )
-    return _html_table("One PIUMA run by kernel version (modelled)", f"<th scope='col'>quantity</th>{head}", body)
-
-
-def _constants_table(constants):
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("constant", "value", "unit", "tag", "source"))
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(getattr(c, f))}</td>" for f in ("name", "value", "unit", "tag", "source"))
-        + "</tr>"
-        for c in constants
-    )
-    return _html_table("Constants of the machine model, and how sure we are of each", head, body)
-
-
-def _html_table(caption, head, body):
-    style = (
-        "<style>.wb-facts{overflow-x:auto;padding:4px}.wb-facts table{border-collapse:collapse;font-size:15px}"
-        ".wb-facts caption{text-align:left;font-weight:600;font-size:16px;padding:4px 0}"
-        ".wb-facts th,.wb-facts td{text-align:left;padding:3px 16px 3px 0;border-bottom:1px solid var(--wb-line);"
-        "vertical-align:top}.wb-facts td{font-variant-numeric:tabular-nums}"
-        ".wb-facts .wb-shown{color:var(--wb-accent)}</style>"
-    )
-    return (
-        f"{style}<div class='wb wb-facts' tabindex='0' role='region' aria-label='{html.escape(caption, quote=True)}'>"
-        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
 def _short(value):
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:,.4g}"
-
-
-def _show_table(image, table, theme):
-    slots = len(table.row)
-    width = 2 ** min(9, max(2, int(np.ceil(np.log2(max(slots, 4)) / 2))))
-    height = -(-slots // width)
-    row = np.full(width * height, -1, np.int64)
-    row[:slots] = table.row
-    shades = len(CATEGORIES[theme])
-    cells = np.where(row >= 0, 1 + row % (shades - 1), 0).reshape(height, width)
-    if height > 512:
-        cells = cells[: 512 * (height // 512)].reshape(512, -1, width).max(axis=1)
-    used = float((table.row >= 0).mean()) if slots else 0.0
-    image.layout.display = None
-    image.show(
-        cells,
-        (PALETTE[theme]["plot"], *CATEGORIES[theme][: shades - 1]),
-        ("", *[""] * (shades - 1)),
-        shape=(height, width),
-        axes=("table line", "slot"),
-        title=f"Table of window {table.window + 1} of {table.windows}, {table.label} ({table.kind})",
-        alt=(
-            f"Hash table with {slots:,} slots, {used:.1%} taken by {table.rows:,} rows of C, colour by row; {table.label}."
-        ),
-    )
