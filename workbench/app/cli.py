@@ -4,6 +4,7 @@ Exit codes: 0 success, 2 the command or its input is wrong, 1 it failed all the 
 An error is one sentence on stderr; ``--debug`` anywhere on the line shows the traceback.
 """
 
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 data = typer.Typer(no_args_is_help=True, help="Matrices on offer.")
 app.add_typer(data, name="data")
 
+WIDTH_IN_FILES = 140
 USER_ERROR, FAILURE, STOPPED = 2, 1, 130
 
 
@@ -85,7 +87,8 @@ def run(
             skip=lambda experiment, reason: notes.append(f"{experiment} skipped: {reason}"),
         )
     for entry in records:
-        console.print(tables.rows_table(entry))
+        for table in tables.rows_tables(entry):
+            console.print(table)
     for note in notes:
         console.print(note, markup=False)
     if matrix:
@@ -316,7 +319,10 @@ def _check_target(path):
 def _console():
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_IN_FILES
+    return console
 
 
 @contextmanager

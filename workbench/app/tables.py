@@ -9,6 +9,7 @@ from rich.table import Table
 from workbench import folders
 
 BUSY = 0.3
+MOST_COLUMNS, MOST_LETTERS = 8, 90
 
 
 def seconds(value: float) -> str:
@@ -45,17 +46,64 @@ def papers_table(papers, records) -> Table:
     return table
 
 
-def rows_table(record: dict) -> Table:
-    """Return an experiment's rows; labels that no row has are left out."""
-    labels = list(dict.fromkeys(key for row in record["rows"] for key in row if key not in ("value", "unit", "kind")))
-    table = Table(title=escape(f"{record['title']} (size {record['size']}, seed {record['seed']})"))
-    for label in labels:
-        table.add_column(label)
-    for name in ("value", "unit", "kind"):
-        table.add_column(name, justify="right" if name == "value" else "left")
-    for row in record["rows"]:
-        cells = [*(row.get(label, "") for label in labels), number(row["value"]), row["unit"], row["kind"]]
-        table.add_row(*(escape(str(cell)) for cell in cells))
+def rows_tables(record: dict) -> list[Table]:
+    """Return an experiment's rows as few short tables.
+
+    One label (versions, dataflows) is laid across as columns, the one that saves most lines; quantities with the same
+    columns share a table; labels that never change go into the title.
+    """
+    rows = record["rows"]
+    values = {name: list(dict.fromkeys(row.get(name, "") for row in rows)) for name in _labels(rows)}
+    fixed = [str(found[0]) for name, found in values.items() if len(found) == 1]
+    labels = [name for name, found in values.items() if len(found) > 1]
+    across = _label_across(rows, labels)
+    labels = [name for name in labels if name != across]
+    lines, shapes = {}, {}
+    for row in rows:
+        lines.setdefault(_line(row, labels), {})[row.get(across, "")] = number(row["value"])
+    for line, cells in lines.items():
+        shapes.setdefault(tuple(cells), []).append((line, cells))
+    title = ", ".join([record["title"], *fixed, f"size {record['size']}", f"seed {record['seed']}"])
+    return [_table(title, labels, columns, found) for columns, found in shapes.items()]
+
+
+def _labels(rows):
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name not in ("value", "unit", "kind")]
+
+
+def _line(row, labels):
+    return tuple(str(row.get(name, "")) for name in (*labels, "unit", "kind"))
+
+
+def _label_across(rows, labels):
+    """Return the label whose values, as columns, leave the fewest lines; None if none saves a line."""
+    least, across = len(rows), None
+    for name in labels:
+        others = [label for label in labels if label != name]
+        lines = {}
+        for row in rows:
+            lines.setdefault(_line(row, others), []).append(row.get(name, ""))
+        fits = all(len(set(found)) == len(found) <= MOST_COLUMNS for found in lines.values())
+        letters = sum(max(len(str(value)), 8) for value in {row.get(name, "") for row in rows})
+        if name != "quantity" and fits and letters <= MOST_LETTERS and len(lines) < least:
+            least, across = len(lines), name
+    return across
+
+
+def _table(title, labels, columns, lines):
+    table = Table(title=escape(title))
+    for name in labels:
+        if any(line[labels.index(name)] for line, _ in lines):
+            table.add_column(escape(name))
+    shown = [k for k, name in enumerate(labels) if any(line[k] for line, _ in lines)]
+    for name in columns:
+        table.add_column(escape(str(name)) or "value", justify="right")
+    table.add_column("unit")
+    table.add_column("kind")
+    for line, cells in lines:
+        told = [line[k] for k in shown]
+        table.add_row(*map(escape, (*told, *cells.values(), line[-2], line[-1])))
     return table
 
 

@@ -102,7 +102,6 @@ def _load_graphblas():
 def _load_torch():
     import torch
 
-    warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)
     return torch
 
 
@@ -154,9 +153,11 @@ def _graphblas(a, b, is_sorted):
 
 def _torch(a, b, is_sorted):
     torch = _load_torch()
-    left, right = (
-        torch.sparse_csr_tensor(*map(torch.from_numpy, (m.indptr, m.indices, m.data)), size=m.shape) for m in (a, b)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)  # beta, invariants unchecked: known
+        left, right = (
+            torch.sparse_csr_tensor(*map(torch.from_numpy, (m.indptr, m.indices, m.data)), size=m.shape) for m in (a, b)
+        )
 
     def run():
         c = left @ right

@@ -44,12 +44,12 @@ def _paper_section(key, entries):
     paper = papers.catalog().get(key)
     title = f"{paper.title} ({paper.authors}, {paper.year})" if paper else key
     lines = [f"## {_cell(title)}", ""]
-    claims = [(claim, entry) for entry in entries for claim in entry["claims"]]
+    claims = [claim for entry in entries for claim in entry["claims"]]
     if claims:
-        lines += ["| claim | where | paper | ours | verdict | kind |", "|---|---|---|---|---|---|"]
-    for claim, entry in claims:
+        lines += ["| claim | where | paper | ours | verdict |", "|---|---|---|---|---|"]
+    for claim in claims:
         paper_value = f"{claim['paper_value']} ({claim['tag']})"
-        cells = claim["statement"], claim["where"], paper_value, claim["ours"], claim["verdict"], entry["kind"]
+        cells = claim["statement"], claim["where"], paper_value, claim["ours"], claim["verdict"]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     lines.append("")
     for entry in entries:
