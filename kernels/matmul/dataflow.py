@@ -54,8 +54,7 @@ class DataflowOrder:
 
     Parameters
     ----------
-    dataflow : one of ``DATAFLOWS``.
-    shape : (m, k, n).
+    dataflow, shape : one of ``DATAFLOWS``, and (m, k, n).
     a_row, a_col, a_data, b_row, b_col, b_data : coordinates and values of every entry, in storage order.
     item : int64[items]; entries of A (column: of B) in the order in which the outer two loops take them.
     first : int64[items + 1]; item g forms the products first[g] .. first[g + 1] - 1.
@@ -207,9 +206,7 @@ def products_between(order, start, stop):
     Cost: O(stop - start + log nnz); the inner dataflow expands whole rows of C.
     """
     if not 0 <= start <= stop <= order.products:
-        raise ValueError(
-            f"products_between: needs 0 <= start <= stop <= {order.products}; got start {start}, stop {stop}"
-        )
+        raise ValueError(f"products_between: needs 0 <= start <= stop <= {order.products}; got {start} and {stop}")
     a_entry, b_entry = _entries_between(order, start, stop)
     return _products(order, a_entry, b_entry)
 
@@ -222,9 +219,7 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
 
     Parameters
     ----------
-    a : csr_array (m, k), float32 or float64.
-    b : csr_array (k, n).
-    dataflow : "inner", "outer", "row" or "column".
+    a, b, dataflow : as for ``dataflow_order``.
     limit : most products that are listed one by one, at least 0.
     bins : number of runs beyond it, at least 1.
     windows : strictly ascending first rows (column dataflow: first columns) of the windows whose accumulators live
@@ -260,13 +255,8 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     else:
         merged, live, live_max, outputs = _accumulate(order, edges, starts)
     at = _products(order, *_entries_at(order, edges, exact))
-    return DataflowSteps(
-        dataflow,
-        total,
-        edges,
-        *(at.i, at.k, at.j, at.a_entry, at.b_entry, at.product),
-        *(merged, live, live_max, merge_live, outputs),
-    )
+    first = (at.i, at.k, at.j, at.a_entry, at.b_entry, at.product)
+    return DataflowSteps(dataflow, total, edges, *first, merged, live, live_max, merge_live, outputs)
 
 
 def output_births(a, b, dataflow):
@@ -306,8 +296,7 @@ def output_births(a, b, dataflow):
 
 def dataflow_steps_reference(a, b, dataflow, windows=None):
     """List every product as (i, k, j, product, merged, live): the four loop nests, written out."""
-    rows_a = [dict(zip(a.indices[p:q], a.data[p:q], strict=True)) for p, q in zip(a.indptr, a.indptr[1:], strict=False)]
-    rows_b = [dict(zip(b.indices[p:q], b.data[p:q], strict=True)) for p, q in zip(b.indptr, b.indptr[1:], strict=False)]
+    rows_a, rows_b = ([{j: x[i, j] for j in x[[i]].indices} for i in range(x.shape[0])] for x in (a, b))
     rows, inner, columns = range(a.shape[0]), range(a.shape[1]), range(b.shape[1])
     loops = {
         "inner": ((i, k, j) for i in rows for j in columns for k in inner),
@@ -373,14 +362,8 @@ def _entries_at(order, edges, exact):
 
 
 def _products(order, a_entry, b_entry):
-    return Products(
-        order.a_row[a_entry],
-        order.a_col[a_entry],
-        order.b_col[b_entry],
-        a_entry,
-        b_entry,
-        order.a_data[a_entry] * order.b_data[b_entry],
-    )
+    i, k, j = order.a_row[a_entry], order.a_col[a_entry], order.b_col[b_entry]
+    return Products(i, k, j, a_entry, b_entry, order.a_data[a_entry] * order.b_data[b_entry])
 
 
 def _line_chunks(order):

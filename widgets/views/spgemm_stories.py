@@ -35,7 +35,7 @@ STEPPING = (
 )
 TRAFFIC = (
     Knob(
-        "cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Reads of A and B kept on chip."
+        "cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Operands kept on chip."
     ),
     Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
 )

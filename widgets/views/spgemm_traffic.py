@@ -27,7 +27,6 @@ from widgets.figures.spgemm_steps import (
     table_picture,
 )
 from widgets.figures.spgemm_traffic import (
-    LiveCurve,
     TrafficScene,
     bytes_figure,
     gantt_figure,
@@ -38,6 +37,7 @@ from widgets.figures.spgemm_traffic import (
     roofline_figure,
     utilisation_figure,
 )
+from widgets.figures.spgemm_words import headline, live_curves, mean_share, short_number, step_columns, total_bytes
 from widgets.views.export import npz_bytes
 from widgets.views.spgemm_stories import (
     DATAFLOWS,
@@ -159,7 +159,7 @@ class SpGEMMTrafficView(View):
         self.section = section
 
     def _tell(self, key):
-        label, settings, text = STORIES[key]
+        _, settings, text = STORIES[key]
         with self.changes():
             for knob in self.knobs:
                 setattr(self, knob.key, settings.get(knob.key, knob.default))
@@ -182,8 +182,8 @@ class SpGEMMTrafficView(View):
         high = state["hash"] == "high" or (state["hash"] == "own" and state["version"] == 1)
         if high and state["load"] >= HIGH_LOAD:
             return (
-                f"High-order bits at load {state['load']:g} need hundreds to thousands of probes a product; the limit of "
-                f"the live view is a load below {HIGH_LOAD:g}: lower it or choose another hash."
+                f"High-order bits at load {state['load']:g} need hundreds of probes a product and more; the limit "
+                f"of the live view is a load below {HIGH_LOAD:g}: lower it or choose another hash."
             )
         return None
 
@@ -194,7 +194,7 @@ class SpGEMMTrafficView(View):
     # The picture ----------------------------------------------------------------------------------------------------
     def paint(self, scene: TrafficScene) -> None:
         """Draw the section that is open; the others are drawn when they are opened."""
-        self._headline.value = _headline(scene)
+        self._headline.value = headline(scene)
         self.kind = "modelled" if self.section in ("machine", "constants") else "counted"
         {
             "step": self._paint_step,
@@ -241,11 +241,11 @@ class SpGEMMTrafficView(View):
             raster.mark(*marks.lines[name], marks.cells[name])
 
     def _paint_bytes(self, scene):
-        totals = ", ".join(f"{flow} {readable_bytes(b)}" for flow, b in _total_bytes(scene))
+        totals = ", ".join(f"{flow} {readable_bytes(b)}" for flow, b in total_bytes(scene))
         self._panes["bytes"].show(
             bytes_figure(scene.traffic, log=self.log_axes, theme=self.theme), f"Off-chip bytes by dataflow: {totals}."
         )
-        curves = _live_curves(scene)
+        curves = live_curves(scene)
         peaks = ", ".join(f"{c.label} {int(c.live.max(initial=0)):,}" for c in curves)
         self._panes["live"].show(
             live_figure(curves, log=self.log_axes, theme=self.theme, most=2000),
@@ -263,7 +263,7 @@ class SpGEMMTrafficView(View):
         self._totals.value = fact_table(
             "The product on PIUMA by kernel version (modelled)",
             ("quantity", *(r.label for r in machine.runs)),
-            [(name, *(_short(r.totals[name]) for r in machine.runs)) for name in run.totals],
+            [(name, *(short_number(r.totals[name]) for r in machine.runs)) for name in run.totals],
             shown=1 + machine.shown,
         )
         panes, theme = self._panes, self.theme
@@ -275,7 +275,7 @@ class SpGEMMTrafficView(View):
         panes["utilisation"].show(
             utilisation_figure(run.utilisation, theme=theme),
             f"{run.label} on average: "
-            + ", ".join(f"{n} {_mean(run.utilisation, n):.0%}" for n in run.utilisation.series)
+            + ", ".join(f"{n} {mean_share(run.utilisation, n):.0%}" for n in run.utilisation.series)
             + ", modelled.",
         )
         panes["machine live"].show(
@@ -326,7 +326,7 @@ class SpGEMMTrafficView(View):
             return (
                 head
                 + "Off-chip bytes counted: "
-                + ", ".join(f"{flow} {readable_bytes(total)}" for flow, total in _total_bytes(scene))
+                + ", ".join(f"{flow} {readable_bytes(total)}" for flow, total in total_bytes(scene))
                 + "."
             )
         if scene.machine is None:
@@ -342,7 +342,7 @@ class SpGEMMTrafficView(View):
     def arrays(self, scene: TrafficScene) -> dict[str, np.ndarray]:
         """Return the columns of the open section's table."""
         if self.section == "step":
-            return _step_columns(scene.steps[self.dataflow])
+            return step_columns(scene.steps[self.dataflow])
         if self.section == "bytes":
             traffic = scene.traffic
             return {"dataflow": np.array(traffic.dataflows)} | {
@@ -425,43 +425,3 @@ def _row(*widgets):
 
 def _is_small(scene):
     return max(*scene.a.shape, *scene.b.shape) <= SMALL
-
-
-def _total_bytes(scene):
-    return list(zip(scene.traffic.dataflows, scene.traffic.bytes.sum(axis=1), strict=True))
-
-
-def _live_curves(scene) -> list[LiveCurve]:
-    labels = {"outer": "outer", "row": f"row-wise, {len(scene.windows):,} windows (SMASH)", "column": "column-wise"}
-    return [live_curve(scene.steps[flow], label) for flow, label in labels.items()]
-
-
-def _step_columns(steps):
-    return {
-        "product": steps.edges[1:],
-        "i": steps.i,
-        "k": steps.k,
-        "j": steps.j,
-        "a_ik b_kj": steps.product,
-        "merged": steps.merged,
-        "alive": steps.live,
-    }
-
-
-def _headline(scene):
-    merged = f"{scene.products / scene.c.nnz:.3g}" if scene.c.nnz else "1"
-    text = (
-        f"<b>{html.escape(scene.title)}</b>: {scene.a.nnz:,} entries times {scene.b.nnz:,}. Every dataflow forms the same "
-        f"<b>{scene.products:,} partial products</b>; they merge into {scene.c.nnz:,} entries of C ({merged} each) "
-        "(counted)."
-    )
-    return f"<div class='wb wb-headline' style='font-size:17px;padding:6px 4px'>{text}</div>"
-
-
-def _mean(utilisation, name):
-    width = np.diff(utilisation.edges)
-    return float(np.average(utilisation.series[name], weights=width)) if width.sum() else 0.0
-
-
-def _short(value):
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:,.4g}"

@@ -55,7 +55,7 @@ _pairs, _counts, _row_steps, _machines, _tables = (_Kept(size) for size in (4, 4
 
 
 def scene_source(sample: Callable, machine_config: Callable) -> Callable[[Mapping, Callable], TrafficScene]:
-    """Return ``source(state, progress) -> TrafficScene`` for operands and machine as the paper's knobs describe them."""
+    """Return ``source(state, progress) -> TrafficScene`` for operands and machine as the knobs describe them."""
 
     def source(state: Mapping, progress: Callable[[float, str], None]) -> TrafficScene:
         return _scene(state, progress, sample, machine_config)
