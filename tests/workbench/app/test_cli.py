@@ -168,7 +168,8 @@ def test_a_full_disk_is_one_sentence_and_code_1(toy, capsys, monkeypatch):
     one_sentence(capsys, "speeds.json", "No space left on device", "WORKBENCH_HOME")
 
 
-def test_an_unwritable_results_folder_is_one_sentence_and_code_1(toy, places, capsys):
+def test_an_unwritable_results_folder_is_told_before_the_work(toy, places, capsys, monkeypatch):
+    monkeypatch.setattr("workbench.experiments.runner.run", lambda *_, **__: pytest.fail("the work was done"))
     (places / "published").write_text("in the way")
     assert call("run", "toy") == 1
     one_sentence(capsys, "cannot write", "published")
