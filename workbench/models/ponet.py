@@ -1,6 +1,6 @@
 """PoNet: mix tokens by pooling at three ranges instead of attention, in linear time.
 
-Tan et al. 2022, "PoNet: Pooling Network for Efficient Token Mixing in Long Sequences", arXiv 2110.02442.
+Tan et al. 2021, "PoNet: Pooling Network for Efficient Token Mixing in Long Sequences", arXiv 2110.02442.
 Global aggregation (GA): one attention query per head, the mean of all queries. Segment max-pooling (SMP): channelwise
 maximum over a segment. Local max-pooling (LMP): maximum over a window of three. Fusion: (g + s) * o + l.
 Not causal: GA and SMP see the whole sequence. Symbols: b N tokens, D width, h heads, d = D / h.
@@ -56,7 +56,7 @@ def global_aggregation(hq, hk, keep=None):
 
     Source
     ------
-    Tan et al. 2022, section 3.1, Eq. 2-4.
+    Tan et al. 2021, section 3.1, Eq. 2-4.
     """
     if hq.shape != hk.shape or hq.ndim != 4:
         raise ValueError(f"global_aggregation: hq and hk must share one shape (b, h, N, d); got {hq.shape}, {hk.shape}")
@@ -86,7 +86,7 @@ def segment_max_pool(x, segment_index, keep=None):
 
     Source
     ------
-    Tan et al. 2022, section 3.1, Eq. 5.
+    Tan et al. 2021, section 3.1, Eq. 5.
     """
     b, n, width = x.shape
     index = _segments(segment_index, b, n, "segment_max_pool")
@@ -107,7 +107,7 @@ def local_max_pool(x, kernel_size=3, keep=None):
 
     Source
     ------
-    Tan et al. 2022, section 3.1 (window 3, stride 1).
+    Tan et al. 2021, section 3.1 (window 3, stride 1).
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"local_max_pool: kernel_size must be odd and at least 1, got {kernel_size}")
@@ -122,7 +122,7 @@ def pooling_fusion(g, s, l, o):
 
     Source
     ------
-    Tan et al. 2022, Eq. 6: the product with o keeps tokens of a segment apart; the local part is added bare.
+    Tan et al. 2021, Eq. 6: the product with o keeps tokens of a segment apart; the local part is added bare.
     """
     return (g + s) * o + l
 
@@ -310,7 +310,7 @@ def sso_examples(sentences, rng, *, count):
 
     Source
     ------
-    Tan et al. 2022, section 3.2 (sentence structural objective).
+    Tan et al. 2021, section 3.2 (sentence structural objective).
     """
     usable = [chunk for chunk in sentences if len(chunk) >= 2]
     if len(usable) < 2:
