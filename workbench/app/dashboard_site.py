@@ -54,6 +54,7 @@ class Site:
         offline_maths = {"mathjax_url": None, "mathjax_config": None}
         renderer = StepRenderer(
             show_source=show_source,
+            threads=self.room.threads,
             voila_configuration=self.configuration,
             traitlet_config=Config(),
             notebook_path=path,

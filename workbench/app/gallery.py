@@ -46,7 +46,7 @@ def gallery_cards(folder: Path) -> list[Card]:
             kind="dashboards",
             key=notebook.name,
             title=notebook.title,
-            family=next((families[key] for key in notebook.papers if key in families), "dashboards"),
+            family=next((families[key] for key in notebook.papers if key in families), "general"),
             text=notebook.description,
         )
         for notebook in dashboards

@@ -17,11 +17,12 @@ from voila.utils import get_voila_labextensions_path
 
 from workbench.app.gallery import gallery_cards
 from workbench.app.kernel_room import KernelRoom, RoomIsFullError
-from workbench.app.shelf import find
+from workbench.app.shelf import find, shelf
 from workbench.app.thumbnails import thumbnail
 
 HEARTBEAT_S = 10
 GRACE_S = 0.25
+STATIC = Path(__file__).parent / "voila" / "static"
 KERNEL_ID = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
 CONTENT_SECURITY = "; ".join(
     (
@@ -96,6 +97,20 @@ class ThumbnailHandler(WorkbenchHandler):
         self.set_header("Content-Type", picture.mime)
         self.set_header("Cache-Control", "private, max-age=300")
         self.finish(picture.content)
+
+
+class ShelfHandler(WorkbenchHandler):
+    """The gallery and the dashboards as JSON, for JupyterLab's launcher."""
+
+    async def get(self):
+        notebooks = await asyncio.to_thread(shelf, self.site.folder)
+        cards = [{"title": "Gallery", "description": "All dashboards and papers", "address": ""}]
+        cards += [
+            {"title": n.title, "description": n.description, "address": f"dashboards/{n.name}"}
+            for n in notebooks
+            if n.kind == "dashboards"
+        ]
+        self.finish({"icon": (STATIC / "icon.svg").read_text(encoding="utf-8"), "cards": cards})
 
 
 class PageHandler(WorkbenchHandler):
@@ -174,7 +189,8 @@ class LeaveHandler(WorkbenchHandler):
     """A closing page gives its kernel back; a beacon cannot carry an XSRF header, so the origin is checked instead."""
 
     def check_xsrf_cookie(self):
-        if not self.check_origin():
+        known = hasattr(self, "_jupyter_current_user")
+        if known and not self.check_origin():
             raise HTTPError(403, "This request came from another site.")
 
     async def post(self, kernel_id):
@@ -221,18 +237,18 @@ class OpenFileFindHandler(FileFindHandler):
 def routes(site) -> list[tuple]:
     """Return every route below the site's prefix, the gallery at the prefix itself."""
     ours = {"site": site}
-    static = Path(__file__).parent / "voila" / "static"
     extensions = get_voila_labextensions_path()
     table = [
         ("/", GalleryHandler, ours),
         (r"/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+)", PageHandler, ours),
         (r"/voila/render/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+\.ipynb)", PageHandler, ours),
+        (r"/shelf\.json", ShelfHandler, ours),
         (r"/thumbnail/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+)", ThumbnailHandler, ours),
         (rf"/api/kernels/{KERNEL_ID}", RoomKernelHandler, ours),
         (rf"/api/kernels/{KERNEL_ID}/channels", RoomChannelsHandler, ours),
         (rf"/room/alive/{KERNEL_ID}", AliveHandler, ours),
         (rf"/room/leave/{KERNEL_ID}", LeaveHandler, ours),
-        (r"/style/(.*)", StaticFileHandler, {"path": str(static)}),
+        (r"/style/(.*)", StaticFileHandler, {"path": str(STATIC)}),
         (r"/voila/static/(.*)", MultiStaticFileHandler, {"paths": site.static_paths}),
         (r"/voila/labextensions/(.*)", OpenFileFindHandler, {"path": extensions, "no_cache_paths": []}),
         (r"/.*", NotFoundHandler, ours),

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ import kernels
 from workbench.bench.memory import peak_bytes
 from workbench.bench.timing import MIN_ROUNDS, Bench, Case, CaseSpec, checked, geometric_mean, measure
 from workbench.machines.host import machine, versions
+from workbench.machines.roofline import ceilings
 
 SCHEMA = 1
 
@@ -40,7 +42,7 @@ def run(
     The record: a JSON-safe dict.
     """
     threads = threads or kernels.get_num_threads()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), load_average()
     loaded, missing = load_peers(bench)
     bench.set_threads(threads, loaded)
     specs = chosen_specs(bench, quick, case, threads, loaded)
@@ -67,6 +69,7 @@ def run(
         "cases": rows,
         "summary": summary(rows, bench),
         "machine": machine(),
+        "load_average": busy,
         "versions": versions(),
         "wall_s": round(time.perf_counter() - start, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,6 +86,14 @@ def chosen_specs(bench: Bench, quick: bool, case: str, threads=1, loaded=()) -> 
     return chosen
 
 
+def load_average() -> float | None:
+    """Return how many threads of all programs wanted a CPU over the last minute; None where that is not told."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
 def load_peers(bench: Bench) -> tuple[list[str], list[dict]]:
     """Import every peer; return the names of those that answered, and name, reason and cure of the others."""
     loaded, missing = [], []
@@ -97,7 +108,10 @@ def load_peers(bench: Bench) -> tuple[list[str], list[dict]]:
 
 
 def summary(rows: list[dict], bench: Bench) -> list[dict]:
-    """Return per group: geometric means of our ratio to the best peer and to each peer, the worst case, the goals."""
+    """Return per group: geometric means of our ratio to the best peer and to each peer, the worst case, the goals.
+
+    ``peak_over_result`` holds, where memory was measured, each contender's largest peak over the size of the result.
+    """
     groups = []
     for group in dict.fromkeys(row["group"] for row in rows):
         ratios = {row["name"]: row["ratios"] for row in rows if row["group"] == group and row["ratios"]}
@@ -117,9 +131,25 @@ def summary(rows: list[dict], bench: Bench) -> list[dict]:
                 "worst_case": worst,
                 "worst_ratio": ratios[worst]["best"] if worst else None,
                 "goals": goals,
+                "peak_over_result": _peaks([row for row in rows if row["group"] == group]),
             }
         )
     return groups
+
+
+def _peaks(rows):
+    peaks = {}
+    for row in rows:
+        for timing in row["timings"]:
+            if timing.get("peak_bytes") is not None and row["result_bytes"]:
+                ratio = timing["peak_bytes"] / row["result_bytes"]
+                peaks[timing["name"]] = max(ratio, peaks.get(timing["name"], 0.0))
+    return peaks
+
+
+def floor(case: Case) -> float:
+    """Return the least seconds that a case can take on this machine, from its measured ceilings."""
+    return ceilings().floor_s(case.flops, case.bytes, case.dtype)
 
 
 def _row(spec, case: Case, rounds):
@@ -130,6 +160,7 @@ def _row(spec, case: Case, rounds):
     ratios = {}
     if ours and medians:
         ratios = {"best": min(medians.values()) / ours} | {name: s / ours for name, s in medians.items()}
+    floor_s = floor(case) if case.flops or case.bytes else None
     return {
         "name": spec.name,
         "group": spec.group,
@@ -137,6 +168,8 @@ def _row(spec, case: Case, rounds):
         "work": case.work,
         "work_unit": case.work_unit,
         "result_bytes": case.result_bytes,
+        "floor_s": floor_s,
+        "fraction_of_floor": floor_s / ours if floor_s and ours else None,
         "best_peer": min(medians, key=medians.get, default=None),
         "ratios": ratios,
         "wrong": wrong,

@@ -102,7 +102,6 @@ def _load_graphblas():
 def _load_torch():
     import torch
 
-    warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)
     return torch
 
 
@@ -154,9 +153,11 @@ def _graphblas(a, b, is_sorted):
 
 def _torch(a, b, is_sorted):
     torch = _load_torch()
-    left, right = (
-        torch.sparse_csr_tensor(*map(torch.from_numpy, (m.indptr, m.indices, m.data)), size=m.shape) for m in (a, b)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)  # beta, invariants unchecked: known
+        left, right = (
+            torch.sparse_csr_tensor(*map(torch.from_numpy, (m.indptr, m.indices, m.data)), size=m.shape) for m in (a, b)
+        )
 
     def run():
         c = left @ right
@@ -240,6 +241,7 @@ def _build(make, dtype, is_sorted, threads, loaded):
         check=check,
         flops=2.0 * products,
         bytes=float(least_bytes),
+        dtype=np.dtype(DTYPES[dtype]).name,
         facts=facts,
         result_bytes=result_bytes,
     )

@@ -90,12 +90,6 @@ def read_matrix_market(source, max_file_bytes=MAX_FILE_BYTES, max_text_bytes=MAX
         text = _unpack(name, raw, max_text_bytes, whole=True)
     header = _header(name, text)
     body = memoryview(text if text.endswith(b"\n") else text + b"\n")[header.offset :]
-    least = header.entries * 2 * FIELDS[header.field] - 1
-    if len(body) < least:
-        raise MatrixMarketError(
-            f"{name}: line {header.lines}: announces {header.entries:,} entries, but only {len(body):,} bytes follow; "
-            "the file is cut off or its size line is wrong"
-        )
     _check_lines(name, header, body)
     rows, cols, values = _parse(name, header, body)
     rows, cols, values = _complete(name, header, body, rows, cols, values)
@@ -190,7 +184,7 @@ def _header(name, text):
 
 
 def _check_lines(name, header, body):
-    """Check the form of every line and the number of entries."""
+    """Check the form of every line and the number of entries, before anything of the announced size is allocated."""
     end = LINES[header.field].match(body).end()
     if end < len(body):
         number, line = header.lines + _count_lines(body[:end]) + 1, bytes(body[end : end + 200]).split(b"\n")[0]
@@ -206,7 +200,7 @@ def _check_lines(name, header, body):
             raise MatrixMarketError(f"{name}: line {number}: one entry more than {announced}")
     if seen < header.entries:
         announced = f"line {header.lines} announces {header.entries:,} entries"
-        raise MatrixMarketError(f"{name}: {announced}, the file ends after {seen:,}")
+        raise MatrixMarketError(f"{name}: {announced}, the file ends after {seen:,}; it is cut off")
 
 
 def _explain_line(where, header, line):
