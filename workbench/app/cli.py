@@ -77,7 +77,8 @@ def run(
         get(key)
         _check_target(json)
     console, notes = _console(), []
-    with _progress(key) as report, users_input() if matrix else _as_is():
+    record.require_writable(size, matrix)
+    with _progress(key) as (report, _), users_input() if matrix else _as_is():
         records = runner.run(
             key,
             size=size,
@@ -133,9 +134,16 @@ def bench(
     if record and (quick or case != "*"):
         raise UserError("bench: --record publishes the whole suite; leave out --quick and --case")
     console = _console()
-    with _progress(op) as report:
+    with _progress(op) as (report, tell):
         result = runner.run(
-            chosen, quick=quick, case=case, threads=threads, rounds=rounds, memory=memory, report=report
+            chosen,
+            quick=quick,
+            case=case,
+            threads=threads,
+            rounds=rounds,
+            memory=memory,
+            report=report,
+            done=lambda row: tell(tables.bench_line(row)),
         )
     console.print(tables.bench_table(result))
     tables.bench_summary(result, console)
@@ -255,7 +263,7 @@ def data_fetch(name: Annotated[str, typer.Argument(help="Group/name in the Suite
 
     if name in MATRICES:
         raise UserError(f"data fetch: {name} is made on this machine, there is nothing to download")
-    with _progress(name) as report, users_input():
+    with _progress(name) as (report, _), users_input():
         was_there = suitesparse.cached(name)
         matrix = suitesparse.suitesparse(
             name, lambda done, total: report(done / total if total else 0.0, f"{name}: {done / 1e6:.1f} MB")
@@ -348,11 +356,23 @@ def _as_is():
 
 @contextmanager
 def _progress(title):
-    """Yield ``report(fraction, step)`` that drives a progress bar on stderr."""
+    """Yield ``report(fraction, step)``, which drives a progress bar on stderr, and ``tell(line)``, which writes above.
+
+    Where stderr is no terminal, neither shows anything.
+    """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0)
-        yield lambda fraction, step: bar.update(task, completed=fraction, description=step)
+
+        def report(fraction, step):
+            bar.update(task, completed=fraction, description=escape(step))
+
+        def tell(line):
+            if bar.console.is_terminal:
+                bar.console.print(line, markup=False, highlight=False)
+
+        yield report, tell

@@ -185,6 +185,16 @@ def bench_table(record: dict) -> Table:
     return table
 
 
+def bench_line(row: dict) -> str:
+    """Return one finished case in a line, for those who watch a long bench."""
+    ours = next((t["median_s"] for t in row["timings"] if t["ours"]), None)
+    if ours is None:
+        return f"{row['name']}: our result is wrong"
+    if not row["ratios"]:
+        return f"{row['name']}: {seconds(ours)}"
+    return f"{row['name']}: {seconds(ours)}, {row['ratios']['best']:.2f}x {row['best_peer']}"
+
+
 def bench_summary(record: dict, console: Console) -> None:
     """Print geometric means per group, goals, missing peers and wrong results."""
     for group in record["summary"]:
@@ -203,6 +213,10 @@ def bench_summary(record: dict, console: Console) -> None:
     for row in record["cases"]:
         for name, reason in row["wrong"].items():
             console.print(f"[red]wrong[/] {row['name']}, {name}: {reason}")
+    fewer = {t["name"]: t["threads"] for row in record["cases"] for t in row["timings"]}
+    for name, threads in fewer.items():
+        if threads < record["threads"]:
+            console.print(f"{name} runs on {threads} thread{'s' if threads > 1 else ''} only")
     for peer in record["missing"]:
         console.print(f"[yellow]missing peer[/] {peer['name']}: {peer['reason']}. Cure: {peer['cure']}", markup=True)
     machine, load = record["machine"], record["load_average"]
