@@ -34,9 +34,7 @@ STEPPING = (
     Knob("step", "Step", 0, 0, 10**7),
 )
 TRAFFIC = (
-    Knob(
-        "cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Operands kept on chip."
-    ),
+    Knob("cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Operands kept on chip."),
     Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
 )
 MACHINE = (
