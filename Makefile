@@ -57,7 +57,8 @@ bench: $(VENV)/.bench ## Time a kernel against its peers (OP=spgemm)
 	@$(BIN)/workbench bench $(OP)
 
 notebooks: $(CORE) ## Write the .ipynb files from their text twins and run each whole
-	@$(BIN)/python -m jupytext --quiet --sync $$(find notebooks/text -name '*.py')
+	@cd notebooks/text && for twin in $$(find * -name '*.py'); do \
+	  ../../$(BIN)/python -m jupytext --quiet --update --to ipynb --output "../$${twin%.py}.ipynb" "$$twin" || exit 1; done
 	@$(BIN)/python -m pytest tests/notebooks
 
 sanitize: $(CORE) ## Build the C++ core with address and undefined-behaviour checks and drive it with bad input

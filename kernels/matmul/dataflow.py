@@ -3,14 +3,14 @@ r"""The order in which a dataflow forms the partial products of C = A B, and how
 Every dataflow forms the same F = sum over the nonzeros a_ik of (nonzeros in row k of B) products a_ik b_kj; only the
 order of the three loops differs:
 
-=============  ==================  =====================================================
-dataflow       order of the loops  a product a_ik b_kj ...
-=============  ==================  =====================================================
-inner          i, j, k             adds to the one running dot product C[i, j]
-outer          k, i, j             is stored; all F are merged after the last one
-row-wise       i, k, j             merges into row i's accumulator at once (Gustavson)
-column-wise    j, k, i             merges into column j's accumulator at once
-=============  ==================  =====================================================
+==========  ==================  =====================================================
+dataflow    order of the loops  a product a_ik b_kj ...
+==========  ==================  =====================================================
+inner       i, j, k             adds to the one running dot product C[i, j]
+outer       k, i, j             is stored; all F are merged after the last one
+row         i, k, j             merges into row i's accumulator at once (Gustavson)
+column      j, k, i             merges into column j's accumulator at once
+==========  ==================  =====================================================
 
 Entries are walked as stored: k ascends within a row of A when A's indices are sorted.
 
@@ -21,15 +21,15 @@ The worked example, F = 7 and nnz(C) = 6:
 >>> b = sp.csr_array(np.array([[0., 6], [7, 0], [8, 9]]))
 >>> for dataflow in DATAFLOWS:
 ...     steps = dataflow_steps(a, b, dataflow)
-...     print(f"{dataflow:11}", steps.products, steps.live, "then", steps.merge_live)
-inner       7 [1 1 1 1 1 1 1] then []
-outer       7 [1 2 3 4 5 6 7] then [6]
-row-wise    7 [1 2 2 3 4 5 6] then []
-column-wise 7 [1 2 3 4 5 5 6] then []
+...     print(f"{dataflow:6}", steps.products, steps.live, "then", steps.merge_live)
+inner  7 [1 1 1 1 1 1 1] then []
+outer  7 [1 2 3 4 5 6 7] then [6]
+row    7 [1 2 2 3 4 5 6] then []
+column 7 [1 2 3 4 5 5 6] then []
 
-Row-wise, the third product merges: C[0, 1] = 1 * 6 + 2 * 9.
+Row by row, the third product merges: C[0, 1] = 1 * 6 + 2 * 9.
 
->>> steps = dataflow_steps(a, b, "row-wise")
+>>> steps = dataflow_steps(a, b, "row")
 >>> [(int(i), int(k), int(j), float(v), bool(m)) for i, k, j, v, m in
 ...  zip(steps.i, steps.k, steps.j, steps.product, steps.merged)][:3]
 [(0, 0, 1, 6.0, False), (0, 2, 0, 16.0, False), (0, 2, 1, 18.0, True)]
@@ -43,7 +43,7 @@ import numpy as np
 
 from kernels.check import as_csr
 
-DATAFLOWS = ("inner", "outer", "row-wise", "column-wise")
+DATAFLOWS = ("inner", "outer", "row", "column")
 _CHUNK_PRODUCTS = 1 << 20
 _SCATTER_KEYS = 1 << 24
 
@@ -57,13 +57,13 @@ class DataflowOrder:
     dataflow : one of ``DATAFLOWS``.
     shape : (m, k, n).
     a_row, a_col, a_data, b_row, b_col, b_data : coordinates and values of every entry, in storage order.
-    item : int64[items]; entries of A (column-wise: of B) in the order in which the outer two loops take them.
+    item : int64[items]; entries of A (column: of B) in the order in which the outer two loops take them.
     first : int64[items + 1]; item g forms the products first[g] .. first[g + 1] - 1.
     partner : int64; entries of the other operand, grouped by k.
     partner_start : int64[items]; where item g's partners begin in ``partner``.
-    line_first : int64[lines + 1]; first product of each row of C (column-wise: column; outer: of each k).
+    line_first : int64[lines + 1]; first product of each row of C (column: each column; outer: of each k).
 
-    The inner dataflow holds the row-wise order; within a row its products are sorted by j when they are asked for.
+    The inner dataflow holds the row order; within a row its products are sorted by j when they are asked for.
     """
 
     dataflow: str
@@ -150,7 +150,7 @@ def dataflow_order(a, b, dataflow):
     ----------
     a : csr_array (m, k), float32 or float64.
     b : csr_array (k, n).
-    dataflow : "inner", "outer", "row-wise" or "column-wise".
+    dataflow : "inner", "outer", "row" or "column".
 
     Returns
     -------
@@ -172,7 +172,7 @@ def dataflow_order(a, b, dataflow):
     (m, k), n = a.shape, b.shape[1]
     a_row, a_col, a_data = _entries(a)
     b_row, b_col, b_data = _entries(b)
-    if dataflow == "column-wise":
+    if dataflow == "column":
         item = np.argsort(b_col, kind="stable")
         partner = np.argsort(a_col, kind="stable")
         starts, inner, lines, line_count = _pointers(a_col, k), b_row[item], b_col[item], n
@@ -224,10 +224,10 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     ----------
     a : csr_array (m, k), float32 or float64.
     b : csr_array (k, n).
-    dataflow : "inner", "outer", "row-wise" or "column-wise".
+    dataflow : "inner", "outer", "row" or "column".
     limit : most products that are listed one by one, at least 0.
     bins : number of runs beyond it, at least 1.
-    windows : strictly ascending first rows (column-wise: first columns) of the windows whose accumulators live
+    windows : strictly ascending first rows (column dataflow: first columns) of the windows whose accumulators live
         together, beginning with 0; a window's accumulators are written out at its end. Default: one window.
 
     Returns
@@ -250,7 +250,7 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     edges = np.arange(total + 1) if exact else np.linspace(0, total, bins + 1).astype(np.int64)
     merge_live = np.zeros(0, np.int64)
     if dataflow == "outer":
-        outputs = sum(int(new.sum()) for _, new in _first_touches(dataflow_order(a, b, "row-wise")))
+        outputs = sum(int(new.sum()) for _, new in _first_touches(dataflow_order(a, b, "row")))
         merged, live = np.zeros(len(edges) - 1, np.int64), edges[1:].copy()
         live_max = live.copy()
         falls = np.arange(1, total - outputs + 1)
@@ -277,16 +277,16 @@ def dataflow_steps_reference(a, b, dataflow, windows=None):
     loops = {
         "inner": ((i, k, j) for i in rows for j in columns for k in inner),
         "outer": ((i, k, j) for k in inner for i in rows for j in columns),
-        "row-wise": ((i, k, j) for i in rows for k in inner for j in columns),
-        "column-wise": ((i, k, j) for j in columns for k in inner for i in rows),
+        "row": ((i, k, j) for i in rows for k in inner for j in columns),
+        "column": ((i, k, j) for j in columns for k in inner for i in rows),
     }[dataflow]
     windows = set(windows if windows is not None else [0])
     steps, seen, alive, stored, line = [], set(), set(), 0, 0
     for i, k, j in loops:
         if k not in rows_a[i] or j not in rows_b[k]:
             continue
-        here = j if dataflow == "column-wise" else i
-        if dataflow in ("row-wise", "column-wise") and any(w in windows for w in range(line + 1, here + 1)):
+        here = j if dataflow == "column" else i
+        if dataflow in ("row", "column") and any(w in windows for w in range(line + 1, here + 1)):
             alive = set()
         line = here
         merged = dataflow != "outer" and (i, j) in seen
@@ -327,7 +327,7 @@ def _walk(order, start, stop):
     own = np.repeat(order.item[g], counts)
     shift = np.repeat(order.partner_start[g] - order.first[:-1][g], counts)
     other = order.partner[np.arange(start, stop) + shift]
-    return (other, own) if order.dataflow == "column-wise" else (own, other)
+    return (other, own) if order.dataflow == "column" else (own, other)
 
 
 def _entries_at(order, edges, exact):
@@ -351,7 +351,7 @@ def _products(order, a_entry, b_entry):
 def _first_touches(order):
     """Yield (first product, new[t]) chunk by chunk of whole lines; new[t] when product t opens its C[i, j]."""
     m, _, n = order.shape
-    by_column = order.dataflow == "column-wise"
+    by_column = order.dataflow == "column"
     width = m if by_column else n
     line = 0
     while order.line_first[line] < order.products:

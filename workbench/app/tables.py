@@ -1,7 +1,14 @@
 """Prints catalog, rows, verdicts and benches as tables in the terminal."""
 
+from collections import Counter
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from workbench import folders
+
+BUSY = 0.3
 
 
 def seconds(value: float) -> str:
@@ -20,6 +27,94 @@ def rate(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}/s"
 
 
+def papers_table(papers, records) -> Table:
+    """Return one row per paper; the claims with the verdicts that its published records hold."""
+    verdicts = {}
+    for record in records:
+        verdicts.setdefault(record["paper"], []).extend(claim["verdict"] for claim in record["claims"])
+    table = Table(title="Papers")
+    for name in ("key", "title", "family", "state", "notebook", "claims"):
+        table.add_column(name, overflow="fold")
+    for paper in papers:
+        counts = Counter(verdicts.get(paper.key, []))
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "not run"
+        title = f"{paper.title} ({paper.authors}, {paper.year})"
+        notebook = paper.notebook if (folders.notebooks() / paper.notebook).is_file() else "none yet"
+        cells = paper.key, title, paper.family, paper.state, notebook, f"{len(paper.claims)}: {told}"
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def rows_table(record: dict) -> Table:
+    """Return an experiment's rows; labels that no row has are left out."""
+    labels = list(dict.fromkeys(key for row in record["rows"] for key in row if key not in ("value", "unit", "kind")))
+    table = Table(title=escape(f"{record['title']} (size {record['size']}, seed {record['seed']})"))
+    for label in labels:
+        table.add_column(label)
+    for name in ("value", "unit", "kind"):
+        table.add_column(name, justify="right" if name == "value" else "left")
+    for row in record["rows"]:
+        cells = [*(row.get(label, "") for label in labels), number(row["value"]), row["unit"], row["kind"]]
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    return table
+
+
+def claims_table(records: list[dict]) -> Table:
+    """Return every claim: the paper's value, ours, the verdict."""
+    table = Table(title="Claims")
+    for name in ("claim", "where", "paper", "ours", "verdict"):
+        table.add_column(name, overflow="fold")
+    for record in records:
+        for claim in record["claims"]:
+            colour = {"reproduced": "green", "partly": "yellow", "not reproduced": "red"}.get(claim["verdict"], "dim")
+            paper = f"{claim['paper_value']} ({claim['tag']})"
+            cells = map(escape, (claim["statement"], claim["where"], paper, claim["ours"]))
+            table.add_row(*cells, f"[{colour}]{claim['verdict']}[/]")
+    return table
+
+
+def findings_table(findings) -> Table:
+    """Return what the doctor found."""
+    marks = {"good": "[green]good[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
+    table = Table(title="This installation")
+    for name in ("", "subject", "found", "what to do"):
+        table.add_column(name, overflow="fold")
+    for finding in findings:
+        table.add_row(marks[finding.state], *map(escape, (finding.subject, finding.found, finding.cure)))
+    return table
+
+
+def matrices_table(matrices: dict) -> Table:
+    """Return the matrices that are made on this machine."""
+    table = Table(title="Made on this machine")
+    for name in ("key", "title", "what it is"):
+        table.add_column(name, overflow="fold")
+    for key, source in matrices.items():
+        table.add_row(*map(escape, (key, source.title, source.description)))
+    return table
+
+
+def suitesparse_table(suitesparse) -> Table:
+    """Return the suggested matrices of the SuiteSparse collection and what we know of each file."""
+    table = Table(title="From the SuiteSparse collection (workbench data fetch NAME)")
+    for name in ("name", "what it is", "cache", "hash"):
+        table.add_column(name, overflow="fold")
+    for name, entry in suitesparse.registry().items():
+        state = "here" if suitesparse.cached(name) else "not yet"
+        source = suitesparse.known_hash(name)[1] or "recorded on first use"
+        table.add_row(*map(escape, (name, entry["about"], state, source)))
+    return table
+
+
+def number(value) -> str:
+    """Write a value: whole numbers with thousands separators, others with five digits."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
+        return f"{int(value):,}"
+    return f"{value:.5g}"
+
+
 def bench_table(record: dict) -> Table:
     """Return one row per case: our time and rate, every peer's time, the ratio to the best peer."""
     peers = list(dict.fromkeys(t["name"] for row in record["cases"] for t in row["timings"] if not t["ours"]))
@@ -36,7 +131,7 @@ def bench_table(record: dict) -> Table:
             mine = (seconds(ours["median_s"]), share, rate(ours["work_per_s"], row["work_unit"]))
         theirs = [_peer_cell(name, times, row["wrong"]) for name in peers]
         ratio = f"{row['ratios']['best']:.2f}" if row["ratios"] else "-"
-        floor = f"{row['fraction_of_floor']:.2f}" if row.get("fraction_of_floor") else "-"
+        floor = f"{row['fraction_of_floor']:.1%}" if row["fraction_of_floor"] else "-"
         table.add_row(row["name"], *mine, *theirs, ratio, floor)
     return table
 
@@ -63,7 +158,12 @@ def bench_summary(record: dict, console: Console) -> None:
         if peaks:
             shares = ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks)
             console.print(f"peak of memory, {row['name']}: result {row['result_bytes'] / 1e6:.1f} MB; {shares}")
-    machine = record["machine"]
+    machine, load = record["machine"], record["load_average"]
+    if load is not None and load > BUSY * machine["cpus"]:
+        console.print(
+            f"[yellow]busy machine[/]: before the run {load} threads wanted the {machine['cpus']} CPUs; contenders with "
+            "more threads suffer more"
+        )
     console.print(f"{machine['cpu']}, {machine['isa']}, {record['wall_s']:.0f} s")
 
 

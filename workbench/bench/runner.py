@@ -1,14 +1,17 @@
 """Runs a bench and fills its record: times per case, ratios, geometric means, what is missing, what went wrong."""
 
+import difflib
 import fnmatch
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import kernels
 from workbench.bench.memory import peak_bytes
-from workbench.bench.timing import MIN_ROUNDS, Bench, Case, checked, geometric_mean, measure
+from workbench.bench.timing import MIN_ROUNDS, Bench, Case, CaseSpec, checked, geometric_mean, measure
 from workbench.machines.host import machine, versions
+from workbench.machines.roofline import ceilings
 
 SCHEMA = 1
 
@@ -39,13 +42,10 @@ def run(
     The record: a JSON-safe dict.
     """
     threads = threads or kernels.get_num_threads()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), load_average()
     loaded, missing = load_peers(bench)
     bench.set_threads(threads, loaded)
-    specs = [s for s in bench.specs(quick, threads, loaded) if fnmatch.fnmatch(s.name, case) or s.name == case]
-    if not specs:
-        names = ", ".join(s.name for s in bench.specs(quick, threads, loaded))
-        raise ValueError(f"bench {bench.key}: no case matches {case!r}; there are {names}")
+    specs = chosen_specs(bench, quick, case, threads, loaded)
     rows = []
     for i, spec in enumerate(specs):
         report(i / len(specs), spec.name)
@@ -69,10 +69,29 @@ def run(
         "cases": rows,
         "summary": summary(rows, bench),
         "machine": machine(),
+        "load_average": busy,
         "versions": versions(),
         "wall_s": round(time.perf_counter() - start, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def chosen_specs(bench: Bench, quick: bool, case: str, threads=1, loaded=()) -> list[CaseSpec]:
+    """Return the cases whose name matches; ValueError lists the names when none does."""
+    specs = bench.specs(quick, threads, loaded)
+    chosen = [spec for spec in specs if fnmatch.fnmatch(spec.name, case) or spec.name == case]
+    if not chosen:
+        near = difflib.get_close_matches(case, [spec.name for spec in specs], n=3, cutoff=0.0)
+        raise ValueError(f"bench {bench.key}: none of {len(specs)} cases matches {case!r}; nearest: {', '.join(near)}")
+    return chosen
+
+
+def load_average() -> float | None:
+    """Return how many threads of all programs wanted a CPU over the last minute; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
 
 
 def load_peers(bench: Bench) -> tuple[list[str], list[dict]]:
@@ -114,6 +133,11 @@ def summary(rows: list[dict], bench: Bench) -> list[dict]:
     return groups
 
 
+def floor(case: Case) -> float:
+    """Return the least seconds that a case can take on this machine, from its measured ceilings."""
+    return ceilings().floor_s(case.flops, case.bytes, case.dtype)
+
+
 def _row(spec, case: Case, rounds):
     wrong = checked(case)
     timings = measure([c for c in case.contenders if c.name not in wrong], rounds)
@@ -122,6 +146,7 @@ def _row(spec, case: Case, rounds):
     ratios = {}
     if ours and medians:
         ratios = {"best": min(medians.values()) / ours} | {name: s / ours for name, s in medians.items()}
+    floor_s = floor(case) if case.flops or case.bytes else None
     return {
         "name": spec.name,
         "group": spec.group,
@@ -129,6 +154,8 @@ def _row(spec, case: Case, rounds):
         "work": case.work,
         "work_unit": case.work_unit,
         "result_bytes": case.result_bytes,
+        "floor_s": floor_s,
+        "fraction_of_floor": floor_s / ours if floor_s and ours else None,
         "best_peer": min(medians, key=medians.get, default=None),
         "ratios": ratios,
         "wrong": wrong,

@@ -240,6 +240,7 @@ def _build(make, dtype, is_sorted, threads, loaded):
         check=check,
         flops=2.0 * products,
         bytes=float(least_bytes),
+        dtype=np.dtype(DTYPES[dtype]).name,
         facts=facts,
         result_bytes=result_bytes,
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 MIN_ROUNDS = 7
 MIN_SAMPLE_S = 2e-3
+MIN_WARM_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Case:
     contenders : all that are installed, ours first.
     check : ``check(name, result)`` raises ValueError when the result of that contender is wrong.
     flops, bytes : least operations and least bytes from and to memory; with the machine's ceilings they give the floor.
+    dtype : "float32" or "float64", which ceiling of operations counts.
     facts : sizes that readers want beside the times.
     result_bytes : size of the result, for the comparison with the peak of memory.
     """
@@ -56,6 +58,7 @@ class Case:
     check: Callable[[str, Any], None]
     flops: float = 0.0
     bytes: float = 0.0
+    dtype: str = "float64"
     facts: dict[str, Any] = field(default_factory=dict)
     result_bytes: int = 0
 
@@ -190,8 +193,9 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 
 
 def _repeats(run):
-    run()
     once = _sample(run, 1)
+    if once < MIN_WARM_S:
+        once = _sample(run, 1)  # the first call loads code and pages
     return max(1, math.ceil(MIN_SAMPLE_S / max(once, 1e-9))) if once < MIN_SAMPLE_S else 1
 
 

@@ -27,6 +27,7 @@ using Out = Array<int64_t>;
 using OutReal = Array<double>;
 
 constexpr int64_t EMPTY = -1;
+constexpr double IDLE = std::numeric_limits<double>::infinity();
 constexpr int64_t HISTOGRAM_BINS = 65;  // 0 .. 63 extra probes, and 64 or more
 enum HashKind { HIGH, LOW, MULTIPLICATIVE };
 
@@ -188,6 +189,7 @@ class Timeline {
             for (double *sum : sums_) halve(sum, [](double l, double r) { return l + r; });
             halve(peak_, [](double l, double r) { return std::max(l, r); });
             width *= 2;
+            per_width_ /= 2;
         }
     }
 
@@ -221,7 +223,7 @@ class Timeline {
     }
 
   private:
-    int64_t place(double t) const { return std::min(bins_ - 1, static_cast<int64_t>(t / width)); }
+    int64_t place(double t) const { return std::min(bins_ - 1, static_cast<int64_t>(t * per_width_)); }
 
     template <typename Merge> void halve(double *x, Merge merge) {
         for (int64_t i = 0; i < bins_ / 2; ++i) x[i] = merge(x[2 * i], x[2 * i + 1]);
@@ -229,6 +231,7 @@ class Timeline {
     }
 
     int64_t bins_;
+    double per_width_ = 1.0 / 16;  // exact: the width is a power of two
     std::vector<double *> sums_;
     double *peak_;
 };
@@ -272,9 +275,13 @@ class Simulation {
         std::vector<double *> sums{instruction_bins, byte_bins, live_bins};
         for (int64_t x = 0; x < threads; ++x) sums.push_back(thread_bins.data() + x * n_bins);
         timeline = Timeline(static_cast<int64_t>(n_bins), std::move(sums), row + 3 * n_bins);
-        for (auto *v : {&remaining, &rate, &wanted, &bytes_each, &network_each, &started}) v->assign(threads, 0);
+        for (auto *v : {&instruction_rate, &byte_rate, &network_rate, &started}) v->assign(threads, 0);
+        finish.assign(threads, IDLE);
         running.assign(threads, EMPTY);
         next_item.assign(threads, 0);
+        idle.reserve(threads);
+        pipelines.resize(machine.n_mtc);
+        changed.assign(machine.n_mtc, 0);
     }
 
     // Simulates up to `count` further windows; returns how many are done in all.
@@ -346,70 +353,96 @@ class Simulation {
         }
     }
 
+    // Every thread of a pipeline runs at the same share of its stand-alone speed, so a pipeline keeps one clock that
+    // counts stand-alone cycles, and a token ends when that clock has gone on by the token's latency.
+    struct Pipeline {
+        double clock = 0, speed = 0, next = IDLE;
+        double instruction_rate = 0, byte_rate = 0, network_rate = 0;  // sums of what its threads want
+    };
+
     void start_token(int64_t x, int64_t index) {
         const Token &t = tokens[static_cast<size_t>(index)];
+        const int64_t g = x / c.threads_per_mtc;
         running[x] = index;
-        remaining[x] = t.instructions;
-        wanted[x] = t.instructions / t.latency;
-        bytes_each[x] = t.bytes / t.instructions;
-        network_each[x] = t.network_bytes / t.instructions;
+        finish[x] = pipelines[g].clock + t.latency;
+        instruction_rate[x] = t.instructions / t.latency;
+        byte_rate[x] = t.bytes / t.latency;
+        network_rate[x] = t.network_bytes / t.latency;
         started[x] = now;
     }
 
-    int64_t fetch(int64_t active) {
+    void sum_up(int64_t g) {
+        Pipeline &mtc = pipelines[g];
+        const double clock = mtc.clock;
+        mtc = Pipeline{};
+        mtc.clock = clock;
+        for (int64_t x = g * c.threads_per_mtc; x < (g + 1) * c.threads_per_mtc; ++x) {
+            mtc.next = std::min(mtc.next, finish[x]);
+            mtc.instruction_rate += instruction_rate[x];
+            mtc.byte_rate += byte_rate[x];
+            mtc.network_rate += network_rate[x];
+        }
+    }
+
+    // The threads in `idle` (rising order) fetch work; those that find none stay idle for the rest of the window.
+    int64_t fetch() {
         const auto n = static_cast<int64_t>(tokens.size());
-        for (int64_t x = 0; x < threads && (version == 1 || queue < n); ++x) {
-            if (running[x] != EMPTY) continue;
+        int64_t fetched = 0;
+        for (const int64_t x : idle) {
             int64_t &next = version == 1 ? next_item[x] : queue;
             if (next >= n) continue;
             start_token(x, next);
             next += version == 1 ? threads : 1;
-            ++active;
+            ++fetched;
         }
-        return active;
+        for (const int64_t x : idle) changed[x / c.threads_per_mtc] = 1;
+        for (int64_t g = 0; g < c.n_mtc; ++g)
+            if (changed[g]) sum_up(g);
+        std::fill(changed.begin(), changed.end(), 0);
+        idle.clear();
+        return fetched;
     }
 
-    // Rates of all threads and of the DMA engine under the issue, DRAM and network limits.
+    // Speeds of all pipelines and of the DMA engine under the issue, DRAM and network limits.
     void share_machine() {
         double demand = 0, network = 0;
-        for (int64_t g = 0; g < c.n_mtc; ++g) {
-            const int64_t x0 = g * c.threads_per_mtc, x1 = x0 + c.threads_per_mtc;
-            double sum = 0;
-            for (int64_t x = x0; x < x1; ++x) sum += wanted[x];
-            const double scale = sum > 1 ? 1 / sum : 1;
-            for (int64_t x = x0; x < x1; ++x) {
-                rate[x] = wanted[x] * scale;
-                demand += rate[x] * bytes_each[x];
-                network += rate[x] * network_each[x];
-            }
+        for (Pipeline &mtc : pipelines) {
+            mtc.speed = mtc.instruction_rate > 1 ? 1 / mtc.instruction_rate : 1;
+            demand += mtc.speed * mtc.byte_rate;
+            network += mtc.speed * mtc.network_rate;
         }
         dma_rate = dma_left > 0 ? c.dma_bw : 0;
         demand += dma_rate;
         const double memory_scale = demand > c.bw ? c.bw / demand : 1;
         const double network_scale = network * memory_scale > c.net_bw ? c.net_bw / network : memory_scale;
-        const double thread_scale = std::min(memory_scale, network_scale);
-        if (thread_scale < 1) for (double &r : rate) r *= thread_scale;
+        const double scale = std::min(memory_scale, network_scale);
+        for (Pipeline &mtc : pipelines) mtc.speed *= scale;
         dma_rate *= memory_scale;
+    }
+
+    double time_to_next_event() const {
+        double dt = dma_left > 0 ? dma_left / dma_rate : IDLE;
+        for (const Pipeline &mtc : pipelines) dt = std::min(dt, (mtc.next - mtc.clock) / mtc.speed);
+        return std::max(dt, 0.0);
     }
 
     double draining() const { return dma_total > 0 ? draining_live * dma_left / dma_total : 0; }
 
-    // Moves time on by dt with the present rates.
+    // Moves time on by dt with the present speeds.
     void pass(double dt) {
         const double t1 = now + dt, before = live + draining();
-        timeline.reach(t1);
         double issued = 0, moved = dma_rate * dt;
-        for (int64_t x = 0; x < threads; ++x) {
-            const double done = rate[x] * dt;
-            issued += done;
-            moved += done * bytes_each[x];
-            remaining[x] -= done;
+        for (Pipeline &mtc : pipelines) {
+            issued += mtc.speed * mtc.instruction_rate * dt;
+            moved += mtc.speed * mtc.byte_rate * dt;
+            mtc.clock += mtc.speed * dt;
         }
+        timeline.reach(t1);
         timeline.add(instruction_bins, now, t1, issued);
         timeline.add(byte_bins, now, t1, moved);
         if (dma_left > 0) {
             dma_left -= dma_rate * dt;
-            if (dma_left <= 1e-6) end_dma(t1);
+            if (dma_left <= 1e-10 * dma_total) end_dma(t1);
         }
         timeline.level(live_bins, now, t1, before, live + draining());
         now = t1;
@@ -424,7 +457,8 @@ class Simulation {
     void finish_token(int64_t x) {
         const Token &t = tokens[static_cast<size_t>(running[x])];
         running[x] = EMPTY;
-        remaining[x] = wanted[x] = rate[x] = bytes_each[x] = network_each[x] = 0;
+        finish[x] = IDLE;
+        instruction_rate[x] = byte_rate[x] = network_rate[x] = 0;
         live += static_cast<double>(t.inserts);
         thread_busy.data()[x] += now - started[x];
         timeline.add(thread_bins.data() + x * static_cast<int64_t>(thread_bins.shape(1)), started[x], now, now - started[x]);
@@ -438,28 +472,40 @@ class Simulation {
         ++kept;
     }
 
+    // Ends every token whose time has come; tokens that end together up to rounding end together.
+    int64_t finish_tokens() {
+        int64_t ended = 0;
+        for (int64_t g = 0; g < c.n_mtc; ++g) {
+            const double due = pipelines[g].clock * (1 + 1e-12) + 1e-9;
+            if (pipelines[g].next > due) continue;
+            for (int64_t x = g * c.threads_per_mtc; x < (g + 1) * c.threads_per_mtc; ++x) {
+                if (finish[x] > due) continue;
+                finish_token(x);
+                idle.push_back(x);
+                ++ended;
+            }
+        }
+        return ended;
+    }
+
     void hash_window() {
         queue = 0;
-        for (int64_t x = 0; x < threads; ++x) next_item[x] = x;
-        int64_t active = fetch(0);
-        while (active > 0) {
+        idle.clear();
+        for (Pipeline &mtc : pipelines) mtc.clock = 0;
+        for (int64_t x = 0; x < threads; ++x) {
+            next_item[x] = x;
+            idle.push_back(x);
+        }
+        for (int64_t active = fetch(); active > 0;) {
             share_machine();
-            double dt = dma_left > 0 ? dma_left / dma_rate : std::numeric_limits<double>::infinity();
-            for (int64_t x = 0; x < threads; ++x)
-                if (running[x] != EMPTY) dt = std::min(dt, remaining[x] / rate[x]);
-            pass(dt);
-            for (int64_t x = 0; x < threads; ++x)
-                if (running[x] != EMPTY && remaining[x] <= 1e-7) {
-                    finish_token(x);
-                    --active;
-                }
-            active = fetch(active);
+            pass(time_to_next_event());
+            const int64_t ended = finish_tokens();
+            if (ended > 0) active += fetch() - ended;
         }
     }
 
     void drain(Phase phase) {
         if (dma_left <= 0) return;
-        std::fill(rate.begin(), rate.end(), 0.0);
         dma_rate = std::min(c.dma_bw, c.bw);
         phases.data()[phase] += dma_left / dma_rate;
         pass(dma_left / dma_rate);
@@ -540,8 +586,10 @@ class Simulation {
     Timeline timeline;
     double *instruction_bins = nullptr, *byte_bins = nullptr, *live_bins = nullptr;
     std::vector<Token> tokens;
-    std::vector<double> remaining, rate, wanted, bytes_each, network_each, started;
-    std::vector<int64_t> running, next_item;
+    std::vector<Pipeline> pipelines;
+    std::vector<char> changed;
+    std::vector<double> finish, instruction_rate, byte_rate, network_rate, started;
+    std::vector<int64_t> running, next_item, idle;
     int64_t window = 0, queue = 0, kept = 0, dma_window = 0;
     double live = 0, dma_left = 0, dma_total = 0, dma_rate = 0, draining_live = 0;
     bool finished = false;

@@ -8,6 +8,7 @@ as it is. Both loops are compiled (``piuma.cpp``).
 Symbols: A is m x k, B is k x n; F = number of partial products; S = slots of the table; U = claimed slots of a window.
 """
 
+import itertools
 import math
 import tomllib
 from collections.abc import Callable
@@ -15,15 +16,18 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 
 from kernels._native import core, get_num_threads
+from kernels.check import as_csr, check_inner
+from kernels.matmul.spgemm import dataflow_traffic
 
 _FILE = tomllib.loads(Path(__file__).with_name("piuma.toml").read_text())
 
 HASHES = ("high", "low", "multiplicative")
 VERSION_HASH = {1: "high", 2: "low", 3: "low"}
 MAX_ITEMS = 2**27  # one item = one nonzero of A in one window; three int64 each
+
+_FULL_CURE = "plan the windows for this table"
 
 Progress = Callable[[float, str], None]
 
@@ -47,6 +51,9 @@ class Constant:
     meaning: str
     source: str
     tag: str
+
+
+_ABOVE_ZERO = ("clock_ghz", "l_pipe", "bw", "dma_bw", "net_bw", "line", "word", "wb_eff", "c_nz", "c_pp")
 
 
 def _constant(name):
@@ -93,17 +100,15 @@ class PiumaConfig:
             wanted = (int, np.integer) if f.type is int else (int, float, np.integer, np.floating)
             if isinstance(value, bool) or not isinstance(value, wanted):
                 raise TypeError(f"PiumaConfig: {f.name} must be {f.type.__name__}, got {value!r}")
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"PiumaConfig: {f.name} must be finite and >= 0, got {value!r}")
-        for name in ("clock_ghz", "l_pipe", "bw", "dma_bw", "net_bw", "line", "word", "wb_eff", "c_nz", "c_pp"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"PiumaConfig: {name} must be above 0, got {getattr(self, name)!r}")
+            low = 1e-6 if f.name in _ABOVE_ZERO else 0
+            if not low <= value <= 1e9 and f.name != "token_pp":
+                raise ValueError(f"PiumaConfig: {f.name} must be from {low} to 1e9, got {value!r}")
         if not 4 <= self.log2_slots <= 26:
             raise ValueError(f"PiumaConfig: log2_slots must be from 4 to 26, got {self.log2_slots}")
         if not 0 < self.load <= 1:
             raise ValueError(f"PiumaConfig: load must be above 0 and at most 1, got {self.load}")
-        if self.token_pp < 1:
-            raise ValueError(f"PiumaConfig: token_pp must be at least 1, got {self.token_pp}")
+        if not 1 <= self.token_pp < 2**63:
+            raise ValueError(f"PiumaConfig: token_pp must be from 1 to 2^63 - 1, got {self.token_pp}")
         if not (self.n_mtc >= 1 and self.threads_per_mtc >= 1 and self.threads <= 4096):
             raise ValueError(
                 "PiumaConfig: n_mtc x threads_per_mtc must be from 1 to 4096 threads, "
@@ -333,18 +338,11 @@ class _Structure:
     shape: tuple[int, int]
 
 
-def _csr(a, function, name):
-    if not (sp.issparse(a) and a.format == "csr"):
-        raise TypeError(f"{function}: {name} must be a scipy.sparse CSR array, got {type(a).__name__}")
-    return a
-
-
 def _structure(a, b, function) -> _Structure:
-    a, b = _csr(a, function, "a"), _csr(b, function, "b")
-    if a.shape[1] != b.shape[0]:
-        raise ValueError(f"{function}: a has {a.shape[1]} columns, b has {b.shape[0]} rows; they must agree")
-    arrays = (np.ascontiguousarray(x, dtype=np.int64) for x in (a.indptr, a.indices, b.indptr, b.indices))
-    return _Structure(*arrays, shape=(a.shape[0], b.shape[1]))
+    a, b = as_csr(a, function=function, name="a"), as_csr(b, function=function, name="b")
+    check_inner(a, b, function=function)
+    parts = (a.indptr, a.indices[: a.indptr[-1]], b.indptr, b.indices[: b.indptr[-1]])
+    return _Structure(*(np.ascontiguousarray(x, dtype=np.int64) for x in parts), shape=(a.shape[0], b.shape[1]))
 
 
 def _row_flops(s: _Structure) -> np.ndarray:
@@ -381,7 +379,8 @@ def plan_windows(a, b, slots, load) -> WindowPlan:
 
 
 def _log2_slots(slots, function) -> int:
-    if isinstance(slots, bool) or not isinstance(slots, (int, np.integer)) or slots & (slots - 1) or not 16 <= slots <= 2**26:
+    whole = isinstance(slots, (int, np.integer)) and not isinstance(slots, bool)
+    if not whole or slots & (slots - 1) or not 16 <= slots <= 2**26:
         raise ValueError(f"{function}: slots must be a power of two from 2^4 to 2^26, got {slots!r}")
     return int(slots).bit_length() - 1
 
@@ -399,18 +398,15 @@ def _plan(s: _Structure, slots, load) -> WindowPlan:
     large = np.flatnonzero(needs > load * slots)
     if len(large):
         rows, columns, needs = _split_into_passes(s, rows, columns, needs, large, slots, load)
-    widest = int((rows[:, 1] - rows[:, 0]).max(initial=0))
-    if widest * n >= 2**63:
-        raise OverflowError(f"plan_windows: a window of {widest} rows x {n} columns has tags beyond 2^63; cut the rows into parts")
+    _check_tags("plan_windows", rows[:, 1] - rows[:, 0], n)
     items = np.concatenate([[0], np.cumsum(s.a_indptr[rows[:, 1]] - s.a_indptr[rows[:, 0]])])
     if items[-1] > MAX_ITEMS:
         raise ValueError(
             f"plan_windows: {len(rows)} windows read {items[-1]} entries of a, more than the {MAX_ITEMS} "
             "that the model keeps; raise slots or load"
         )
-    return WindowPlan(
-        *(np.ascontiguousarray(x) for x in (*rows.T, *columns.T)), items.astype(np.int64), needs, int(slots), float(load), s.shape
-    )
+    ranges = (np.ascontiguousarray(x) for x in (*rows.T, *columns.T))
+    return WindowPlan(*ranges, items.astype(np.int64), needs, int(slots), float(load), s.shape)
 
 
 def _split_into_passes(s: _Structure, rows, columns, needs, large, slots, load):
@@ -473,10 +469,27 @@ def hash_trace(a, b, windows, slots, hash="high", *, progress: Progress | None =
     return _trace(s, windows, slots, hash, progress)
 
 
+def _check_tags(function, rows, columns):
+    widest = int(rows.max(initial=0))
+    if widest * columns >= 2**63:
+        raise OverflowError(
+            f"{function}: a window of {widest} rows x {columns} columns has tags beyond 2^63; use fewer rows"
+        )
+
+
 def _check_plan(s: _Structure, plan: WindowPlan, function):
-    rows = s.a_indptr[plan.row_stop] - s.a_indptr[plan.row_start] if plan.shape == s.shape else None
-    if rows is None or not np.array_equal(np.cumsum(rows), plan.item_start[1:]):
+    """Refuse windows that are not made for these operands: the compiled loops trust every number in them."""
+    m, n = s.shape
+    ranges = ((plan.row_start, plan.row_stop, m), (plan.column_start, plan.column_stop, n))
+    inside = plan.shape == s.shape and all(
+        np.all((start >= 0) & (start <= stop) & (stop <= most)) for start, stop, most in ranges
+    )
+    if inside:
+        items = np.cumsum(s.a_indptr[plan.row_stop] - s.a_indptr[plan.row_start])
+        inside = plan.item_start[0] == 0 and np.array_equal(items, plan.item_start[1:])
+    if not inside:
         raise ValueError(f"{function}: windows were planned for other operands; plan them again for these")
+    _check_tags(function, plan.row_stop - plan.row_start, n)
 
 
 def _trace(s: _Structure, plan: WindowPlan, slots, hash, progress) -> HashTrace:
@@ -496,7 +509,7 @@ def _trace(s: _Structure, plan: WindowPlan, slots, hash, progress) -> HashTrace:
             products, probes, inserts, histogram,
         )  # fmt: skip
         if full >= 0:
-            raise HashTableFull(f"hash_trace: the table of {slots} slots ran full in window {full}; plan smaller windows")
+            raise HashTableFull(f"hash_trace: the table of {slots} slots ran full in window {full}; {_FULL_CURE}")
         if progress:
             progress(w1 / len(plan), "replaying the hash tables")
     return HashTrace(products, probes, inserts, histogram, plan, hash)
@@ -533,7 +546,7 @@ def table_snapshot(a, b, windows, slots, hash="high", window=0) -> np.ndarray:
         np.empty((1, 0), dtype=np.int32), *scratch, np.zeros(65, dtype=np.int64),
     )  # fmt: skip
     if full >= 0:
-        raise HashTableFull(f"table_snapshot: the table of {slots} slots ran full in window {full}; plan smaller windows")
+        raise HashTableFull(f"table_snapshot: the table of {slots} slots ran full in window {full}; {_FULL_CURE}")
     return table[0]
 
 
@@ -603,10 +616,11 @@ def simulate_spgemm(
     need = spad_bytes_needed(version, config)
     if check_spad and need > config.spad_bytes:
         raise ValueError(
-            f"simulate_spgemm: V{version} with 2^{config.log2_slots} slots and load {config.load} needs {need:.0f} B of "
-            f"scratchpad, there are {config.spad_bytes}; lower log2_slots or load, or pass check_spad=False"
+            f"simulate_spgemm: V{version} with 2^{config.log2_slots} slots and load {config.load} needs {need:.0f} B "
+            f"of scratchpad, there are {config.spad_bytes}; lower log2_slots or load, or pass check_spad=False"
         )
-    if trace is not None and (blocks > 1 or trace.hash != hash or trace.plan.slots != config.slots or trace.plan.load != config.load):
+    wanted = (1, hash, config.slots, config.load)
+    if trace is not None and (blocks, trace.hash, trace.plan.slots, trace.plan.load) != wanted:
         raise ValueError("simulate_spgemm: trace must come from the same operands, slots, load and hash, and one block")
     runs = []
     for block, (first, part) in enumerate(_shares(s, blocks)):
@@ -617,7 +631,8 @@ def simulate_spgemm(
         else:
             _check_plan(part, trace.plan, "simulate_spgemm")
             replayed = trace
-        runs.append(_run_block(part, replayed, version, config, block, blocks, first, event_limit, bins, _scaled(report, 0.6, 0.4)))
+        place = (block, blocks, first)
+        runs.append(_run_block(part, replayed, version, config, place, event_limit, bins, _scaled(report, 0.6, 0.4)))
     return _result(runs, version, hash, config)
 
 
@@ -635,10 +650,10 @@ def _shares(s: _Structure, blocks):
     total = int(work[-1]) if len(work) else 0
     cuts = np.searchsorted(work, [total * g / blocks for g in range(1, blocks)])
     cuts = [0, *np.maximum.accumulate(cuts).tolist(), s.shape[0]]
-    for first, stop in zip(cuts, cuts[1:], strict=False):
+    for first, stop in itertools.pairwise(cuts):
         e0, e1 = s.a_indptr[first], s.a_indptr[stop]
-        rows = _Structure(s.a_indptr[first : stop + 1] - e0, s.a_indices[e0:e1], s.b_indptr, s.b_indices, (stop - first, s.shape[1]))
-        yield first, rows
+        a_indptr, shape = s.a_indptr[first : stop + 1] - e0, (stop - first, s.shape[1])
+        yield first, _Structure(a_indptr, s.a_indices[e0:e1], s.b_indptr, s.b_indices, shape)
 
 
 _MACHINE_FIELDS = tuple(f.name for f in fields(PiumaConfig) if f.name not in ("clock_ghz", "spad_bytes", "load"))
@@ -658,7 +673,7 @@ class _BlockRun:
     events: tuple[np.ndarray, ...]
 
 
-def _run_block(s, trace, version, config, block, blocks, first_row, event_limit, bins, progress) -> _BlockRun:
+def _run_block(s, trace, version, config, place, event_limit, bins, progress) -> _BlockRun:
     plan = trace.plan
     machine = core.PiumaMachine()
     for name in _MACHINE_FIELDS:
@@ -669,7 +684,7 @@ def _run_block(s, trace, version, config, block, blocks, first_row, event_limit,
     thread_busy, streams, phases = np.zeros(config.threads), np.zeros(4), np.zeros(3)
     window_times = np.full((len(plan), 5), np.nan)
     simulation = core.PiumaSimulation(
-        machine, version, block, blocks, first_row, s.a_indptr, s.a_indices, s.b_indptr, plan.row_start, plan.row_stop,
+        machine, version, *place, s.a_indptr, s.a_indices, s.b_indptr, plan.row_start, plan.row_stop,
         plan.item_start, trace.products, trace.probes, trace.inserts, thread_bins, binned, thread_busy, streams, phases,
         window_times, *ints, *floats,
     )  # fmt: skip
@@ -680,7 +695,8 @@ def _run_block(s, trace, version, config, block, blocks, first_row, event_limit,
             progress(w1 / len(plan), "simulating the threads")
     kept = simulation.events_kept
     events = tuple(x[:kept] for x in (*ints, *floats))
-    return _BlockRun(simulation, trace, len(s.a_indices), binned, thread_bins, thread_busy, streams, phases, window_times, events)
+    outputs = (binned, thread_bins, thread_busy, streams, phases, window_times, events)
+    return _BlockRun(simulation, trace, len(s.a_indices), *outputs)
 
 
 def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
@@ -694,8 +710,8 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
     products = sum(int(run.trace.products.sum()) for run in runs)
     accesses = 2 * products + 2 * sum(run.nnz for run in runs)
     bounds = [
-        max(run.streams.sum() / config.bw, run.simulation.instructions / config.n_mtc, run.simulation.latency / config.threads)
-        for run in runs
+        (run.streams.sum() / config.bw, sim.instructions / config.n_mtc, sim.latency / config.threads)
+        for run, sim in zip(runs, sims, strict=True)
     ]
 
     def per_cycle(total):
@@ -722,7 +738,7 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
         tokens=sum(sim.tokens for sim in sims),
         windows=sum(len(run.trace.plan) for run in runs),
         l1_hit_rate=1 - sum(sim.lines for sim in sims) / accesses if accesses else 0.0,
-        lower_bound=float(max(bounds)),
+        lower_bound=float(max(map(max, bounds))),
         network_bytes=sum(sim.network_bytes for sim in sims),
         peak_live=max(sim.peak_live for sim in sims),
         block_cycles=block_cycles,
@@ -761,3 +777,60 @@ def _window_times(runs: list[_BlockRun]) -> WindowTimes:
     inserts = [np.where(np.diff(run.trace.plan.item_start) > 0, u, 0) for run, u in zip(runs, inserts, strict=True)]
     block = np.concatenate([np.full(len(run.window_times), g) for g, run in enumerate(runs)])
     return WindowTimes(*times.T, np.concatenate(inserts), block)
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """A dataflow on the same machine, by closed form: perfect balance, perfect overlap. Modelled.
+
+    Parameters
+    ----------
+    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    cycles, ms : the largest of the three ``bounds``.
+    bounds : cycles that DRAM bandwidth, instruction issue and latency each take.
+    streams : DRAM bytes by stream; the outer product stores partial products and reads them back.
+    instructions, accesses : issued; DRAM accesses (elements and row pointers).
+    peak_live : most partial results alive at once.
+    """
+
+    dataflow: str
+    cycles: float
+    ms: float
+    bounds: dict[str, float]
+    streams: dict[str, float]
+    instructions: float
+    accesses: float
+    peak_live: int
+
+
+def baseline(a, b, dataflow, config: PiumaConfig | None = None) -> BaselineResult:
+    """Bound a dataflow on one block: cycles = max(bytes / bw, I / n_mtc, (I l_pipe + accesses l_dram) / threads).
+
+    I = c_pp per product, plus c_probe per index comparison (inner) or 2 c_probe per product (merge of the outer
+    product). Bytes come from :func:`kernels.matmul.spgemm.dataflow_traffic` without a cache, 16 bytes an element.
+
+    Parameters
+    ----------
+    a, b : CSR, m x k and k x n.
+    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+
+    Source
+    ------
+    Ours: the paper compares dataflows in words (from memory).
+    """
+    config = PiumaConfig() if config is None else config
+    traffic = dataflow_traffic(a, b, dataflow)
+    comparing = {"outer": 2 * traffic.flops}.get(dataflow, traffic.comparisons)
+    instructions = config.c_pp * traffic.flops + config.c_probe * comparing
+    accesses = traffic.elements + traffic.ptr
+    bounds = {
+        "bandwidth": traffic.total_bytes / config.bw,
+        "issue": instructions / config.n_mtc,
+        "latency": (instructions * config.l_pipe + accesses * config.l_dram) / config.threads,
+    }
+    names = {"read_a": "A", "ptr": "row pointers", "read_b": "B", "pp_written": "partial products written",
+             "pp_read": "partial products read", "write_c": "C"}  # fmt: skip
+    streams = {name: float(traffic.bytes_by_stream[key]) for key, name in names.items()}
+    cycles = float(max(bounds.values()))
+    ms = cycles / (config.clock_ghz * 1e6)
+    return BaselineResult(dataflow, cycles, ms, bounds, streams, instructions, accesses, traffic.peak_live)

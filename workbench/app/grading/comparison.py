@@ -125,7 +125,7 @@ def _distance(found: Any, right: Any) -> str:
 
 
 def _array(answer: Any, right: np.ndarray, rtol: float, atol: float, unit: str) -> Comparison:
-    if sp.issparse(answer):
+    if sp.issparse(answer) or answer is None:
         return Comparison(False, f"Wanted a dense array of shape {right.shape}, got {_kind(answer)}.")
     try:
         found = np.asarray(answer)

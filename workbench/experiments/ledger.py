@@ -1,0 +1,97 @@
+"""Writes RESULTS.md from the published records: what each paper claims, what we get, and how far that agrees."""
+
+import json
+from pathlib import Path
+
+from workbench import folders, papers
+from workbench.experiments import record
+
+NAME = "RESULTS.md"
+
+
+def render() -> str:
+    """Return RESULTS.md as it follows from the published records."""
+    records = record.all_records()
+    lines = [
+        "# Results",
+        "",
+        "Made by `workbench results` from the records in `workbench/results`; never edited by hand.",
+        "*measured* was timed on the machine named, *modelled* comes from a machine model, *counted* is exact.",
+        "Values tagged *from memory* could not be checked against the paper's text.",
+        "",
+    ]
+    by_paper = {}
+    for entry in records:
+        by_paper.setdefault(entry["paper"], []).append(entry)
+    for key, entries in by_paper.items():
+        lines += _paper_section(key, entries)
+    lines += _bench_section()
+    if len(lines) == 6:
+        lines += ["No record yet: `workbench run PAPER` makes one.", ""]
+    return "\n".join(lines)
+
+
+def write() -> Path | None:
+    """Write RESULTS.md into the checkout and return its path; None when there is no checkout."""
+    root = folders.checkout()
+    if root is None:
+        return None
+    record.write_text(root / NAME, render())
+    return root / NAME
+
+
+def _paper_section(key, entries):
+    paper = papers.catalog().get(key)
+    title = f"{paper.title} ({paper.authors}, {paper.year})" if paper else key
+    lines = [f"## {_cell(title)}", ""]
+    claims = [(claim, entry) for entry in entries for claim in entry["claims"]]
+    if claims:
+        lines += ["| claim | where | paper | ours | verdict | kind |", "|---|---|---|---|---|---|"]
+    for claim, entry in claims:
+        paper_value = f"{claim['paper_value']} ({claim['tag']})"
+        cells = claim["statement"], claim["where"], paper_value, claim["ours"], claim["verdict"], entry["kind"]
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    lines.append("")
+    for entry in entries:
+        machine = entry["machine"]
+        lines.append(
+            f"- {_cell(entry['title'])}: {len(entry['rows'])} rows, {entry['kind']}, seed {entry['seed']}, "
+            f"{entry['wall_s']:.0f} s on {machine['cpu']} ({machine['isa']}, {machine['threads']} threads), "
+            f"{entry['date'][:10]}; [record](workbench/results/{key}/{entry['experiment']}.json)"
+        )
+    return [*lines, "", f"Again: `workbench run {key}`", ""]
+
+
+def _bench_section():
+    paths = sorted((folders.published() / "bench").glob("*.json"))
+    if not paths:
+        return []
+    lines = ["## Kernels beside their peers (measured)", "", "Ratio of times, peer / ours: above 1 we are faster.", ""]
+    lines += ["| bench | group | cases | best peer | lowest | each peer | goal |", "|---|---|---|---|---|---|---|"]
+    notes = []
+    for path in paths:
+        bench = json.loads(path.read_text(encoding="utf-8"))
+        for group in bench["summary"]:
+            if not group["cases"]:
+                continue
+            means = group["geometric_mean"]
+            each = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items() if name != "best")
+            goals = ", ".join(
+                f"{goal['wanted']}x {goal['against']}: {'reached' if goal['got'] >= goal['wanted'] else 'missed'}"
+                for goal in group["goals"]
+                if goal["got"] is not None
+            )
+            lowest = f"{group['worst_ratio']:.2f} ({group['worst_case']})"
+            cells = bench["bench"], group["group"], group["cases"], f"{means['best']:.2f}", lowest, each, goals
+            lines.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
+        machine = bench["machine"]
+        absent = ", ".join(peer["name"] for peer in bench["missing"]) or "none"
+        notes.append(
+            f"- {bench['bench']}: {bench['threads']} threads, median of {bench['rounds']}, {machine['cpu']} "
+            f"({machine['isa']}), missing peers: {absent}, {bench['date'][:10]}"
+        )
+    return [*lines, "", *notes, "", "Again: `workbench bench OP --record`", ""]
+
+
+def _cell(text):
+    return text.replace("|", "\\|").replace("\n", " ")
