@@ -7,14 +7,15 @@ tensors, and `TinyLM.qkv` gives what such a method sees. What it was trained on 
 
 from dataclasses import asdict, dataclass
 from functools import cache
-from math import log
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from workbench.data.tokenizer import Tokenizer
+from workbench.models import text_cost
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -99,6 +100,8 @@ class TinyLM(nn.Module):
     config : TinyConfig.
     tokenizer : `workbench.data.tokenizer.Tokenizer`, needed by the methods that take text.
     """
+
+    causal = True
 
     def __init__(self, config=None, tokenizer=None):
         super().__init__()
@@ -186,45 +189,13 @@ class TinyLM(nn.Module):
         """Return the ids of a text after the end mark, which every document starts with: int64 (1, t)."""
         return torch.from_numpy(self._tokens().encode_documents([text])[None, :-1])
 
-    @torch.no_grad()
-    def bits_per_byte(self, text, *, context=512, attention=None, most_tokens=8192):
-        """Return the cost of a text in bits per byte of its UTF-8 form.
+    def spans(self, text):
+        """Return where each token of `encode` lies in the text: int64 (t, 2), an empty span for the end mark."""
+        return np.concatenate([np.zeros((1, 2), np.int64), self._tokens().spans(text)])
 
-        Windows of ``context`` tokens move by half their length; beyond the first window each token is predicted from at
-        least ``context / 2`` tokens before it.
-
-        Parameters
-        ----------
-        text : str, not empty.
-        context : tokens per window, an even number of at least 2.
-        attention : as in `forward`.
-        most_tokens : tokens per forward pass.
-        """
-        return self.nats(text, context=context, attention=attention, most_tokens=most_tokens) / (
-            log(2) * len(text.encode())
-        )
-
-    @torch.no_grad()
-    def nats(self, text, *, context=512, attention=None, most_tokens=8192):
-        """Return the summed cross-entropy of a text in nats; see `bits_per_byte`."""
-        if not text:
-            raise ValueError("TinyLM.nats: text is empty")
-        if context < 2 or context % 2:
-            raise ValueError(f"TinyLM.nats: context must be even and at least 2, got {context}")
-        ids, half = self.encode(text)[0], context // 2
-        starts = [0] + list(range(half, max(len(ids) - 1 - half, half), half))
-        whole = [s for s in starts if s + context < len(ids)]
-        windows = [torch.stack([ids[s : s + context + 1] for s in whole])] if whole else []
-        windows = [part for window in windows for part in window.split(max(1, most_tokens // context))]
-        windows += [ids[None, s:] for s in starts if s + context >= len(ids)]
-        total, first = 0.0, True
-        for window in windows:
-            logits = self(window[:, :-1], attention=attention).float()
-            cost = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten(), reduction="none").view(len(window), -1)
-            total += cost[0, :half].sum().item() if first else 0.0
-            total += cost[:, half:].sum().item()
-            first = False
-        return total
+    def bits_per_byte(self, text, *, context=512, attention=None):
+        """Return the cost of a text in bits per byte of its UTF-8 form; see `workbench.models.text_cost.nats`."""
+        return text_cost.bits_per_byte(self, text, context=context, attention=attention)
 
     @torch.no_grad()
     def generate(self, text, tokens, *, temperature=0.8, top_k=40, seed=0):
