@@ -8,9 +8,7 @@ n-gram models and the record and the model card are written; ``--evaluate`` does
 
 import argparse
 import logging
-import platform
 import time
-from dataclasses import asdict
 from math import cos, pi
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import torch
 
 from workbench.data import text
 from workbench.data.tokenizer import Tokenizer
-from workbench.models import tiny_lm
+from workbench.models import model_card, tiny_lm
 
 LOG = logging.getLogger("train_tiny_lm")
 MIXTURE = {"documentation": 0.12, "library": 0.58, "tests": 0.30}  # share of windows; prose is scarce, so oversampled
@@ -140,27 +138,42 @@ def keep(model, muon, adam, run, path):
     tiny_lm.save(model, path.with_suffix(".safetensors"))
 
 
+def ship(state_path):
+    """Copy a run's weights to the package, measure them, and write the record and the model card."""
+    state = torch.load(state_path, weights_only=True)
+    tokenizer = tiny_lm.tokenizer()
+    model = tiny_lm.TinyLM(tiny_lm.TinyConfig(vocabulary=tokenizer.size), tokenizer)
+    model.load_state_dict(state["model"])
+    tiny_lm.save(model, tiny_lm.WEIGHTS / "tiny_lm.safetensors")
+    record = model_card.measure(tiny_lm.load(), state["run"], model_card.read())
+    model_card.write(record)
+
+
 def main(arguments=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=90.0, help="wall time at most")
+    parser.add_argument("--minutes", type=float, default=90.0, help="wall time at most, earlier parts of the run included")
     parser.add_argument("--steps", type=int, default=4000, help=f"steps at most, of {TOKENS_PER_STEP} tokens")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--state", default=".workbench/train_tiny_lm/state.pt")
+    parser.add_argument("--state", type=Path, default=Path(".workbench/train_tiny_lm/state.pt"))
     parser.add_argument("--resume", action="store_true", help="go on from --state")
     parser.add_argument("--no-compile", action="store_true", help="run without torch.compile (no C++ compiler needed)")
+    parser.add_argument("--evaluate", action="store_true", help="only ship and measure what --state holds")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(
-        options.minutes,
-        options.steps,
-        options.state,
-        resume=options.resume,
-        seed=options.seed,
-        threads=options.threads,
-        compile=not options.no_compile,
-    )
+    if not options.evaluate:
+        train(
+            options.minutes,
+            options.steps,
+            options.state,
+            resume=options.resume,
+            seed=options.seed,
+            threads=options.threads,
+            compile=not options.no_compile,
+        )
+    torch.set_num_threads(options.threads)
+    ship(options.state)
 
 
 if __name__ == "__main__":
