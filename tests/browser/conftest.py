@@ -35,6 +35,14 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE_S = 90
+RUN_ALL_CELLS = """async () => {
+  const app = window.jupyterapp;
+  const panel = app.shell.currentWidget;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+  await app.commands.execute("notebook:run-all-cells");
+}"""
 
 
 def pytest_collection_modifyitems(items):
@@ -281,8 +289,7 @@ def open_lab(page, _servers):
         base, _, token = server.url.partition("?token=")
         page.goto(f"{base.split('/lab')[0].rstrip('/')}/lab/tree/{notebook}?reset&token={token}")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached")
-        page.evaluate("() => (window.jupyterapp ?? window.jupyterlab).commands.execute('notebook:run-all-cells')")
+        page.evaluate(RUN_ALL_CELLS)
         page.wait_for_selector(".jp-OutputArea .jupyter-widgets")
         page.server = server
         return page

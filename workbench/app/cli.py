@@ -173,8 +173,12 @@ def lab(
 ):
     """Open JupyterLab with the tour, the notebooks and the dashboards."""
     from workbench.app import lab as laboratory
+    from workbench.app.serve import ServeError
 
-    laboratory.lab(headless=headless, port=port)
+    try:
+        laboratory.lab(headless=headless, port=port)
+    except ServeError as error:
+        raise UserError(str(error)) from error
 
 
 @app.command()
