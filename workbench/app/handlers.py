@@ -162,7 +162,6 @@ class PageHandler(WorkbenchHandler):
         self._report(page)
         if page.broken:
             self.write(self.site.render("broken.html", request_id=self.request_id))
-        if page.broken or page.renderer.failure:
             await self.site.room.leave(page.kernel_id)
 
     def _report(self, page):

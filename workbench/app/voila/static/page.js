@@ -49,7 +49,8 @@
       if (next) mark(next.number, `Running step ${next.number} of ${next.of}: ${next.label}`);
       else mark(total + 1, "Drawing the page");
     },
-    failed() { show(); document.body.classList.add("failed"); kernel = null; },
+    left() { kernel = null; },
+    failed() { show(); document.body.classList.add("failed"); },
     finished() { window.cellLoaded = true; if (kernel) setTimeout(watch, 3000); },
   };
   const nameSliders = () => {

@@ -38,6 +38,7 @@
           this.inner = (await renderers()).rendererFactory.createRenderer(this.options);
           Widget.attach(this.inner, this.node);
         }
+        model.setData ??= () => {}; // Voila hands over plain data, plotly wants to leave a picture in it
         await this.inner.renderModel(model);
       }
       dispose() {
