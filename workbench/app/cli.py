@@ -77,7 +77,8 @@ def run(
         get(key)
         _check_target(json)
     console, notes = _console(), []
-    with _progress(key) as report, users_input() if matrix else _as_is():
+    record.require_writable(size, matrix)
+    with _progress(key) as (report, _), users_input() if matrix else _as_is():
         records = runner.run(
             key,
             size=size,
@@ -133,9 +134,16 @@ def bench(
     if record and (quick or case != "*"):
         raise UserError("bench: --record publishes the whole suite; leave out --quick and --case")
     console = _console()
-    with _progress(op) as report:
+    with _progress(op) as (report, tell):
         result = runner.run(
-            chosen, quick=quick, case=case, threads=threads, rounds=rounds, memory=memory, report=report
+            chosen,
+            quick=quick,
+            case=case,
+            threads=threads,
+            rounds=rounds,
+            memory=memory,
+            report=report,
+            done=lambda row: tell(tables.bench_line(row)),
         )
     console.print(tables.bench_table(result))
     tables.bench_summary(result, console)
@@ -163,10 +171,16 @@ def serve(
     """Serve the gallery and the dashboards."""
     from workbench.app import serve as server
 
-    try:
-        server.serve(host=host, port=port, token=token, open_browser=browser, class_size=visitors, force=force)
-    except server.ServeError as error:
-        raise UserError(str(error)) from error
+    with _server_cannot_start(server.ServeError):
+        server.serve(
+            host=host,
+            port=port,
+            token=token,
+            open_browser=browser,
+            class_size=visitors,
+            force=force,
+            announce=typer.echo,
+        )
 
 
 @app.command()
@@ -176,8 +190,10 @@ def lab(
 ):
     """Open JupyterLab with the tour, the notebooks and the dashboards."""
     from workbench.app import lab as laboratory
+    from workbench.app.serve import ServeError
 
-    laboratory.lab(headless=headless, port=port)
+    with _server_cannot_start(ServeError):
+        laboratory.lab(headless=headless, port=port, announce=typer.echo)
 
 
 @app.command()
@@ -247,7 +263,7 @@ def data_fetch(name: Annotated[str, typer.Argument(help="Group/name in the Suite
 
     if name in MATRICES:
         raise UserError(f"data fetch: {name} is made on this machine, there is nothing to download")
-    with _progress(name) as report, users_input():
+    with _progress(name) as (report, _), users_input():
         was_there = suitesparse.cached(name)
         matrix = suitesparse.suitesparse(
             name, lambda done, total: report(done / total if total else 0.0, f"{name}: {done / 1e6:.1f} MB")
@@ -268,15 +284,13 @@ def main(arguments=None):
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="workbench", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _complain("stopped", debug)
         sys.exit(STOPPED)
     except UserError as error:
         _complain(str(error), debug)
         sys.exit(USER_ERROR)
     except Exception as error:
-        if isinstance(error, typer.Abort):
-            sys.exit(STOPPED)
         usage = getattr(error, "format_message", None)
         if usage:  # the parser's own complaint: unknown command, bad option, help
             _complain(usage(), debug)
@@ -284,6 +298,8 @@ def main(arguments=None):
         hint = "" if debug else " (--debug shows where)"
         _complain(f"{_sentence(error)}{hint}", debug)
         sys.exit(FAILURE)
+    if code == STOPPED:  # the parser turns Ctrl-C into this code
+        _complain("stopped", debug)
     sys.exit(code or 0)
 
 
@@ -326,17 +342,37 @@ def _console():
 
 
 @contextmanager
+def _server_cannot_start(kind):
+    try:
+        yield
+    except kind as error:
+        raise UserError(str(error)) from error
+
+
+@contextmanager
 def _as_is():
     yield
 
 
 @contextmanager
 def _progress(title):
-    """Yield ``report(fraction, step)`` that drives a progress bar on stderr."""
+    """Yield ``report(fraction, step)``, which drives a progress bar on stderr, and ``tell(line)``, which writes above it.
+
+    Where stderr is no terminal, neither shows anything.
+    """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0)
-        yield lambda fraction, step: bar.update(task, completed=fraction, description=step)
+
+        def report(fraction, step):
+            bar.update(task, completed=fraction, description=escape(step))
+
+        def tell(line):
+            if bar.console.is_terminal:
+                bar.console.print(line, markup=False, highlight=False)
+
+        yield report, tell

@@ -59,9 +59,10 @@ def rows_tables(record: dict) -> list[Table]:
     across = _label_across(rows, labels)
     labels = [name for name in labels if name != across]
     lines, shapes = {}, {}
-    for row in rows:
-        lines.setdefault(_line(row, labels), {})[row.get(across, "")] = number(row["value"])
-    for line, cells in lines.items():
+    for k, row in enumerate(rows):
+        key = _line(row, labels), None if across else k  # rows that are alike stay apart
+        lines.setdefault(key, {})[row.get(across, "")] = number(row["value"])
+    for (line, _), cells in lines.items():
         shapes.setdefault(tuple(cells), []).append((line, cells))
     title = ", ".join([record["title"], *fixed, f"size {record['size']}", f"seed {record['seed']}"])
     return [_table(title, labels, columns, found) for columns, found in shapes.items()]
@@ -184,6 +185,16 @@ def bench_table(record: dict) -> Table:
     return table
 
 
+def bench_line(row: dict) -> str:
+    """Return one finished case in a line, for those who watch a long bench."""
+    ours = next((t["median_s"] for t in row["timings"] if t["ours"]), None)
+    if ours is None:
+        return f"{row['name']}: our result is wrong"
+    if not row["ratios"]:
+        return f"{row['name']}: {seconds(ours)}"
+    return f"{row['name']}: {seconds(ours)}, {row['ratios']['best']:.2f}x {row['best_peer']}"
+
+
 def bench_summary(record: dict, console: Console) -> None:
     """Print geometric means per group, goals, missing peers and wrong results."""
     for group in record["summary"]:
@@ -192,6 +203,9 @@ def bench_summary(record: dict, console: Console) -> None:
         means = ", ".join(f"{name} {value:.2f}" for name, value in group["geometric_mean"].items())
         console.print(f"[bold]{group['group']}[/]: geometric mean of peer / ours over {group['cases']} cases: {means}")
         console.print(f"  lowest ratio to the best peer: {group['worst_ratio']:.2f} ({group['worst_case']})")
+        if group["peak_over_result"]:
+            peaks = ", ".join(f"{name} {ratio:.2f}" for name, ratio in group["peak_over_result"].items())
+            console.print(f"  largest peak of memory over size of the result: {peaks}")
         for goal in group["goals"]:
             if goal["got"] is not None:
                 verdict = "reached" if goal["got"] >= goal["wanted"] else "missed"
@@ -199,13 +213,12 @@ def bench_summary(record: dict, console: Console) -> None:
     for row in record["cases"]:
         for name, reason in row["wrong"].items():
             console.print(f"[red]wrong[/] {row['name']}, {name}: {reason}")
+    fewer = {t["name"]: t["threads"] for row in record["cases"] for t in row["timings"]}
+    for name, threads in fewer.items():
+        if threads < record["threads"]:
+            console.print(f"{name} runs on {threads} thread{'s' if threads > 1 else ''} only")
     for peer in record["missing"]:
         console.print(f"[yellow]missing peer[/] {peer['name']}: {peer['reason']}. Cure: {peer['cure']}", markup=True)
-    for row in record["cases"]:
-        peaks = [(t["name"], t["peak_bytes"]) for t in row["timings"] if t.get("peak_bytes") is not None]
-        if peaks:
-            shares = ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks)
-            console.print(f"peak of memory, {row['name']}: result {row['result_bytes'] / 1e6:.1f} MB; {shares}")
     machine, load = record["machine"], record["load_average"]
     if load is not None and load > BUSY * machine["cpus"]:
         console.print(

@@ -39,6 +39,17 @@ def path_of(record: dict) -> Path:
     return folders.home() / "results" / record["paper"] / f"{'-'.join(labels)}.json"
 
 
+def require_writable(size: str, matrix=None) -> None:
+    """Raise OSError, before any work is done, when the folder of the coming records cannot be written to."""
+    folder = path_of({"size": size, "matrix": matrix, "paper": "probe", "experiment": "probe"}).parent.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def write(record: dict) -> Path:
     """Write a record atomically and return its path.
 
@@ -117,8 +128,12 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        cure = "free some space, or choose another folder with WORKBENCH_HOME"
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path, error):
+    cure = "free some space, or choose another folder with WORKBENCH_HOME"
+    return OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}")
 
 
 def _plain(value):

@@ -111,11 +111,16 @@ def run(operands: Operands, **knobs) -> Product:
     return Product(spgemm(operands.a, operands.b), result)
 
 
+_VIEW_START = {"scale": 5, "edge_factor": 3}  # small enough to see every partial product
+
+
 def view(**state):
     """Return the interactive view of the product's traffic and of the machine at work."""
     from widgets.views.spgemm_traffic import SpGEMMTrafficView
+    from workbench.papers._smash_traffic import scene_source
 
-    return SpGEMMTrafficView(**state)
+    knobs = [replace(knob, default=_VIEW_START.get(knob.key, knob.default)) for knob in KNOBS]
+    return SpGEMMTrafficView(scene_source(sample, machine_config), knobs=knobs, **state)
 
 
 # Experiments ---------------------------------------------------------------------------------------------------------

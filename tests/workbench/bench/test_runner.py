@@ -3,7 +3,7 @@ import json
 import pytest
 
 from workbench.bench import registry, runner
-from workbench.bench.memory import rise_of_resident_set
+from workbench.bench.memory import peak_bytes, rise_of_resident_set
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal, Peer
 
 
@@ -22,7 +22,7 @@ def make_bench(results, **options):
             if result != 42:
                 raise ValueError(f"got {result}")
 
-        return Case(10.0, "flop", tuple(contenders), check, facts={"n": 3})
+        return Case(10.0, "flop", tuple(contenders), check, facts={"n": 3}, result_bytes=100)
 
     def specs(quick, threads, loaded):
         names = ["one/f64", "two/f64", "one/f32"]
@@ -52,6 +52,25 @@ def test_the_record_holds_times_ratios_goals_and_missing_peers():
     assert group["geometric_mean"]["best"] == pytest.approx((ratios[0] * ratios[1]) ** 0.5)
     assert group["worst_ratio"] == min(ratios)
     assert [goal["got"] >= goal["wanted"] for goal in group["goals"]] == [False, True]
+
+
+def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
+    asked = []
+
+    def peak(*arguments):
+        asked.append(arguments)
+        return {"ours": 150, "peer": None}[arguments[2]]
+
+    monkeypatch.setattr(runner, "peak_bytes", peak)
+    record = runner.run(make_bench({"ours": 42, "peer": 42}), case="one/f64", threads=1, memory=True)
+    assert asked == [("toy", "one/f64", name, False, 1) for name in ("ours", "peer")]
+    assert record["summary"][0]["peak_over_result"] == {"ours": 1.5}
+
+
+@pytest.mark.slow
+def test_a_child_measures_a_real_case():
+    peak = peak_bytes("spgemm", "rmat-12x8 A*A/f64/sorted", "SciPy", True, 1)
+    assert peak is None or 13e6 < peak < 60e6
 
 
 def test_a_wrong_peer_is_named_and_leaves_the_comparison():
