@@ -325,10 +325,17 @@ show(first_windows(runs[3], count=8), "V3: hardly a gap; write-back happens besi
 # %% [markdown]
 # ## 5. Play
 #
+# The buttons above the picture set up each of these; every control stays yours.
+#
 # 1. Step through the worked example in each order. When does the live count fall?
 # 2. Compare V1 at load 0.125 and at 0.20. What happens to the probes of V1, what to those of V2?
 # 3. Give the machine more bandwidth. Which version gets faster, and why only that one?
 # 4. Choose the Poisson grid. Is V3 still the fastest?
+
+# %%
+from workbench.papers.smash import view
+
+view(source="worked")
 
 # %% [markdown]
 # Question 2 deserves the paper's full size. This fills the hash tables of 5.7 million products, eight times.
