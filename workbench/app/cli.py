@@ -356,7 +356,7 @@ def _as_is():
 
 @contextmanager
 def _progress(title):
-    """Yield ``report(fraction, step)``, which drives a progress bar on stderr, and ``tell(line)``, which writes above it.
+    """Yield ``report(fraction, step)``, which drives a progress bar on stderr, and ``tell(line)``, which writes above.
 
     Where stderr is no terminal, neither shows anything.
     """

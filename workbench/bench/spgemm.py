@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal, Peer
 from workbench.data import matrices, text_matrices
 
-TOLERANCE = {"f64": 1e-12, "f32": 2e-5}
+TOLERANCE = {"f64": 1e-12, "f32": 1e-5}
 DTYPES = {"f64": np.float64, "f32": np.float32}
 
 
@@ -248,10 +248,11 @@ def _build(make, dtype, is_sorted, threads, loaded):
 
 
 def _specs(quick, threads, loaded):
+    """List the cases; unsorted output is timed on the quick inputs only, to keep the whole within half an hour."""
     specs = []
     for order, is_sorted in (("sorted", True), ("unsorted", False)):
         for dtype in ("f64",) if quick else ("f64", "f32"):
-            for title, make in (QUICK if quick else SUITE).items():
+            for title, make in (SUITE if is_sorted and not quick else QUICK).items():
                 build = partial(_build, make, dtype, is_sorted, threads, tuple(loaded))
                 specs.append(CaseSpec(f"{title}/{dtype}/{order}", f"{dtype} {order}", build))
     return specs
