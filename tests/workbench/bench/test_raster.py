@@ -6,6 +6,7 @@ from workbench.bench.runner import load_peers
 from workbench.data.matrices import erdos_renyi
 
 
+@pytest.mark.slow
 def test_every_raster_contender_passes_the_check_and_a_wrong_picture_does_not():
     loaded = load_peers(raster.BENCH)[0]
     case = raster._build(lambda: erdos_renyi(3000, 2000, 5), 2, loaded)
