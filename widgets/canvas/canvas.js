@@ -90,22 +90,6 @@ function render({ model, el }) {
   }
 
   // ---- Drawing --------------------------------------------------------------------------------------------------
-  function fillStore() {
-    const [h, w] = tile.shape;
-    store.width = Math.max(1, w);
-    store.height = Math.max(1, h);
-    if (!h || !w) return;
-    const context = store.getContext("2d");
-    const image = context.createImageData(w, h);
-    const target = new Uint32Array(image.data.buffer);
-    const colours = palette();
-    const rgba = new Uint32Array(256);
-    for (let i = 0; i < 256; i++)
-      rgba[i] = 0xff000000 | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i];
-    if (tile.packed) for (let i = 0; i < h * w; i++) target[i] = rgba[(tile.pixels[i >> 3] >> (i & 7)) & 1 ? 255 : 0];
-    else for (let i = 0; i < h * w; i++) target[i] = rgba[tile.pixels[i]];
-    context.putImageData(image, 0, 0);
-  }
   function draw() {
     if (!layout()) return;
     const context = pixels.getContext("2d");
@@ -128,35 +112,8 @@ function render({ model, el }) {
   }
   function drawStrips() {
     if (!tile) return;
-    const bars = [[right, tile.rows, 0, "brush_rows"], [bottom, tile.columns, 1, "brush_columns"]];
-    for (const [canvas, sums, axis, key] of bars) {
-      const context = canvas.getContext("2d");
-      context.clearRect(0, 0, canvas.width, canvas.height);
-      const along = axis ? canvas.width : canvas.height, across = axis ? canvas.height : canvas.width;
-      const begin = tile.window[2 * axis], extent = tile.window[2 * axis + 1] - begin;
-      const edge = (i) => begin + Math.ceil(i * extent / sums.length);
-      const each = Array.from(sums, (sum, i) => sum / Math.max(1, edge(i + 1) - edge(i)));  // per row: no moire
-      const most = each.reduce((a, b) => Math.max(a, b), 1e-9);
-      const scale = along / (view[2 * axis + 1] - view[2 * axis]);
-      const at = (x) => (x - view[2 * axis]) * scale;
-      const brush = model.get(key);
-      if (brush.length) {
-        context.fillStyle = colour("highlight");
-        context.globalAlpha = 0.25;
-        const [a, b] = [at(brush[0]), at(brush[1])];
-        if (axis) context.fillRect(a, 0, Math.max(2, b - a), across);
-        else context.fillRect(0, a, across, Math.max(2, b - a));
-        context.globalAlpha = 1;
-      }
-      context.fillStyle = colour("accent");
-      for (let i = 0; i < sums.length; i++) {
-        if (!sums[i]) continue;
-        const a = at(edge(i)), b = at(edge(i + 1));
-        const length = Math.max(1, across * 0.95 * each[i] / most);
-        if (axis) context.fillRect(a, 0, Math.max(1, b - a), length);
-        else context.fillRect(0, a, length, Math.max(1, b - a));
-      }
-    }
+    paintStrip(right, 0, tile, view, model.get("brush_rows"), colour);
+    paintStrip(bottom, 1, tile, view, model.get("brush_columns"), colour);
   }
   function drawOver() {
     const context = over.getContext("2d");
@@ -164,22 +121,7 @@ function render({ model, el }) {
     const sy = over.height / (view[1] - view[0]), sx = over.width / (view[3] - view[2]);
     const y = (row) => (row - view[0]) * sy, x = (column) => (column - view[2]) * sx;
     const block = model.get("block");
-    if (block && block * Math.min(sx, sy) >= GRID_FROM_PX * ratio()) {
-      context.strokeStyle = colour("muted");
-      context.globalAlpha = 0.45;
-      context.lineWidth = 1;
-      context.beginPath();
-      for (let r = Math.ceil(view[0] / block) * block; r <= view[1]; r += block) {
-        context.moveTo(0, Math.round(y(r)) + 0.5);
-        context.lineTo(over.width, Math.round(y(r)) + 0.5);
-      }
-      for (let c = Math.ceil(view[2] / block) * block; c <= view[3]; c += block) {
-        context.moveTo(Math.round(x(c)) + 0.5, 0);
-        context.lineTo(Math.round(x(c)) + 0.5, over.height);
-      }
-      context.stroke();
-      context.globalAlpha = 1;
-    }
+    if (block && block * Math.min(sx, sy) >= GRID_FROM_PX * ratio()) paintGrid(context, view, block, sy, sx, colour);
     context.strokeStyle = context.fillStyle = colour("highlight");
     context.lineWidth = Math.max(1.5, 1.5 * ratio());
     for (const [key, axis] of [["brush_rows", 0], ["brush_columns", 1]]) {
@@ -207,13 +149,7 @@ function render({ model, el }) {
     }
   }
   function drawLegend() {
-    const canvas = $(".wb-legend canvas"), context = canvas.getContext("2d"), colours = palette();
-    for (let i = 0; i < canvas.width; i++) {
-      const k = 1 + Math.floor(i * 254 / (canvas.width - 1));
-      context.fillStyle = `rgb(${colours[3 * k]},${colours[3 * k + 1]},${colours[3 * k + 2]})`;
-      context.fillRect(i, 0, 1, canvas.height);
-    }
-    if (!tile) return;
+    paintRamp($(".wb-legend canvas"), palette());
     $(".wb-most").textContent = `densest: ${number(tile.top)} per position`;
     $(".wb-total").textContent = `${number(tile.total)} ${tile.total === 1 ? "entry" : "entries"} in view`;
   }
@@ -234,7 +170,7 @@ function render({ model, el }) {
       const bytes = (b) => b.buffer.slice(b.byteOffset, b.byteOffset + b.byteLength);
       tile = { ...message, pixels: new Uint8Array(bytes(buffers[0])), rows: new Uint32Array(bytes(buffers[1])),
         columns: new Uint32Array(bytes(buffers[2])) };
-      fillStore();
+      paintTile(store, tile, palette());
       draw();
       drawLegend();
       inFlight = false;
@@ -444,7 +380,7 @@ function render({ model, el }) {
     if (size()[0]) ask();
   });
   resized.observe(main);
-  const themed = new MutationObserver(() => { if (tile) { fillStore(); draw(); drawLegend(); } });
+  const themed = new MutationObserver(() => { if (tile) { paintTile(store, tile, palette()); draw(); drawLegend(); } });
   themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-wb-theme"] });
   describe();
   return () => {

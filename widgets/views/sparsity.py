@@ -76,10 +76,10 @@ class SparsityView(View):
     kind = "counted"
     knobs = (
         Knob("matrix", "Matrix", "matrix", help="Which matrix to show."),
-        Knob("ordering", "Order of rows and columns", "none", choices=ORDERINGS, help="A new numbering, same entries."),
+        Knob("ordering", "Order", "none", choices=ORDERINGS, help="A new numbering, same entries."),
         Knob("seed", "Seed", 0, low=0, high=99, help="For the random and cluster orderings."),
         Knob("block", "Block size", 16, low=2, high=256, scale="log2", help="Side of the blocks that are counted."),
-        Knob("grid", "Draw the block grid", False, help="Shown once a block is at least 4 pixels wide."),
+        Knob("grid", "Block grid", False, help="Shown once a block is at least 4 pixels wide."),
         *BRUSH,
         Knob("window", "Window", "", help="Part of the matrix seen, r0:r1:c0:c1."),
     )

@@ -108,7 +108,10 @@ def load_peers(bench: Bench) -> tuple[list[str], list[dict]]:
 
 
 def summary(rows: list[dict], bench: Bench) -> list[dict]:
-    """Return per group: geometric means of our ratio to the best peer and to each peer, the worst case, the goals."""
+    """Return per group: geometric means of our ratio to the best peer and to each peer, the worst case, the goals.
+
+    ``peak_over_result`` holds, where memory was measured, each contender's largest peak over the size of the result.
+    """
     groups = []
     for group in dict.fromkeys(row["group"] for row in rows):
         ratios = {row["name"]: row["ratios"] for row in rows if row["group"] == group and row["ratios"]}
@@ -128,9 +131,20 @@ def summary(rows: list[dict], bench: Bench) -> list[dict]:
                 "worst_case": worst,
                 "worst_ratio": ratios[worst]["best"] if worst else None,
                 "goals": goals,
+                "peak_over_result": _peaks([row for row in rows if row["group"] == group]),
             }
         )
     return groups
+
+
+def _peaks(rows):
+    peaks = {}
+    for row in rows:
+        for timing in row["timings"]:
+            if timing.get("peak_bytes") is not None and row["result_bytes"]:
+                ratio = timing["peak_bytes"] / row["result_bytes"]
+                peaks[timing["name"]] = max(ratio, peaks.get(timing["name"], 0.0))
+    return peaks
 
 
 def floor(case: Case) -> float:

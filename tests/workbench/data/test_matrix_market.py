@@ -1,5 +1,6 @@
 import gzip
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -142,6 +143,30 @@ def test_header_alone(tmp_path):
     path.write_bytes(gzip.compress(BANNER + b"real symmetric\n%c\n9 9 2\n" + b"not read"))
     header = read_header(path)
     assert (header.rows, header.cols, header.entries, header.symmetry, header.lines) == (9, 9, 2, "symmetric", 3)
+
+
+def pack(members):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def test_an_archive_of_the_collection_is_read_as_it_is():
+    text = BANNER + b"real general\n1 2 1\n1 2 3\n"
+    packed = pack({"thing/thing_b.mtx": b"a vector", "thing/thing.mtx": text})
+    np.testing.assert_array_equal(read_matrix_market(packed).toarray(), [[0, 3]])
+    np.testing.assert_array_equal(read_matrix_market(pack({"other/a.mtx": text})).toarray(), [[0, 3]])
+    assert read_header(packed).cols == 2
+    with pytest.raises(MatrixMarketError, match=r"must hold one \.mtx file, holds x/a\.mtx, x/b\.mtx"):
+        read_matrix_market(pack({"x/a.mtx": text, "x/b.mtx": text}))
+    with pytest.raises(MatrixMarketError, match=r"thing/thing\.mtx: line 2: must hold three"):
+        read_matrix_market(pack({"thing/thing.mtx": BANNER + b"real general\nx\n"}))
+    with pytest.raises(MatrixMarketError, match="more than 100 bytes of text"):
+        read_matrix_market(packed, max_text_bytes=100)
 
 
 TOKEN = st.sampled_from(

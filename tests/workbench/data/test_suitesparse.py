@@ -115,15 +115,15 @@ def test_a_plain_file_placed_by_hand_is_found(home):
 def test_a_damaged_download_leaves_no_hash(collection):
     files, _ = collection
     files["/MM/Some/thing.tar.gz"] = archive({"thing/thing.mtx": MTX})[:60]
-    with pytest.raises(MatrixMarketError, match="damaged or cut off"):
+    with pytest.raises(MatrixMarketError, match=r"thing\.tar\.gz: .* damaged or cut off"):
         suitesparse("Some/thing")
     assert known_hash("Some/thing") == ("", "")
 
 
 def test_an_archive_without_the_matrix(collection):
     files, _ = collection
-    files["/MM/Some/thing.tar.gz"] = archive({"thing/other.mtx": MTX})
-    with pytest.raises(MatrixMarketError, match=r"holds no thing\.mtx"):
+    files["/MM/Some/thing.tar.gz"] = archive({"thing/readme.txt": MTX})
+    with pytest.raises(MatrixMarketError, match=r"must hold one \.mtx file, holds none"):
         suitesparse("Some/thing")
 
 
