@@ -65,20 +65,27 @@ def write(record: dict) -> Path:
 
 
 def read(paper: str, experiment: str) -> dict:
-    """Return a published record; FileNotFoundError says how to make it."""
-    path = folders.published() / paper / f"{experiment}.json"
+    """Return a published record, one's own before the one that came with the package.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : there is none, or it is damaged; the message says how to make it.
+    """
+    places = [place / paper / f"{experiment}.json" for place in (folders.published(), folders.shipped())]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"no record {places[0]}; make it with: workbench run {paper}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no record {path}; make it with: workbench run {paper}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"record {path} is not valid JSON ({error}); make it again: workbench run {paper}") from None
 
 
 def all_records() -> list[dict]:
     """Return every published record of an experiment, by paper and experiment."""
-    paths = sorted(folders.published().glob("*/*.json"))
-    return [read(path.parent.name, path.stem) for path in paths if path.parent.name != "bench"]
+    paths = [path for place in (folders.published(), folders.shipped()) for path in place.glob("*/*.json")]
+    keys = sorted({(path.parent.name, path.stem) for path in paths if path.parent.name != "bench"})
+    return [read(*key) for key in keys]
 
 
 def validate(record: dict) -> None:

@@ -42,6 +42,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(folders, "published", lambda: tmp_path / "published")
+    monkeypatch.setattr(folders, "shipped", lambda: tmp_path / "shipped")
     monkeypatch.setattr(folders, "checkout", lambda: tmp_path)
     monkeypatch.setattr(folders, "notebooks", lambda: ROOT / "notebooks")
     return tmp_path

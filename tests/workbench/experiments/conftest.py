@@ -61,5 +61,6 @@ def places(tmp_path, monkeypatch):
     published = tmp_path / "published"
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(folders, "published", lambda: published)
+    monkeypatch.setattr(folders, "shipped", lambda: tmp_path / "shipped")
     monkeypatch.setattr(folders, "checkout", lambda: tmp_path)
     return tmp_path

@@ -29,6 +29,15 @@ def test_smaller_runs_and_other_matrices_never_touch_the_published_record(toy, e
     assert record.read("toy", "speeds") == entry
 
 
+def test_an_own_record_goes_before_the_one_that_came_with_the_package(entry, places):
+    record.write_json(places / "shipped" / "toy" / "speeds.json", entry | {"seed": 5})
+    record.write_json(places / "shipped" / "toy" / "other.json", entry | {"experiment": "other"})
+    assert record.read("toy", "speeds")["seed"] == 5
+    record.write(entry)
+    assert record.read("toy", "speeds")["seed"] == entry["seed"]
+    assert [found["experiment"] for found in record.all_records()] == ["other", "speeds"]
+
+
 def test_an_absent_record_says_how_to_make_it(places):
     with pytest.raises(FileNotFoundError, match="workbench run toy"):
         record.read("toy", "speeds")
