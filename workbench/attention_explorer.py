@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from kernels.attention.block_sparse import block_sparse_attention
 from widgets.controls.knob import Knob
 from widgets.figures.attention import AttentionScene, CoverageCurve, MaskResult
-from widgets.views.attention_mask import AttentionMaskView
+from widgets.views.attention_mask import PICTURES, AttentionMaskView
 from workbench.machines.roofline import ceilings
 from workbench.models.attention_inputs import MAX_TOKENS, SOURCES, AttentionInput, load_input, read_npz
 from workbench.models.attention_methods import DENSE_LIMIT, METHODS, coverage_curve
@@ -16,7 +16,7 @@ from workbench.models.attention_trace import AttentionTrace
 from workbench.models.combiner import PATTERNS
 from workbench.models.xattention import MODES
 
-__all__ = ["KNOBS", "explorer", "scene"]
+__all__ = ["KNOBS", "AttentionExplorer", "explorer", "scene"]
 
 _METHOD_CHOICES = tuple((key, method.title) for key, method in METHODS.items())
 _INPUT_CHOICES = (*((key, title) for key, (title, _) in SOURCES.items()), ("file", "Your file"))
@@ -48,11 +48,12 @@ KNOBS = (
     Knob("threshold", "Share of mass to keep", 0.9, 0.0, 1.0, 0.01, help="Estimated mass that the kept blocks hold."),
     Knob("sampler", "Read", "antidiagonal", choices=_named(MODES),
          help="Which logits the estimate looks at."),
-    Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside segments of this many blocks."),
+    Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2",
+         help="Keys are sorted inside segments of this many blocks."),
     Knob("permute", "Sort", "keys", choices=_SORTS,
          help="What is sorted inside segments."),
     Knob("cells", "Cells per estimated row", 32, 8, 256, scale="log2", help="Width of the compressed attention."),
-    Knob("keys", "Keys per query", 12, 1, 256, 1, help="Budget of exact attention."),
+    Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="Budget of exact attention."),
     Knob("pattern", "Factorisation", "fixed", choices=_named(PATTERNS),
          help="How the past is cut into regions."),
     Knob("part", "Segment (tokens)", 16, 1, 256, scale="log2", help="Tokens per segment or row."),
@@ -63,7 +64,13 @@ KNOBS = (
 )  # fmt: skip
 
 
-def explorer(**state) -> AttentionMaskView:
+class AttentionExplorer(AttentionMaskView):
+    """The mask view over all inputs and methods."""
+
+    knobs = (*KNOBS, *PICTURES)
+
+
+def explorer(**state) -> AttentionExplorer:
     """Return the view, in any state of its knobs."""
     uploaded: dict[str, AttentionInput] = {}
 
@@ -77,9 +84,8 @@ def explorer(**state) -> AttentionMaskView:
             raise ValueError("No file yet: choose an .npz with arrays q and k above the pictures")
         return uploaded["file"]
 
-    return AttentionMaskView(
+    return AttentionExplorer(
         lambda state, progress: scene(load(state), state, progress),
-        knobs=KNOBS,
         relevant={key: method.knobs for key, method in METHODS.items()},
         budget=_budget,
         recipe_lines=lambda words: (
@@ -149,16 +155,9 @@ def _facts(given, seen: AttentionTrace) -> dict[str, str]:
     least, dense_least = (
         1e-6 * flops / peak.fma_gflops_f32 for flops in (seen.score_flops + seen.attention_flops, seen.dense_flops)
     )
-    facts["least time at this CPU's peak (modelled)"] = (
-        f"{1e3 * least:.3g} ms, dense {1e3 * seen.dense_flops / peak.fma_gflops_f32 / 1e9:.3g} ms"
-    )
-    if (
-        seen.keep is not None
-        and seen.order is None
-        and seen.block_size
-        and seen.block_size % 16 == 0
-        and seen.t <= DENSE_LIMIT
-    ):
+    facts["least time at this CPU's peak (modelled)"] = f"{least:.3g} ms, dense {dense_least:.3g} ms"
+    by_blocks = seen.keep is not None and seen.order is None and seen.block_size % 16 == 0
+    if by_blocks and seen.t <= DENSE_LIMIT:
         ours, dense = _measured(given, seen)
         facts[f"time of the kernel, best of 3, {peak.threads} threads (measured)"] = (
             f"{ours:.3g} ms, dense {dense:.3g} ms"

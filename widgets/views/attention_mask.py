@@ -17,16 +17,22 @@ from widgets.figures.figure_widget import PlotPane
 from widgets.views.view import View
 
 UPLOAD_LIMIT_BYTES = 64_000_000
+PICTURES = (
+    Knob("left", "Left picture", "attention", choices=PANELS, help="What the left picture shows."),
+    Knob("right", "Right picture", "allowed", choices=PANELS, help="What the right picture shows."),
+)
 _NAMES = dict(PANELS)
 
 
 class AttentionMaskView(View):
     """Explore attention masks of real models.
 
+    A subclass gives ``knobs``: inputs, methods and their parameters, with "method" and "versus" (choice "none" for no
+    second method) among them, and `PICTURES`.
+
     Parameters
     ----------
     source : ``source(state, progress) -> AttentionScene``; all computing is there.
-    knobs : inputs, methods and their parameters; must hold "method" and "versus" (choice "none" for no second method).
     relevant : method key -> keys of the knobs that it reads; other method knobs are not shown.
     budget : ``budget(state)`` -> None or the sentence that refuses.
     recipe_lines : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
@@ -35,17 +41,12 @@ class AttentionMaskView(View):
 
     title = "Attention masks"
     kind = "counted"
-    own_knobs = (
-        Knob("left", "Left picture", "attention", choices=PANELS, help="What the left picture shows."),
-        Knob("right", "Right picture", "allowed", choices=PANELS, help="What the right picture shows."),
-    )
     paint_only = frozenset({"left", "right"})
 
     def __init__(
         self,
         source: Callable[[Mapping[str, Any], Callable], AttentionScene],
         *,
-        knobs: Sequence[Knob],
         relevant: Mapping[str, Sequence[str]],
         budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None,
         recipe_lines: Callable[[str], str] = lambda words: f"view = ...  # {words}",
@@ -56,7 +57,6 @@ class AttentionMaskView(View):
         self._source, self._budget, self._recipe, self._upload = source, budget, recipe_lines, upload
         self._relevant = relevant
         self._method_knobs = {key for keys in relevant.values() for key in keys}
-        self.knobs = (*knobs, *self.own_knobs)
         self._drawn: tuple | None = None
         super().__init__(link_base=link_base, **state)
         self.observe(self._methods_changed, names=["method", "versus"])

@@ -58,7 +58,7 @@ def _pbs(given, s):
 
 
 def _sea(given, s):
-    return sea.trace(given.q, given.k, width=s["cells"], k_keys=s["keys"], causal=given.causal)
+    return sea.trace(given.q, given.k, width=s["cells"], k_keys=s["keys_per_query"], causal=given.causal)
 
 
 def _combiner(given, s):
@@ -115,7 +115,7 @@ METHODS = {
     ),
     "pbs_attn": Method("PBS-Attn", ("block", "segment", "threshold", "permute"), _pbs, _THRESHOLDS, longest=65536),
     "sea": Method(
-        "SEA", ("cells", "keys"), _sea, tuple((f"{k} keys", {"keys": k}) for k in (2, 4, 8, 16, 32, 64)), longest=2048
+        "SEA", ("cells", "keys_per_query"), _sea, tuple((f"{k} keys", {"keys_per_query": k}) for k in (2, 4, 8, 16, 32, 64)), longest=2048
     ),
     "combiner": Method("Combiner", ("pattern", "part"), _combiner, longest=1024),
     "ponet": Method("PoNet", ("part",), _ponet, longest=1024),
