@@ -71,6 +71,8 @@ class View(ipywidgets.VBox):
     paint_only: ClassVar[frozenset[str]] = frozenset()
 
     theme = traitlets.Enum(("light", "dark"), default_value="light")
+    _closing = False
+    _worker: LatestWins | None = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -92,7 +94,6 @@ class View(ipywidgets.VBox):
             )
         self.scene: Any = None
         self._held = False
-        self._closing = False
         self._links: list[Callable[[], None]] = []
         super().__init__()
         self.add_class("wb-view")
@@ -109,7 +110,7 @@ class View(ipywidgets.VBox):
         self.children = (self._panel, self._toolbar, *self._picture, self._twin)
         self._toolbar.exports = [[key, label] for key, (label, _) in self._export_makers().items()]
         self.observe(self._knob_changed, names=list(self._knob_by_key))
-        self.observe(self._theme_changed, names="theme")
+        self.observe(self._follow_theme, names="theme")
         self._state_shown()
         self.refresh()
         self._say_refused(refused)
@@ -309,7 +310,7 @@ class View(ipywidgets.VBox):
             self._toolbar.recipe = self.recipe()
         self._panel.values = self.state
 
-    def _theme_changed(self, change):
+    def _follow_theme(self, change):
         if self.scene is not None:
             self._paint()
 
@@ -443,6 +444,9 @@ class View(ipywidgets.VBox):
         if self._closing:
             return
         self._closing = True
+        if self._worker is None:  # the constructor refused its arguments
+            super().close()
+            return
         self._worker.close()
         for unlink in list(self._links):
             unlink()

@@ -25,11 +25,12 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from traitlets.config import Config
 from voila.voila_identity_provider import VoilaIdentityProvider
 
+from workbench import folders
 from workbench.app.class_size import MB, VISITORS_PER_CORE, measure, need_of, places, usable_cores
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
 from workbench.app.kernel_room import IDLE_S, KernelRoom
-from workbench.app.shelf import notebooks_folder, shelf
+from workbench.app.shelf import shelf
 
 log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
@@ -75,7 +76,7 @@ def serve(
     ServeError
         If no port is free, the folder has no notebooks, or the machine is too small for the class.
     """
-    folder = Path(folder or notebooks_folder()).resolve()
+    folder = Path(folder or folders.notebooks()).resolve()
     if not folder.is_dir():
         raise ServeError(f"serve: there is no notebooks folder at {folder}; give one that exists.")
     if class_size is not None and not 1 <= class_size <= 500:

@@ -59,7 +59,6 @@ def _svg(body: str) -> Picture:
 def _pattern(key: str) -> str:
     """Shade the nonzeros of one of the workbench's matrices, rows downward, in 64 x 64 squares."""
     from kernels.raster import raster
-
     from workbench.data.matrices import MATRICES
 
     matrix = MATRICES[key].load()
