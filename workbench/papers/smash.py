@@ -66,7 +66,7 @@ def _machine_knob(key, label, low, high, step, **more):
 
 
 KNOBS = (
-    Knob("source", "Input", "rmat", choices=tuple(_TITLES.items()), help="Operands of the product."),
+    Knob("operands", "Operands", "rmat", choices=tuple(_TITLES.items()), help="Operands of the product."),
     Knob("scale", "Scale (log2 rows)", 9, 4, 12, 1, help="The matrices have 2^scale rows."),
     Knob("edge_factor", "Edges per row", 16, 1, 32, 1, help="Entries drawn per row of an R-MAT or power-law matrix."),
     Knob("a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top-left quadrant; d is what a, b and c leave."),
@@ -99,7 +99,7 @@ def machine_config(**knobs) -> PiumaConfig:
 def sample(**knobs) -> Operands:
     """Return the operands that the knobs describe."""
     k = _KNOB_DEFAULTS | knobs
-    return Operands(_TITLES[k["source"]], *_SOURCES[k["source"]](k))
+    return Operands(_TITLES[k["operands"]], *_SOURCES[k["operands"]](k))
 
 
 def run(operands: Operands, **knobs) -> Product:
