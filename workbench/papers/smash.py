@@ -273,9 +273,7 @@ def _structure_cases(size, seed, matrix):
         (Operands("Les Misérables", *paired(graph("les_miserables"))), _DEFAULTS),
     ]
     if size == "full":
-        cases.append(
-            (Operands("words near each other, Python's documentation", *paired(word_cooccurrence())), _DEFAULTS)
-        )
+        cases.append((Operands("words of Python's documentation", *paired(word_cooccurrence())), _DEFAULTS))
     return [(case, config) for case, config in cases if size != "tiny" or case.a.nnz < 15_000]
 
 
