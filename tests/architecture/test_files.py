@@ -15,13 +15,10 @@ LONGEST, LONGEST_TEST = 450, 600
 # Files that are longer, and why they are not two.
 LONG_FILES = {
     "notebooks/text/papers/smash.py": "a walk-through in eight sections is read from top to bottom",
-    "workbench/papers/smash.py": "one paper's entry: inputs, five experiments and the judges of thirteen claims",
     "widgets/figures/spgemm_traffic.py": "the scene of one view and its pure figures, which share axes and colours",
     "widgets/canvas/canvas.js": "one widget is one ES module, since nothing bundles",
     "widgets/views/view.py": "what every view promises, in one place",
     "workbench/papers/smash.py": "one paper, one file: five experiments with their claims",
-    "workbench/machines/piuma.py": "one machine: its constants, windows, hash trace and simulation read in this order",
-    "workbench/machines/piuma.cpp": "the two loops of the model, replay and events, over the same arrays",
 }
 SOURCES = {".py", ".cpp", ".hpp", ".js", ".css", ".html"}
 MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:work|tmp|root|home|Users|opt)/")

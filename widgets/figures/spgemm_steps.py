@@ -208,7 +208,7 @@ def table_picture(table, theme="light"):
     return {
         "cells": cells,
         "palette": (PALETTE[theme]["plot"], *shades),
-        "names": ("free", *[""] * len(shades)),
+        "names": ("free", "taken; the colour tells the row of C", *[""] * (len(shades) - 1)),
         "axes": ("table line", "slot"),
         "title": f"Table of window {table.window + 1} of {table.windows}, {table.label} ({table.kind})",
         "alt": f"Hash table with {slots:,} slots, {used:.1%} of them taken by {table.rows:,} rows of C, "

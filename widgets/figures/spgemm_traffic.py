@@ -355,6 +355,9 @@ def live_figure(curves, *, log=False, theme="light", title="Live partial product
             line={"dash": _DASHES[c % len(_DASHES)], "width": 2.5, "color": CATEGORIES[theme][c % 8]},
             hovertemplate="%{y:,} alive after %{x:,.0f} " + unit + "<extra>" + curve.label + "</extra>",
         )
+    if len(curves):
+        last = max((float(curve.x[-1]) for curve in curves if len(curve.x)), default=1.0)
+        figure.update_xaxes(range=[-0.01 * last, 1.01 * last])
     if at is not None:
         figure.add_scatter(
             name=f"now: {at[1]:,} alive",

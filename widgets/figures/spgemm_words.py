@@ -25,7 +25,8 @@ def total_bytes(scene):
 
 def live_curves(scene):
     """Return the live curves that are worth comparing; an inner product never has more than one alive per dot."""
-    labels = {"outer": "outer", "row": f"row-wise, {len(scene.windows):,} windows (SMASH)", "column": "column-wise"}
+    windows = "1 window" if len(scene.windows) == 1 else f"{len(scene.windows):,} windows"
+    labels = {"outer": "outer", "row": f"row-wise, {windows} (SMASH)", "column": "column-wise"}
     return [live_curve(scene.steps[flow], label) for flow, label in labels.items()]
 
 

@@ -20,7 +20,7 @@ HIGH_LOAD = 0.5
 SMALL = 64  # up to this many rows and columns every cell is drawn on its own
 
 OPERANDS = (
-    Knob("source", "Input", "rmat", choices=SOURCES, help="Operands of the product."),
+    Knob("operands", "Operands", "rmat", choices=SOURCES, help="Operands of the product."),
     Knob("scale", "Scale (log2 rows)", 5, 4, 12, 1, help="The matrices have 2^scale rows."),
     Knob("edge_factor", "Edges per row", 3, 1, 32, 1, help="Entries drawn per row."),
     Knob("a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top left quadrant; d is what a, b and c leave."),
@@ -29,14 +29,21 @@ OPERANDS = (
     Knob("permute", "Relabel vertices", True, help="Random labels spread heavy rows and columns."),
     Knob("seed", "Seed", 1, 0, 999, 1, help="Seed of A; B takes the next one."),
 )
+USED_BY = {  # which of them matter for which operands; all of them for any other
+    "worked": ("operands",),
+    "w0": ("operands",),
+    "karate": ("operands",),
+    "les_miserables": ("operands",),
+    "poisson2d": ("operands", "scale"),
+    "banded": ("operands", "scale"),
+    "power_law": ("operands", "scale", "edge_factor", "seed"),
+}
 STEPPING = (
     Knob("dataflow", "Dataflow", "row", choices=DATAFLOWS, help="The order in which the products are formed."),
     Knob("step", "Step", 0, 0, 10**7),
 )
 TRAFFIC = (
-    Knob(
-        "cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Operands kept on chip."
-    ),
+    Knob("cache", "Cache", "none", choices=(("none", "none"), ("ideal", "ideal")), help="Operands kept on chip."),
     Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
 )
 MACHINE = (
@@ -57,17 +64,17 @@ MACHINE = (
 TABLE = (Knob("table_window", "Window shown", 0, 0, 10**6, 1, help="Which window's table is drawn."),)
 SECTION = (Knob("section", "Part", "step", choices=SECTIONS),)
 
-W0_LIKE = {"source": "rmat", "scale": 12, "edge_factor": 8, "permute": True, "log2_slots": 17}
+W0_LIKE = {"operands": "rmat", "scale": 12, "edge_factor": 8, "permute": True, "log2_slots": 17}
 STORIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "hand": (
         "By hand",
-        {"source": "worked", "section": "step", "dataflow": "row", "step": 3},
+        {"operands": "worked", "section": "step", "dataflow": "row", "step": 3},
         "Seven products, whichever way. Step on: this one merges with a product that was there before. "
         "Then change the dataflow and watch how many stay alive.",
     ),
     "equal": (
         "Same work, other traffic",
-        {"source": "rmat", "scale": 8, "edge_factor": 8, "section": "bytes"},
+        {"operands": "rmat", "scale": 8, "edge_factor": 8, "section": "bytes", "log2_slots": 13},
         "Every dataflow does the same multiplications. What differs is what it reads again and what it stores in "
         "between. Which stream makes the inner product hopeless, which one the outer product?",
     ),
@@ -85,7 +92,7 @@ STORIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "poisson": (
         "No hash is free of structure",
         {
-            "source": "poisson2d", "scale": 12, "section": "machine", "version": 2, "log2_slots": 14, "load": 0.3,
+            "operands": "poisson2d", "scale": 12, "section": "machine", "version": 2, "log2_slots": 14, "load": 0.3,
         },
         "On a 64 x 64 grid, rows are 4,096 long and that divides the table: low-order bits send whole rows to the same "
         "slots. Compare with high-order bits, then choose the multiplicative hash.",

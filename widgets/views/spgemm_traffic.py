@@ -51,6 +51,7 @@ from widgets.views.spgemm_stories import (
     STORIES,
     TABLE,
     TRAFFIC,
+    USED_BY,
 )
 from widgets.views.view import View
 from widgets.views.worker import Progress
@@ -93,7 +94,7 @@ class SpGEMMTrafficView(View):
         self._tabs = Choices(SECTIONS, self._open, form="tabs", label="Parts of the view")
         self._stepper = Stepper(self._go, label="Partial products, step by step")
         self._cells = {name: CellImage(title=name) for name in "ABC"}
-        self._rasters = {name: RasterCanvas(title=name) for name in "ABC"}
+        self._rasters = {name: RasterCanvas(title=name, layout=_part(300)) for name in "ABC"}
         self._panes = {
             name: _pane(title)
             for name, title in {
@@ -109,8 +110,8 @@ class SpGEMMTrafficView(View):
         }
         self._totals, self._constants, self._machine_note = (ipywidgets.HTML() for _ in range(3))
         self._tables = [CellImage(title=""), CellImage(title="")]
+        self._dataflows = Choices(DATAFLOWS, lambda key: self._turn_part("dataflow", key), label="Dataflow")
         self._panels = {
-            "step": ControlPanel(self._of(STEPPING[:1]), self.state, self._turn_part),
             "bytes": ControlPanel(self._of(TRAFFIC), self.state, self._turn_part),
             "machine": ControlPanel(self._of(MACHINE), self.state, self._turn_part),
             "table": ControlPanel(TABLE, self.state, self._turn_part),
@@ -119,7 +120,7 @@ class SpGEMMTrafficView(View):
         self._machine_parts = ipywidgets.VBox(
             (
                 self._totals,
-                panes["gantt"],
+                _row(panes["gantt"]),
                 _row(panes["utilisation"], panes["machine live"]),
                 _row(panes["probes"], panes["roofline"]),
                 self._panels["table"],
@@ -129,18 +130,22 @@ class SpGEMMTrafficView(View):
         self._boxes = {
             "step": ipywidgets.VBox(
                 (
-                    self._panels["step"],
+                    self._dataflows,
                     self._stepper,
                     _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name]))),
-                    panes["step live"],
+                    _row(panes["step live"]),
                 )
             ),
             "bytes": ipywidgets.VBox((self._panels["bytes"], _row(panes["bytes"], panes["live"]))),
             "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
             "constants": ipywidgets.VBox((self._constants,)),
         }
-        self._painted_table, self._drawn = None, {}
+        self._painted_table, self._drawn, self._used = None, {}, None
         return (self._headline, self._stories, self._tabs, *self._boxes.values())
+
+    def _shown_knobs(self):
+        used = USED_BY.get(self.operands)
+        return [knob for knob in super()._shown_knobs() if used is None or knob.key in used]
 
     def _of(self, knobs):
         return [self.knob(knob.key) for knob in knobs]
@@ -169,7 +174,11 @@ class SpGEMMTrafficView(View):
         super()._state_shown()
         for panel in self._panels.values():
             panel.values = self.state
-        self._tabs.selected = self.section
+        self._tabs.selected, self._dataflows.selected = self.section, self.dataflow
+        used = USED_BY.get(self.operands)
+        if used != self._used:
+            self._used = used
+            self._panel.draw(self._shown_knobs())
         for name, box in self._boxes.items():
             box.layout.display = None if name == self.section else "none"
 
@@ -177,7 +186,7 @@ class SpGEMMTrafficView(View):
     def budget(self, state: Mapping[str, Any]) -> str | None:
         """Refuse what cannot be shown live, naming the limit."""
         chances = state["a"] + state["b"] + state["c"]
-        if state["source"] == "rmat" and chances > 1 + 1e-9:
+        if state["operands"] == "rmat" and chances > 1 + 1e-9:
             return f"R-MAT a + b + c is {chances:.3g}, the limit is 1: lower one of them."
         high = state["hash"] == "high" or (state["hash"] == "own" and state["version"] == 1)
         if high and state["load"] >= HIGH_LOAD:
@@ -413,8 +422,12 @@ class _Rows(Sequence):
         return tuple(column[at].item() for column in self._columns)
 
 
+def _part(width):
+    return {"flex": f"1 1 {width}px", "min_width": "0"}
+
+
 def _pane(title):
-    pane = PlotPane(layout={"flex": "1 1 440px", "min_width": "0"})
+    pane = PlotPane(layout=_part(440))
     pane.title = title
     return pane
 

@@ -10,7 +10,7 @@ from jupyter_server.base.handlers import FileFindHandler, JupyterHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server.utils import url_path_join
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, StaticFileHandler
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from voila.utils import get_voila_labextensions_path
@@ -162,7 +162,6 @@ class PageHandler(WorkbenchHandler):
         self._report(page)
         if page.broken:
             self.write(self.site.render("broken.html", request_id=self.request_id))
-        if page.broken or page.renderer.failure:
             await self.site.room.leave(page.kernel_id)
 
     def _report(self, page):
@@ -222,6 +221,33 @@ class RoomChannelsHandler(VoilaKernelWebsocketHandler):
         return self.site.room
 
 
+class CachedStaticHandler(MultiStaticFileHandler):
+    """Voila's style sheets and scripts: kept by the browser for ten minutes."""
+
+    def set_extra_headers(self, path):
+        self.set_header("Cache-Control", "public, max-age=600")
+
+
+class PageScriptsHandler(RequestHandler):
+    """All script pieces of a page at once; the address changes with the content, so browsers keep it for good."""
+
+    def initialize(self, site):
+        self.site = site
+
+    async def get(self, name):
+        if name != self.site.scripts.name:
+            raise HTTPError(404)
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        self.set_header("Cache-Control", "public, max-age=31536000, immutable")
+        self.set_header("Vary", "Accept-Encoding")
+        far = self.request.remote_ip not in ("127.0.0.1", "::1")
+        if far and "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            self.finish(await asyncio.to_thread(lambda: self.site.scripts.zipped))
+        else:
+            self.finish(self.site.scripts.content)
+
+
 class NotFoundHandler(WorkbenchHandler):
     def get(self):
         raise HTTPError(404)
@@ -248,8 +274,10 @@ def routes(site) -> list[tuple]:
         (rf"/api/kernels/{KERNEL_ID}/channels", RoomChannelsHandler, ours),
         (rf"/room/alive/{KERNEL_ID}", AliveHandler, ours),
         (rf"/room/leave/{KERNEL_ID}", LeaveHandler, ours),
+        (rf"/voila/api/shutdown/{KERNEL_ID}", LeaveHandler, ours),
         (r"/style/(.*)", StaticFileHandler, {"path": str(STATIC)}),
-        (r"/voila/static/(.*)", MultiStaticFileHandler, {"paths": site.static_paths}),
+        (r"/scripts/(\w+\.js)", PageScriptsHandler, ours),
+        (r"/voila/static/(.*)", CachedStaticHandler, {"paths": site.static_paths}),
         (r"/voila/labextensions/(.*)", OpenFileFindHandler, {"path": extensions, "no_cache_paths": []}),
         (r"/.*", NotFoundHandler, ours),
     ]

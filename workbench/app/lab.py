@@ -13,12 +13,12 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyterlab.labapp import LabApp
 from traitlets.config import Config
 
+from workbench import folders
 from workbench.app.class_size import places
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
 from workbench.app.kernel_room import IDLE_S
-from workbench.app.serve import ServeError, listen, make_room
-from workbench.app.shelf import notebooks_folder
+from workbench.app.serve import WS_PING_MS, ServeError, listen, make_room
 
 TOUR = "start_here"
 HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ def lab(headless=False, port=8888, *, folder=None, announce=print):
     ServeError
         If no port is free or there is no notebooks folder.
     """
-    folder = Path(folder or notebooks_folder()).resolve()
+    folder = Path(folder or folders.notebooks()).resolve()
     if not folder.is_dir():
         raise ServeError(f"lab: there is no notebooks folder at {folder}; give one that exists.")
     sockets = listen("127.0.0.1", port, "lab")
@@ -68,6 +68,7 @@ def configuration(folder: Path, port: int, token: str, start: str, headless: boo
             "root_dir": str(folder),
             "default_url": start,
             "log_level": "WARN",
+            "tornado_settings": {"ws_ping_interval": WS_PING_MS, "ws_ping_timeout": WS_PING_MS},
             "allow_root": True,
             "jpserver_extensions": {**wanted, OURS: True, "voila.server_extension": False},
         },

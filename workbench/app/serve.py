@@ -25,15 +25,17 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from traitlets.config import Config
 from voila.voila_identity_provider import VoilaIdentityProvider
 
+from workbench import folders
 from workbench.app.class_size import MB, VISITORS_PER_CORE, measure, need_of, places, usable_cores
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
 from workbench.app.kernel_room import IDLE_S, KernelRoom
-from workbench.app.shelf import notebooks_folder, shelf
+from workbench.app.shelf import shelf
 
 log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
 WARM_AT_MOST = 4
+WS_PING_MS = 30_000
 
 
 class ServeError(RuntimeError):
@@ -75,7 +77,7 @@ def serve(
     ServeError
         If no port is free, the folder has no notebooks, or the machine is too small for the class.
     """
-    folder = Path(folder or notebooks_folder()).resolve()
+    folder = Path(folder or folders.notebooks()).resolve()
     if not folder.is_dir():
         raise ServeError(f"serve: there is no notebooks folder at {folder}; give one that exists.")
     if class_size is not None and not 1 <= class_size <= 500:
@@ -131,7 +133,8 @@ def make_application(
         log_function=_log_request,
         compress_response=not local,
         websocket_max_message_size=64 * 2**20,
-        websocket_ping_interval=30,
+        ws_ping_interval=WS_PING_MS,
+        ws_ping_timeout=WS_PING_MS,
     )
     return application, site
 

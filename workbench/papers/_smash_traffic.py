@@ -27,7 +27,7 @@ from widgets.figures.spgemm_traffic import (
 from workbench.machines import piuma
 
 MAX_PRODUCTS = 10**7
-_OPERAND_KEYS = ("source", "scale", "edge_factor", "a", "b", "c", "permute", "seed")
+_OPERAND_KEYS = ("operands", "scale", "edge_factor", "a", "b", "c", "permute", "seed")
 _MACHINE_KEYS = ("hash", "log2_slots", "load", "threads_per_mtc", "bw", "token_pp", "blocks")
 _HASH_LABEL = {"high": "high bits", "low": "low bits", "multiplicative": "multiplicative"}
 
@@ -98,13 +98,13 @@ def _scene(state, progress, sample, machine_config):
 def _readable(pair, state):
     """Say what the operands are, and give R-MAT's ones values from 1 to 9, so that a step can be followed by eye."""
     rows = pair.a.shape[0]
-    if state["source"] not in ("rmat", "w0"):
+    if state["operands"] not in ("rmat", "w0"):
         return replace(pair, title=f"{pair.title} ({rows:,} rows)" if rows > 3 else pair.title)
     rng = np.random.default_rng(7)
     a, b = pair.a.copy(), pair.b.copy()
     for x in (a, b):
         x.data = rng.integers(1, 10, x.nnz).astype(np.float64)
-    labels = "relabelled at random" if state["permute"] or state["source"] == "w0" else "labels as generated"
+    labels = "relabelled at random" if state["permute"] or state["operands"] == "w0" else "labels as generated"
     return replace(pair, title=f"{pair.title}, {rows:,} rows, {labels}, values drawn from 1 to 9", a=a, b=b)
 
 
@@ -271,7 +271,7 @@ def _constants(config):
         now = getattr(config, constant.name, value)
         if now != value:
             value, tag = now, f"set by you (file: {value:g}, {tag})"
-        text = f"{value:,g}" if not isinstance(value, str) else value
+        text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
         about = constant.name if not constant.meaning else f"{constant.name}: {constant.meaning}"
         rows.append(Constant(about, text, constant.unit, constant.source, tag))
     return tuple(rows)

@@ -10,6 +10,7 @@ from kernels.matmul.spgemm import dataflow_traffic, row_flops, spgemm, symbolic_
 from widgets.controls.knob import Knob
 from workbench.data.matrices import banded, graph, poisson2d, power_law, rmat, w0
 from workbench.data.product_pairs import paired, relabelled, rmat_pair, small_pairs, worked_example
+from workbench.data.text_matrices import word_cooccurrence
 from workbench.machines.piuma import PiumaConfig, SimResult, baseline, simulate_spgemm
 from workbench.paper import Claim, Experiment, Paper
 
@@ -66,7 +67,7 @@ def _machine_knob(key, label, low, high, step, **more):
 
 
 KNOBS = (
-    Knob("source", "Input", "rmat", choices=tuple(_TITLES.items()), help="Operands of the product."),
+    Knob("operands", "Operands", "rmat", choices=tuple(_TITLES.items()), help="Operands of the product."),
     Knob("scale", "Scale (log2 rows)", 9, 4, 12, 1, help="The matrices have 2^scale rows."),
     Knob("edge_factor", "Edges per row", 16, 1, 32, 1, help="Entries drawn per row of an R-MAT or power-law matrix."),
     Knob("a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top-left quadrant; d is what a, b and c leave."),
@@ -99,7 +100,7 @@ def machine_config(**knobs) -> PiumaConfig:
 def sample(**knobs) -> Operands:
     """Return the operands that the knobs describe."""
     k = _KNOB_DEFAULTS | knobs
-    return Operands(_TITLES[k["source"]], *_SOURCES[k["source"]](k))
+    return Operands(_TITLES[k["operands"]], *_SOURCES[k["operands"]](k))
 
 
 def run(operands: Operands, **knobs) -> Product:
@@ -271,6 +272,8 @@ def _structure_cases(size, seed, matrix):
         (Operands("karate club", *paired(graph("karate"))), _DEFAULTS),
         (Operands("Les Misérables", *paired(graph("les_miserables"))), _DEFAULTS),
     ]
+    if size == "full":
+        cases.append((Operands("words of Python's documentation", *paired(word_cooccurrence())), _DEFAULTS))
     return [(case, config) for case, config in cases if size != "tiny" or case.a.nnz < 15_000]
 
 

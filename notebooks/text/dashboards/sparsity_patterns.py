@@ -29,6 +29,6 @@ view = SparsityView(
     read=lambda name, content: read_matrix_market(content),
     sources={key: f'MATRICES["{key}"].load()' for key in MATRICES},
     imports="from workbench.data.matrices import MATRICES",
+    query=request.query_string(),
 )
-view.load_query(request.query_string())
 view

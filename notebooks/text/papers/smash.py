@@ -32,6 +32,7 @@ import plotly.graph_objects as go
 from IPython.display import Markdown
 
 from widgets.figures.figure_widget import PlotPane
+from widgets.theme import template
 from workbench.data.product_pairs import rmat_pair, worked_example
 
 SCALE = {"tiny": 7, "small": 10, "full": 12}[os.environ.get("WORKBENCH_SIZE", "small")]
@@ -44,7 +45,7 @@ def table(columns, rows):
 
 def show(figure, alt):
     pane = PlotPane()
-    pane.show(figure, alt)
+    pane.show(figure.update_layout(template=template()), alt)
     return pane
 
 
@@ -112,8 +113,8 @@ table(["order", *range(1, 8)], [[order, *each.live] for order, each in steps.ite
 # one window of all three rows), and the merge happens on the spot: at one of the steps its count does not grow. Which
 # step is it, and which two products meet there?
 #
-# The same on a graph with a power law. First look at it: zoom with the wheel, move with the arrow keys, try another
-# order of rows and columns.
+# The same on a graph with a power law. First look at it: zoom with the wheel, move with the arrow keys. Its labels were
+# shuffled, so the pattern looks like noise; the order by degree shows how few rows hold most entries.
 
 # %%
 from widgets.views.sparsity import SparsityView
@@ -121,20 +122,15 @@ from widgets.views.sparsity import SparsityView
 left, right = rmat_pair(SCALE, 8)
 SparsityView({"A": left, "B": right, "C": left @ right})
 
-# %%
-from widgets.figures.spgemm_traffic import live_curve, live_figure
-
-curves = [live_curve(dataflow_steps(left, right, order), order) for order in ("outer", "row")]
-show(live_figure(curves, title="Outer product and row-wise order"), "The outer product climbs to F, then falls.")
-
 # %% [markdown]
 # One row of $C$ at a time needs little room. On-chip memory holds more than one row, so take as many rows as fit: a
 # **window**. Its live count grows, is written out, and starts again: a saw-tooth under the outer product's mountain.
 
 # %%
+from widgets.figures.spgemm_traffic import live_curve, live_figure
 from workbench.machines.piuma import hash_trace, plan_windows
 
-windows = plan_windows(left, right, slots=2**10, load=0.5)
+windows = plan_windows(left, right, slots=2**12, load=0.5)
 sawtooth = dataflow_steps(left, right, "row", windows=np.unique(windows.row_start))
 mountain = dataflow_steps(left, right, "outer")
 pair = [live_curve(mountain, "outer"), live_curve(sawtooth, f"row-wise, {len(windows)} windows")]
@@ -306,30 +302,40 @@ table(
 from widgets.figures.spgemm_traffic import Gantt, gantt_figure
 
 
-def first_windows(run, count=3):
-    stop = run.window_times.done[count - 1]
-    e = run.events
-    seen = e.start < stop
-    log = (e.thread[seen], e.row[seen], e.start[seen], np.minimum(e.stop[seen], stop))
-    return Gantt(*log, threads=64, cycles=stop, events_total=int(seen.sum()))
+def first_windows(run, count=2):
+    e, times = run.events, run.window_times
+    seen = e.start < times.done[count - 1]
+    log = (e.thread[seen], e.row[seen], e.start[seen], e.stop[seen])
+    figure = gantt_figure(Gantt(*log, threads=64, cycles=times.done[count - 1], events_total=int(seen.sum())))
+    for w in range(count if run.version < 3 else 0):
+        figure.add_vrect(times.hashed[w], times.done[w], fillcolor="grey", opacity=0.25, annotation_text="write-back")
+    return figure
 
 
-show(gantt_figure(first_windows(runs[1])), "V1: threads work, then all wait for the slowest and for the write-back.")
+show(first_windows(runs[1]), "V1: threads hash, wait for the slowest, and then write back together.")
 
 # %%
-show(gantt_figure(first_windows(runs[3])), "V3: hardly a gap; write-back happens beside the hashing.")
+show(first_windows(runs[3], count=8), "V3: hardly a gap; write-back happens beside the hashing.")
 
 # %% [markdown]
-# The white gaps of V1 are threads that wait: for the one with the longest row, and for the write-back. V3 has hardly
-# any.
+# Each stripe is one thread, each bar one piece of work. In V1, threads that finish early wait for the last one, and
+# then all of them scan the table and write it out. In V3 the DMA engine does that while the next window is hashed; it
+# shares the DRAM bandwidth with the threads, so it is not free, but nobody waits for it.
 
 # %% [markdown]
 # ## 5. Play
+#
+# The buttons above the picture set up most of these; every control stays yours.
 #
 # 1. Step through the worked example in each order. When does the live count fall?
 # 2. Compare V1 at load 0.125 and at 0.20. What happens to the probes of V1, what to those of V2?
 # 3. Give the machine more bandwidth. Which version gets faster, and why only that one?
 # 4. Choose the Poisson grid. Is V3 still the fastest?
+
+# %%
+from workbench.papers.smash import view
+
+view(source="worked")
 
 # %% [markdown]
 # Question 2 deserves the paper's full size. This fills the hash tables of 5.7 million products, eight times.
@@ -415,7 +421,7 @@ for phase in ("hashing", "write-back", "DMA wait"):
 show(figure, "V1 spends its time hashing and writing back, V2 writing back, V3 hashing only.")
 
 # %% [markdown]
-# Read the three steps off the bars. From V1 to V2 the *hashing* shrinks: balance and fewer collisions. From V2 to V3
+# Read the steps off the bars. From V1 to V2 the *hashing* shrinks: balance and fewer collisions. From V2 to V3
 # the *write-back* disappears: it now happens beside the hashing. What remains is bandwidth.
 
 # %%
@@ -451,8 +457,10 @@ for r in structure:
 table(["input", *(f"{c} (ms)" for c in columns)], [[k, *(f"{g[c]:.2f}" for c in columns)] for k, g in grouped.items()])
 
 # %% [markdown]
-# On the large grid and on the band the fastest version becomes slower than the first: low-order bits meet a stride that
-# divides the table. Relabel the grid at random and the order is restored; so it is with the multiplicative hash.
+# On the grids and on the band the fastest version becomes slower than the first: low-order bits meet a stride that
+# divides the table. Relabel the grid at random and the order is restored; so it is with the multiplicative hash. On the
+# words of a text the order holds but the gain is small: most products merge there, so little is written back, and
+# writing back is what V3 saves.
 
 # %% [markdown]
 # ## 7. The claim beside ours, and what was left out
@@ -466,8 +474,8 @@ table(
 
 # %% [markdown]
 # *published* values were read in the paper's abstract; those *from memory* could not be checked against its text. The
-# constants of the model were chosen so that the run times of this one input come out, so agreement of the times is
-# little evidence. The orderings, the probe counts, the balance, and what happens on *other* inputs were not fitted.
+# constants of the model were chosen so that this one input comes out like this; that its times agree says little. What
+# was not fitted: which version wins on *other* inputs, by how much, and why.
 #
 # Where ours differs: in the paper, V1 issues fewer instructions per cycle, and V1 and V2 use more of the bandwidth than
 # our model finds. Its bandwidth figures do not fit equal traffic in all versions, so only their order is compared.

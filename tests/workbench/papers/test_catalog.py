@@ -68,6 +68,24 @@ def test_knobs_reach_sample_and_run(paper):
     assert len({knob.key for knob in paper.knobs}) == len(paper.knobs)
 
 
+def test_view_opens_from_its_own_link(paper):
+    first, second = paper.view(), paper.view()
+    try:
+        for knob in paper.knobs:
+            if knob.scale == "linear" and isinstance(knob.default, int) and not isinstance(knob.default, bool):
+                setattr(first, knob.key, knob.low)
+        assert first.query, "no knob of the paper is a knob of its view"
+        second.load_query(first.query)
+        assert second.state == first.state
+        first.wait()
+        second.wait()
+        assert not first.error and not second.error
+        assert first.alt_text(first.scene) == second.alt_text(second.scene)
+    finally:
+        first.close()
+        second.close()
+
+
 def test_tiny_experiments_run_and_make_records(paper):
     steps = []
     records = runner.run(paper.key, size="tiny", seed=3, report=lambda fraction, step: steps.append(fraction))

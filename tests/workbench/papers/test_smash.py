@@ -115,10 +115,10 @@ def test_claims_about_the_reference_workload_need_it():
 
 
 @pytest.mark.parametrize(
-    "source", [value for value, _ in next(k for k in KNOBS if k.key == "source").choices if value != "w0"]
+    "source", [value for value, _ in next(k for k in KNOBS if k.key == "operands").choices if value != "w0"]
 )
 def test_every_input_can_be_run(source):
-    operands = sample(source=source, scale=6, edge_factor=4)
+    operands = sample(operands=source, scale=6, edge_factor=4)
     product = run(operands, version=2)
     expected = operands.a @ operands.b
     assert np.abs((product.c - expected).toarray()).max() <= 1e-12 * max(1.0, np.abs(expected.data).max())
@@ -129,7 +129,7 @@ def test_knobs_reach_the_machine():
     config = machine_config(bw=4.2, log2_slots=12, load=0.1, threads_per_mtc=8, token_pp=32)
     assert (config.bw, config.dma_bw, config.log2_slots, config.load) == (4.2, 4.2, 12, 0.1)
     assert (config.threads_per_mtc, config.token_pp) == (8, 32)
-    operands = sample(source="karate")
+    operands = sample(operands="karate")
     assert run(operands, blocks=2).run.blocks == 2
     assert run(operands, version=1, hash="multiplicative").run.hash == "multiplicative"
     assert run(operands, version=1).run.hash == "high"
