@@ -71,7 +71,7 @@ def test_gallery_is_accessible_in_every_form(new_page, server, axe, scheme, size
 
 def test_gallery_shows_a_paper_with_its_links(page, server):
     page.goto(server.url)
-    card = page.locator(".card", has=page.locator("h2", has_text="SMASH"))
+    card = page.locator(".card", has=page.locator("h3", has_text="SMASH"))
     assert "2105.14156" in card.inner_text()
     assert card.locator("a", has_text="A tiny dashboard").get_attribute("href") == "/dashboards/tiny"
 

@@ -134,7 +134,7 @@ def bench(
     if record and (quick or case != "*"):
         raise UserError("bench: --record publishes the whole suite; leave out --quick and --case")
     console = _console()
-    with _progress(op) as (report, tell):
+    with _progress(op, alive=False) as (report, tell):
         result = runner.run(
             chosen,
             quick=quick,
@@ -355,21 +355,23 @@ def _as_is():
 
 
 @contextmanager
-def _progress(title):
+def _progress(title, alive=True):
     """Yield ``report(fraction, step)``, which drives a progress bar on stderr, and ``tell(line)``, which writes above.
 
-    Where stderr is no terminal, neither shows anything.
+    Where stderr is no terminal, neither shows anything. A bar that is not ``alive`` is drawn only when something is
+    reported: no thread of ours runs while a bench measures.
     """
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, auto_refresh=alive, refresh_per_second=4) as bar:
         task = bar.add_task(title, total=1.0)
 
         def report(fraction, step):
-            bar.update(task, completed=fraction, description=escape(step))
+            bar.update(task, completed=fraction, description=escape(step), refresh=not alive)
 
         def tell(line):
             if bar.console.is_terminal:

@@ -64,7 +64,8 @@ def gallery_cards(folder: Path) -> list[Card]:
 def papers_or_problems() -> tuple[dict, dict[str, str]]:
     """Import every paper by itself; return the papers and, for those that fail, one line on why."""
     papers, broken = {}, {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(workbench.papers.__path__)):
+    modules = (module.name for module in pkgutil.iter_modules(workbench.papers.__path__))
+    for name in sorted(name for name in modules if not name.startswith("_")):
         try:
             papers[name] = importlib.import_module(f"workbench.papers.{name}").PAPER
         except Exception as error:

@@ -139,8 +139,10 @@ class KernelRoom(AsyncMappingKernelManager):
 
     async def close(self):
         """End every kernel, the warm ones included."""
-        for refill in list(self._refills):
-            refill.cancel()
+        unfinished = [*self._refills, *(page.task for pages in self._warm.values() for page in pages)]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
         self._warm.clear()
         await ensure_async(self.shutdown_all(now=True))
         shutil.rmtree(self.connection_dir, ignore_errors=True)

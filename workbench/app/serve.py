@@ -35,6 +35,7 @@ from workbench.app.shelf import shelf
 log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
 WARM_AT_MOST = 4
+WS_PING_MS = 30_000
 
 
 class ServeError(RuntimeError):
@@ -132,7 +133,8 @@ def make_application(
         log_function=_log_request,
         compress_response=not local,
         websocket_max_message_size=64 * 2**20,
-        websocket_ping_interval=30,
+        ws_ping_interval=WS_PING_MS,
+        ws_ping_timeout=WS_PING_MS,
     )
     return application, site
 

@@ -109,6 +109,13 @@ class StepRenderer(NotebookRenderer):
 
     async def _jinja_cell_generator(self, nb, kernel_id):
         nb, _ = ClearOutputPreprocessor().preprocess(nb, {"metadata": {"path": self.cwd}})
+        try:
+            async for done in self._run_all(nb):
+                yield done
+        finally:
+            self.executor.kc.stop_channels()
+
+    async def _run_all(self, nb):
         greeted = self.visitor.done()
         for index, cell in enumerate(nb.cells):
             if not greeted and cell.cell_type == "code" and ASKS_FOR_REQUEST.search(cell.source):
@@ -123,7 +130,6 @@ class StepRenderer(NotebookRenderer):
             yield index, cell
         if not greeted and not self.failure:
             await self._greet()
-        await ensure_async(self.executor.kc.stop_channels())
 
     async def _greet(self) -> bool:
         """Wait for a visitor, then tell the kernel what was asked for."""

@@ -142,10 +142,13 @@ def test_every_card_has_a_well_formed_picture(server):
 
 
 def test_thumbnail_draws_the_rows_of_a_record():
-    rows = [{"quantity": "time", "unit": "s", "value": v, "label": f"V{v}"} for v in (1, 2, 4)]
-    bars = re.findall(r'<rect[^>]*width="([\d.]+)"', thumbnails._bars(rows))
-    assert [float(bar) for bar in bars] == [45.0, 90.0, 180.0]
-    assert thumbnails._bars([]) == ""
+    time = {"quantity": "time", "unit": "ms", "kind": "modelled", "matrix": "W0"}
+    rows = [{**time, "value": v, "version": f"V{v}"} for v in (1, 2, 4)]
+    rows += [{**time, "quantity": "tokens", "unit": "", "value": v, "version": f"V{v}"} for v in (1, 2, 3, 4)]
+    drawn = thumbnails._bars(rows)
+    assert [float(bar) for bar in re.findall(r'<rect[^>]*width="([\d.]+)"', drawn)] == [40.0, 80.0, 160.0]
+    assert "time [ms]" in drawn and "modelled" in drawn and "V4" in drawn
+    assert thumbnails._bars([]) == thumbnails._bars(rows[:1]) == ""
 
 
 def test_unknown_pages_and_paths_outside_the_folder_are_404(server):
