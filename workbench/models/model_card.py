@@ -143,9 +143,9 @@ def card(record) -> str:
         "## Training",
         "",
         f"{run['steps']:,} steps, {run['tokens']:,} tokens, {run['wall_s'] / 60:.1f} minutes of wall time on "
-        f"{run['threads']} CPU threads that it shared with other work; steps by window: {windows}. Embeddings start from "
-        "the statistics of neighbouring tokens (`pair_statistics.py`). Muon for the layers' matrices, AdamW for the rest, "
-        f"cosine schedule, bfloat16 autocast, torch {run['torch']}, seed {run['seed']}. "
+        f"{run['threads']} CPU threads that it shared with other work; steps by window: {windows}. Embeddings start "
+        "from the statistics of neighbouring tokens (`pair_statistics.py`). Muon for the layers' matrices, AdamW for "
+        f"the rest, cosine schedule, bfloat16 autocast, torch {run['torch']}, seed {run['seed']}. "
         f"Last training loss (moving average): {run['curve'][-1][2]:.3f} nats per token.",
         "",
         "## Held-out bits per byte",

@@ -1,10 +1,10 @@
 """Train the embedded language model: ``python -m workbench.models.train_tiny_lm --minutes 70``.
 
-The embeddings start from the statistics of neighbouring tokens, so that the first step already predicts as well as a
-bigram model. Matrices of the layers follow Muon (Jordan 2024), everything else AdamW; the learning rate falls as a
-cosine over the steps or the minutes given, whichever runs out first. Most of the run sees short windows, the last part 2048.
-The state is kept every few minutes, ``--resume`` goes on from it. At the end held-out text is measured against byte
-n-gram models and the record and the model card are written; ``--evaluate`` does only that.
+The embeddings start from the statistics of neighbouring tokens, so that the first step already predicts nearly as well
+as a bigram model. Matrices of the layers follow Muon (Jordan 2024), everything else AdamW; the learning rate falls as a
+cosine over the steps or the minutes given, whichever runs out first. Most of the run sees short windows, the last part
+2048 tokens. The state is kept every few minutes, ``--resume`` goes on from it. At the end held-out text is measured
+against byte n-gram models and the record and the model card are written; ``--evaluate`` does only that.
 """
 
 import argparse
@@ -175,9 +175,7 @@ def ship(state_path):
 def main(arguments=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--minutes", type=float, default=90.0, help="wall time at most, with earlier parts"
-    )
+    parser.add_argument("--minutes", type=float, default=90.0, help="wall time at most, with earlier parts")
     parser.add_argument("--steps", type=int, default=4000, help=f"steps at most, of {TOKENS_PER_STEP} tokens")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
