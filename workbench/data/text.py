@@ -50,7 +50,7 @@ def documents(corpora=("documentation", "library"), split=None) -> tuple[Documen
 
     Parameters
     ----------
-    corpora : names among ``"documentation"`` (help topics), ``"library"`` (sources without code tables) and ``"tests"``.
+    corpora : names among ``"documentation"`` (help topics), ``"library"`` (sources but code tables) and ``"tests"``.
     split : ``"train"``, ``"held_out"``, or None for all documents as they stand. Documents of ``"train"`` lack the
         paragraphs of at least 80 characters that a held-out document has too.
 
@@ -74,7 +74,7 @@ def documents(corpora=("documentation", "library"), split=None) -> tuple[Documen
 
 
 def sample(characters: int, corpora="documentation", split="held_out") -> tuple[str, str]:
-    """Return the first ``characters`` characters of a split's documents, joined by blank lines, and the documents' names.
+    """Return the first ``characters`` characters of a split's documents, joined by blank lines, and their names.
 
     Raises
     ------
@@ -122,7 +122,11 @@ def _sources(corpus):
     root, found, total = Path(sysconfig.get_path("stdlib")), [], 0
     for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
         parts = path.relative_to(root).parts
-        if NOT_TEXT & set(parts) or parts[0] in TABLES or parts[0].startswith(("config-", "_sysconfigdata", "__phello__")):
+        if (
+            NOT_TEXT & set(parts)
+            or parts[0] in TABLES
+            or parts[0].startswith(("config-", "_sysconfigdata", "__phello__"))
+        ):
             continue
         if bool(TESTS & set(parts)) != (corpus == "tests"):
             continue

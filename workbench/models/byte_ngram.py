@@ -3,8 +3,9 @@ r"""Byte n-gram model with modified Kneser-Ney smoothing, the yardstick of the e
 .. math:: P_k(w \mid c) = \frac{\max(n(cw) - D(n(cw)), 0)}{n(c)} + \gamma(c)\, P_{k-1}(w \mid c'),
           \qquad P_0 = 1 / 256
 
-n counts occurrences at the highest order and distinct left neighbours below it; c' is c without its first byte; D has one
-value each for counts of 1, 2 and more; gamma(c) is the mass that the discounts free (Chen and Goodman 1999, section 3).
+n counts occurrences at the highest order and distinct left neighbours below it; c' is c without its first byte; D has
+one value each for counts of 1, 2 and more; gamma(c) is the mass that the discounts free (Chen and Goodman 1999,
+section 3).
 """
 
 from dataclasses import dataclass

@@ -97,7 +97,9 @@ class MiniLM(nn.Module):
                 f"MiniLM.forward: tokens must number at most {self.config.context}, got {t}; cut the text into windows"
             )
         if real is not None and attention is not None:
-            raise ValueError("MiniLM.forward: real cannot go with attention; pass windows of one length without padding")
+            raise ValueError(
+                "MiniLM.forward: real cannot go with attention; pass windows of one length without padding"
+            )
         allowed = None if real is None else real[:, None, None, :]
         x = self.norm(self.words(tokens) + self.positions.weight[:t] + self.segments.weight[0])
         for index, layer in enumerate(self.layers[:layers]):

@@ -72,7 +72,8 @@ def ngram_costs(train, held_out) -> dict:
     for order in ORDERS:
         model = byte_ngram.fit((document.text.encode() for document in train), order)
         bits = {
-            corpus: byte_ngram.bits(model, (d.text.encode() for d in held_out if d.corpus == corpus)) for corpus in total
+            corpus: byte_ngram.bits(model, (d.text.encode() for d in held_out if d.corpus == corpus))
+            for corpus in total
         }
         costs[f"byte {order}-gram"] = _per_byte(bits, total)
     return costs
@@ -120,7 +121,8 @@ def card(record) -> str:
     best, five = record["bits_per_byte"][f"tiny_lm, context {CONTEXTS[0]}"]["all"], f"byte {ORDERS[0]}-gram"
     gain = 1 - best / record["yardstick"]["bits_per_byte"][five]["all"]
     trained = ", ".join(
-        f"{name} ({run['corpora_tokens'][name]:,} tokens, {share:.0%} of windows)" for name, share in run["mixture"].items()
+        f"{name} ({run['corpora_tokens'][name]:,} tokens, {share:.0%} of windows)"
+        for name, share in run["mixture"].items()
     )
     windows = ", ".join(f"{steps:,} of {window} tokens" for window, steps in run["windows"].items())
     lines = [
@@ -130,24 +132,27 @@ def card(record) -> str:
         "",
         f"A causal language model: {model['parameters'] / 1e6:.2f} M parameters, {model['layers']} layers, "
         f"{model['heads']} heads, width {model['width']}, SwiGLU {model['hidden']}, RoPE base {model['rope_base']:g}, "
-        f"byte-level BPE of {model['vocabulary']} pieces, tied embeddings; stored in float16.",
+        f"byte-level BPE of {model['vocabulary']} pieces; stored in float16.",
         "",
         "## Data",
         "",
-        f"Text: {run['text']}. Corpora: {trained}. A document is held out if the first byte of the SHA-256 of its name is "
-        f"below {text.HELD_OUT_OF_256}; paragraphs of {text.SHARED_PARAGRAPH_CHARACTERS} characters or more that a "
+        f"Text: {run['text']}. Corpora: {trained}. A document is held out if the first byte of the SHA-256 of its name "
+        f"is below {text.HELD_OUT_OF_256}; paragraphs of {text.SHARED_PARAGRAPH_CHARACTERS} characters or more that a "
         "held-out document shares are cut from the training text. The tokenizer saw training documents only.",
         "",
         "## Training",
         "",
         f"{run['steps']:,} steps, {run['tokens']:,} tokens, {run['wall_s'] / 60:.1f} minutes of wall time on "
-        f"{run['threads']} CPU threads that it shared with other work; steps by window: {windows}. Muon for the layers' "
-        f"matrices, AdamW for the rest, cosine schedule, bfloat16 autocast, torch {run['torch']}, seed {run['seed']}. "
+        f"{run['threads']} CPU threads that it shared with other work; steps by window: {windows}. Embeddings start "
+        "from the statistics of neighbouring tokens (`pair_statistics.py`). Muon for the layers' matrices, AdamW for "
+        f"the rest, cosine schedule, bfloat16 autocast, torch {run['torch']}, seed {run['seed']}. "
         f"Last training loss (moving average): {run['curve'][-1][2]:.3f} nats per token.",
         "",
         "## Held-out bits per byte",
         "",
-        f"On {held_out['text']}: " + ", ".join(f"{name} {size:,} bytes" for name, size in held_out["bytes"].items()) + ".",
+        f"On {held_out['text']}: "
+        + ", ".join(f"{name} {size:,} bytes" for name, size in held_out["bytes"].items())
+        + ".",
         "",
         "| model | " + " | ".join([*corpora, "all"]) + " |",
         "|---|" + "---|" * (len(corpora) + 1),
@@ -156,8 +161,8 @@ def card(record) -> str:
             for name, costs in rows.items()
         ),
         "",
-        f"At context {CONTEXTS[0]} it needs {gain:.0%} fewer bits than the {five}. The n-gram models are trained on the "
-        "same training text. Windows move by half their length.",
+        f"At context {CONTEXTS[0]} it needs {gain:.0%} fewer bits than the {five}. The n-gram models are trained on "
+        "the same training text. Windows move by half their length.",
         "",
         "## Limits",
         "",

@@ -58,7 +58,7 @@ class PretrainedLM(nn.Module):
 
         Raises
         ------
-        ValueError : attention is to be replaced in a model whose attention is not plain softmax over all earlier tokens.
+        ValueError : the model's attention is not plain softmax over all earlier tokens, so it cannot be replaced.
         """
         _Hook.current, _Hook.calls = attention, 0
         try:
@@ -159,8 +159,8 @@ def _fetch(name, revision, offline):
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"pretrained.load: {name!r} is not in the cache {constants.HF_HUB_CACHE} and could not be fetched "
-            f"({type(error).__name__}). On a machine with access run `hf download {name}` (after `hf auth login` if the "
-            "model asks for consent) and copy that cache here, or pass the folder of a saved model; the embedded "
+            f"({type(error).__name__}). On a machine with access run `hf download {name}` (after `hf auth login` if "
+            "the model asks for consent) and copy that cache here, or pass the folder of a saved model; the embedded "
             "model, workbench.models.tiny_lm.load(), needs no network"
         ) from error
 
@@ -181,7 +181,9 @@ def _attention(module, query, key, value, attention_mask, scaling=None, sliding_
     _Hook.calls += 1
     layer, t, d = module.layer_idx, query.shape[2], query.shape[3]
     if softcap is not None or others.get("position_bias") is not None or others.get("s_aux") is not None:
-        raise ValueError(f"PretrainedLM: layer {layer} has more than softmax of q . k in its attention; choose another model")
+        raise ValueError(
+            f"PretrainedLM: layer {layer} has more than softmax of q . k in its attention; choose another model"
+        )
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     query = query if scaling is None else query * (scaling * d**0.5)

@@ -1,4 +1,4 @@
-"""A small causal language model that ships with the workbench: decoder-only, RoPE, RMSNorm, SwiGLU, tied embeddings.
+"""A small causal language model that ships with the workbench: decoder-only, RoPE, RMSNorm, SwiGLU.
 
 Every layer's softmax attention can be replaced by a callable ``attention(q, k, v, layer) -> out`` on (b, h, t, d)
 tensors, and `TinyLM.qkv` gives what such a method sees. What it was trained on and how well it predicts stands in
@@ -113,6 +113,7 @@ class TinyLM(nn.Module):
         self.rotary = Rotary(config.width // config.heads, config.rope_base)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.unembedding = nn.Linear(config.width, config.vocabulary, bias=False)
         self.reset()
 
     def reset(self, seed=0):
@@ -136,15 +137,15 @@ class TinyLM(nn.Module):
         Parameters
         ----------
         tokens : int64 (b, t).
-        attention : None for dense causal attention; a callable ``attention(q, k, v, layer) -> out`` for all layers; or a
-            dict from layer to such a callable, dense elsewhere.
+        attention : None for dense causal attention; a callable ``attention(q, k, v, layer) -> out`` for all layers; or
+            a dict from layer to such a callable, dense elsewhere.
         cache : None, or a list that holds keys and values of earlier positions and is extended (start with ``[]``).
 
         Returns
         -------
         (b, t, vocabulary).
         """
-        return F.linear(self.norm(self.hidden(tokens, attention=attention, cache=cache)), self.embedding.weight)
+        return self.unembedding(self.norm(self.hidden(tokens, attention=attention, cache=cache)))
 
     def hidden(self, tokens, *, attention=None, cache=None, layers=None):
         """Return the stream (b, t, width) after all layers, or after the first ``layers`` of them."""
@@ -182,8 +183,11 @@ class TinyLM(nn.Module):
 
     def loss(self, tokens, *, attention=None):
         """Return the mean cross-entropy, in nats per token, of tokens (b, t) predicted from those before them."""
-        logits = self(tokens[:, :-1], attention=attention)
-        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+        return self.cost(self.hidden(tokens[:, :-1], attention=attention), tokens[:, 1:])
+
+    def cost(self, x, targets):
+        """Return the mean cross-entropy of targets (b, t) given the stream x (b, t, width)."""
+        return F.cross_entropy(self.unembedding(self.norm(x)).flatten(0, 1).float(), targets.flatten())
 
     def encode(self, text):
         """Return the ids of a text after the end mark, which every document starts with: int64 (1, t)."""

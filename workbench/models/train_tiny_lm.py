@@ -1,9 +1,10 @@
 """Train the embedded language model: ``python -m workbench.models.train_tiny_lm --minutes 70``.
 
-Matrices of the layers follow Muon (Jordan 2024), everything else AdamW; the learning rate falls as a cosine over the
-steps or the minutes given, whichever runs out first. Most of the run sees windows of 512 tokens, the last part 2048.
-The state is kept every few minutes, ``--resume`` goes on from it. At the end held-out text is measured against byte
-n-gram models and the record and the model card are written; ``--evaluate`` does only that.
+The embeddings start from the statistics of neighbouring tokens, so that the first step already predicts nearly as well
+as a bigram model. Matrices of the layers follow Muon (Jordan 2024), everything else AdamW; the learning rate falls as a
+cosine over the steps or the minutes given, whichever runs out first. Most of the run sees short windows, the last part
+2048 tokens. The state is kept every few minutes, ``--resume`` goes on from it. At the end held-out text is measured
+against byte n-gram models and the record and the model card are written; ``--evaluate`` does only that.
 """
 
 import argparse
@@ -17,19 +18,28 @@ import torch
 
 from workbench.data import text
 from workbench.data.tokenizer import Tokenizer
-from workbench.models import model_card, tiny_lm
+from workbench.models import model_card, pair_statistics, tiny_lm
 
 LOG = logging.getLogger("train_tiny_lm")
 MIXTURE = {"documentation": 0.12, "library": 0.58, "tests": 0.30}  # share of windows; prose is scarce, so oversampled
 TOKENS_PER_STEP = 4096
-STAGES = ((0.86, 512), (1.0, 2048))  # (up to this share of the run, tokens per window)
+STAGES = ((0.85, 256), (1.0, 2048))  # (up to this share of the run, tokens per window)
 MUON_RATE, ADAM_RATE, WARM_UP, LAST_RATE = 0.02, 0.003, 0.02, 0.02
 
 
-def streams(tokenizer) -> dict[str, np.ndarray]:
-    """Return the training tokens of each corpus that this machine has: name -> int64 (tokens,)."""
+def streams(tokenizer, kept=None) -> dict[str, np.ndarray]:
+    """Return the training tokens of each corpus that this machine has: name -> int64 (tokens,).
+
+    They are read from the file ``kept`` if it exists, else written there.
+    """
+    if kept is not None and Path(kept).exists():
+        return dict(np.load(kept))
     found = {name: tokenizer.encode_documents(d.text for d in text.documents(name, "train")) for name in MIXTURE}
-    return {name: ids for name, ids in found.items() if len(ids) > 4096}
+    found = {name: ids for name, ids in found.items() if len(ids) > 4096}
+    if kept is not None:
+        Path(kept).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, **found)
+    return found
 
 
 def batch(corpora, step, window, seed):
@@ -59,6 +69,13 @@ def optimizers(model):
     return muon, torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
 
 
+def compile_parts(model):
+    """Compile what lies between attention calls; the layers are alike and share their compiled code."""
+    for layer in model.layers:
+        layer.qkv, layer.finish = (torch.compile(part, dynamic=False) for part in (layer.qkv, layer.finish))
+    model.cost = torch.compile(model.cost, dynamic=False)
+
+
 def rate(progress):
     """Return the factor on the learning rates at a share of the run: linear warm-up, then a cosine."""
     if progress < WARM_UP:
@@ -75,8 +92,13 @@ def train(minutes, steps, state_path, *, resume=False, seed=0, threads=2, compil
         texts = (d.text for d in text.documents(("documentation", "library"), "train"))
         Tokenizer.train(texts, tiny_lm.TinyConfig.vocabulary).write(tokenizer_path)
     tokenizer = Tokenizer.read(tokenizer_path)
-    corpora = streams(tokenizer)
+    tokens_path = Path(state_path).with_name("tokens.npz")
+    if not resume:
+        tokens_path.unlink(missing_ok=True)
+    corpora = streams(tokenizer, tokens_path)
     model = tiny_lm.TinyLM(tiny_lm.TinyConfig(vocabulary=tokenizer.size), tokenizer)
+    if not resume:
+        pair_statistics.start(model, corpora)
     muon, adam = optimizers(model)
     run = {
         "steps": 0,
@@ -97,7 +119,8 @@ def train(minutes, steps, state_path, *, resume=False, seed=0, threads=2, compil
         muon.load_state_dict(state["muon"])
         adam.load_state_dict(state["adam"])
         run = state["run"]
-    loss_of = torch.compile(tiny_lm.TinyLM.loss, dynamic=False) if compile else tiny_lm.TinyLM.loss
+    if compile:
+        compile_parts(model)
     before, start, saved, smooth = run["wall_s"], time.monotonic(), time.monotonic(), None
     while True:
         run["wall_s"] = before + time.monotonic() - start
@@ -111,7 +134,7 @@ def train(minutes, steps, state_path, *, resume=False, seed=0, threads=2, compil
         window = next(window for share, window in STAGES if progress < share)
         tokens = batch(corpora, run["steps"], window, seed)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, tokens, attention=attention)
+            loss = model.loss(tokens, attention=attention)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, top in ((muon, MUON_RATE), (adam, ADAM_RATE)):
@@ -152,7 +175,7 @@ def ship(state_path):
 def main(arguments=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=90.0, help="wall time at most, earlier parts of the run included")
+    parser.add_argument("--minutes", type=float, default=90.0, help="wall time at most, with earlier parts")
     parser.add_argument("--steps", type=int, default=4000, help=f"steps at most, of {TOKENS_PER_STEP} tokens")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

@@ -78,6 +78,7 @@ def test_text_is_equal_in_another_process():
         "print(s(repr([(x.name, x.text) for x in d(split='held_out')]).encode()).hexdigest())"
     )
     runs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
     }
     assert len(runs) == 1

@@ -57,7 +57,9 @@ def test_layer_equals_torch_transformer_layer(model, assert_close):
     }
     pairs = {"self_attn.out_proj": "out", "linear1": "feed_in", "linear2": "feed_out"}
     pairs |= {"norm1": "norm_attention", "norm2": "norm_feed"}
-    weights |= {f"{theirs}.{kind}": own[f"{mine}.{kind}"] for theirs, mine in pairs.items() for kind in ("weight", "bias")}
+    weights |= {
+        f"{theirs}.{kind}": own[f"{mine}.{kind}"] for theirs, mine in pairs.items() for kind in ("weight", "bias")
+    }
     torch_layer.load_state_dict(weights)
     assert_close(layer.finish(x, plain_attention(*layer.qkv(x), 2)), torch_layer.train()(x).detach())
 

@@ -1,4 +1,4 @@
-"""The model is causal, equals its formulas, lets its attention be replaced, and the shipped one is what its card says."""
+"""The model is causal, equals its formulas, and lets its attention be replaced."""
 
 import subprocess
 import sys
