@@ -115,7 +115,11 @@ METHODS = {
     ),
     "pbs_attn": Method("PBS-Attn", ("block", "segment", "threshold", "permute"), _pbs, _THRESHOLDS, longest=65536),
     "sea": Method(
-        "SEA", ("cells", "keys_per_query"), _sea, tuple((f"{k} keys", {"keys_per_query": k}) for k in (2, 4, 8, 16, 32, 64)), longest=2048
+        "SEA",
+        ("cells", "keys_per_query"),
+        _sea,
+        tuple((f"{k} keys", {"keys_per_query": k}) for k in (2, 4, 8, 16, 32, 64)),
+        longest=2048,
     ),
     "combiner": Method("Combiner", ("pattern", "part"), _combiner, longest=1024),
     "ponet": Method("PoNet", ("part",), _ponet, longest=1024),
