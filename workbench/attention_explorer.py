@@ -70,8 +70,8 @@ class AttentionExplorer(AttentionMaskView):
     knobs = (*KNOBS, *PICTURES)
 
 
-def explorer(**state) -> AttentionExplorer:
-    """Return the view, in any state of its knobs."""
+def explorer(*, query="", **state) -> AttentionExplorer:
+    """Return the view in any state of its knobs, or in the state that a link's query string describes."""
     uploaded: dict[str, AttentionInput] = {}
 
     def upload(filename, content):
@@ -93,6 +93,7 @@ def explorer(**state) -> AttentionExplorer:
             "pairs = view.arrays(view.scene)\nview"
         ),
         upload=upload,
+        query=query,
         **state,
     )
 

@@ -111,9 +111,9 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
     figure.update_layout(
         template=theme.template(appearance),
         title="Attention covered by what is computed (counted)",
-        height=380,
-        margin={"t": 60, "b": 120},
-        legend={"orientation": "h", "y": -0.28, "x": 0},
+        height=430,
+        margin={"t": 60, "b": 170},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.32, "x": 0},
         xaxis={"title": {"text": "density (computed / dense)"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "share of true attention"}, "range": [0, 1.04]},
     )

@@ -52,13 +52,14 @@ class AttentionMaskView(View):
         recipe_lines: Callable[[str], str] = lambda words: f"view = ...  # {words}",
         upload: Callable[[str, bytes], None] | None = None,
         link_base: str = "",
+        query: str = "",
         **state,
     ):
         self._source, self._budget, self._recipe, self._upload = source, budget, recipe_lines, upload
         self._relevant = relevant
         self._method_knobs = {key for keys in relevant.values() for key in keys}
         self._drawn: tuple | None = None
-        super().__init__(link_base=link_base, **state)
+        super().__init__(link_base=link_base, query=query, **state)
         self.observe(self._methods_changed, names=["method", "versus"])
 
     # Picture --------------------------------------------------------------------------------------------------------
