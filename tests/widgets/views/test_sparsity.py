@@ -70,6 +70,7 @@ def test_any_kind_of_matrix_is_accepted(matrix):
         np.testing.assert_array_equal(found.toarray() != 0, matrix.toarray() != 0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_torch_tensors_are_accepted(matrix):
     torch = pytest.importorskip("torch")
     dense = torch.from_numpy(matrix.toarray()).requires_grad_()
@@ -174,9 +175,8 @@ def test_recipe_makes_the_same_pixels(view, matrix, state):
 
 def test_recipe_with_a_source_needs_nothing_else(rng):
     source = "scipy.sparse.eye_array(12, format='csr')"
-    view = SparsityView(
-        {"eye": sparse.eye_array(12, format="csr")}, sources={"eye": source}, imports="import scipy.sparse"
-    )
+    eye = sparse.eye_array(12, format="csr")
+    view = SparsityView({"eye": eye}, sources={"eye": source}, imports="import scipy.sparse")
     space = {}
     exec(view.recipe(), space)
     np.testing.assert_array_equal(space["pixels"], np.eye(12))
@@ -242,11 +242,13 @@ def test_figures_tell_lines_apart_without_colour(view):
     assert len({(line.line.dash, line.marker.symbol) for line in lines}) == len(lines)
 
 
+@pytest.mark.slow
 def test_fifty_views_leave_nothing_behind(matrix):
     def alive():
         gc.collect()
         kinds = (View, ipywidgets.Widget)
-        return sum(isinstance(thing, kinds) for thing in gc.get_objects()), len(ipywidgets.widgets.widget._instances)
+        things = sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
+        return things, len(ipywidgets.widgets.widget._instances)
 
     SparsityView(matrix).close()
     before = alive()
