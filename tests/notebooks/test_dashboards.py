@@ -7,8 +7,7 @@ import pytest
 
 SPARSITY = "dashboards/sparsity_patterns.ipynb"
 STATE = (
-    "import json; view.wait();"
-    "print(json.dumps([view.state, view.query, view.theme, view.error, view._toolbar.note]))"
+    "import json; view.wait();print(json.dumps([view.state, view.query, view.theme, view.error, view._toolbar.note]))"
 )
 
 pytestmark = pytest.mark.slow

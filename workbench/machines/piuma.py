@@ -196,7 +196,7 @@ def _run_block(s, trace, version, config, place, event_limit, bins, progress) ->
         window_times, *ints, *floats,
     )  # fmt: skip
     simulation.advance(0)
-    for w0, w1 in batches(plan, 200_000):
+    for w0, w1 in batches(plan):
         simulation.advance(w1 - w0)
         if progress:
             progress(w1 / len(plan), "simulating the threads")

@@ -19,6 +19,7 @@ from workbench.machines.piuma import (
     table_snapshot,
 )
 from workbench.machines.piuma_reference import hash_trace_reference, simulate_reference
+from workbench.machines.piuma_tables import batches
 
 SMALL = PiumaConfig(log2_slots=8, load=0.5, n_mtc=2, threads_per_mtc=3)
 
@@ -86,6 +87,12 @@ def test_passes_are_halved_until_skewed_columns_fit():
     plan = plan_windows(a, b, 16, 1.0)
     assert plan.need.max() <= 16
     assert hash_trace(a, b, plan, 16, "high").nnz == 40
+
+
+def test_batches_cover_every_window_once(pair):
+    plan = plan_windows(*pair, 16, 0.3)
+    runs = list(batches(plan))
+    assert [w for w0, w1 in runs for w in range(w0, w1)] == list(range(len(plan)))
 
 
 # Hash trace ----------------------------------------------------------------------------------------------------------
