@@ -126,6 +126,10 @@ def raster_bits(bits, columns, window=None, shape=(512, 512), *, num_threads=Non
     Returns
     -------
     uint32 (min(h, r1 - r0), min(w, c1 - c0)).
+
+    Raises
+    ------
+    TypeError, ValueError : bits are not packed as above, or as for `raster`.
     """
     threads = check_threads(num_threads, function="raster_bits")
     if not isinstance(bits, np.ndarray) or bits.dtype != np.uint8 or bits.ndim != 2 or not bits.flags.c_contiguous:
@@ -178,6 +182,10 @@ def block_density(a, block_size, *, num_threads=None) -> BlockDensity:
     ----------
     a : csr_array or csr_matrix (m, n) without duplicate positions.
     block_size : from 1 to 65,536.
+
+    Returns
+    -------
+    BlockDensity
 
     Raises
     ------

@@ -91,6 +91,22 @@ def permuted(a, ordering: Ordering) -> sparse.csr_array:
 def statistics(a) -> PatternStatistics:
     """Return the statistics of a CSR pattern; duplicates count as often as they are stored.
 
+    Parameters
+    ----------
+    a : csr_array (m, n).
+
+    Returns
+    -------
+    PatternStatistics
+
+    Raises
+    ------
+    TypeError, ValueError : not CSR, or malformed.
+
+    Source
+    ------
+    Bandwidth and profile as in Cuthill and McKee 1969 and George and Liu 1981.
+
     Cost
     ----
     A few passes over the entries; a transpose where the matrix is square.

@@ -32,6 +32,11 @@ def pytest_configure(config):
     settings.load_profile("workbench")
 
 
+def pytest_collection_modifyitems(items):
+    """Put browser tests last: Playwright keeps an event loop in this thread, where others call ``asyncio.run``."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
 def _remove(folder):
     import shutil
 

@@ -126,4 +126,9 @@ _CSS = """
 .wb-hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap;}
 .wb-note{color:var(--wb-muted);}
 .wb-view{background:var(--wb-paper);}
+.wb-view,.wb-view .widget-box,.wb-view .widget-html-content{overflow:visible;}
+.wb-numbers{border-collapse:collapse;margin:6px 4px;}
+.wb-numbers caption{text-align:left;font-weight:600;font-size:15px;color:var(--wb-ink);padding:0 0 4px;}
+.wb-numbers th{text-align:left;font-weight:400;padding:1px 18px 1px 0;}
+.wb-numbers td{text-align:right;font-variant-numeric:tabular-nums;padding:1px 0;}
 """

@@ -32,7 +32,12 @@ def cache() -> Path:
 
 def published() -> Path:
     """Return the folder of records that readers see: the checkout's own, else one in the home folder."""
-    return PACKAGE / "results" if checkout() else home() / "published"
+    return shipped() if checkout() else home() / "published"
+
+
+def shipped() -> Path:
+    """Return the folder of the records that came with the package."""
+    return PACKAGE / "results"
 
 
 def notebooks() -> Path:

@@ -54,8 +54,7 @@ class DataflowOrder:
 
     Parameters
     ----------
-    dataflow : one of ``DATAFLOWS``.
-    shape : (m, k, n).
+    dataflow, shape : one of ``DATAFLOWS``, and (m, k, n).
     a_row, a_col, a_data, b_row, b_col, b_data : coordinates and values of every entry, in storage order.
     item : int64[items]; entries of A (column: of B) in the order in which the outer two loops take them.
     first : int64[items + 1]; item g forms the products first[g] .. first[g + 1] - 1.
@@ -207,9 +206,7 @@ def products_between(order, start, stop):
     Cost: O(stop - start + log nnz); the inner dataflow expands whole rows of C.
     """
     if not 0 <= start <= stop <= order.products:
-        raise ValueError(
-            f"products_between: needs 0 <= start <= stop <= {order.products}; got start {start}, stop {stop}"
-        )
+        raise ValueError(f"products_between: needs 0 <= start <= stop <= {order.products}; got {start} and {stop}")
     a_entry, b_entry = _entries_between(order, start, stop)
     return _products(order, a_entry, b_entry)
 
@@ -222,9 +219,7 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
 
     Parameters
     ----------
-    a : csr_array (m, k), float32 or float64.
-    b : csr_array (k, n).
-    dataflow : "inner", "outer", "row" or "column".
+    a, b, dataflow : as for ``dataflow_order``.
     limit : most products that are listed one by one, at least 0.
     bins : number of runs beyond it, at least 1.
     windows : strictly ascending first rows (column dataflow: first columns) of the windows whose accumulators live
@@ -260,19 +255,48 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     else:
         merged, live, live_max, outputs = _accumulate(order, edges, starts)
     at = _products(order, *_entries_at(order, edges, exact))
-    return DataflowSteps(
-        dataflow,
-        total,
-        edges,
-        *(at.i, at.k, at.j, at.a_entry, at.b_entry, at.product),
-        *(merged, live, live_max, merge_live, outputs),
-    )
+    first = (at.i, at.k, at.j, at.a_entry, at.b_entry, at.product)
+    return DataflowSteps(dataflow, total, edges, *first, merged, live, live_max, merge_live, outputs)
+
+
+def output_births(a, b, dataflow):
+    """Return which product of a dataflow is the first to reach each entry of C.
+
+    Parameters
+    ----------
+    a, b, dataflow : as for ``dataflow_order``.
+
+    Returns
+    -------
+    int64[nnz(C)], product numbers, entries of C row by row with ascending columns (structural zeros included).
+
+    Cost: O(F log F) time in pieces of 2^20 products.
+    """
+    wanted = dataflow_order(a, b, dataflow)
+    rows = wanted if dataflow in ("row", "inner") else dataflow_order(a, b, "row")
+    n = wanted.shape[2]
+    rank = np.empty(len(wanted.item), np.int64)
+    rank[wanted.item] = np.arange(len(wanted.item))
+    place = np.empty(len(wanted.partner), np.int64)
+    place[wanted.partner] = np.arange(len(wanted.partner))
+    found = [np.zeros(0, np.int64)]
+    for start, stop in _line_chunks(rows):
+        a_entry, b_entry = _entries_between(rows, start, stop)
+        if dataflow in ("row", "inner"):
+            number = np.arange(start, stop)
+        else:
+            own, other = (b_entry, a_entry) if dataflow == "column" else (a_entry, b_entry)
+            number = wanted.first[rank[own]] + place[other] - wanted.partner_start[rank[own]]
+        key = rows.a_row[a_entry] * n + rows.b_col[b_entry]
+        by_output = np.argsort(key, kind="stable")
+        opens = np.flatnonzero(np.diff(key[by_output], prepend=-1))
+        found.append(np.minimum.reduceat(number[by_output], opens))
+    return np.concatenate(found)
 
 
 def dataflow_steps_reference(a, b, dataflow, windows=None):
     """List every product as (i, k, j, product, merged, live): the four loop nests, written out."""
-    rows_a = [dict(zip(a.indices[p:q], a.data[p:q], strict=True)) for p, q in zip(a.indptr, a.indptr[1:], strict=False)]
-    rows_b = [dict(zip(b.indices[p:q], b.data[p:q], strict=True)) for p, q in zip(b.indptr, b.indptr[1:], strict=False)]
+    rows_a, rows_b = ([{j: x[i, j] for j in x[[i]].indices} for i in range(x.shape[0])] for x in (a, b))
     rows, inner, columns = range(a.shape[0]), range(a.shape[1]), range(b.shape[1])
     loops = {
         "inner": ((i, k, j) for i in rows for j in columns for k in inner),
@@ -338,14 +362,19 @@ def _entries_at(order, edges, exact):
 
 
 def _products(order, a_entry, b_entry):
-    return Products(
-        order.a_row[a_entry],
-        order.a_col[a_entry],
-        order.b_col[b_entry],
-        a_entry,
-        b_entry,
-        order.a_data[a_entry] * order.b_data[b_entry],
-    )
+    i, k, j = order.a_row[a_entry], order.a_col[a_entry], order.b_col[b_entry]
+    return Products(i, k, j, a_entry, b_entry, order.a_data[a_entry] * order.b_data[b_entry])
+
+
+def _line_chunks(order):
+    """Yield (start, stop) of runs of whole lines with about 2^20 products, or one line that has more."""
+    line = 0
+    while order.line_first[line] < order.products:
+        start = int(order.line_first[line])
+        end = int(np.searchsorted(order.line_first, start + _CHUNK_PRODUCTS, "right")) - 1
+        line = max(end, line + 1)
+        if order.line_first[line] > start:
+            yield start, int(order.line_first[line])
 
 
 def _first_touches(order):
@@ -353,16 +382,12 @@ def _first_touches(order):
     m, _, n = order.shape
     by_column = order.dataflow == "column"
     width = m if by_column else n
-    line = 0
-    while order.line_first[line] < order.products:
-        start = int(order.line_first[line])
-        end = int(np.searchsorted(order.line_first, start + _CHUNK_PRODUCTS, "right")) - 1
-        end = max(end, line + 1)
-        a_entry, b_entry = _entries_between(order, start, int(order.line_first[end]))
+    for start, stop in _line_chunks(order):
+        a_entry, b_entry = _entries_between(order, start, stop)
         i, j = order.a_row[a_entry], order.b_col[b_entry]
         major, minor = (j, i) if by_column else (i, j)
-        yield start, _is_first((major - line) * width + minor, (end - line) * width)
-        line = end
+        low = int(major.min())
+        yield start, _is_first((major - low) * width + minor, (int(major.max()) - low + 1) * width)
 
 
 def _is_first(key, span):

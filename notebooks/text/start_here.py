@@ -74,6 +74,17 @@ assert np.allclose(paths.data, peer.data, rtol=1e-12)
 spgemm_work(graph, graph)
 
 # %% [markdown]
+# ## 3. See a matrix
+#
+# Drag to zoom, use the arrow keys to walk over entries, reorder the rows, look at the strips at the margins. At full
+# zoom every square is one entry. The menu exports the picture, its data, and the five lines of Python that remake it.
+
+# %%
+from widgets.views.sparsity import SparsityView
+
+SparsityView(graph)
+
+# %% [markdown]
 # ## 4. The papers
 #
 # Each paper has one file of the same key everywhere: its entry, notebook, experiment and results. `state` says how

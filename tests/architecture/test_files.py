@@ -14,10 +14,11 @@ BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "core", "misc"}
 LONGEST, LONGEST_TEST = 450, 600
 # Files that are longer, and why they are not two.
 LONG_FILES = {
+    "notebooks/text/papers/smash.py": "a walk-through in eight sections is read from top to bottom",
     "widgets/figures/spgemm_traffic.py": "the scene of one view and its pure figures, which share axes and colours",
+    "widgets/canvas/canvas.js": "one widget is one ES module, since nothing bundles",
     "widgets/views/view.py": "what every view promises, in one place",
-    "workbench/machines/piuma.py": "one machine: its constants, windows, hash trace and simulation read in this order",
-    "workbench/machines/piuma.cpp": "the two loops of the model, replay and events, over the same arrays",
+    "workbench/papers/smash.py": "one paper, one file: five experiments with their claims",
 }
 SOURCES = {".py", ".cpp", ".hpp", ".js", ".css", ".html"}
 MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:work|tmp|root|home|Users|opt)/")
@@ -46,9 +47,10 @@ def test_names_say_what_a_file_is(files):
 
 def test_files_are_short(root, files):
     for path in files:
-        if path.suffix in SOURCES and str(path) not in LONG_FILES:
+        if path.suffix in SOURCES and path.parts[0] != "notebooks" and str(path) not in LONG_FILES:
             lines = (root / path).read_text().count("\n")
-            assert lines <= (LONGEST_TEST if path.parts[0] == "tests" else LONGEST), f"{path} has {lines} lines; split it, or list it with a reason"
+            longest = LONGEST_TEST if path.parts[0] == "tests" else LONGEST
+            assert lines <= longest, f"{path} has {lines} lines; split it, or list it with a reason"
 
 
 def test_nothing_names_a_machine(root, files):

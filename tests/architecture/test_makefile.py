@@ -19,7 +19,7 @@ def machine(root, tmp_path):
             (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
             (tmp_path / name).chmod(0o755)
         environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-        environment = {key: value for key, value in environment.items() if key not in ("CXX", "MAKEFLAGS")}
+        environment = {key: value for key, value in environment.items() if key not in ("CXX", "MAKEFLAGS", "MAKELEVEL")}
         arguments = [f"{key}={value}" for key, value in variables.items()]
         command = ["make", "-f", str(root / "Makefile"), "machine", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -36,5 +36,6 @@ def test_the_table_of_papers_comes_from_the_catalog(readme):
     from workbench.papers import catalog
 
     for paper in catalog().values():
-        line = f"| `{paper.key}` | {paper.title}"
-        assert line in readme, f"README's table lacks {paper.key}; write the line beginning {line!r}"
+        link = f"[{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
+        line = f"| `{paper.key}` | {paper.title} | {paper.authors}, {paper.year} | {link} | {paper.state} |"
+        assert line in readme, f"README's table of papers needs the line\n{line}"

@@ -35,12 +35,22 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE_S = 90
+RUN_ALL_CELLS = """async () => {
+  const app = window.jupyterapp;
+  const panel = app.shell.currentWidget;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+  await app.commands.execute("notebook:run-all-cells");
+}"""
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(__file__).parent in Path(item.fspath).parents:
-            item.add_marker(pytest.mark.browser)
+    """Mark the browser tests and run them last: Playwright keeps an event loop running in the main thread."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.browser)
+    items[:] = [item for item in items if item not in set(ours)] + ours
 
 
 @dataclass
@@ -154,7 +164,7 @@ def notebook_folder(tmp_path_factory):
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium():
     """Headless Chromium; without one these tests are skipped, or fail if WORKBENCH_REQUIRE_BROWSER=1."""
     named = [os.environ.get("CHROMIUM"), *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))]
@@ -197,7 +207,7 @@ class Watch:
         page.on("request", lambda r: self.requests.append(r.url))
 
     def _failed(self, request):
-        beacon_of_closing_page = "/room/leave/" in request.url
+        beacon_of_closing_page = "/room/leave/" in request.url or "/voila/api/shutdown/" in request.url
         if not beacon_of_closing_page and request.url not in self.blocked:
             self.errors.append(f"failed request: {request.url} {request.failure}")
 
@@ -281,8 +291,7 @@ def open_lab(page, _servers):
         base, _, token = server.url.partition("?token=")
         page.goto(f"{base.split('/lab')[0].rstrip('/')}/lab/tree/{notebook}?reset&token={token}")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached")
-        page.evaluate("() => (window.jupyterapp ?? window.jupyterlab).commands.execute('notebook:run-all-cells')")
+        page.evaluate(RUN_ALL_CELLS)
         page.wait_for_selector(".jp-OutputArea .jupyter-widgets")
         page.server = server
         return page

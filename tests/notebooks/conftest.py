@@ -14,10 +14,15 @@ LOADED = "import sys as _sys; 'torch' in _sys.modules"
 
 @pytest.fixture(scope="session")
 def run_notebook():
-    """Return ``run(path, size="tiny", query="")`` -> (the notebook with outputs, whether torch was imported)."""
+    """Return ``run(path, size="tiny", query="", then="")`` -> (notebook with outputs, whether torch was imported).
 
-    def run(path, size="tiny", query=""):
+    ``then`` is code that runs after the notebook, as its last cell.
+    """
+
+    def run(path, size="tiny", query="", then=""):
         notebook = nbformat.read(NOTEBOOKS / path, as_version=4)
+        if then:
+            notebook.cells.append(nbformat.v4.new_code_cell(then))
         notebook.cells.append(nbformat.v4.new_code_cell(LOADED))
         environment = os.environ | {"WORKBENCH_SIZE": size, "QUERY_STRING": query}
         client = NotebookClient(

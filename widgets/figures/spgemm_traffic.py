@@ -247,7 +247,8 @@ class TrafficScene:
     a, b, c : the operands and the product (values of C summed over its partial products).
     products : number of multiplications F, equal for all dataflows.
     traffic : bytes by stream.
-    orders, steps : by dataflow ("inner", "outer", "row", "column"), from ``kernels.matmul.dataflow``.
+    orders, steps, births : by dataflow ("inner", "outer", "row", "column"), from ``kernels.matmul.dataflow``; births
+        holds the number of the product that first reaches each entry of C.
     windows : first rows of the windows that the row dataflow's live count uses.
     machine : the machine's runs, or None where ``machine_note`` says why there are none.
     """
@@ -260,6 +261,7 @@ class TrafficScene:
     traffic: StreamBytes
     orders: dict[str, DataflowOrder]
     steps: dict[str, DataflowSteps]
+    births: dict[str, np.ndarray]
     windows: np.ndarray
     machine: Machine | None = None
     machine_note: str = ""
@@ -326,13 +328,15 @@ def bytes_figure(traffic, *, log=False, theme="light"):
     return figure
 
 
-def live_figure(curves, *, log=False, theme="light", title="Live partial products"):
+def live_figure(curves, *, log=False, theme="light", title="Live partial products", at=None, most=4000):
     """Draw how many partial products are alive over time, one line per curve; all curves share one unit of time.
 
     Parameters
     ----------
     curves : LiveCurves with equal ``x_unit``.
     log : logarithmic vertical axis.
+    at : (x, live) of a position to point out.
+    most : points a curve may keep; beyond, only the extremes of runs of points are drawn.
     """
     units = {curve.x_unit for curve in curves}
     if len(units) > 1:
@@ -341,7 +345,7 @@ def live_figure(curves, *, log=False, theme="light", title="Live partial product
     kinds = ", ".join(sorted({curve.kind for curve in curves})) or "counted"
     figure = _figure(f"{title} ({kinds})", "", theme)
     for c, curve in enumerate(curves):
-        x, live = _thin(curve.x, curve.live)
+        x, live = _thin(curve.x, curve.live, most)
         figure.add_scatter(
             name=curve.label,
             x=x,
@@ -350,6 +354,18 @@ def live_figure(curves, *, log=False, theme="light", title="Live partial product
             marker={"symbol": _SYMBOLS[c % len(_SYMBOLS)], "size": 7},
             line={"dash": _DASHES[c % len(_DASHES)], "width": 2.5, "color": CATEGORIES[theme][c % 8]},
             hovertemplate="%{y:,} alive after %{x:,.0f} " + unit + "<extra>" + curve.label + "</extra>",
+        )
+    if len(curves):
+        last = max((float(curve.x[-1]) for curve in curves if len(curve.x)), default=1.0)
+        figure.update_xaxes(range=[-0.01 * last, 1.01 * last])
+    if at is not None:
+        figure.add_scatter(
+            name=f"now: {at[1]:,} alive",
+            x=[at[0]],
+            y=[at[1]],
+            mode="markers",
+            marker={"size": 16, "symbol": "circle-open", "color": PALETTE[theme]["highlight"], "line": {"width": 4}},
+            hoverinfo="skip",
         )
     figure.update_xaxes(title="time (cycles)" if unit == "cycles" else "products formed", exponentformat="SI")
     figure.update_yaxes(title="alive", exponentformat="SI", type="log" if log else "linear", rangemode="tozero")

@@ -16,7 +16,7 @@ from widgets.figures.figure_widget import PlotPane
 from widgets.views import export
 from widgets.views.table_twin import TableTwin
 from widgets.views.toolbar import Toolbar
-from widgets.views.worker import Cancelled, LatestWins, Progress
+from widgets.views.worker import DELIVERED, Cancelled, LatestWins, Progress
 
 __all__ = ["BRUSH", "Cancelled", "View", "link_views"]
 
@@ -71,6 +71,8 @@ class View(ipywidgets.VBox):
     paint_only: ClassVar[frozenset[str]] = frozenset()
 
     theme = traitlets.Enum(("light", "dark"), default_value="light")
+    _closing = False
+    _worker: LatestWins | None = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -83,7 +85,7 @@ class View(ipywidgets.VBox):
             setattr(cls, knob.key, trait)
             trait.class_init(cls, knob.key)
 
-    def __init__(self, *, link_base: str = "", **state):
+    def __init__(self, *, link_base: str = "", query: str = "", **state):
         self._knob_by_key = {knob.key: knob for knob in self.knobs}
         unknown = set(state) - set(self._knob_by_key) - {"theme"}
         if unknown:
@@ -92,12 +94,12 @@ class View(ipywidgets.VBox):
             )
         self.scene: Any = None
         self._held = False
-        self._closing = False
         self._links: list[Callable[[], None]] = []
         super().__init__()
         self.add_class("wb-view")
         for key, value in state.items():
             setattr(self, key, value)
+        refused = self._read_query(query) if query else []
         self._toolbar = Toolbar(
             self._from_page, title=self.title, kind=self.kind, owned=list(self._knob_by_key), link_base=link_base
         )
@@ -108,9 +110,10 @@ class View(ipywidgets.VBox):
         self.children = (self._panel, self._toolbar, *self._picture, self._twin)
         self._toolbar.exports = [[key, label] for key, (label, _) in self._export_makers().items()]
         self.observe(self._knob_changed, names=list(self._knob_by_key))
-        self.observe(self._theme_changed, names="theme")
+        self.observe(self._follow_theme, names="theme")
         self._state_shown()
         self.refresh()
+        self._say_refused(refused)
 
     # What a subclass gives ------------------------------------------------------------------------------------------
     def build(self) -> Sequence[ipywidgets.Widget]:
@@ -118,7 +121,10 @@ class View(ipywidgets.VBox):
         raise NotImplementedError
 
     def compute(self, state: Mapping[str, Any], progress: Progress) -> Any:
-        """Return the scene for ``state``: plain data. Runs in a worker thread; touch no widget here."""
+        """Return the scene for ``state``: plain data. Runs in a worker thread; touch no widget here.
+
+        A generator may yield a first scene early and better ones later; each is painted.
+        """
         raise NotImplementedError
 
     def paint(self, scene: Any) -> None:
@@ -178,30 +184,35 @@ class View(ipywidgets.VBox):
     @classmethod
     def from_query(cls, query: str, *args, **kwargs) -> "View":
         """Make a view in the state that ``query`` describes; other arguments go to the constructor."""
-        view = cls(*args, **kwargs)
-        view.load_query(query)
-        return view
+        return cls(*args, query=query, **kwargs)
 
     def load_query(self, query: str) -> None:
         """Take the state from ``query``: knobs it does not name go to their defaults, foreign keys are ignored.
 
-        A value that a knob refuses leaves that knob at its default and is named in the view's error line.
+        A value that a knob refuses leaves that knob at its default and is named in the view's note.
         """
+        with self.changes():
+            refused = self._read_query(query)
+        self._say_refused(refused)
+
+    def _read_query(self, query):
         given = dict(parse_qsl(query.lstrip("?"), keep_blank_values=True))
         if given.get("theme") in ("light", "dark"):
             self.theme = given["theme"]
         refused = []
-        with self.changes():
-            for key, knob in self._knob_by_key.items():
-                value = knob.default
-                if key in given:
-                    try:
-                        value = knob.validate(given[key])
-                    except ValueError as error:
-                        refused.append(str(error))
-                setattr(self, key, value)
+        for key, knob in self._knob_by_key.items():
+            value = knob.default
+            if key in given:
+                try:
+                    value = knob.validate(given[key])
+                except ValueError as error:
+                    refused.append(str(error))
+            setattr(self, key, value)
+        return refused
+
+    def _say_refused(self, refused):
         if refused:
-            self._toolbar.error = "Link not read in full: " + "; ".join(refused) + "."
+            self._toolbar.note = "Link not read in full: " + "; ".join(refused) + "."
 
     @contextmanager
     def changes(self):
@@ -219,6 +230,11 @@ class View(ipywidgets.VBox):
     def error(self) -> str:
         """The sentence in the view's error line; empty when all is well."""
         return self._toolbar.error
+
+    @property
+    def note(self) -> str:
+        """The remark under the view's bar, such as what a link could not restore."""
+        return self._toolbar.note
 
     # Work -----------------------------------------------------------------------------------------------------------
     def refresh(self) -> None:
@@ -294,7 +310,7 @@ class View(ipywidgets.VBox):
             self._toolbar.recipe = self.recipe()
         self._panel.values = self.state
 
-    def _theme_changed(self, change):
+    def _follow_theme(self, change):
         if self.scene is not None:
             self._paint()
 
@@ -330,7 +346,9 @@ class View(ipywidgets.VBox):
     def _computed(self, state, scene, error):
         if self._closing:
             return
-        if error is None:
+        if scene is DELIVERED:
+            pass
+        elif error is None:
             self.scene = scene
             self._toolbar.error = ""
             self._paint()
@@ -426,6 +444,9 @@ class View(ipywidgets.VBox):
         if self._closing:
             return
         self._closing = True
+        if self._worker is None:  # the constructor refused its arguments
+            super().close()
+            return
         self._worker.close()
         for unlink in list(self._links):
             unlink()

@@ -1,6 +1,7 @@
 """Work behind a view, off the page's thread: the newest request wins, older ones stop at their next step."""
 
 import asyncio
+import inspect
 import threading
 import time
 from collections import deque
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 Progress = Callable[[float, str], None]
+DELIVERED = object()  # stands for the result of work that has handed over all it had, piece by piece
 
 
 class Cancelled(Exception):
@@ -30,8 +32,10 @@ class LatestWins:
 
     Parameters
     ----------
-    compute : ``compute(request, progress) -> result``; calls ``progress(fraction, step)`` now and then.
-    done : ``done(request, result, error)`` where one of result and error is None.
+    compute : ``compute(request, progress) -> result``; calls ``progress(fraction, step)`` now and then. A generator
+        hands over each result that it yields at once, such as a picture first and its statistics later.
+    done : ``done(request, result, error)`` where one of result and error is None. After a generator's last result it
+        is called once more with `DELIVERED`.
     progressed : ``progressed(fraction, step)``, at most ten times a second.
     """
 
@@ -130,11 +134,26 @@ class LatestWins:
                 self._post(self._report, job, fraction, step)
 
         try:
-            return self._compute(job.request, progress), None
+            result = self._compute(job.request, progress)
+            if not inspect.isgenerator(result):
+                return result, None
+            for part in result:
+                self._hand_over(job, part)
+            return DELIVERED, None
         except Cancelled as stopped:
             return None, stopped
         except Exception as error:
             return None, error
+
+    def _hand_over(self, job, part):
+        if self._thread is None:
+            self._deliver(job, part, None)
+            return
+        with self._lock:
+            if job.superseded or self._closed:
+                raise Cancelled
+            self._mail.append(lambda: self._deliver(job, part, None))
+        self._post(self._open_mail)
 
     def _report(self, job, fraction, step):
         if self._running is job and not job.abandoned:

@@ -4,6 +4,7 @@ Exit codes: 0 success, 2 the command or its input is wrong, 1 it failed all the 
 An error is one sentence on stderr; ``--debug`` anywhere on the line shows the traceback.
 """
 
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 data = typer.Typer(no_args_is_help=True, help="Matrices on offer.")
 app.add_typer(data, name="data")
 
+WIDTH_IN_FILES = 140
 USER_ERROR, FAILURE, STOPPED = 2, 1, 130
 
 
@@ -75,7 +77,8 @@ def run(
         get(key)
         _check_target(json)
     console, notes = _console(), []
-    with _progress(key) as report, users_input() if matrix else _as_is():
+    record.require_writable(size, matrix)
+    with _progress(key) as (report, _), users_input() if matrix else _as_is():
         records = runner.run(
             key,
             size=size,
@@ -85,7 +88,8 @@ def run(
             skip=lambda experiment, reason: notes.append(f"{experiment} skipped: {reason}"),
         )
     for entry in records:
-        console.print(tables.rows_table(entry))
+        for table in tables.rows_tables(entry):
+            console.print(table)
     for note in notes:
         console.print(note, markup=False)
     if matrix:
@@ -130,9 +134,16 @@ def bench(
     if record and (quick or case != "*"):
         raise UserError("bench: --record publishes the whole suite; leave out --quick and --case")
     console = _console()
-    with _progress(op) as report:
+    with _progress(op, alive=False) as (report, tell):
         result = runner.run(
-            chosen, quick=quick, case=case, threads=threads, rounds=rounds, memory=memory, report=report
+            chosen,
+            quick=quick,
+            case=case,
+            threads=threads,
+            rounds=rounds,
+            memory=memory,
+            report=report,
+            done=lambda row: tell(tables.bench_line(row)),
         )
     console.print(tables.bench_table(result))
     tables.bench_summary(result, console)
@@ -160,10 +171,16 @@ def serve(
     """Serve the gallery and the dashboards."""
     from workbench.app import serve as server
 
-    try:
-        server.serve(host=host, port=port, token=token, open_browser=browser, class_size=visitors, force=force)
-    except server.ServeError as error:
-        raise UserError(str(error)) from error
+    with _server_cannot_start(server.ServeError):
+        server.serve(
+            host=host,
+            port=port,
+            token=token,
+            open_browser=browser,
+            class_size=visitors,
+            force=force,
+            announce=typer.echo,
+        )
 
 
 @app.command()
@@ -173,8 +190,10 @@ def lab(
 ):
     """Open JupyterLab with the tour, the notebooks and the dashboards."""
     from workbench.app import lab as laboratory
+    from workbench.app.serve import ServeError
 
-    laboratory.lab(headless=headless, port=port)
+    with _server_cannot_start(ServeError):
+        laboratory.lab(headless=headless, port=port, announce=typer.echo)
 
 
 @app.command()
@@ -244,7 +263,7 @@ def data_fetch(name: Annotated[str, typer.Argument(help="Group/name in the Suite
 
     if name in MATRICES:
         raise UserError(f"data fetch: {name} is made on this machine, there is nothing to download")
-    with _progress(name) as report, users_input():
+    with _progress(name) as (report, _), users_input():
         was_there = suitesparse.cached(name)
         matrix = suitesparse.suitesparse(
             name, lambda done, total: report(done / total if total else 0.0, f"{name}: {done / 1e6:.1f} MB")
@@ -265,15 +284,13 @@ def main(arguments=None):
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="workbench", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _complain("stopped", debug)
         sys.exit(STOPPED)
     except UserError as error:
         _complain(str(error), debug)
         sys.exit(USER_ERROR)
     except Exception as error:
-        if isinstance(error, typer.Abort):
-            sys.exit(STOPPED)
         usage = getattr(error, "format_message", None)
         if usage:  # the parser's own complaint: unknown command, bad option, help
             _complain(usage(), debug)
@@ -281,6 +298,8 @@ def main(arguments=None):
         hint = "" if debug else " (--debug shows where)"
         _complain(f"{_sentence(error)}{hint}", debug)
         sys.exit(FAILURE)
+    if code == STOPPED:  # the parser turns Ctrl-C into this code
+        _complain("stopped", debug)
     sys.exit(code or 0)
 
 
@@ -316,7 +335,18 @@ def _check_target(path):
 def _console():
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_IN_FILES
+    return console
+
+
+@contextmanager
+def _server_cannot_start(kind):
+    try:
+        yield
+    except kind as error:
+        raise UserError(str(error)) from error
 
 
 @contextmanager
@@ -325,12 +355,26 @@ def _as_is():
 
 
 @contextmanager
-def _progress(title):
-    """Yield ``report(fraction, step)`` that drives a progress bar on stderr."""
+def _progress(title, alive=True):
+    """Yield ``report(fraction, step)``, which drives a progress bar on stderr, and ``tell(line)``, which writes above.
+
+    Where stderr is no terminal, neither shows anything. A bar that is not ``alive`` is drawn only when something is
+    reported: no thread of ours runs while a bench measures.
+    """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, auto_refresh=alive, refresh_per_second=4) as bar:
         task = bar.add_task(title, total=1.0)
-        yield lambda fraction, step: bar.update(task, completed=fraction, description=step)
+
+        def report(fraction, step):
+            bar.update(task, completed=fraction, description=escape(step), refresh=not alive)
+
+        def tell(line):
+            if bar.console.is_terminal:
+                bar.console.print(line, markup=False, highlight=False)
+
+        yield report, tell

@@ -1,7 +1,6 @@
 """What the dashboards' server is made of: folder, templates, kernels and log, under one address prefix."""
 
 import logging
-import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -10,12 +9,15 @@ from jupyter_server.services.contents.filemanager import AsyncFileContentsManage
 from traitlets.config import Config
 from voila.configuration import VoilaConfiguration
 from voila.paths import collect_static_paths, collect_template_paths
-from voila.utils import get_page_config
+from voila.utils import get_page_config, get_voila_labextensions_path
 
 from workbench.app.kernel_room import KernelRoom
+from workbench.app.page_scripts import join_pieces
 from workbench.app.steps import StepRenderer
 
 TEMPLATE = "workbench"
+PLOTLY = "jupyterlab-plotly"
+OFFLINE_MATHS = {"mathjax_url": None, "mathjax_config": None}
 QUIET = logging.getLogger("workbench.contents")
 QUIET.setLevel(logging.ERROR)
 WIDGET_EXTENSIONS = [
@@ -42,7 +44,14 @@ class Site:
             extension_allowlist=WIDGET_EXTENSIONS,
         )
         self.contents = AsyncFileContentsManager(root_dir=str(folder), log=QUIET)
-        self.preloads = _scripts_of_voila(self.static_paths)
+        self.page_config = get_page_config(prefix, OFFLINE_MATHS, log, self.configuration)
+        self.plotly = _delay(PLOTLY, self.page_config, "../../../style/plotly-later.js")
+        self.scripts = join_pieces(_folder_with("voila.js", self.static_paths), _extension_folders(self.page_config))
+        self.entries = [
+            f"{extension['name']}/{extension['load'].removeprefix('./')}"
+            for extension in self.page_config["federated_extensions"]
+            if extension["name"] != PLOTLY
+        ]
         room.root_dir = str(folder)
         room.make_renderer = self.make_renderer
 
@@ -51,9 +60,9 @@ class Site:
 
     async def make_renderer(self, path: str, show_source: bool) -> StepRenderer:
         """Return the renderer of one notebook, ready to be given a kernel."""
-        offline_maths = {"mathjax_url": None, "mathjax_config": None}
         renderer = StepRenderer(
             show_source=show_source,
+            threads=self.room.threads,
             voila_configuration=self.configuration,
             traitlet_config=Config(),
             notebook_path=path,
@@ -61,18 +70,28 @@ class Site:
             contents_manager=self.contents,
             base_url=self.prefix,
             kernel_spec_manager=self.room.kernel_spec_manager,
-            page_config=get_page_config(self.prefix, offline_maths, self.log, self.configuration),
+            page_config=self.page_config,
         )
         await renderer.initialize()
         renderer.site = self
         return renderer
 
 
-def _scripts_of_voila(static_paths: list[str]) -> list[str]:
-    """Name the scripts that Voila's entry loads first, so that browsers fetch them while the kernel starts."""
-    entry = next((Path(folder) / "voila.js" for folder in static_paths if (Path(folder) / "voila.js").is_file()), None)
-    if entry is None:
-        return []
-    start = re.search(r"Promise\.all\(\[((?:\w\.e\(\d+\),?)+)\]\)\.then\(\w\.bind", entry.read_text(encoding="utf-8"))
-    names = [f"{number}.voila.js" for number in re.findall(r"\d+", start.group(1))] if start else []
-    return ["voila.js", *(name for name in names if (entry.parent / name).is_file())]
+def _delay(name: str, page_config: dict, stand_in: str) -> str:
+    """Have the page load ``stand_in`` for an extension; return the address of the extension's own entry."""
+    for extension in page_config["federated_extensions"]:
+        if extension["name"] == name:
+            entry = f"{page_config['fullLabextensionsUrl']}/{name}/{extension['load'].removeprefix('./')}"
+            extension["load"] = stand_in
+            return entry
+    return ""
+
+
+def _folder_with(name: str, folders: list[str]) -> Path:
+    return next(Path(folder) for folder in folders if (Path(folder) / name).is_file())
+
+
+def _extension_folders(page_config: dict) -> list[Path]:
+    names = [extension["name"] for extension in page_config["federated_extensions"] if extension["name"] != PLOTLY]
+    places = [Path(place) / name for name in names for place in get_voila_labextensions_path()]
+    return [place for place in places if (place / "package.json").is_file()]

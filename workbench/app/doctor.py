@@ -68,7 +68,8 @@ def _packages():
         if not missing:
             findings.append(Finding(subject, "good", told))
         else:
-            cure = f"pip install 'sparse-workbench[{extra}]'" if extra else "pip install sparse-workbench"
+            source = "-e ." if folders.checkout() else "sparse-workbench"
+            cure = f"pip install '{source}[{extra}]'" if extra else f"pip install {source}"
             findings.append(Finding(subject, "note" if extra else "bad", f"missing: {', '.join(missing)}", cure))
     return findings
 

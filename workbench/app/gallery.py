@@ -1,15 +1,15 @@
 """The cards of the gallery: every paper of the catalog and every dashboard of the folder, broken ones included."""
 
 import importlib
-import json
 import pkgutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import workbench
 import workbench.papers
+from workbench import folders
 from workbench.app.shelf import shelf
+from workbench.experiments.record import read
 
 VERDICTS = ("reproduced", "partly", "not reproduced")
 
@@ -46,7 +46,7 @@ def gallery_cards(folder: Path) -> list[Card]:
             kind="dashboards",
             key=notebook.name,
             title=notebook.title,
-            family=next((families[key] for key in notebook.papers if key in families), "dashboards"),
+            family=next((families[key] for key in notebook.papers if key in families), "general"),
             text=notebook.description,
         )
         for notebook in dashboards
@@ -64,7 +64,8 @@ def gallery_cards(folder: Path) -> list[Card]:
 def papers_or_problems() -> tuple[dict, dict[str, str]]:
     """Import every paper by itself; return the papers and, for those that fail, one line on why."""
     papers, broken = {}, {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(workbench.papers.__path__)):
+    modules = (module.name for module in pkgutil.iter_modules(workbench.papers.__path__))
+    for name in sorted(name for name in modules if not name.startswith("_")):
         try:
             papers[name] = importlib.import_module(f"workbench.papers.{name}").PAPER
         except Exception as error:
@@ -73,11 +74,11 @@ def papers_or_problems() -> tuple[dict, dict[str, str]]:
 
 
 def records_of(key: str) -> list[dict]:
-    """Return the paper's records as they lie in the results folder; unreadable files are left out."""
+    """Return the paper's published records; unreadable ones are left out."""
     records = []
-    for file in sorted((Path(workbench.__file__).parent / "results" / key).glob("*.json")):
+    for file in sorted((folders.published() / key).glob("*.json")):
         try:
-            records.append(json.loads(file.read_text(encoding="utf-8")))
+            records.append(read(key, file.stem))
         except (OSError, ValueError):
             continue
     return records

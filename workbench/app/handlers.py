@@ -10,18 +10,19 @@ from jupyter_server.base.handlers import FileFindHandler, JupyterHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server.utils import url_path_join
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, StaticFileHandler
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 from voila.static_file_handler import MultiStaticFileHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from voila.utils import get_voila_labextensions_path
 
 from workbench.app.gallery import gallery_cards
 from workbench.app.kernel_room import KernelRoom, RoomIsFullError
-from workbench.app.shelf import find
+from workbench.app.shelf import find, shelf
 from workbench.app.thumbnails import thumbnail
 
 HEARTBEAT_S = 10
 GRACE_S = 0.25
+STATIC = Path(__file__).parent / "voila" / "static"
 KERNEL_ID = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
 CONTENT_SECURITY = "; ".join(
     (
@@ -98,6 +99,20 @@ class ThumbnailHandler(WorkbenchHandler):
         self.finish(picture.content)
 
 
+class ShelfHandler(WorkbenchHandler):
+    """The gallery and the dashboards as JSON, for JupyterLab's launcher."""
+
+    async def get(self):
+        notebooks = await asyncio.to_thread(shelf, self.site.folder)
+        cards = [{"title": "Gallery", "description": "All dashboards and papers", "address": ""}]
+        cards += [
+            {"title": n.title, "description": n.description, "address": f"dashboards/{n.name}"}
+            for n in notebooks
+            if n.kind == "dashboards"
+        ]
+        self.finish({"icon": (STATIC / "icon.svg").read_text(encoding="utf-8"), "cards": cards})
+
+
 class PageHandler(WorkbenchHandler):
     """Runs one notebook in a kernel of its own and streams the page, step by step."""
 
@@ -147,7 +162,6 @@ class PageHandler(WorkbenchHandler):
         self._report(page)
         if page.broken:
             self.write(self.site.render("broken.html", request_id=self.request_id))
-        if page.broken or page.renderer.failure:
             await self.site.room.leave(page.kernel_id)
 
     def _report(self, page):
@@ -174,7 +188,8 @@ class LeaveHandler(WorkbenchHandler):
     """A closing page gives its kernel back; a beacon cannot carry an XSRF header, so the origin is checked instead."""
 
     def check_xsrf_cookie(self):
-        if not self.check_origin():
+        known = hasattr(self, "_jupyter_current_user")
+        if known and not self.check_origin():
             raise HTTPError(403, "This request came from another site.")
 
     async def post(self, kernel_id):
@@ -206,6 +221,33 @@ class RoomChannelsHandler(VoilaKernelWebsocketHandler):
         return self.site.room
 
 
+class CachedStaticHandler(MultiStaticFileHandler):
+    """Voila's style sheets and scripts: kept by the browser for ten minutes."""
+
+    def set_extra_headers(self, path):
+        self.set_header("Cache-Control", "public, max-age=600")
+
+
+class PageScriptsHandler(RequestHandler):
+    """All script pieces of a page at once; the address changes with the content, so browsers keep it for good."""
+
+    def initialize(self, site):
+        self.site = site
+
+    async def get(self, name):
+        if name != self.site.scripts.name:
+            raise HTTPError(404)
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        self.set_header("Cache-Control", "public, max-age=31536000, immutable")
+        self.set_header("Vary", "Accept-Encoding")
+        far = self.request.remote_ip not in ("127.0.0.1", "::1")
+        if far and "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            self.finish(await asyncio.to_thread(lambda: self.site.scripts.zipped))
+        else:
+            self.finish(self.site.scripts.content)
+
+
 class NotFoundHandler(WorkbenchHandler):
     def get(self):
         raise HTTPError(404)
@@ -221,19 +263,21 @@ class OpenFileFindHandler(FileFindHandler):
 def routes(site) -> list[tuple]:
     """Return every route below the site's prefix, the gallery at the prefix itself."""
     ours = {"site": site}
-    static = Path(__file__).parent / "voila" / "static"
     extensions = get_voila_labextensions_path()
     table = [
         ("/", GalleryHandler, ours),
         (r"/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+)", PageHandler, ours),
         (r"/voila/render/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+\.ipynb)", PageHandler, ours),
+        (r"/shelf\.json", ShelfHandler, ours),
         (r"/thumbnail/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+)", ThumbnailHandler, ours),
         (rf"/api/kernels/{KERNEL_ID}", RoomKernelHandler, ours),
         (rf"/api/kernels/{KERNEL_ID}/channels", RoomChannelsHandler, ours),
         (rf"/room/alive/{KERNEL_ID}", AliveHandler, ours),
         (rf"/room/leave/{KERNEL_ID}", LeaveHandler, ours),
-        (r"/style/(.*)", StaticFileHandler, {"path": str(static)}),
-        (r"/voila/static/(.*)", MultiStaticFileHandler, {"paths": site.static_paths}),
+        (rf"/voila/api/shutdown/{KERNEL_ID}", LeaveHandler, ours),
+        (r"/style/(.*)", StaticFileHandler, {"path": str(STATIC)}),
+        (r"/scripts/(\w+\.js)", PageScriptsHandler, ours),
+        (r"/voila/static/(.*)", CachedStaticHandler, {"paths": site.static_paths}),
         (r"/voila/labextensions/(.*)", OpenFileFindHandler, {"path": extensions, "no_cache_paths": []}),
         (r"/.*", NotFoundHandler, ours),
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 
 from jupyter_core.utils import ensure_async
@@ -32,6 +33,7 @@ class KernelRoom(AsyncMappingKernelManager):
 
     capacity = Integer(16, min=1, help="visitors at the same time")
     refill_s = Float(1.0, help="pause before a used warm kernel is replaced")
+    threads = Integer(None, allow_none=True, help="threads of our compiled kernels in each; None: all cores")
     environment = Dict(help="environment variables that every kernel gets")
 
     def __init__(self, **kwargs):
@@ -106,11 +108,7 @@ class KernelRoom(AsyncMappingKernelManager):
                 env={**os.environ, **self.environment, **environment},
             )
         )
-        kernel = self.get_kernel(kernel_id)
-        kernel.autorestart = False
-        if kernel._restarter is not None:
-            kernel.stop_restarter()
-        return Page(renderer, kernel_id, kernel)
+        return Page(renderer, kernel_id, self.get_kernel(kernel_id))
 
     async def _take_warm(self, path: str) -> Page | None:
         if path not in self._warm:
@@ -141,7 +139,10 @@ class KernelRoom(AsyncMappingKernelManager):
 
     async def close(self):
         """End every kernel, the warm ones included."""
-        for refill in list(self._refills):
-            refill.cancel()
+        unfinished = [*self._refills, *(page.task for pages in self._warm.values() for page in pages)]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
         self._warm.clear()
         await ensure_async(self.shutdown_all(now=True))
+        shutil.rmtree(self.connection_dir, ignore_errors=True)

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import os
 import secrets
 import signal
@@ -24,13 +25,17 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from traitlets.config import Config
 from voila.voila_identity_provider import VoilaIdentityProvider
 
+from workbench import folders
+from workbench.app.class_size import MB, VISITORS_PER_CORE, measure, need_of, places, usable_cores
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
 from workbench.app.kernel_room import IDLE_S, KernelRoom
-from workbench.app.shelf import notebooks_folder, shelf
+from workbench.app.shelf import shelf
 
 log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
+WARM_AT_MOST = 4
+WS_PING_MS = 30_000
 
 
 class ServeError(RuntimeError):
@@ -72,41 +77,46 @@ def serve(
     ServeError
         If no port is free, the folder has no notebooks, or the machine is too small for the class.
     """
-    folder = Path(folder or notebooks_folder()).resolve()
+    folder = Path(folder or folders.notebooks()).resolve()
     if not folder.is_dir():
         raise ServeError(f"serve: there is no notebooks folder at {folder}; give one that exists.")
-    environment = {"PYTHONPATH": _our_python_path()}
+    if class_size is not None and not 1 <= class_size <= 500:
+        raise ServeError(f"serve: class must be from 1 to 500 visitors, got {class_size}.")
+    dashboards = [notebook.name for notebook in shelf(folder) if notebook.kind == "dashboards"]
+    warm = dashboards[:WARM_AT_MOST] if warm is None else warm
+    unknown = sorted(set(warm) - set(dashboards))
+    if unknown:
+        raise ServeError(
+            f"serve: there is no dashboard {unknown[0]!r} to start ahead; there are {', '.join(dashboards)}."
+        )
     sockets = listen(host, port)
     if not is_loopback(host):
         token = token or secrets.token_urlsafe(18)
-    address = f"http://{_shown_host(host)}:{sockets[0].getsockname()[1]}/"
-    link = address + (f"?token={quote(token)}" if token else "")
-    application, site = make_application(
-        folder, token=token, local=is_loopback(host), capacity=capacity or 16, idle_s=idle_s, environment=environment
-    )
-    warm = [n.name for n in shelf(folder) if n.kind == "dashboards"][:4] if warm is None else warm
-    announce(f"Serving {folder} at {link}")
-    if open_browser:
-        _open(link)
+    link = f"http://{_shown_host(host)}:{sockets[0].getsockname()[1]}/" + (f"?token={quote(token)}" if token else "")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(application, site, sockets, warm))
+        asyncio.run(
+            _run(
+                *make_application(
+                    folder,
+                    token=token,
+                    local=is_loopback(host),
+                    capacity=capacity or class_size or places(),
+                    idle_s=idle_s,
+                    threads=max(1, usable_cores() // math.ceil(class_size / VISITORS_PER_CORE)) if class_size else None,
+                ),
+                sockets,
+                warm,
+                lambda: _announce(announce, folder, link, open_browser),
+                (class_size, dashboards, force, announce) if class_size else None,
+            )
+        )
 
 
 def make_application(
-    folder: Path, *, token=None, local=True, capacity=16, idle_s=IDLE_S, environment=None
+    folder: Path, *, token=None, local=True, capacity=16, idle_s=IDLE_S, threads=None
 ) -> tuple[tornado.web.Application, Site]:
     """Return the Tornado application with all routes, and the site behind it."""
-    connections = tempfile.mkdtemp(prefix="workbench-")
-    room = KernelRoom(
-        connection_dir=connections,
-        kernel_spec_manager=KernelSpecManager(),
-        capacity=capacity,
-        config=Config(KernelManager={"transport": "ipc"}) if sys.platform == "linux" else Config(),
-        cull_idle_timeout=idle_s,
-        cull_interval=max(1, min(15, idle_s // 2)),
-        environment=environment or {},
-        log=log,
-    )
+    room = make_room(log, capacity=capacity, idle_s=idle_s, threads=threads)
     site = Site(folder, "/", room, log)
     identity = VoilaIdentityProvider(token=token or "", log=log)
     application = tornado.web.Application(
@@ -121,28 +131,45 @@ def make_application(
         kernel_manager=room,
         kernel_spec_manager=room.kernel_spec_manager,
         log_function=_log_request,
-        compress_response=True,
+        compress_response=not local,
         websocket_max_message_size=64 * 2**20,
-        websocket_ping_interval=30,
+        ws_ping_interval=WS_PING_MS,
+        ws_ping_timeout=WS_PING_MS,
     )
     return application, site
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def make_room(log: logging.Logger, *, capacity: int, idle_s: int = IDLE_S, threads: int | None = None) -> KernelRoom:
+    """Return an empty room: connection files in a folder of its own, dead kernels left dead."""
+    transport = "ipc" if sys.platform == "linux" else "tcp"
+    return KernelRoom(
+        connection_dir=tempfile.mkdtemp(prefix="workbench-"),
+        kernel_spec_manager=KernelSpecManager(),
+        capacity=capacity,
+        config=Config(KernelManager={"autorestart": False, "transport": transport}),
+        cull_idle_timeout=idle_s,
+        cull_interval=max(1, min(15, idle_s // 2)),
+        environment={"PYTHONPATH": _our_python_path(), **_thread_limits(threads)},
+        threads=threads,
+        log=log,
+    )
+
+
+def listen(host: str, port: int, command: str = "serve") -> list[socket.socket]:
     """Bind to the port or the next free one; raise ServeError in one sentence if that cannot be done."""
     if not 0 <= port < 65536:
-        raise ServeError(f"serve: port must be from 0 to 65535, got {port}.")
+        raise ServeError(f"{command}: port must be from 0 to 65535, got {port}.")
     for tried in [port] if port == 0 else range(port, min(port + PORTS_TRIED, 65536)):
         try:
             return tornado.netutil.bind_sockets(tried, host)
         except PermissionError:
-            raise ServeError(f"serve: port {tried} may not be used by this user; pick one above 1024.") from None
+            raise ServeError(f"{command}: port {tried} may not be used by this user; pick one above 1024.") from None
         except socket.gaierror:
-            raise ServeError(f"serve: {host!r} is not an address of this machine.") from None
+            raise ServeError(f"{command}: {host!r} is not an address of this machine.") from None
         except OSError as error:
             if error.errno == 99:
-                raise ServeError(f"serve: {host!r} is not an address of this machine.") from None
-    raise ServeError(f"serve: ports {port} to {port + PORTS_TRIED - 1} are all busy; name another with --port.")
+                raise ServeError(f"{command}: {host!r} is not an address of this machine.") from None
+    raise ServeError(f"{command}: ports {port} to {port + PORTS_TRIED - 1} are all busy; name another with --port.")
 
 
 def is_loopback(host: str) -> bool:
@@ -155,18 +182,49 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _run(application, site: Site, sockets, warm: list[str]):
-    server = tornado.httpserver.HTTPServer(application, max_buffer_size=256 * 2**20)
-    server.add_sockets(sockets)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    warming = asyncio.create_task(_warm_up(site, warm))
-    await stop.wait()
-    warming.cancel()
-    server.stop()
-    await site.room.close()
+async def _run(application, site: Site, sockets, warm: list[str], started, for_class):
+    try:
+        if for_class:
+            await _check_class(site, warm, *for_class)
+        server = tornado.httpserver.HTTPServer(application, max_buffer_size=256 * 2**20)
+        server.add_sockets(sockets)
+        stop = asyncio.Event()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        started()
+        warming = asyncio.create_task(_warm_up(site, warm))
+        await stop.wait()
+        warming.cancel()
+        server.stop()
+    finally:
+        await site.room.close()
+
+
+async def _check_class(site: Site, warm: list[str], visitors: int, dashboards: list[str], force: bool, announce):
+    need = need_of(visitors, *await measure(site, dashboards), warm=len(warm))
+    for sentence in need.sentences():
+        announce(sentence)
+    if not need.fits and not force:
+        lacking = (
+            f"{need.bytes // MB} MB of memory, {need.free_bytes // MB} MB are free"
+            if need.bytes > need.free_bytes
+            else f"{need.cores} cores, there are {need.free_cores}"
+        )
+        raise ServeError(
+            f"serve: a class of {visitors} needs {lacking}; use a larger machine, or --force to start anyway."
+        )
+
+
+def _announce(announce, folder: Path, link: str, open_browser: bool):
+    announce(f"Serving {folder} at {link}")
+    if open_browser:
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(link, new=2)
+
+
+def _thread_limits(threads: int | None) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, str(threads)) if threads else {}
 
 
 async def _warm_up(site: Site, names: list[str]):
@@ -196,11 +254,6 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _open(link: str):
-    with contextlib.suppress(webbrowser.Error):
-        webbrowser.open(link, new=2)
-
-
 def main(arguments=None):
     """Start the server from ``python -m workbench.app.serve``; the command line proper is ``workbench serve``."""
     parser = argparse.ArgumentParser(prog="python -m workbench.app.serve", description=__doc__)
@@ -211,6 +264,8 @@ def main(arguments=None):
     parser.add_argument("--capacity", type=int)
     parser.add_argument("--idle-s", type=int, default=IDLE_S)
     parser.add_argument("--warm", action="append")
+    parser.add_argument("--class", type=int, dest="class_size")
+    parser.add_argument("--force", action="store_true")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
@@ -218,17 +273,10 @@ def main(arguments=None):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    serve(
-        chosen.host,
-        chosen.port,
-        chosen.token,
-        open_browser=False,
-        folder=chosen.folder,
-        capacity=chosen.capacity,
-        idle_s=chosen.idle_s,
-        warm=chosen.warm,
-        announce=announce,
-    )
+    try:
+        serve(open_browser=False, announce=announce, **vars(chosen))
+    except ServeError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,6 @@ class Notebook:
     thumbnail: str
 
 
-def notebooks_folder() -> Path:
-    """Return the folder of the notebooks: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "notebooks"
-    return installed if installed.is_dir() else package.parent / "notebooks"
-
-
 def shelf(folder: Path) -> list[Notebook]:
     """Return the notebooks of the folder, dashboards first; an unreadable one is listed with the reason."""
     return [

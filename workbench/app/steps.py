@@ -53,9 +53,10 @@ def _first_comment(source: str) -> str:
 class StepRenderer(NotebookRenderer):
     """Renders one notebook with one kernel; ``visitor`` is set when somebody asks for the page."""
 
-    def __init__(self, *, show_source: bool, **kwargs):
+    def __init__(self, *, show_source: bool, threads: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.show_source = show_source
+        self.threads = threads
         self.visitor = asyncio.get_running_loop().create_future()
         self.failure: Failure | None = None
 
@@ -88,7 +89,10 @@ class StepRenderer(NotebookRenderer):
 
     def generate_content_generator(self, kernel_id=None, kernel_future=None):
         async def kernel_start(nb):
-            return await self._jinja_kernel_start(nb, kernel_id, kernel_future)
+            await self._jinja_kernel_start(nb, kernel_id, kernel_future)
+            if self.threads:
+                await self._tell(f"import kernels\nkernels.set_num_threads({self.threads})")
+            return kernel_id
 
         return self.exporter.generate_from_notebook_node(
             self.notebook,
@@ -105,6 +109,13 @@ class StepRenderer(NotebookRenderer):
 
     async def _jinja_cell_generator(self, nb, kernel_id):
         nb, _ = ClearOutputPreprocessor().preprocess(nb, {"metadata": {"path": self.cwd}})
+        try:
+            async for done in self._run_all(nb):
+                yield done
+        finally:
+            self.executor.kc.stop_channels()
+
+    async def _run_all(self, nb):
         greeted = self.visitor.done()
         for index, cell in enumerate(nb.cells):
             if not greeted and cell.cell_type == "code" and ASKS_FOR_REQUEST.search(cell.source):
@@ -119,14 +130,15 @@ class StepRenderer(NotebookRenderer):
             yield index, cell
         if not greeted and not self.failure:
             await self._greet()
-        await ensure_async(self.executor.kc.stop_channels())
 
     async def _greet(self) -> bool:
         """Wait for a visitor, then tell the kernel what was asked for."""
         environment = await self.visitor
-        code = f"import os, json\nos.environ.update(json.loads({json.dumps(environment)!r}))"
-        await ensure_async(self.executor.kc.execute(code, silent=True, store_history=False))
+        await self._tell(f"import os, json\nos.environ.update(json.loads({json.dumps(environment)!r}))")
         return True
+
+    async def _tell(self, code: str):
+        await ensure_async(self.executor.kc.execute(code, silent=True, store_history=False))
 
     async def _run(self, cell, index: int) -> Failure | None:
         cell.pop("execution_count", None)

@@ -9,6 +9,7 @@ from rich.table import Table
 from workbench import folders
 
 BUSY = 0.3
+MOST_COLUMNS, MOST_LETTERS = 8, 90
 
 
 def seconds(value: float) -> str:
@@ -45,17 +46,65 @@ def papers_table(papers, records) -> Table:
     return table
 
 
-def rows_table(record: dict) -> Table:
-    """Return an experiment's rows; labels that no row has are left out."""
-    labels = list(dict.fromkeys(key for row in record["rows"] for key in row if key not in ("value", "unit", "kind")))
-    table = Table(title=escape(f"{record['title']} (size {record['size']}, seed {record['seed']})"))
-    for label in labels:
-        table.add_column(label)
-    for name in ("value", "unit", "kind"):
-        table.add_column(name, justify="right" if name == "value" else "left")
-    for row in record["rows"]:
-        cells = [*(row.get(label, "") for label in labels), number(row["value"]), row["unit"], row["kind"]]
-        table.add_row(*(escape(str(cell)) for cell in cells))
+def rows_tables(record: dict) -> list[Table]:
+    """Return an experiment's rows as few short tables.
+
+    One label (versions, dataflows) is laid across as columns, the one that saves most lines; quantities with the same
+    columns share a table; labels that never change go into the title.
+    """
+    rows = record["rows"]
+    values = {name: list(dict.fromkeys(row.get(name, "") for row in rows)) for name in _labels(rows)}
+    fixed = [str(found[0]) for name, found in values.items() if len(found) == 1]
+    labels = [name for name, found in values.items() if len(found) > 1]
+    across = _label_across(rows, labels)
+    labels = [name for name in labels if name != across]
+    lines, shapes = {}, {}
+    for k, row in enumerate(rows):
+        key = _line(row, labels), None if across else k  # rows that are alike stay apart
+        lines.setdefault(key, {})[row.get(across, "")] = number(row["value"])
+    for (line, _), cells in lines.items():
+        shapes.setdefault(tuple(cells), []).append((line, cells))
+    title = ", ".join([record["title"], *fixed, f"size {record['size']}", f"seed {record['seed']}"])
+    return [_table(title, labels, columns, found) for columns, found in shapes.items()]
+
+
+def _labels(rows):
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name not in ("value", "unit", "kind")]
+
+
+def _line(row, labels):
+    return tuple(str(row.get(name, "")) for name in (*labels, "unit", "kind"))
+
+
+def _label_across(rows, labels):
+    """Return the label whose values, as columns, leave the fewest lines; None if none saves a line."""
+    least, across = len(rows), None
+    for name in labels:
+        others = [label for label in labels if label != name]
+        lines = {}
+        for row in rows:
+            lines.setdefault(_line(row, others), []).append(row.get(name, ""))
+        fits = all(len(set(found)) == len(found) <= MOST_COLUMNS for found in lines.values())
+        letters = sum(max(len(str(value)), 8) for value in {row.get(name, "") for row in rows})
+        if name != "quantity" and fits and letters <= MOST_LETTERS and len(lines) < least:
+            least, across = len(lines), name
+    return across
+
+
+def _table(title, labels, columns, lines):
+    table = Table(title=escape(title))
+    for name in labels:
+        if any(line[labels.index(name)] for line, _ in lines):
+            table.add_column(escape(name))
+    shown = [k for k, name in enumerate(labels) if any(line[k] for line, _ in lines)]
+    for name in columns:
+        table.add_column(escape(str(name)) or "value", justify="right")
+    table.add_column("unit")
+    table.add_column("kind")
+    for line, cells in lines:
+        told = [line[k] for k in shown]
+        table.add_row(*map(escape, (*told, *cells.values(), line[-2], line[-1])))
     return table
 
 
@@ -136,33 +185,49 @@ def bench_table(record: dict) -> Table:
     return table
 
 
+def bench_line(row: dict) -> str:
+    """Return one finished case in a line, for those who watch a long bench."""
+    ours = next((t["median_s"] for t in row["timings"] if t["ours"]), None)
+    if ours is None:
+        return f"{row['name']}: our result is wrong"
+    if not row["ratios"]:
+        return f"{row['name']}: {seconds(ours)}"
+    return f"{row['name']}: {seconds(ours)}, {row['ratios']['best']:.2f}x {row['best_peer']}"
+
+
 def bench_summary(record: dict, console: Console) -> None:
     """Print geometric means per group, goals, missing peers and wrong results."""
     for group in record["summary"]:
         if not group["cases"]:
             continue
-        means = ", ".join(f"{name} {value:.2f}" for name, value in group["geometric_mean"].items())
-        console.print(f"[bold]{group['group']}[/]: geometric mean of peer / ours over {group['cases']} cases: {means}")
-        console.print(f"  lowest ratio to the best peer: {group['worst_ratio']:.2f} ({group['worst_case']})")
+        title = f"[bold]{escape(group['group'])}[/], {group['cases']} cases, geometric means"
+        console.print(f"{title}: {rate(group['rate'], group['work_unit'])}")
+        if group["geometric_mean"]:
+            means = ", ".join(f"{name} {value:.2f}" for name, value in group["geometric_mean"].items())
+            console.print(f"  peer / ours: {means}")
+            console.print(f"  lowest ratio to the best peer: {group['worst_ratio']:.2f} ({group['worst_case']})")
+        if group["peak_over_result"]:
+            peaks = ", ".join(f"{name} {ratio:.2f}" for name, ratio in group["peak_over_result"].items())
+            console.print(f"  largest peak of memory over size of the result: {peaks}")
         for goal in group["goals"]:
             if goal["got"] is not None:
                 verdict = "reached" if goal["got"] >= goal["wanted"] else "missed"
-                console.print(f"  goal {goal['wanted']}x {goal['against']}: {verdict} ({goal['got']:.2f}x)")
+                wanted, got = (f"{value:.3g}" for value in (goal["wanted"], goal["got"]))
+                console.print(f"  goal {goal['against']} {wanted}: {verdict} ({got})")
     for row in record["cases"]:
         for name, reason in row["wrong"].items():
             console.print(f"[red]wrong[/] {row['name']}, {name}: {reason}")
+    fewer = {t["name"]: t["threads"] for row in record["cases"] for t in row["timings"]}
+    for name, threads in fewer.items():
+        if threads < record["threads"]:
+            console.print(f"{name} runs on {threads} thread{'s' if threads > 1 else ''} only")
     for peer in record["missing"]:
         console.print(f"[yellow]missing peer[/] {peer['name']}: {peer['reason']}. Cure: {peer['cure']}", markup=True)
-    for row in record["cases"]:
-        peaks = [(t["name"], t["peak_bytes"]) for t in row["timings"] if t.get("peak_bytes") is not None]
-        if peaks:
-            shares = ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks)
-            console.print(f"peak of memory, {row['name']}: result {row['result_bytes'] / 1e6:.1f} MB; {shares}")
     machine, load = record["machine"], record["load_average"]
     if load is not None and load > BUSY * machine["cpus"]:
         console.print(
-            f"[yellow]busy machine[/]: before the run {load} threads wanted the {machine['cpus']} CPUs; contenders with "
-            "more threads suffer more"
+            f"[yellow]busy machine[/]: before the run {load} threads wanted the {machine['cpus']} CPUs; "
+            "contenders with more threads suffer more"
         )
     console.print(f"{machine['cpu']}, {machine['isa']}, {record['wall_s']:.0f} s")
 

@@ -10,7 +10,8 @@ from workbench.app.gallery import records_of
 from workbench.app.shelf import find, shelf
 
 WIDTH, HEIGHT = 320, 160
-INK, SOFT, PAPER = "#0b5f8a", "#7fa6ba", "#f2f5f7"
+INK, SOFT, PAPER, DARK = "#0b5f8a", "#7fa6ba", "#f2f5f7", "#222222"
+BAR_WIDTH = 160
 MIMES = {".svg": "image/svg+xml", ".png": "image/png"}
 _drawn: OrderedDict = OrderedDict()
 
@@ -44,7 +45,16 @@ def _draw(folder: Path, kind: str, name: str) -> Picture:
         if file.is_relative_to(folder.resolve()):
             return Picture(MIMES[file.suffix], file.read_bytes())
     papers = [name] if kind == "papers" else list(notebook.papers if notebook else ())
-    rows = [row for key in papers for record in records_of(key) for row in record["rows"]]
+    experiment, _, quantity = (
+        wanted.removeprefix("record:").partition("/") if wanted.startswith("record:") else [""] * 3
+    )
+    rows = [
+        {**row, "of": record["experiment"]}
+        for key in papers
+        for record in records_of(key)
+        for row in record["rows"]
+        if experiment in ("", record["experiment"]) and quantity in ("", row["quantity"])
+    ]
     return _svg(_bars(rows) or _tile(notebook.title if notebook else name))
 
 
@@ -76,34 +86,62 @@ def _pattern(key: str) -> str:
 
 
 def _bars(rows: list[dict]) -> str:
-    """Draw the quantity with the most rows as bars, largest scale at full width; empty without two numbers."""
-    by_quantity: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        value = row.get("value")
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
-            by_quantity.setdefault((row["quantity"], row.get("unit", "")), []).append(row)
-    if not by_quantity:
+    """Draw rows that differ in one label only as bars, the largest at full width; empty where there are none."""
+    series = max(_series(rows), key=_worth, default=None)
+    if series is None:
         return ""
-    (quantity, unit), chosen = max(by_quantity.items(), key=lambda item: len(item[1]))
-    chosen = chosen[:6]
-    if len(chosen) < 2:
-        return ""
+    label, chosen = series
     largest = max(row["value"] for row in chosen)
-    shown = [f'<text x="12" y="22" font-size="13" fill="#222">{escape(quantity)} [{escape(unit)}]</text>']
+    title = " ".join(filter(None, (chosen[0]["quantity"], f"[{chosen[0]['unit']}]" if chosen[0]["unit"] else "")))
+    shown = [
+        f'<text x="12" y="22" font-size="13" fill="{DARK}">{escape(title[:34])}</text>'
+        f'<text x="308" y="22" font-size="11" text-anchor="end" fill="{DARK}">{escape(chosen[0]["kind"])}</text>'
+    ]
     step = (HEIGHT - 40) / len(chosen)
     for number, row in enumerate(chosen):
         y = 32 + number * step
-        label = next((str(v) for k, v in row.items() if isinstance(v, str) and k not in NOT_LABELS), "")
-        width = 180 * row["value"] / largest
+        width = BAR_WIDTH * row["value"] / largest
+        middle = y + step * 0.35 + 4
         shown.append(
-            f'<rect x="12" y="{y:.0f}" width="{width:.1f}" height="{step * 0.7:.0f}" fill="{INK}"/>'
-            f'<text x="{18 + width:.0f}" y="{y + step * 0.55:.0f}" font-size="11" fill="#222">'
-            f"{escape(label[:14])} {row['value']:.3g}</text>"
+            f'<text x="88" y="{middle:.0f}" font-size="11" text-anchor="end" fill="{DARK}">'
+            f"{escape(str(row[label])[:13])}</text>"
+            f'<rect x="94" y="{y:.0f}" width="{width:.1f}" height="{step * 0.7:.0f}" fill="{INK}"/>'
+            f'<text x="{98 + width:.0f}" y="{middle:.0f}" font-size="11" fill="{DARK}">{_short(row["value"])}</text>'
         )
     return "".join(shown)
 
 
-NOT_LABELS = {"quantity", "unit", "kind"}
+def _series(rows: list[dict]):
+    """Yield (label, rows) for all sets of 2 to 6 positive rows that are alike but for that one label."""
+    positive = [row for row in rows if isinstance(row.get("value"), int | float) and 0 < row["value"] < math.inf]
+    for label in sorted({key for row in positive for key in row} - NOT_LABELS):
+        alike: dict[tuple, list[dict]] = {}
+        for row in positive:
+            if label in row:
+                rest = tuple(sorted((key, str(value)) for key, value in row.items() if key not in ("value", label)))
+                alike.setdefault(rest, []).append(row)
+        yield from ((label, group) for group in alike.values() if 2 <= len(group) <= 6)
+
+
+def _worth(series: tuple[str, list[dict]]) -> tuple:
+    """Order series: run times, then bytes; versions of a method before inputs; names before numbers; many bars."""
+    label, rows = series
+    values = [row["value"] for row in rows]
+    unit, quantity = rows[0]["unit"], rows[0]["quantity"]
+    told_apart = max(values) > 1.2 * min(values)
+    named = label != "matrix" and isinstance(rows[0][label], str)
+    return unit in ("ms", "s"), unit in ("bytes", "B"), named, told_apart, -len(quantity), len(rows)
+
+
+def _short(value: float) -> str:
+    """Write a positive number in at most seven characters: 0.107, 907, 66.7 G."""
+    for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if value >= factor:
+            return f"{value / (1e3 if letter == ' k' else factor):.3g}{letter}"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+NOT_LABELS = {"quantity", "unit", "kind", "value", "of"}
 
 
 def _tile(name: str) -> str:
@@ -114,4 +152,6 @@ def _tile(name: str) -> str:
         for j in range(5)
         if (i * j + i + j) % 3 == 0 or i == j
     )
-    return f'{squares}<text x="160" y="130" font-size="15" text-anchor="middle" fill="#222">{escape(words[:36])}</text>'
+    return (
+        f'{squares}<text x="160" y="130" font-size="15" text-anchor="middle" fill="{DARK}">{escape(words[:36])}</text>'
+    )

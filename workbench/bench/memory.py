@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 CHILD_LIMIT_S = 300
@@ -52,8 +53,8 @@ def _child(arguments):
     from workbench.bench.runner import load_peers
 
     bench = registry.get(arguments["bench"])
+    bench = replace(bench, peers=tuple(peer for peer in bench.peers if peer.name == arguments["contender"]))
     loaded, _ = load_peers(bench)
-    loaded = [name for name in loaded if name == arguments["contender"]]
     bench.set_threads(arguments["threads"], loaded)
     specs = bench.specs(arguments["quick"], arguments["threads"], loaded)
     case = next(spec for spec in specs if spec.name == arguments["case"]).build()

@@ -69,7 +69,7 @@ def _datashader(a):
     """Points for datashader are made before the clock starts: it takes coordinates, not CSR."""
     datashader, _, pandas = _load_datashader()
     rows = np.repeat(np.arange(a.shape[0]), np.diff(a.indptr))
-    points = pandas.DataFrame({"x": a.indices + 0.5, "y": rows + 0.5})
+    points = pandas.DataFrame({"x": a.indices.astype(np.float64), "y": rows.astype(np.float64)})
     canvas = datashader.Canvas(PIXELS[1], PIXELS[0], x_range=(0, a.shape[1]), y_range=(0, a.shape[0]))
     return lambda: canvas.points(points, "x", "y", datashader.count()).to_numpy()
 

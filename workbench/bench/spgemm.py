@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal, Peer
 from workbench.data import matrices, text_matrices
 
-TOLERANCE = {"f64": 1e-12, "f32": 2e-5}
+TOLERANCE = {"f64": 1e-12, "f32": 1e-5}
 DTYPES = {"f64": np.float64, "f32": np.float32}
 
 
@@ -102,7 +102,6 @@ def _load_graphblas():
 def _load_torch():
     import torch
 
-    warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)
     return torch
 
 
@@ -154,9 +153,11 @@ def _graphblas(a, b, is_sorted):
 
 def _torch(a, b, is_sorted):
     torch = _load_torch()
-    left, right = (
-        torch.sparse_csr_tensor(*map(torch.from_numpy, (m.indptr, m.indices, m.data)), size=m.shape) for m in (a, b)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)  # beta, invariants unchecked: known
+        left, right = (
+            torch.sparse_csr_tensor(*map(torch.from_numpy, (m.indptr, m.indices, m.data)), size=m.shape) for m in (a, b)
+        )
 
     def run():
         c = left @ right
@@ -247,10 +248,11 @@ def _build(make, dtype, is_sorted, threads, loaded):
 
 
 def _specs(quick, threads, loaded):
+    """List the cases; unsorted output is timed on the quick inputs only, to keep the whole within half an hour."""
     specs = []
     for order, is_sorted in (("sorted", True), ("unsorted", False)):
         for dtype in ("f64",) if quick else ("f64", "f32"):
-            for title, make in (QUICK if quick else SUITE).items():
+            for title, make in (SUITE if is_sorted and not quick else QUICK).items():
                 build = partial(_build, make, dtype, is_sorted, threads, tuple(loaded))
                 specs.append(CaseSpec(f"{title}/{dtype}/{order}", f"{dtype} {order}", build))
     return specs
@@ -264,7 +266,9 @@ BENCH = Bench(
     set_threads=_set_threads,
     goals=(
         Goal("f64 sorted", "best", 2.0),
+        Goal("f64 sorted", "lowest", 1.0),
         Goal("f32 sorted", "best", 2.0),
+        Goal("f32 sorted", "lowest", 1.0),
         Goal("f64 unsorted", "MKL", 1.3),
         Goal("f32 unsorted", "MKL", 1.3),
     ),

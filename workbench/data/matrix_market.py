@@ -1,4 +1,4 @@
-"""Reads Matrix Market files, plain or gzipped, from a path or from uploaded bytes.
+"""Reads Matrix Market files, plain, gzipped or as the SuiteSparse collection packs them, from a path or uploaded bytes.
 
 SciPy's reader does the parsing. Everything around it is checked here first, so that a malformed file gets a sentence
 with the line's number, no size in a header makes us allocate, and no compressed file unpacks without bound.
@@ -8,9 +8,10 @@ import gzip
 import io
 import itertools
 import re
+import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import scipy.io
@@ -62,6 +63,8 @@ def read_header(source, max_file_bytes=MAX_FILE_BYTES) -> Header:
     name, raw = _open(source, max_file_bytes)
     with raw:
         text = _unpack(name, raw, MAX_HEADER_BYTES, whole=False)
+        if _is_archive(text):
+            name, text = _member(name, _unpack(name, raw, MAX_TEXT_BYTES, whole=True))
     return _header(name, text)
 
 
@@ -70,7 +73,7 @@ def read_matrix_market(source, max_file_bytes=MAX_FILE_BYTES, max_text_bytes=MAX
 
     Parameters
     ----------
-    source : path of an ``.mtx`` or ``.mtx.gz`` file, or its bytes. Gzip is recognised by content, not by name.
+    source : path of an ``.mtx``, ``.mtx.gz`` or SuiteSparse ``.tar.gz`` file, or its bytes; recognised by content.
     max_file_bytes : largest file, as it is stored.
     max_text_bytes : largest text after unpacking.
 
@@ -88,14 +91,10 @@ def read_matrix_market(source, max_file_bytes=MAX_FILE_BYTES, max_text_bytes=MAX
     name, raw = _open(source, max_file_bytes)
     with raw:
         text = _unpack(name, raw, max_text_bytes, whole=True)
+    if _is_archive(text):
+        name, text = _member(name, text)
     header = _header(name, text)
     body = memoryview(text if text.endswith(b"\n") else text + b"\n")[header.offset :]
-    least = header.entries * 2 * FIELDS[header.field] - 1
-    if len(body) < least:
-        raise MatrixMarketError(
-            f"{name}: line {header.lines}: announces {header.entries:,} entries, but only {len(body):,} bytes follow; "
-            "the file is cut off or its size line is wrong"
-        )
     _check_lines(name, header, body)
     rows, cols, values = _parse(name, header, body)
     rows, cols, values = _complete(name, header, body, rows, cols, values)
@@ -119,8 +118,32 @@ def _open(source, max_file_bytes):
     return name, raw
 
 
+def _is_archive(text):
+    return text[257:262] == b"ustar"
+
+
+def _member(name, text):
+    """Return the name and bytes of the matrix in an archive: ``thing/thing.mtx``, or the only .mtx file there is."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(text), mode="r:") as tar:
+            files = [member for member in tar if member.isfile() and member.name.endswith(".mtx")]
+            named = [member for member in files if _is_named_as_its_folder(PurePosixPath(member.name))]
+            chosen = named if len(named) == 1 else files
+            if len(chosen) != 1:
+                found = ", ".join(member.name for member in files) or "none"
+                raise MatrixMarketError(f"{name}: must hold one .mtx file, holds {found}; unpack it and give one file")
+            return f"{name}, {chosen[0].name}", tar.extractfile(chosen[0]).read()
+    except (tarfile.TarError, EOFError) as error:
+        raise MatrixMarketError(f"{name}: the archive is damaged or cut off ({error})") from None
+
+
+def _is_named_as_its_folder(path):
+    return path.stem == path.parent.name
+
+
 def _unpack(name, raw, limit, whole):
     """Return at most ``limit`` bytes of text; a longer text is an error when the whole was asked for."""
+    raw.seek(0)
     packed = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
     stream = gzip.GzipFile(fileobj=raw) if packed else raw
@@ -190,7 +213,7 @@ def _header(name, text):
 
 
 def _check_lines(name, header, body):
-    """Check the form of every line and the number of entries."""
+    """Check the form of every line and the number of entries, before anything of the announced size is allocated."""
     end = LINES[header.field].match(body).end()
     if end < len(body):
         number, line = header.lines + _count_lines(body[:end]) + 1, bytes(body[end : end + 200]).split(b"\n")[0]
@@ -206,7 +229,7 @@ def _check_lines(name, header, body):
             raise MatrixMarketError(f"{name}: line {number}: one entry more than {announced}")
     if seen < header.entries:
         announced = f"line {header.lines} announces {header.entries:,} entries"
-        raise MatrixMarketError(f"{name}: {announced}, the file ends after {seen:,}")
+        raise MatrixMarketError(f"{name}: {announced}, the file ends after {seen:,}; it is cut off")
 
 
 def _explain_line(where, header, line):

@@ -9,14 +9,12 @@ import hashlib
 import importlib.resources
 import json
 import re
-import tarfile
 import tomllib
-import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
 from workbench import folders
-from workbench.data.matrix_market import MAX_TEXT_BYTES, MatrixMarketError, read_matrix_market
+from workbench.data.matrix_market import read_matrix_market
 
 BASE_URL = "https://sparse.tamu.edu/MM"
 MAX_DOWNLOAD_BYTES = 2**29
@@ -46,8 +44,7 @@ def suitesparse(name, progress=None):
     DownloadError (an OSError) : no network, no such matrix, or a download beyond 512 MiB.
     """
     archive = fetch(name, progress)
-    packed = archive.name.endswith(".tar.gz")
-    matrix = read_matrix_market(_member(archive, name) if packed else archive)
+    matrix = read_matrix_market(archive, max_file_bytes=MAX_DOWNLOAD_BYTES)
     _record_first_use(name, archive)  # only of a file that could be read
     return matrix
 
@@ -178,24 +175,6 @@ def _first_uses():
 
 def _hash_file():
     return folder() / "hashes.json"
-
-
-def _member(archive, name):
-    """Return the bytes of ``name/name.mtx`` in the archive."""
-    wanted = f"{name.partition('/')[2]}.mtx"
-    try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                if member.isfile() and Path(member.name).name == wanted:
-                    if member.size > MAX_TEXT_BYTES:
-                        limit = f"the limit is {MAX_TEXT_BYTES:,}"
-                        raise MatrixMarketError(f"{archive.name}: {wanted} has {member.size:,} bytes, {limit}")
-                    return tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise MatrixMarketError(
-            f"{archive.name}: the archive is damaged or cut off ({error}); delete {archive}"
-        ) from None
-    raise MatrixMarketError(f"{archive.name}: holds no {wanted}")
 
 
 def _check_name(name):

@@ -83,14 +83,27 @@ def words(corpus="documentation") -> tuple[str, ...]:
 def import_graph():
     """Return the import graph of the standard library: entry (i, j) is 1 when module i imports module j.
 
-    Imports inside functions count; imports of modules outside the library do not.
+    Imports inside functions count; imports of modules outside the library do not. Takes some seconds at the first
+    call, because it parses the whole library.
 
     Returns
     -------
     csr_array, float64, shape (modules, modules); rows follow `modules`.
     """
-    names = modules()
-    index = {name: i for i, name in enumerate(names)}
+    rows, cols = _import_edges()
+    matrix = _counts(rows, cols, (len(modules()), len(modules())))
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def modules() -> tuple[str, ...]:
+    """Return the dotted names of the standard library's Python modules, in alphabetical order."""
+    return tuple(_library())
+
+
+@cache
+def _import_edges():
+    index = {name: i for i, name in enumerate(modules())}
     rows, cols = [], []
     for name, path in _library().items():
         for target in _imports(name, path):
@@ -99,14 +112,7 @@ def import_graph():
             if target and target != name:
                 rows.append(index[name])
                 cols.append(index[target])
-    matrix = _counts(np.array(rows, dtype=np.int64), np.array(cols, dtype=np.int64), (len(names), len(names)))
-    matrix.data[:] = 1.0
-    return matrix
-
-
-def modules() -> tuple[str, ...]:
-    """Return the dotted names of the standard library's Python modules, in alphabetical order."""
-    return tuple(_library())
+    return np.array(rows, dtype=np.int64), np.array(cols, dtype=np.int64)
 
 
 @cache

@@ -1,11 +1,12 @@
 """Records of experiments: one small JSON file each, written whole or not at all.
 
-Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with at
-least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
+Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with
+at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
 ``machine``, ``versions``, ``wall_s`` and ``date``.
 
-Runs at size "full" on the paper's own input are published: they stand in ``workbench/results/<paper>/<experiment>.json``
-and make RESULTS.md. All others go to the user's home folder and never touch a published one.
+Runs at size "full" on the paper's own input are published: they stand in
+``workbench/results/<paper>/<experiment>.json`` and make RESULTS.md. All others go to the user's home folder and never
+touch a published one.
 """
 
 import json
@@ -38,6 +39,17 @@ def path_of(record: dict) -> Path:
     return folders.home() / "results" / record["paper"] / f"{'-'.join(labels)}.json"
 
 
+def require_writable(size: str, matrix=None) -> None:
+    """Raise OSError, before any work is done, when the folder of the coming records cannot be written to."""
+    folder = path_of({"size": size, "matrix": matrix, "paper": "probe", "experiment": "probe"}).parent.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def write(record: dict) -> Path:
     """Write a record atomically and return its path.
 
@@ -53,20 +65,27 @@ def write(record: dict) -> Path:
 
 
 def read(paper: str, experiment: str) -> dict:
-    """Return a published record; FileNotFoundError says how to make it."""
-    path = folders.published() / paper / f"{experiment}.json"
+    """Return a published record, one's own before the one that came with the package.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : there is none, or it is damaged; the message says how to make it.
+    """
+    places = [place / paper / f"{experiment}.json" for place in (folders.published(), folders.shipped())]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"no record {places[0]}; make it with: workbench run {paper}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no record {path}; make it with: workbench run {paper}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"record {path} is not valid JSON ({error}); make it again: workbench run {paper}") from None
 
 
 def all_records() -> list[dict]:
     """Return every published record of an experiment, by paper and experiment."""
-    paths = sorted(folders.published().glob("*/*.json"))
-    return [read(path.parent.name, path.stem) for path in paths if path.parent.name != "bench"]
+    paths = [path for place in (folders.published(), folders.shipped()) for path in place.glob("*/*.json")]
+    keys = sorted({(path.parent.name, path.stem) for path in paths if path.parent.name != "bench"})
+    return [read(*key) for key in keys]
 
 
 def validate(record: dict) -> None:
@@ -76,15 +95,20 @@ def validate(record: dict) -> None:
         raise ValueError(f"record: keys differ from schema {SCHEMA}: missing {missing}, unknown {extra}")
     if record["schema"] != SCHEMA:
         raise ValueError(f"record: schema must be {SCHEMA}, got {record['schema']!r}")
-    for i, row in enumerate(record["rows"]):
-        where = f"record {record['paper']}/{record['experiment']}, row {i}"
+    validate_rows(f"record {record['paper']}/{record['experiment']}", record["rows"])
+
+
+def validate_rows(name: str, rows: list[dict]) -> None:
+    """Raise ValueError naming the first row that lacks something or holds what a record cannot."""
+    for i, row in enumerate(rows):
+        where = f"{name}, row {i}"
         absent = [key for key in ROW_KEYS if key not in row]
         if absent:
             raise ValueError(f"{where}: lacks {', '.join(absent)}")
         if row["kind"] not in ROW_KINDS:
             raise ValueError(f"{where}: kind must be one of {', '.join(ROW_KINDS)}; got {row['kind']!r}")
         for key, value in row.items():
-            if not isinstance(value, (str, bool, int, float, np.integer, np.floating, np.bool_, type(None))):
+            if not isinstance(value, (str, bool, int, float, np.integer, np.floating, np.bool_)):
                 raise ValueError(f"{where}: {key} must be a text or a number, got {type(value).__name__}")
             if isinstance(value, (float, np.floating)) and not math.isfinite(value):
                 raise ValueError(f"{where}: {key} is {value}; rows hold finite numbers")
@@ -111,8 +135,12 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        cure = "free some space, or choose another folder with WORKBENCH_HOME"
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path, error):
+    cure = "free some space, or choose another folder with WORKBENCH_HOME"
+    return OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}")
 
 
 def _plain(value):

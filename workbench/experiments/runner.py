@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import get_args
 
 from workbench import papers
-from workbench.experiments.record import SCHEMA, validate
+from workbench.experiments.record import SCHEMA, validate, validate_rows
 from workbench.machines.host import machine, versions
 from workbench.paper import Claim, Experiment, Paper, Report, Size
 
@@ -92,6 +92,7 @@ def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
         if absent:
             raise TypeError(f"experiment {paper.key}/{experiment.key}: run lacks {', '.join(absent)}")
     rows = experiment.run(**arguments)
+    validate_rows(f"experiment {paper.key}/{experiment.key}", rows)
     claims = [] if matrix else [judge(c, rows, size) for c in paper.claims if c.experiment == experiment.key]
     record = {
         "schema": SCHEMA,

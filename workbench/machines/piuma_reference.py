@@ -109,7 +109,7 @@ def simulate_reference(a, b, version, c: PiumaConfig) -> tuple[float, list[tuple
 
 
 def _hash(tokens, version, c, now, dma, events):
-    """Simulate one window as a fluid; return the time at its end and the bytes that the DMA engine still has to move."""
+    """Simulate one window as a fluid; return the time at its end and the bytes that the DMA still has to move."""
     left, start, running = [0.0] * c.threads, [0.0] * c.threads, [None] * c.threads
     queues = [tokens[x :: c.threads] for x in range(c.threads)] if version == 1 else [list(tokens)] * c.threads
     while True:

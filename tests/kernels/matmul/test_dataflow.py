@@ -10,6 +10,7 @@ from kernels.matmul.dataflow import (
     dataflow_order,
     dataflow_steps,
     dataflow_steps_reference,
+    output_births,
     products_between,
 )
 
@@ -105,6 +106,18 @@ def test_any_run_of_products_equals_the_slice(dataflow):
             assert np.array_equal(getattr(run, name), getattr(steps, name)[start:stop]), name
 
 
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+@pytest.mark.parametrize("chunk", [8, 1 << 20])
+def test_births_name_the_first_product_of_each_output(dataflow, chunk, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK_PRODUCTS", chunk)
+    a, b = random_pair(8, (14, 10, 13), 0.3)
+    steps = dataflow_steps(a, b, dataflow)
+    first = {}
+    for number, place in enumerate(zip(steps.i.tolist(), steps.j.tolist(), strict=True)):
+        first.setdefault(place, number)
+    assert output_births(a, b, dataflow).tolist() == [first[place] for place in sorted(first)]
+
+
 def test_products_are_the_same_multiset_and_sum_to_the_product():
     a, b = random_pair(7, (11, 13, 12))
     wanted = None
@@ -126,6 +139,7 @@ def test_empty_operands_have_no_steps(dataflow, shape):
     assert steps.products == steps.outputs == len(steps.live) == len(steps.merge_live) == 0
     order = dataflow_order(sp.csr_array((m, k)), sp.csr_array((k, n)), dataflow)
     assert len(products_between(order, 0, 0).i) == 0
+    assert len(output_births(sp.csr_array((m, k)), sp.csr_array((k, n)), dataflow)) == 0
 
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)

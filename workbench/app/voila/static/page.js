@@ -1,6 +1,6 @@
 // The life of a page: named loading steps, the first paint, and what happens when its kernel is lost.
 (() => {
-  const prefix = document.currentScript.dataset.prefix;
+  const { prefix, plotly } = document.currentScript.dataset;
   const element = (id) => document.getElementById(id);
   let kernel = null;
   let total = 0;
@@ -42,15 +42,27 @@
   };
 
   window.workbench = {
+    plotly,
     started(id) { kernel = id; },
     step(next) {
       total = next ? next.of : total;
       if (next) mark(next.number, `Running step ${next.number} of ${next.of}: ${next.label}`);
       else mark(total + 1, "Drawing the page");
     },
-    failed() { show(); document.body.classList.add("failed"); kernel = null; },
+    left() { kernel = null; },
+    failed() { show(); document.body.classList.add("failed"); },
     finished() { window.cellLoaded = true; if (kernel) setTimeout(watch, 3000); },
   };
+  const nameSliders = () => {
+    for (const handle of document.querySelectorAll(".widget-slider .noUi-handle:not([aria-label])")) {
+      const label = handle.closest(".widget-slider").querySelector(".widget-label");
+      handle.setAttribute("aria-label", label?.textContent.trim() || "value");
+    }
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(nameSliders).observe(element("rendered_cells"), { childList: true, subtree: true });
+  });
+
   window.voila_finish = () => { if (window.cellLoaded) show(); };
 
   window.addEventListener("workbench:state", (event) => {

@@ -6,7 +6,7 @@ import pytest
 
 from workbench.app.grading import desk
 
-TEXT = Path(__file__).resolve().parents[3] / "notebooks" / "text"
+TEXT = Path(__file__).resolve().parents[4] / "notebooks" / "text"
 
 
 @pytest.fixture
