@@ -1,12 +1,14 @@
 """A dashboard takes its whole state from its address, in a kernel of its own."""
 
 import json
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
 SPARSITY = "dashboards/sparsity_patterns.ipynb"
-STATE = "import json; view.wait(); print(json.dumps([view.state, view.query, view.theme, view.error, view._toolbar.note]))"
+STATE = (
+    "import json; view.wait();print(json.dumps([view.state, view.query, view.theme, view.error, view._toolbar.note]))"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -48,3 +50,11 @@ def test_an_uploaded_file_is_shown(run_notebook):
     matrix, values, error = json.loads(notebook.cells[-1].outputs[0]["text"])
     assert matrix == "mine.mtx" and not error
     assert values == [[2.5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -1]]
+
+
+def test_the_traffic_view_takes_its_state_from_the_address(run_notebook):
+    asked = {"source": "karate", "dataflow": "outer", "version": "2", "load": "0.125"}
+    path = "dashboards/spgemm_traffic.ipynb"
+    state, query, _, error, note = _state(run_notebook, path, **asked)
+    assert {key: str(state[key]) for key in asked} == asked
+    assert dict(parse_qsl(query)) == asked and not error and not note
