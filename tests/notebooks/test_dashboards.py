@@ -6,7 +6,9 @@ from urllib.parse import parse_qsl, urlencode
 import pytest
 
 SPARSITY = "dashboards/sparsity_patterns.ipynb"
-STATE = "import json; view.wait(); print(json.dumps([view.state, view.query, view.theme, view.error, view._toolbar.note]))"
+STATE = (
+    "import json; view.wait();print(json.dumps([view.state, view.query, view.theme, view.error, view._toolbar.note]))"
+)
 
 pytestmark = pytest.mark.slow
 

@@ -200,16 +200,20 @@ def bench_summary(record: dict, console: Console) -> None:
     for group in record["summary"]:
         if not group["cases"]:
             continue
-        means = ", ".join(f"{name} {value:.2f}" for name, value in group["geometric_mean"].items())
-        console.print(f"[bold]{group['group']}[/]: geometric mean of peer / ours over {group['cases']} cases: {means}")
-        console.print(f"  lowest ratio to the best peer: {group['worst_ratio']:.2f} ({group['worst_case']})")
+        title = f"[bold]{escape(group['group'])}[/], {group['cases']} cases, geometric means"
+        console.print(f"{title}: {rate(group['rate'], group['work_unit'])}")
+        if group["geometric_mean"]:
+            means = ", ".join(f"{name} {value:.2f}" for name, value in group["geometric_mean"].items())
+            console.print(f"  peer / ours: {means}")
+            console.print(f"  lowest ratio to the best peer: {group['worst_ratio']:.2f} ({group['worst_case']})")
         if group["peak_over_result"]:
             peaks = ", ".join(f"{name} {ratio:.2f}" for name, ratio in group["peak_over_result"].items())
             console.print(f"  largest peak of memory over size of the result: {peaks}")
         for goal in group["goals"]:
             if goal["got"] is not None:
                 verdict = "reached" if goal["got"] >= goal["wanted"] else "missed"
-                console.print(f"  goal {goal['wanted']}x {goal['against']}: {verdict} ({goal['got']:.2f}x)")
+                wanted, got = (f"{value:.3g}" for value in (goal["wanted"], goal["got"]))
+                console.print(f"  goal {goal['against']} {wanted}: {verdict} ({got})")
     for row in record["cases"]:
         for name, reason in row["wrong"].items():
             console.print(f"[red]wrong[/] {row['name']}, {name}: {reason}")

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from workbench.bench.timing import Bench, Case, CaseSpec, Contender
+from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal
 from workbench.data import matrices
 
 QUICK = {"w0": matrices.w0}
@@ -51,4 +51,11 @@ def _specs(quick, threads, loaded):
     ]
 
 
-BENCH = Bench(key="piuma", title="PIUMA model of SpGEMM", peers=(), specs=_specs, set_threads=_set_threads)
+BENCH = Bench(
+    key="piuma",
+    title="PIUMA model of SpGEMM",
+    peers=(),
+    specs=_specs,
+    set_threads=_set_threads,
+    goals=(Goal("model", "rate", 1e7),),
+)

@@ -110,28 +110,36 @@ def load_peers(bench: Bench) -> tuple[list[str], list[dict]]:
 def summary(rows: list[dict], bench: Bench) -> list[dict]:
     """Return per group: geometric means of our ratio to the best peer and to each peer, the worst case, the goals.
 
+    ``rate`` is the geometric mean of our work per second.
     ``peak_over_result`` holds, where memory was measured, each contender's largest peak over the size of the result.
     """
     groups = []
     for group in dict.fromkeys(row["group"] for row in rows):
-        ratios = {row["name"]: row["ratios"] for row in rows if row["group"] == group and row["ratios"]}
+        members = [row for row in rows if row["group"] == group]
+        rates = [t["work_per_s"] for row in members for t in row["timings"] if t["ours"]]
+        rate = geometric_mean(rates) if rates else None
+        ratios = {row["name"]: row["ratios"] for row in members if row["ratios"]}
         peers = dict.fromkeys(name for by_peer in ratios.values() for name in by_peer)
         means = {peer: geometric_mean([r[peer] for r in ratios.values() if peer in r]) for peer in peers}
         worst = min(ratios, key=lambda name: ratios[name]["best"], default=None)
+        lowest = ratios[worst]["best"] if worst else None
+        reached = means | {"lowest": lowest, "rate": rate}
         goals = [
-            {"against": goal.against, "wanted": goal.ratio, "got": means.get(goal.against)}
+            {"against": goal.against, "wanted": goal.least, "got": reached.get(goal.against)}
             for goal in bench.goals
             if goal.group == group
         ]
         groups.append(
             {
                 "group": group,
-                "cases": len(ratios),
+                "cases": len(rates),
+                "rate": rate,
+                "work_unit": members[0]["work_unit"],
                 "geometric_mean": means,
                 "worst_case": worst,
-                "worst_ratio": ratios[worst]["best"] if worst else None,
+                "worst_ratio": lowest,
                 "goals": goals,
-                "peak_over_result": _peaks([row for row in rows if row["group"] == group]),
+                "peak_over_result": _peaks(members),
             }
         )
     return groups

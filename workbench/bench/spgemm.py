@@ -266,7 +266,9 @@ BENCH = Bench(
     set_threads=_set_threads,
     goals=(
         Goal("f64 sorted", "best", 2.0),
+        Goal("f64 sorted", "lowest", 1.0),
         Goal("f32 sorted", "best", 2.0),
+        Goal("f32 sorted", "lowest", 1.0),
         Goal("f64 unsorted", "MKL", 1.3),
         Goal("f32 unsorted", "MKL", 1.3),
     ),

@@ -83,11 +83,18 @@ class Peer:
 
 @dataclass(frozen=True)
 class Goal:
-    """The least geometric mean that we promise over a group: against ``"best"`` peer or against one by name."""
+    """What we promise of a group of cases.
+
+    Parameters
+    ----------
+    against : "best" (geometric mean of the ratio to the best peer of each case), a peer by name, "lowest" (the ratio
+        to the best peer in the worst case) or "rate" (geometric mean of our work per second).
+    least : the least that it must be.
+    """
 
     group: str
     against: str
-    ratio: float
+    least: float
 
 
 @dataclass(frozen=True)

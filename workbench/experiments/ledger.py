@@ -68,8 +68,8 @@ def _bench_section():
         return []
     lines = ["## Kernels beside their peers (measured)", "", "Ratio of times, peer / ours: above 1 we are faster.", ""]
     lines += [
-        "| bench | group | cases | best peer | lowest | each peer | memory | goal |",
-        "|---|---|---|---|---|---|---|---|",
+        "| bench | group | cases | our rate | best peer | lowest | each peer | memory | goals |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     notes = []
     for path in paths:
@@ -80,20 +80,24 @@ def _bench_section():
             means = group["geometric_mean"]
             each = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items() if name != "best")
             goals = ", ".join(
-                f"{goal['wanted']}x {goal['against']}: {'reached' if goal['got'] >= goal['wanted'] else 'missed'}"
+                f"{goal['against']} {goal['wanted']:.3g}: {'reached' if goal['got'] >= goal['wanted'] else 'missed'}"
                 for goal in group["goals"]
                 if goal["got"] is not None
             )
             peak = group["peak_over_result"].get("ours")
             memory = f"{peak:.2f}x the result" if peak else "not measured"
-            lowest = f"{group['worst_ratio']:.2f} ({group['worst_case']})"
-            cells = bench["bench"], group["group"], group["cases"], f"{means['best']:.2f}", lowest, each, memory, goals
+            best, lowest = "no peer", ""
+            if means:
+                best, lowest = f"{means['best']:.2f}", f"{group['worst_ratio']:.2f} ({group['worst_case']})"
+            rate = f"{group['rate'] / 1e6:.3g} M{group['work_unit']}/s"
+            cells = bench["bench"], group["group"], group["cases"], rate, best, lowest, each, memory, goals
             lines.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
         machine = bench["machine"]
         absent = ", ".join(peer["name"] for peer in bench["missing"]) or "none"
         notes.append(
             f"- {bench['bench']}: {bench['threads']} threads, median of {bench['rounds']}, {machine['cpu']} "
-            f"({machine['isa']}), missing peers: {absent}, {bench['date'][:10]}"
+            f"({machine['isa']}), {bench['load_average']} other threads at the start, missing peers: {absent}, "
+            f"{bench['date'][:10]}"
         )
     return [*lines, "", *notes, "", "Again: `workbench bench OP --record`", ""]
 

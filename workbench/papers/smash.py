@@ -10,6 +10,7 @@ from kernels.matmul.spgemm import dataflow_traffic, row_flops, spgemm, symbolic_
 from widgets.controls.knob import Knob
 from workbench.data.matrices import banded, graph, poisson2d, power_law, rmat, w0
 from workbench.data.product_pairs import paired, relabelled, rmat_pair, small_pairs, worked_example
+from workbench.data.text_matrices import word_cooccurrence
 from workbench.machines.piuma import PiumaConfig, SimResult, baseline, simulate_spgemm
 from workbench.paper import Claim, Experiment, Paper
 
@@ -271,6 +272,8 @@ def _structure_cases(size, seed, matrix):
         (Operands("karate club", *paired(graph("karate"))), _DEFAULTS),
         (Operands("Les Misérables", *paired(graph("les_miserables"))), _DEFAULTS),
     ]
+    if size == "full":
+        cases.append((Operands("words of Python's documentation", *paired(word_cooccurrence())), _DEFAULTS))
     return [(case, config) for case, config in cases if size != "tiny" or case.a.nnz < 15_000]
 
 

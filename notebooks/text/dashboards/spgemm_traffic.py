@@ -6,9 +6,10 @@
 #     name: python3
 #   workbench:
 #     title: SpGEMM traffic
-#     description: 'One product, five orders of work: what each reads, holds and writes, and how a machine made for it copes.'
+#     description: 'One product, five orders of work: what each reads, holds
+#       and writes, and how a machine made for it copes.'
 #     papers: [smash]
-#     thumbnail: ''
+#     thumbnail: record:traffic/elements moved
 # ---
 
 # %% [markdown]

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import re
+import time
 
 import ipywidgets
 import numpy as np
@@ -14,6 +15,8 @@ from scipy import sparse
 
 from kernels.raster import block_density, raster
 from kernels.reorder import permuted, reorder, statistics
+from widgets.canvas.canvas import RasterCanvas
+from widgets.canvas.source import BitsSource
 from widgets.views.matrix_input import as_pattern
 from widgets.views.sparsity import SparsityView
 from widgets.views.view import View, link_views
@@ -70,6 +73,7 @@ def test_any_kind_of_matrix_is_accepted(matrix):
         np.testing.assert_array_equal(found.toarray() != 0, matrix.toarray() != 0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_torch_tensors_are_accepted(matrix):
     torch = pytest.importorskip("torch")
     dense = torch.from_numpy(matrix.toarray()).requires_grad_()
@@ -174,9 +178,8 @@ def test_recipe_makes_the_same_pixels(view, matrix, state):
 
 def test_recipe_with_a_source_needs_nothing_else(rng):
     source = "scipy.sparse.eye_array(12, format='csr')"
-    view = SparsityView(
-        {"eye": sparse.eye_array(12, format="csr")}, sources={"eye": source}, imports="import scipy.sparse"
-    )
+    eye = sparse.eye_array(12, format="csr")
+    view = SparsityView({"eye": eye}, sources={"eye": source}, imports="import scipy.sparse")
     space = {}
     exec(view.recipe(), space)
     np.testing.assert_array_equal(space["pixels"], np.eye(12))
@@ -242,11 +245,13 @@ def test_figures_tell_lines_apart_without_colour(view):
     assert len({(line.line.dash, line.marker.symbol) for line in lines}) == len(lines)
 
 
+@pytest.mark.slow
 def test_fifty_views_leave_nothing_behind(matrix):
     def alive():
         gc.collect()
         kinds = (View, ipywidgets.Widget)
-        return sum(isinstance(thing, kinds) for thing in gc.get_objects()), len(ipywidgets.widgets.widget._instances)
+        things = sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
+        return things, len(ipywidgets.widgets.widget._instances)
 
     SparsityView(matrix).close()
     before = alive()
@@ -278,3 +283,39 @@ def test_picture_comes_before_its_numbers(matrix):
         view.close()
 
     asyncio.run(main())
+
+
+def test_small_bit_masks_are_matrices(matrix):
+    dense = matrix.toarray() != 0
+    view = SparsityView(BitsSource(np.packbits(dense, axis=1, bitorder="little"), 120), ordering="rcm")
+    assert view.error == "" and view.scene.source.nnz == matrix.nnz
+    view.close()
+
+
+@pytest.mark.slow
+def test_a_mask_of_65536_by_65536_is_painted_and_counted(capsys):
+    bits = np.zeros((65536, 8192), np.uint8)
+    for i in range(1024):
+        bits[64 * i : 64 * i + 64, 8 * i : 8 * i + 8] = 255
+    bits[:, :2] = 255
+    mask = BitsSource(bits, 65536)
+    canvas = RasterCanvas()
+    begin = time.perf_counter()
+    canvas.show(mask)
+    canvas.tile((0, 65536, 0, 65536), (1024, 1024))
+    painted = time.perf_counter() - begin
+    begin = time.perf_counter()
+    canvas.tile((0, 32768, 16384, 49152), (1024, 1024))
+    zoomed = time.perf_counter() - begin
+    view = SparsityView(mask)
+    ones = 65536 * 64 + 65536 * 16 - 64 * 16
+    rows = {(part, item): value for part, item, value in view.table(view.scene)[1]}
+    assert rows["statistics", "entries (nnz)"] == ones and rows["statistics", "bandwidth"] == 65535
+    assert rows["share of blocks kept", "64"] == (1024 * 2 - 1) / 1024**2
+    assert view.canvas.query(100, 101, 7, 8)["value"] == 1
+    view.ordering = "rcm"
+    assert view.error == "matrix: masks of over 10^8 positions are shown as given; clear order and brush."
+    view.close()
+    canvas.close()
+    with capsys.disabled():
+        print(f"\n65,536 x 65,536 mask: first picture {painted:.3f} s, zoom {zoomed:.3f} s")  # noqa: T201

@@ -34,7 +34,9 @@ def make_bench(results, **options):
 
 
 def test_the_record_holds_times_ratios_goals_and_missing_peers():
-    bench = make_bench({"ours": 42, "peer": 42}, goals=(Goal("f64", "best", 1e9), Goal("f64", "peer", 0.0)))
+    promised = {"best": 1e9, "peer": 0.0, "lowest": 1e9, "rate": 1.0}
+    goals = tuple(Goal("f64", against, least) for against, least in promised.items())
+    bench = make_bench({"ours": 42, "peer": 42}, goals=goals)
     done = []
     record = runner.run(bench, threads=2, done=done.append)
     assert json.loads(json.dumps(record)) == record
@@ -51,7 +53,9 @@ def test_the_record_holds_times_ratios_goals_and_missing_peers():
     ratios = [r["ratios"]["best"] for r in record["cases"][:2]]
     assert group["geometric_mean"]["best"] == pytest.approx((ratios[0] * ratios[1]) ** 0.5)
     assert group["worst_ratio"] == min(ratios)
-    assert [goal["got"] >= goal["wanted"] for goal in group["goals"]] == [False, True]
+    assert [goal["got"] >= goal["wanted"] for goal in group["goals"]] == [False, True, False, True]
+    assert group["goals"][2]["got"] == group["worst_ratio"]
+    assert group["rate"] == pytest.approx(group["goals"][3]["got"])
 
 
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
@@ -106,7 +110,7 @@ def test_case_names_are_unique_and_goals_name_real_groups(key):
         assert len({spec.name for spec in specs}) == len(specs) > 0
         groups = {spec.group for spec in specs}
     assert {goal.group for goal in bench.goals} <= groups
-    assert {goal.against for goal in bench.goals} <= {"best", *(peer.name for peer in bench.peers)}
+    assert {goal.against for goal in bench.goals} <= {"best", "lowest", "rate", *(peer.name for peer in bench.peers)}
 
 
 def test_the_rise_of_the_resident_set_sees_what_is_allocated_and_freed():

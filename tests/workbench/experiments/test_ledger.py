@@ -45,11 +45,13 @@ def test_without_records_the_ledger_says_how_to_make_one(toy, places):
 def test_benches_enter_with_goals_and_missing_peers(toy, places):
     group = {"group": "f64", "cases": 2, "geometric_mean": {"best": 0.8, "SciPy": 0.8}, "worst_case": "a|b"}
     group |= {"worst_ratio": 0.5, "goals": [{"against": "best", "wanted": 2.0, "got": 0.8}]}
-    group |= {"peak_over_result": {"ours": 1.2}}
+    group |= {"rate": 2.5e7, "work_unit": "flop", "peak_over_result": {"ours": 1.2}}
     bench = {"bench": "toss", "summary": [group], "threads": 2, "rounds": 7, "date": "2026-01-01T00:00:00"}
-    bench |= {"machine": {"cpu": "Z80", "isa": "baseline"}, "missing": [{"name": "MKL"}]}
+    bench |= {"load_average": 0.1, "machine": {"cpu": "Z80", "isa": "baseline"}, "missing": [{"name": "MKL"}]}
     record.write_json(places / "published" / "bench" / "toss.json", bench)
     text = ledger.render()
-    assert "| toss | f64 | 2 | 0.80 | 0.50 (a\\|b) | SciPy 0.80 | 1.20x the result | 2.0x best: missed |" in text
+    assert (
+        "| toss | f64 | 2 | 25 Mflop/s | 0.80 | 0.50 (a\\|b) | SciPy 0.80 | 1.20x the result | best 2: missed |" in text
+    )
     assert "missing peers: MKL" in text
     assert record.all_records() == []

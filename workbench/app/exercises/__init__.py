@@ -28,9 +28,9 @@ Names are ``"<file>/<exercise>"``. A file is a tuple of :class:`~workbench.app.g
 The answer may be a bool, an int (compared exactly), a float, a string, a NumPy array, a SciPy sparse array, a tuple or
 dict of these, or a function: then the learner's function is called on ``cases(given)`` and compared call by call.
 The right answer is computed by ``answer`` from what ``given`` returned, never typed in. Heavy imports belong inside
-functions. ``tests/workbench/app/exercises`` holds every exercise to this: its right answer passes for several learners, learners
-get different inputs, every mistake differs from the right answer, there are at least two hints, and the notebook of
-the same key asks it.
+functions. ``tests/workbench/app/exercises`` holds every exercise to this: its right answer passes for several
+learners, learners get different inputs, every mistake differs from the right answer, there are at least two hints, and
+the notebook of the same key asks it.
 
 The learner is ``WORKBENCH_STUDENT``, else ``JUPYTERHUB_USER``, else the name of the account.
 """
