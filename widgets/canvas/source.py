@@ -1,6 +1,7 @@
 """What the canvas draws from: a sparse matrix or a bit mask that answers for any window, in pixels or exactly."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +43,11 @@ class CsrSource:
         """Rows and columns."""
         return self.matrix.shape
 
+    @property
+    def nnz(self) -> int:
+        """Stored entries."""
+        return int(self.matrix.indptr[-1])
+
     def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
         """Return entries per pixel."""
         return raster(self.matrix, window, shape)
@@ -71,6 +77,11 @@ class BitsSource:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.bits.shape[0], self.columns
+
+    @cached_property
+    def nnz(self) -> int:
+        """Ones of the mask."""
+        return int(self.counts((0, self.bits.shape[0], 0, self.columns), (512, 1)).sum(dtype=np.int64))
 
     def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
         """Return ones per pixel."""
