@@ -79,6 +79,7 @@ function render({ model, el }) {
 
     if (c.control === "menu") {
       const menu = element("select", common);
+      if (c.choices.some(([, text]) => String(text).length > 18)) box.classList.add("wb-wide");
       c.choices.forEach(([v, text], i) => menu.append(element("option", { value: String(i) }, String(text))));
       const set = (v) => { menu.value = String(c.choices.findIndex(([choice]) => choice === v)); };
       set(value);
