@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from kernels.check import as_csr
 from kernels.raster import PATTERN_DTYPES
@@ -210,6 +209,8 @@ def _as_found(a, seed):
 
 
 def _cuthill_mckee(a, seed):
+    from scipy.sparse.csgraph import reverse_cuthill_mckee  # loads SciPy's linear algebra: only for who asks for it
+
     rows, columns = a.shape
     if rows == 0 or columns == 0:
         return _as_found(a, seed)

@@ -15,7 +15,7 @@ from widgets.canvas.canvas import RasterCanvas, clip_window
 from widgets.canvas.source import BitsSource, CsrSource
 from widgets.controls.knob import Knob
 from widgets.controls.upload import Upload
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.figures.sparsity import (
     BlockDensities,
     block_density_figure,

@@ -31,7 +31,7 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython.display import Markdown
 
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.theme import template
 from workbench.data.product_pairs import rmat_pair, worked_example
 

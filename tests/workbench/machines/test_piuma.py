@@ -241,6 +241,16 @@ def test_conservation_and_bounds(pair, version, blocks):
     assert 0 < run.bandwidth_utilisation <= 1 + 1e-9 and 0 < run.thread_utilisation <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("bins", [2, 6, 64])
+def test_timelines_of_uneven_blocks_add_up(rng, bins):
+    heavy = sp.csr_array(np.vstack([np.ones((1, 200)), np.zeros((5, 200))]))  # all work in one row: one block runs long
+    run = simulate_spgemm(heavy, pattern(rng, 200, 300, 0.3), 2, blocks=4, bins=bins)
+    assert run.block_cycles.max() > 2 * run.block_cycles.min()
+    assert len(run.timeline.bytes) <= bins
+    assert run.timeline.bytes.sum() == pytest.approx(run.bytes)
+    assert run.timeline.thread_busy.sum(axis=1) == pytest.approx(run.thread_busy)
+
+
 def test_bytes_by_stream_are_those_of_the_kernel(pair):
     a, b = pair
     run = simulate_spgemm(a, b, 1, SMALL)
@@ -379,6 +389,8 @@ def test_refusals(pair):
         simulate_spgemm(a, b, 1, hash="middle")
     with pytest.raises(ValueError, match="bins"):
         simulate_spgemm(a, b, 1, bins=7)
+    with pytest.raises(ValueError, match="lower bins"):
+        simulate_spgemm(a, b, 1, PiumaConfig(threads_per_mtc=1024), blocks=64)
 
 
 @pytest.mark.parametrize(
