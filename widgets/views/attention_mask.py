@@ -13,7 +13,7 @@ from widgets.controls.knob import Knob
 from widgets.controls.upload import Upload
 from widgets.figures.attention import PANELS, AttentionScene, MaskResult, coverage_figure, key_score_figure
 from widgets.figures.fact_table import fact_table
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.views.view import View
 
 UPLOAD_LIMIT_BYTES = 64_000_000
