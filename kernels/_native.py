@@ -1,12 +1,18 @@
 """The C++ core for this CPU: picks one of the compiled modules and hands out its functions.
 
 ``WORKBENCH_ISA=baseline|avx2|avx512`` forces a level (for tests of the fallback paths).
+``WORKBENCH_MODULE_DIR`` names a folder whose modules go before the installed ones (for the sanitizer build).
 """
 
 import importlib
 import os
 
-from kernels import _native_baseline
+import kernels
+
+if os.environ.get("WORKBENCH_MODULE_DIR"):
+    kernels.__path__.insert(0, os.environ["WORKBENCH_MODULE_DIR"])
+
+_native_baseline = importlib.import_module("kernels._native_baseline")
 
 LEVELS = ("baseline", "avx2", "avx512")
 
@@ -15,7 +21,8 @@ def _chosen_level() -> str:
     best = _native_baseline.cpu_level()
     wanted = os.environ.get("WORKBENCH_ISA") or best
     if wanted not in LEVELS:
-        raise ImportError(f"kernels: WORKBENCH_ISA must be one of {', '.join(LEVELS)}; got {wanted!r}. Unset it or fix it.")
+        known = ", ".join(LEVELS)
+        raise ImportError(f"kernels: WORKBENCH_ISA must be one of {known}; got {wanted!r}. Unset it or fix it.")
     if LEVELS.index(wanted) > LEVELS.index(best):
         raise ImportError(f"kernels: WORKBENCH_ISA={wanted} asks for instructions this CPU lacks (it has {best}).")
     return wanted
