@@ -21,8 +21,9 @@ def _chosen_level() -> str:
     best = _native_baseline.cpu_level()
     wanted = os.environ.get("WORKBENCH_ISA") or best
     if wanted not in LEVELS:
-        known = ", ".join(LEVELS)
-        raise ImportError(f"kernels: WORKBENCH_ISA must be one of {known}; got {wanted!r}. Unset it or fix it.")
+        raise ImportError(
+            f"kernels: WORKBENCH_ISA must be one of {', '.join(LEVELS)}; got {wanted!r}. Unset it or fix it."
+        )
     if LEVELS.index(wanted) > LEVELS.index(best):
         raise ImportError(f"kernels: WORKBENCH_ISA={wanted} asks for instructions this CPU lacks (it has {best}).")
     return wanted

@@ -1,28 +1,125 @@
-"""Rules for every test: no outbound network, two kernel threads, and one comparison that fails on NaN."""
+"""Rules for every test: no outbound network, two kernel threads, and one comparison with one table of tolerances."""
 
-import socket
+import os
+import runpy
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-_connect = socket.socket.connect
+ROOT = Path(__file__).resolve().parent.parent
+OUTBOUND = ROOT / "tests" / "outbound"
+
+# Relative to the larger of the two values, and to the largest value of the array for what cancels.
+TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 
 
-def _loopback_only(sock, address):
-    host = address[0] if isinstance(address, tuple) else ""
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and host not in ("127.0.0.1", "::1", "localhost"):
-        raise OSError(f"tests: outbound network is blocked, something tried to reach {address}")
-    return _connect(sock, address)
+def pytest_configure(config):
+    """Set up this process and, through the environment, every process that a test starts."""
+    paths = [str(OUTBOUND), str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    home = tempfile.mkdtemp(prefix="workbench-tests-")
+    config.add_cleanup(lambda: _remove(home))
+    for variable in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        os.environ[variable] = os.path.join(home, variable.lower())
+    os.environ.update(WORKBENCH_STUDENT="tester", PYTHONHASHSEED="0", OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
+    runpy.run_path(str(OUTBOUND / "sitecustomize.py"))
+
+    from hypothesis import settings
+
+    settings.register_profile("workbench", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+    settings.load_profile("workbench")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def no_network():
-    socket.socket.connect = _loopback_only
-    yield
-    socket.socket.connect = _connect
+def pytest_collection_modifyitems(items):
+    """Put browser tests last: Playwright keeps an event loop in this thread, where others call ``asyncio.run``."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+def _remove(folder):
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def two_kernel_threads():
+    """Start every test with two kernel threads, whatever the test before it set."""
+    import kernels
+
+    kernels.set_num_threads(2)
 
 
 @pytest.fixture
 def rng():
-    import numpy as np
-
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def assert_close():
+    """Return ``assert_close(found, wanted)`` for numbers, arrays, torch tensors and SciPy sparse arrays.
+
+    Integers and booleans must be equal. Floats may differ by the coarser dtype's tolerance, relative to the element
+    and to the largest element. NaN must meet NaN and infinity the same infinity. Sparse arrays are compared after
+    summing duplicates: first the pattern (explicit zeros count), then the values.
+    """
+    return _assert_close
+
+
+def _assert_close(found, wanted, *, label=""):
+    if hasattr(wanted, "tocsr") or hasattr(found, "tocsr"):
+        _assert_sparse_close(found, wanted, label)
+        return
+    found, found_type = _array(found)
+    wanted, wanted_type = _array(wanted)
+    assert found.shape == wanted.shape, f"{label} shape {found.shape}, wanted {wanted.shape}"
+    types = [t for t in (found_type, wanted_type) if t in TOLERANCES]
+    if not types:
+        wrong = found != wanted
+        assert not wrong.any(), f"{label} {int(wrong.sum())} of {wrong.size} differ, first at {_first(wrong)}"
+        return
+    tolerance = max(TOLERANCES[t] for t in types)
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    nan = np.isnan(found) != np.isnan(wanted)
+    assert not nan.any(), f"{label} NaN meets a number at {int(nan.sum())} places, first at {_first(nan)}"
+    infinite = np.isinf(found) | np.isinf(wanted)
+    wrong = infinite & (found != wanted)
+    assert not wrong.any(), f"{label} infinities differ, first at {_first(wrong)}"
+    finite = ~infinite & ~np.isnan(wanted)
+    gap = np.abs(np.subtract(found, wanted, where=finite, out=np.zeros_like(wanted)))
+    size = np.abs(wanted, where=finite, out=np.zeros_like(wanted))
+    wrong = gap > tolerance * np.maximum(size, size.max(initial=0.0))
+    if wrong.any():
+        at = np.unravel_index(int(gap.argmax()), gap.shape)
+        where = tuple(map(int, at))
+        raise AssertionError(
+            f"{label} {int(wrong.sum())} of {wrong.size} differ by more than {tolerance:g} ({'/'.join(types)}); "
+            f"the worst at {where}: {found[at]!r}, wanted {wanted[at]!r}"
+        )
+
+
+def _assert_sparse_close(found, wanted, label):
+    import scipy.sparse as sp
+
+    assert sp.issparse(found) and sp.issparse(wanted), f"{label} one is sparse, the other {type(found)} {type(wanted)}"
+    assert found.shape == wanted.shape, f"{label} shape {found.shape}, wanted {wanted.shape}"
+    found, wanted = (sp.csr_array(m, copy=True) for m in (found, wanted))
+    for matrix in (found, wanted):
+        matrix.sum_duplicates()
+    _assert_close(found.indptr.astype(np.int64), wanted.indptr.astype(np.int64), label=f"{label} row pointers:")
+    _assert_close(found.indices.astype(np.int64), wanted.indices.astype(np.int64), label=f"{label} columns:")
+    _assert_close(found.data, wanted.data, label=f"{label} values:")
+
+
+def _array(values):
+    if hasattr(values, "detach"):
+        kind = str(values.dtype).removeprefix("torch.")
+        values = values.detach().cpu()
+        return (values.float() if kind == "bfloat16" else values).numpy(), kind
+    values = np.asarray(values)
+    return values, values.dtype.name
+
+
+def _first(mask):
+    return tuple(int(i[0]) for i in np.nonzero(mask)) if mask.ndim else ()

@@ -65,10 +65,10 @@ def spgemm(
 
     Parameters
     ----------
-    a : csr_array or csr_matrix (m, k), float32 or float64, int32 or int64 indices; may be unsorted, hold duplicates.
+    a : csr_array or csr_matrix (m, k), float32 or float64, int32 or int64 indices; unsorted and duplicate ones too.
     b : csr_array or csr_matrix (k, n), dtype of ``a``.
     method : "auto" picks the cheapest form for each row. "dense" (also "gustavson-dense") adds every row up in a dense
-        one; "hash" works in windows of rows that fit a hash table ("smash-v1": by high-order bits, scanned almost sorted;
+        one; "hash" works in windows of rows that fit a hash table ("smash-v1": by high-order bits, almost sorted;
         "smash-v2": by low-order bits; "smash-v3": table of offsets into dense segments); "merge" expands, sorts and
         compresses each row; "inner" tries every row against every column; "outer" stores all F products, then merges.
     sort : column indices of every row rise; False leaves their order open.
@@ -153,7 +153,7 @@ def symbolic_nnz(a, b) -> np.ndarray:
 
 
 def spgemm_work(a, b) -> Work:
-    """Count what A B must do: 2 F flops; both operands and C streamed once; F gathers from B and F to an accumulator."""
+    """Count what A B must do: 2 F flops; operands and C streamed once; F gathers from B, F into the row of C."""
     a, b = _operands(a, b, "spgemm_work", same_dtype=True)
     products = int(row_flops(a, b).sum())
     entry = a.dtype.itemsize + max(a.indices.itemsize, b.indices.itemsize)
@@ -218,7 +218,7 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
     ----------
     a, b : CSR matrices (m, k), (k, n).
     dataflow : "inner" (dot of row and column, all pairs of a non-empty row and a non-empty column), "inner-masked" (the
-        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column" (its mirror).
+        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column".
     index_bytes, value_bytes : width of an index and of a value; an element is one of each.
     cache : "none" (every re-use goes off-chip) or "ideal" (every operand element is read once).
 

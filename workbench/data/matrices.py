@@ -4,8 +4,35 @@ Each function returns a canonical ``scipy.sparse.csr_array`` of float64 (sorted 
 arguments give equal matrices, on every machine.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
+
+from workbench.data.matrix_market import read_matrix_market
+from workbench.data.suitesparse import suitesparse
+from workbench.data.text_matrices import import_graph, source_cooccurrence, term_document, word_cooccurrence
+
+__all__ = [
+    "GRAPHS",
+    "MATRICES",
+    "MatrixSource",
+    "banded",
+    "erdos_renyi",
+    "graph",
+    "import_graph",
+    "poisson2d",
+    "poisson3d",
+    "power_law",
+    "read_matrix_market",
+    "rmat",
+    "source_cooccurrence",
+    "suitesparse",
+    "term_document",
+    "w0",
+    "word_cooccurrence",
+]
 
 MAX_ENTRIES = 2**27
 
@@ -177,6 +204,35 @@ def power_law(m, n=None, nnz_per_row=8.0, exponent=2.0, seed=1):
     return _with_values(_pattern(rows, cols, (m, n)), rng)
 
 
+GRAPHS = {
+    "karate": ("karate_club_graph", "Members of a karate club who met outside it (Zachary 1977)"),
+    "les_miserables": ("les_miserables_graph", "Characters of Les Misérables who share a chapter (Knuth 1993)"),
+    "southern_women": ("davis_southern_women_graph", "Women and the events they came to (Davis 1941)"),
+    "florentine_families": ("florentine_families_graph", "Marriages of Florentine families (Padgett 1994)"),
+}
+
+
+def graph(name):
+    """Return the weighted adjacency matrix of one of networkx's real graphs.
+
+    Parameters
+    ----------
+    name : key of ``GRAPHS``: "karate", "les_miserables", "southern_women", "florentine_families".
+
+    Returns
+    -------
+    csr_array, float64, symmetric; rows in networkx's order of nodes.
+    """
+    if name not in GRAPHS:
+        raise ValueError(f"graph: name must be one of {', '.join(GRAPHS)}; got {name!r}")
+    import networkx
+
+    found = getattr(networkx, GRAPHS[name][0])()
+    matrix = sp.csr_array(networkx.to_scipy_sparse_array(found, dtype=np.float64, format="csr"))
+    matrix.sum_duplicates()
+    return matrix
+
+
 def _pattern(rows, cols, shape):
     matrix = sp.coo_array((np.ones(rows.size), (rows, cols)), shape=shape).tocsr()
     matrix.sum_duplicates()
@@ -214,3 +270,77 @@ def _check_fraction(function, name, value):
 def _check_entries(function, entries, cure):
     if entries > MAX_ENTRIES:
         raise ValueError(f"{function}: would draw {entries:,} entries, the limit is {MAX_ENTRIES:,}; {cure}")
+
+
+@dataclass(frozen=True)
+class MatrixSource:
+    """One entry of the catalogue.
+
+    Parameters
+    ----------
+    title, description : what readers see.
+    load : ``load(**options)`` -> csr_array, float64; without options a size fit for interaction.
+    """
+
+    title: str
+    description: str
+    load: Callable[..., sp.csr_array]
+
+
+def _rmat(scale=12, edge_factor=8, **options):
+    return rmat(scale, edge_factor, **options)
+
+
+def _w0_left():
+    return w0()[0]
+
+
+def _poisson2d(n=64):
+    return poisson2d(n)
+
+
+def _poisson3d(n=16):
+    return poisson3d(n)
+
+
+def _banded(n=4096, half_bandwidth=8, **options):
+    return banded(n, half_bandwidth, **options)
+
+
+def _erdos_renyi(m=4096, **options):
+    return erdos_renyi(m, **options)
+
+
+def _power_law(m=4096, **options):
+    return power_law(m, **options)
+
+
+def _source_documents():
+    return term_document("sources")
+
+
+def _graph_source(name):
+    return MatrixSource(name.replace("_", " ").capitalize(), GRAPHS[name][1], lambda: graph(name))
+
+
+MATRICES: dict[str, MatrixSource] = {
+    "rmat": MatrixSource("R-MAT", "Random graph with power-law rows and communities (Graph500 quadrants)", _rmat),
+    "w0": MatrixSource("W0, left operand", "Relabelled R-MAT of the SMASH reference workload", _w0_left),
+    "poisson2d": MatrixSource("Poisson 2D", "5-point Laplacian of a square grid", _poisson2d),
+    "poisson3d": MatrixSource("Poisson 3D", "7-point Laplacian of a cube", _poisson3d),
+    "banded": MatrixSource("Banded", "Entries near the diagonal only", _banded),
+    "erdos_renyi": MatrixSource("Erdős-Rényi", "Entries anywhere with equal chance", _erdos_renyi),
+    "power_law": MatrixSource("Power-law rows", "Few heavy rows, many light ones", _power_law),
+    **{name: _graph_source(name) for name in GRAPHS},
+    "term_document": MatrixSource("Term-document", "Words in the topics of Python's documentation", term_document),
+    "word_cooccurrence": MatrixSource(
+        "Word co-occurrence", "Words near each other in Python's documentation", word_cooccurrence
+    ),
+    "source_documents": MatrixSource(
+        "Source documents", "Names in the modules of the standard library", _source_documents
+    ),
+    "source_cooccurrence": MatrixSource(
+        "Source co-occurrence", "Names near each other in the standard library", source_cooccurrence
+    ),
+    "import_graph": MatrixSource("Import graph", "Which module of the standard library imports which", import_graph),
+}

@@ -1,4 +1,7 @@
-"""The catalog of papers: one file per paper, found by looking into this folder; nobody keeps a list."""
+"""The catalog of papers: one file per paper, found by looking into this folder; nobody keeps a list.
+
+A file whose name begins with an underscore is part of a paper, not one.
+"""
 
 import difflib
 import importlib
@@ -12,7 +15,7 @@ from workbench.paper import Paper
 def catalog() -> dict[str, Paper]:
     """Return every paper by key, in alphabetical order."""
     papers = {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"):
         paper = importlib.import_module(f"{__name__}.{name}").PAPER
         if paper.key != name:
             raise ImportError(f"workbench.papers: {name}.py has key {paper.key!r}; the key must equal the file name.")

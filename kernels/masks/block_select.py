@@ -1,0 +1,99 @@
+"""Which blocks stay, given a score per block pair: cumulative mass, top-k, ratio.
+
+Cumulative mass keeps, in every block row, the smallest set that contains the forced blocks and holds a share tau of the
+row's own total (Xu et al. 2025, "XAttention", section 2.2).
+"""
+
+import numpy as np
+
+METHODS = ("threshold", "topk", "ratio")
+
+
+def select_blocks(
+    scores, threshold=0.9, *, causal=True, keep_sink=True, keep_diagonal=True, eligible=None, method="threshold", k=None
+):
+    """Choose blocks row by row in descending score; ties go to the lower index.
+
+    Parameters
+    ----------
+    scores : (b, h, rows, cols) float32 or float64, not negative. Row r is block row cols - rows + r of the keys.
+    threshold : share of each row's total to keep, in [0, 1]; a number, or one per head (h,).
+    causal : never keep a block right of the diagonal.
+    keep_sink, keep_diagonal : with ``causal``, always keep block 0 and the diagonal block; they count as mass.
+    eligible : bool, broadcastable to scores: only these take part. None means all.
+    method : "threshold"; "topk" keeps ``k`` blocks a row; "ratio" keeps the share ``k`` of a row's eligible blocks.
+
+    Returns
+    -------
+    bool, shape of scores. Without forced blocks every row with an eligible block keeps at least one.
+
+    Raises
+    ------
+    TypeError : scores are not float32 or float64.
+    ValueError : not 4-D, NaN or negative scores, threshold outside [0, 1] or of wrong length, unknown method, bad k.
+
+    Source
+    ------
+    Xu et al. 2025, "XAttention", section 2.2 (threshold) and Table 6 (top-k, ratio). Sums run in float64.
+    """
+    name = "select_blocks"
+    if not isinstance(scores, np.ndarray) or scores.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"{name}: scores must be float32 or float64, got {getattr(scores, 'dtype', type(scores).__name__)}"
+        )
+    if scores.ndim != 4 or not (scores >= 0).all():
+        raise ValueError(
+            f"{name}: scores must be (b, h, rows, cols) without NaN or negative values, got shape {scores.shape}"
+        )
+    tau = np.asarray(threshold, np.float64)
+    if tau.shape not in ((), (scores.shape[1],)) or not ((tau >= 0) & (tau <= 1)).all():
+        raise ValueError(
+            f"{name}: threshold must be in [0, 1], one number or one per head ({scores.shape[1]}), got {threshold!r}"
+        )
+    if method not in METHODS:
+        raise ValueError(f"{name}: method must be one of {', '.join(METHODS)}; got {method!r}")
+    if method != "threshold" and (k is None or k <= 0 or (method == "ratio" and k > 1)):
+        raise ValueError(
+            f"{name}: {method} needs k, {'a share in (0, 1]' if method == 'ratio' else 'an int >= 1'}; got {k!r}"
+        )
+
+    rows, cols = scores.shape[2:]
+    diagonal = cols - rows + np.arange(rows)[:, None]
+    allowed = np.ones(scores.shape, bool) if eligible is None else np.broadcast_to(eligible, scores.shape).copy()
+    forced = np.zeros((rows, cols), bool)
+    if causal:
+        allowed &= np.arange(cols) <= diagonal
+        if keep_sink and cols:
+            forced[:, 0] = True
+        if keep_diagonal:
+            forced |= np.arange(cols) == diagonal
+    forced = forced & allowed
+
+    mass = np.where(allowed, scores, 0).astype(np.float64)
+    order = np.argsort(np.where(allowed, np.where(forced, -np.inf, -mass), np.inf), axis=-1, kind="stable")
+    sorted_mass = np.take_along_axis(mass, order, axis=-1)
+    before = np.cumsum(sorted_mass, axis=-1) - sorted_mass
+    if method == "threshold":
+        required = tau.reshape(-1, 1, 1) * mass.sum(axis=-1, keepdims=True)
+        chosen = before < required
+    else:
+        count = k if method == "topk" else np.ceil(k * allowed.sum(axis=-1, keepdims=True))
+        chosen = np.broadcast_to(np.arange(cols) < count, scores.shape).copy()
+    if not forced.any() and cols:
+        chosen[..., 0] = True
+    keep = np.zeros(scores.shape, bool)
+    np.put_along_axis(keep, order, chosen, axis=-1)
+    return (keep | forced) & allowed
+
+
+def block_density(keep, *, causal=True) -> float:
+    """Return kept blocks over all blocks that could hold anything: n (n + 1) / 2 per head if causal, else all.
+
+    Source
+    ------
+    Xu et al. 2025, "XAttention", section 3.
+    """
+    rows, cols = keep.shape[2:]
+    possible = np.arange(cols) <= cols - rows + np.arange(rows)[:, None] if causal else np.ones((rows, cols), bool)
+    total = possible.sum() * keep.shape[0] * keep.shape[1]
+    return float((keep & possible).sum() / total) if total else 0.0

@@ -1,0 +1,78 @@
+"""C = A B with A sparse (CSR), B dense: SpMM. Row i of C is the scaled sum of the rows of B that row i of A names."""
+
+import numpy as np
+
+from kernels._native import core
+from kernels.check import as_csr, check_threads
+from kernels.work import Work
+
+__all__ = ["spmm", "spmm_reference", "spmm_work"]
+
+
+def spmm(a, b, *, num_threads=None) -> np.ndarray:
+    """Multiply a CSR matrix with a dense one.
+
+    Parameters
+    ----------
+    a : csr_array or csr_matrix (m, k), float32; unsorted and duplicate entries allowed.
+    b : (k, n) float32, C-contiguous.
+    num_threads : 1 to 256; None means ``kernels.get_num_threads()``. The result does not depend on it.
+
+    Returns
+    -------
+    (m, n) float32.
+
+    Raises
+    ------
+    TypeError : a is not CSR, or a dtype is not float32.
+    ValueError : a is malformed, or shapes do not fit.
+
+    Cost
+    ----
+    2 nnz n flops; nnz n gathered floats of B unless they stay in cache.
+
+    Source
+    ------
+    Row-wise (Gustavson 1978) order.
+    """
+    a = as_csr(a, function="spmm", name="a", dtypes=(np.float32,))
+    b = dense_operand(b, function="spmm", name="b", rows=a.shape[1])
+    out = np.empty((a.shape[0], b.shape[1]), np.float32)
+    threads = check_threads(num_threads, function="spmm")
+    core.spmm(a.indptr.astype(np.int64), a.indices.astype(np.int64), a.data, b, out, threads)
+    return out
+
+
+def spmm_reference(a, b) -> np.ndarray:
+    """Multiply row by row in float64, the way the formula reads."""
+    out = np.zeros((a.shape[0], b.shape[1]))
+    for i in range(a.shape[0]):
+        for p in range(a.indptr[i], a.indptr[i + 1]):
+            out[i] += float(a.data[p]) * b[a.indices[p]].astype(np.float64)
+    return out
+
+
+def spmm_work(a, n: int) -> Work:
+    """Count the work of A B for B with ``n`` columns: operands and C streamed once, one gather per entry."""
+    nnz = int(a.indptr[-1])
+    moved = nnz * (4 + 8) + (a.shape[0] + 1) * 8 + 4 * n * (a.shape[0] + a.shape[1])
+    return Work(flops=2 * nnz * n, bytes_streamed=moved, gathers=nnz)
+
+
+def dense_operand(x, *, function: str, name: str, rows: int) -> np.ndarray:
+    """Return ``x`` after checking that it is a C-contiguous float32 matrix of ``rows`` rows.
+
+    Raises
+    ------
+    TypeError : not a float32 array.
+    ValueError : not two-dimensional and contiguous, or another number of rows.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32:
+        raise TypeError(f"{function}: {name} must be a float32 array, got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim != 2 or not x.flags.c_contiguous:
+        raise ValueError(
+            f"{function}: {name} must be two-dimensional and C-contiguous; pass np.ascontiguousarray({name})"
+        )
+    if x.shape[0] != rows:
+        raise ValueError(f"{function}: {name} has {x.shape[0]} rows, the pattern asks for {rows}")
+    return x

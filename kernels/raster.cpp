@@ -1,0 +1,221 @@
+// Nonzeros into pixel bins, and into square blocks: one task per pixel row (block row), so no two threads share a bin.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "matmul/csr.hpp"
+#include "registry.hpp"
+#include "thread_pool.hpp"
+
+namespace nb = nanobind;
+
+namespace workbench {
+namespace {
+
+template <class T>
+using Output1 = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Picture = nb::ndarray<std::uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Bits = nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+struct Window {
+    std::int64_t r0, r1, c0, c1;
+};
+
+// First element of bin i when `size` elements fall into `bins` bins, 1 <= bins <= size: ceil(i size / bins).
+std::int64_t bin_start(std::int64_t i, std::int64_t size, std::int64_t bins) {
+    const auto product = static_cast<unsigned __int128>(i) * static_cast<std::uint64_t>(size);
+    return static_cast<std::int64_t>((product + static_cast<std::uint64_t>(bins) - 1) / static_cast<std::uint64_t>(bins));
+}
+
+// floor(x bins / size) for 0 <= x < size, exact: m = ceil(2^s bins / size) errs by less than x / 2^s < 1 / size
+// when 2^s >= size^2, too little to cross an integer.
+class BinOf {
+  public:
+    BinOf(std::int64_t size, std::int64_t bins) {
+        shift_ = 2 * std::bit_width(static_cast<std::uint64_t>(size));
+        const auto scaled = (static_cast<unsigned __int128>(bins) << shift_) + static_cast<std::uint64_t>(size) - 1;
+        factor_ = static_cast<std::uint64_t>(scaled / static_cast<std::uint64_t>(size));
+        narrow_ = shift_ + std::bit_width(static_cast<std::uint64_t>(bins)) < 63;
+    }
+    bool narrow() const { return narrow_; }
+    std::int64_t narrow(std::uint64_t x) const { return static_cast<std::int64_t>((x * factor_) >> shift_); }
+    std::int64_t wide(std::uint64_t x) const {
+        return static_cast<std::int64_t>((static_cast<unsigned __int128>(x) * factor_) >> shift_);
+    }
+
+  private:
+    int shift_;
+    bool narrow_;
+    std::uint64_t factor_;
+};
+
+template <bool narrow, bool checked, class I>
+void count_row(const I *begin, const I *end, std::int64_t c0, std::int64_t width, const BinOf &bin, std::uint32_t *out) {
+    for (const I *p = begin; p != end; ++p) {
+        const auto x = static_cast<std::uint64_t>(static_cast<std::int64_t>(*p) - c0);
+        if constexpr (checked)
+            if (x >= static_cast<std::uint64_t>(width)) continue;
+        ++out[narrow ? bin.narrow(x) : bin.wide(x)];
+    }
+}
+
+template <bool narrow, class P, class I>
+void count_window(const P *indptr, const I *indices, bool sorted, bool all_columns, Window w, Picture picture,
+                  int threads) {
+    const auto h = static_cast<std::int64_t>(picture.shape(0)), bins = static_cast<std::int64_t>(picture.shape(1));
+    const std::int64_t height = w.r1 - w.r0, width = w.c1 - w.c0;
+    const BinOf bin(width, bins);
+    std::uint32_t *pixels = picture.data();
+    const auto body = [&](std::int64_t i, int) {
+        std::uint32_t *out = pixels + i * bins;
+        std::memset(out, 0, static_cast<size_t>(bins) * sizeof *out);
+        const std::int64_t end_row = w.r0 + bin_start(i + 1, height, h);
+        for (std::int64_t r = w.r0 + bin_start(i, height, h); r < end_row; ++r) {
+            const I *begin = indices + indptr[r], *end = indices + indptr[r + 1];
+            if (all_columns) {
+                count_row<narrow, false>(begin, end, w.c0, width, bin, out);
+            } else if (sorted) {
+                begin = std::lower_bound(begin, end, w.c0, [](I a, std::int64_t b) { return a < b; });
+                end = std::lower_bound(begin, end, w.c1, [](I a, std::int64_t b) { return a < b; });
+                count_row<narrow, false>(begin, end, w.c0, width, bin, out);
+            } else {
+                count_row<narrow, true>(begin, end, w.c0, width, bin, out);
+            }
+        }
+    };
+    parallel_for(h, threads, body);
+}
+
+template <class P, class I>
+void raster_csr(InputArray<P> indptr, InputArray<I> indices, bool sorted, bool all_columns, std::int64_t r0,
+                std::int64_t r1, std::int64_t c0, std::int64_t c1, Picture picture, int threads) {
+    if (picture.size() == 0) return;
+    nb::gil_scoped_release released;
+    const bool narrow = BinOf(c1 - c0, static_cast<std::int64_t>(picture.shape(1))).narrow();
+    const Window w{r0, r1, c0, c1};
+    if (narrow)
+        count_window<true>(indptr.data(), indices.data(), sorted, all_columns, w, picture, threads);
+    else
+        count_window<false>(indptr.data(), indices.data(), sorted, all_columns, w, picture, threads);
+}
+
+// The 64-bit words that a bin of columns covers, and which bits of the first and last word belong to it.
+struct WordRange {
+    std::int64_t first, last;
+    std::uint64_t first_bits, last_bits;
+};
+
+WordRange words_of(std::int64_t begin, std::int64_t end) {  // begin < end
+    const std::int64_t first = begin / 64, last = (end - 1) / 64;
+    std::uint64_t first_bits = ~std::uint64_t{0} << (begin % 64), last_bits = ~std::uint64_t{0} >> (63 - (end - 1) % 64);
+    if (first == last) first_bits &= last_bits;
+    return {first, last, first_bits, last_bits};
+}
+
+std::uint64_t word_at(const std::uint8_t *row, std::int64_t word, std::int64_t stride) {
+    std::uint64_t bits = 0;
+    const std::int64_t left = stride - word * 8;
+    if (left >= 8)
+        std::memcpy(&bits, row + word * 8, 8);
+    else
+        for (std::int64_t k = 0; k < left; ++k) bits |= std::uint64_t{row[word * 8 + k]} << (8 * k);
+    return bits;
+}
+
+void raster_bits(Bits bits, std::int64_t r0, std::int64_t r1, std::int64_t c0, std::int64_t c1, Picture picture,
+                 int threads) {
+    static_assert(std::endian::native == std::endian::little);
+    if (picture.size() == 0) return;
+    nb::gil_scoped_release released;
+    const auto h = static_cast<std::int64_t>(picture.shape(0)), bins = static_cast<std::int64_t>(picture.shape(1));
+    const auto stride = static_cast<std::int64_t>(bits.shape(1));
+    std::vector<WordRange> ranges(static_cast<size_t>(bins));
+    for (std::int64_t j = 0; j < bins; ++j)
+        ranges[static_cast<size_t>(j)] =
+            words_of(c0 + bin_start(j, c1 - c0, bins), c0 + bin_start(j + 1, c1 - c0, bins));
+    const auto body = [&](std::int64_t i, int) {
+        std::uint32_t *out = picture.data() + i * bins;
+        std::memset(out, 0, static_cast<size_t>(bins) * sizeof *out);
+        const std::int64_t end_row = r0 + bin_start(i + 1, r1 - r0, h);
+        for (std::int64_t r = r0 + bin_start(i, r1 - r0, h); r < end_row; ++r) {
+            const std::uint8_t *row = bits.data() + r * stride;
+            for (std::int64_t j = 0; j < bins; ++j) {
+                const WordRange &range = ranges[static_cast<size_t>(j)];
+                int count = std::popcount(word_at(row, range.first, stride) & range.first_bits);
+                for (std::int64_t word = range.first + 1; word < range.last; ++word)
+                    count += std::popcount(word_at(row, word, stride));
+                if (range.last > range.first) count += std::popcount(word_at(row, range.last, stride) & range.last_bits);
+                out[j] += static_cast<std::uint32_t>(count);
+            }
+        }
+    };
+    parallel_for(h, threads, body);
+}
+
+// Per block with at least one entry: entries / area goes into one of ten bins. Entries must be distinct positions.
+template <class P, class I>
+void block_fill(InputArray<P> indptr_array, InputArray<I> indices_array, std::int64_t cols, std::int64_t block,
+                Output1<std::int64_t> histogram, Output1<std::int64_t> covered_full, int threads) {
+    nb::gil_scoped_release released;
+    const P *indptr = indptr_array.data();
+    const I *indices = indices_array.data();
+    const auto rows = static_cast<std::int64_t>(indptr_array.size()) - 1;
+    const std::int64_t block_rows = (rows + block - 1) / block, block_cols = (cols + block - 1) / block;
+    std::atomic<std::int64_t> bins[10] = {};
+    std::atomic<std::int64_t> covered{0}, full{0};
+    struct Scratch {
+        std::vector<std::int64_t> entries, touched;
+    };
+    std::vector<Scratch> scratch(256);
+    const auto body = [&](std::int64_t bi, int worker) {
+        Scratch &s = scratch[static_cast<size_t>(worker)];
+        if (s.entries.empty()) s.entries.assign(static_cast<size_t>(block_cols), 0);
+        const std::int64_t first = bi * block, last = std::min(rows, first + block);
+        for (auto p = static_cast<std::int64_t>(indptr[first]); p < static_cast<std::int64_t>(indptr[last]); ++p) {
+            const std::int64_t bj = static_cast<std::int64_t>(indices[p]) / block;
+            if (s.entries[static_cast<size_t>(bj)]++ == 0) s.touched.push_back(bj);
+        }
+        std::int64_t local[10] = {}, area_sum = 0, full_count = 0;
+        for (const std::int64_t bj : s.touched) {
+            const std::int64_t area = (last - first) * (std::min(cols, (bj + 1) * block) - bj * block);
+            const std::int64_t entries = s.entries[static_cast<size_t>(bj)];
+            ++local[std::min<std::int64_t>(9, entries * 10 / area)];
+            area_sum += area;
+            full_count += entries >= area;
+            s.entries[static_cast<size_t>(bj)] = 0;
+        }
+        s.touched.clear();
+        for (int k = 0; k < 10; ++k) bins[k] += local[k];
+        covered += area_sum;
+        full += full_count;
+    };
+    parallel_for(block_rows, threads, body);
+    for (int k = 0; k < 10; ++k) histogram.data()[k] = bins[k];
+    covered_full.data()[0] = covered;
+    covered_full.data()[1] = full;
+}
+
+template <class P, class I>
+void bind(nb::module_ &m) {
+    m.def("raster_csr", &raster_csr<P, I>);
+    m.def("block_fill", &block_fill<P, I>);
+}
+
+}  // namespace
+}  // namespace workbench
+
+WORKBENCH_BIND(raster) {
+    using namespace workbench;
+    bind<std::int32_t, std::int32_t>(m);
+    bind<std::int64_t, std::int64_t>(m);
+    bind<std::int64_t, std::int32_t>(m);
+    bind<std::int32_t, std::int64_t>(m);
+    m.def("raster_bits", &raster_bits);
+}

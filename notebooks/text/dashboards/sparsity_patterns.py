@@ -1,0 +1,34 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   workbench:
+#     title: Sparsity patterns
+#     description: 'Where the entries of a matrix lie: zoom, reorder, measure its blocks; yours or one of ours.'
+#     papers: []
+#     thumbnail: matrix:rmat
+# ---
+
+# %% [markdown]
+# # Sparsity patterns
+#
+# Choose a matrix or upload one. Click into the picture to zoom with the wheel; arrow keys walk over it. A reordering
+# moves entries, not their number: watch what it does to the bandwidth and to the blocks.
+
+# %% workbench={"step": "Load the drawing tools"}
+from widgets.views.sparsity import SparsityView
+from workbench.app import request
+from workbench.data.matrices import MATRICES
+from workbench.data.matrix_market import read_matrix_market
+
+# %% workbench={"step": "Draw the matrix"}
+view = SparsityView(
+    {key: source.load for key, source in MATRICES.items()},
+    read=lambda name, content: read_matrix_market(content),
+    sources={key: f'MATRICES["{key}"].load()' for key in MATRICES},
+    imports="from workbench.data.matrices import MATRICES",
+    query=request.query_string(),
+)
+view

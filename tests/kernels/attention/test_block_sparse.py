@@ -1,0 +1,172 @@
+"""Block-sparse attention against its dense float64 reference, and its gradients against torch's autograd."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from kernels.attention.block_sparse import (
+    block_sparse_attention,
+    block_sparse_attention_backward,
+    block_sparse_attention_reference,
+    block_sparse_attention_work,
+)
+
+# (b, h, t, d, block): one token, ragged ends, odd widths, every block size class
+SHAPES = [
+    (1, 1, 0, 8, 16),
+    (1, 1, 1, 8, 128),
+    (2, 2, 100, 40, 32),
+    (1, 3, 257, 64, 64),
+    (1, 2, 300, 16, 16),
+    (2, 1, 130, 65, 48),
+]
+
+
+def case(shape, rng, density=0.6):
+    b, h, t, d, block = shape
+    q, k, v, grad = (rng.standard_normal((b, h, t, d)).astype(np.float32) for _ in range(4))
+    blocks = -(-t // block)
+    return q, k, v, grad, rng.random((b, h, blocks, blocks)) < density
+
+
+def dense_gradients(q, k, v, mask, grad, *, block_size, causal, key_positions=None):
+    """Gradients by torch's autograd in float64 through the dense formula; rows that see nothing give zero."""
+    t, d = q.shape[2:]
+    allowed = torch.tensor(np.repeat(np.repeat(mask, block_size, 2), block_size, 3)[:, :, :t, :t])
+    if causal:
+        position = torch.arange(t) if key_positions is None else torch.tensor(key_positions)[:, :, None, :]
+        allowed = allowed & (position <= torch.arange(t)[:, None])
+    sees = allowed.any(-1, keepdim=True)
+    leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (q, k, v)]
+    scores = (leaves[0] @ leaves[1].mT * d**-0.5).masked_fill(~allowed & sees, -torch.inf)
+    out = torch.where(sees, torch.softmax(scores, -1), 0.0) @ leaves[2]
+    out.backward(torch.tensor(grad, dtype=torch.float64))
+    return [leaf.grad.numpy() for leaf in leaves]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_and_gradients_match_dense_float64(shape, causal, rng):
+    q, k, v, grad, mask = case(shape, rng)
+    how = {"block_size": shape[4], "causal": causal}
+    out, lse = block_sparse_attention(q, k, v, mask, return_lse=True, **how)
+    np.testing.assert_allclose(out, block_sparse_attention_reference(q, k, v, mask, **how), atol=5e-6)
+    ours = block_sparse_attention_backward(q, k, v, mask, out, lse, grad, **how)
+    for mine, theirs in zip(ours, dense_gradients(q, k, v, mask, grad, **how), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
+
+
+def test_permuted_keys_keep_the_causal_rule(rng):
+    q, k, v, grad, _ = case((1, 2, 192, 32, 32), rng)
+    order = np.stack([np.concatenate([rng.permutation(64) + 64 * s for s in range(3)]) for _ in range(2)])[None]
+    shuffled = [np.take_along_axis(x, order[..., None], axis=2) for x in (k, v)]
+    segment = np.arange(6) // 2
+    mask = np.broadcast_to(segment[:, None] >= segment, (1, 2, 6, 6)).copy()  # all that causality allows
+    how = {"block_size": 32, "causal": True, "key_positions": order.astype(np.int32)}
+    out, lse = block_sparse_attention(q, *shuffled, mask, return_lse=True, **how)
+    full = np.ones_like(mask)
+    np.testing.assert_allclose(
+        out, block_sparse_attention_reference(q, k, v, full, block_size=32, causal=True), atol=5e-6
+    )
+    ours = block_sparse_attention_backward(q, *shuffled, mask, out, lse, grad, **how)
+    for mine, theirs in zip(ours, dense_gradients(q, *shuffled, mask, grad, **how), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
+
+
+def test_bfloat16_input_equals_float32_of_the_same_values(rng):
+    q, k, v, _, mask = case((1, 2, 100, 40, 32), rng)
+    bits = [torch.tensor(x).bfloat16() for x in (q, k, v)]
+    out = block_sparse_attention(*(x.view(torch.uint16).numpy() for x in bits), mask, block_size=32)
+    same = block_sparse_attention(*(x.float().numpy() for x in bits), mask, block_size=32)
+    np.testing.assert_array_equal(out, same)
+
+
+def test_one_mask_serves_every_batch(rng):
+    q, k, v, _, mask = case((3, 2, 64, 16, 16), rng)
+    shared = block_sparse_attention(q, k, v, mask[:1], block_size=16)
+    np.testing.assert_array_equal(shared, block_sparse_attention(q, k, v, np.repeat(mask[:1], 3, 0), block_size=16))
+
+
+def test_same_bits_for_any_thread_count(rng):
+    q, k, v, grad, mask = case((1, 3, 257, 64, 64), rng)
+    runs = []
+    for threads in (1, 2, 5):
+        out, lse = block_sparse_attention(q, k, v, mask, block_size=64, return_lse=True, num_threads=threads)
+        runs.append(
+            (out, *block_sparse_attention_backward(q, k, v, mask, out, lse, grad, block_size=64, num_threads=threads))
+        )
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_nan_reaches_every_row_that_sees_it_and_no_other(rng):
+    q, k, v, _, _ = case((1, 1, 64, 16, 16), rng)
+    k[0, 0, 40, 3] = np.nan
+    mask = np.ones((1, 1, 4, 4), bool)
+    out = block_sparse_attention(q, k, v, mask, block_size=16, causal=True)
+    assert np.isfinite(out[0, 0, :40]).all() and np.isnan(out[0, 0, 40:]).all()
+
+
+def test_large_logits_do_not_overflow(rng):
+    q, k, v, _, mask = case((1, 1, 64, 16, 16), rng, density=1.0)
+    out = block_sparse_attention(100 * q, 100 * k, v, mask, block_size=16)
+    np.testing.assert_allclose(
+        out, block_sparse_attention_reference(100 * q, 100 * k, v, mask, block_size=16), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_formula(level):
+    import kernels
+
+    if ("baseline", "avx2", "avx512").index(level) > ("baseline", "avx2", "avx512").index(kernels.isa()):
+        pytest.skip(f"this CPU has no {level}")
+    code = f"""
+import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import numpy as np, kernels
+from test_block_sparse import SHAPES, case, block_sparse_attention as fast, block_sparse_attention_reference as slow
+assert kernels.isa() == {level!r}
+for shape in SHAPES:
+    q, k, v, _, mask = case(shape, np.random.default_rng(1))
+    args = (q, k, v, mask)
+    np.testing.assert_allclose(fast(*args, block_size=shape[4]), slow(*args, block_size=shape[4]), atol=5e-6)
+"""
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"WORKBENCH_ISA": level}, check=True)
+
+
+def test_work_counts_kept_blocks_only():
+    mask = np.eye(4, dtype=bool)[None, None]
+    dense = block_sparse_attention_work(np.ones_like(mask), t=64, d=16, block_size=16)
+    assert dense.flops == 4 * 64 * 64 * 16
+    assert block_sparse_attention_work(mask, t=64, d=16, block_size=16).flops == dense.flops // 4
+
+
+BAD = [
+    ({"q": np.zeros((1, 1, 32, 8))}, TypeError, "q must be float32"),
+    ({"k": np.zeros((1, 1, 31, 8), np.float32)}, ValueError, "one shape"),
+    ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be a bool"),
+    ({"block_mask": np.zeros((1, 1, 3, 2), bool)}, ValueError, r"\(1 or 1, 1, 2, 2\), got \(1, 1, 3, 2\)"),
+    ({"block_size": 24}, ValueError, "multiple of 16"),
+    ({"key_positions": np.zeros((1, 1, 32), int)}, ValueError, "permutation"),
+    ({"num_threads": 0}, ValueError, "num_threads"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "words"), BAD)
+def test_bad_input_is_named(change, error, words):
+    x = np.zeros((1, 1, 32, 8), np.float32)
+    args = {
+        "q": x,
+        "k": x,
+        "v": x,
+        "block_mask": np.ones((1, 1, 2, 2), bool),
+        "block_size": 16,
+        "key_positions": None,
+        "num_threads": None,
+    }
+    with pytest.raises(error, match=words):
+        block_sparse_attention(**(args | change))

@@ -1,0 +1,72 @@
+"""SpMM and SDDMM against their float64 references, SciPy and each other's gradients."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from kernels.matmul.sddmm import sddmm, sddmm_reference, sddmm_work
+from kernels.matmul.spmm import spmm, spmm_reference, spmm_work
+
+
+def random_csr(m, n, density, rng, index=np.int32):
+    a = sparse.random_array((m, n), density=density, format="csr", dtype=np.float32, rng=rng)
+    return sparse.csr_array((a.data, a.indices.astype(index), a.indptr.astype(index)), shape=a.shape)
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize(("m", "k", "n"), [(0, 3, 4), (3, 0, 4), (1, 1, 1), (37, 50, 7), (70, 40, 133), (33, 21, 0)])
+def test_spmm_equals_reference_and_scipy(m, k, n, index, rng, assert_close):
+    a, b = random_csr(m, k, 0.2, rng, index), rng.standard_normal((k, n)).astype(np.float32)
+    c = spmm(a, b)
+    assert_close(c, spmm_reference(a, b))
+    assert_close(c, a @ b)
+
+
+@pytest.mark.parametrize("d", [1, 16, 33, 64])
+def test_sddmm_equals_reference(d, rng, assert_close):
+    pattern = random_csr(45, 31, 0.3, rng)
+    x, y = rng.standard_normal((45, d)).astype(np.float32), rng.standard_normal((31, d)).astype(np.float32)
+    s = sddmm(pattern, x, y)
+    assert_close(s.data, sddmm_reference(pattern, x, y))
+    assert_close(s.toarray()[pattern.nonzero()], (x @ y.T)[pattern.nonzero()])
+
+
+def test_duplicates_unsorted_and_explicit_zeros_count(assert_close):
+    a = sparse.csr_array((np.array([1, 2, 0, 3], np.float32), [2, 0, 1, 2], [0, 4]), shape=(1, 3))
+    b = np.arange(6, dtype=np.float32).reshape(3, 2)
+    assert_close(spmm(a, b), np.array([[16.0, 22.0]], np.float32))
+
+
+def test_nan_and_infinity_stay_in_their_row(rng):
+    a = random_csr(20, 20, 0.3, rng)
+    a.data[0] = np.nan
+    row = np.searchsorted(a.indptr, 0, side="right") - 1
+    c = spmm(a, np.ones((20, 5), np.float32))
+    assert np.isnan(c[row]).all() and np.isfinite(np.delete(c, row, 0)).all()
+
+
+def test_same_bits_for_any_thread_count(rng):
+    a, b = random_csr(300, 200, 0.1, rng), rng.standard_normal((200, 70)).astype(np.float32)
+    for threads in (2, 5):
+        np.testing.assert_array_equal(spmm(a, b, num_threads=threads), spmm(a, b, num_threads=1))
+
+
+def test_work_counts(rng):
+    a = random_csr(10, 20, 0.5, rng)
+    assert spmm_work(a, 8).flops == 2 * a.nnz * 8
+    assert sddmm_work(a, 8).flops == 2 * a.nnz * 8
+
+
+def test_bad_input_is_named(rng):
+    a, b = random_csr(4, 5, 0.5, rng), np.zeros((5, 2), np.float32)
+    with pytest.raises(TypeError, match="b must be a float32"):
+        spmm(a, b.astype(np.float64))
+    with pytest.raises(ValueError, match="b has 4 rows"):
+        spmm(a, b[:4])
+    with pytest.raises(ValueError, match="C-contiguous"):
+        spmm(a, np.asfortranarray(np.zeros((5, 3), np.float32)))
+    with pytest.raises(ValueError, match="x has 2 columns, y has 3"):
+        sddmm(a, np.zeros((4, 2), np.float32), np.zeros((5, 3), np.float32))
+    a.indices[0] = 99
+    with pytest.raises(ValueError, match="not a valid CSR"):
+        spmm(a, b)

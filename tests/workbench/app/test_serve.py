@@ -1,0 +1,411 @@
+"""The dashboards' server over plain HTTP, in a thread of the test's own process."""
+
+import asyncio
+import json
+import logging
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+import tornado.httpserver
+from tornado.websocket import websocket_connect
+
+import workbench.papers
+from workbench.app import class_size, kernel_room, thumbnails
+from workbench.app.class_size import MB, need_of, private_bytes
+from workbench.app.gallery import gallery_cards
+from workbench.app.serve import ServeError, is_loopback, listen, make_application, serve
+from workbench.app.shelf import find, shelf
+from workbench.app.steps import step_labels
+
+ECHO = [
+    "md:# An echo",
+    "# Load the widgets\nimport os\nloaded = os.getpid()",
+    "# Say what was asked\nfrom workbench.app.request import query_string\nprint('asked:', query_string())",
+]
+BROKEN = ["md:# Broken", "# Load\nx = 1", "# Draw the matrix\nraise ValueError('n must be below 5; got 7')"]
+
+
+def write_notebook(file, cells, told=None):
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    book = nbformat.v4.new_notebook(metadata={**metadata, **({"workbench": told} if told else {})})
+    for cell in cells:
+        new = nbformat.v4.new_markdown_cell if cell.startswith("md:") else nbformat.v4.new_code_cell
+        book.cells.append(new(cell.removeprefix("md:")))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, file)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    told = {"title": "Echo", "description": "Says what was asked.", "papers": ["smash"]}
+    write_notebook(folder / "dashboards" / "echo.ipynb", ECHO, told)
+    write_notebook(folder / "dashboards" / "broken.ipynb", BROKEN)
+    (folder / "dashboards" / "torn.ipynb").write_text("{")
+    (folder / "secret.txt").write_text("secret")
+    return folder
+
+
+class Running:
+    """A server in a thread; ``call`` runs a coroutine there."""
+
+    def __init__(self, folder, **options):
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._main(folder, options)), daemon=True)
+        self.thread.start()
+        assert self.ready.wait(30)
+
+    async def _main(self, folder, options):
+        self.loop = asyncio.get_running_loop()
+        self.stopping = asyncio.Event()
+        application, self.site = make_application(folder, **options)
+        server = tornado.httpserver.HTTPServer(application)
+        sockets = listen("127.0.0.1", 0)
+        server.add_sockets(sockets)
+        self.port = sockets[0].getsockname()[1]
+        self.ready.set()
+        await self.stopping.wait()
+        server.stop()
+        await self.site.room.close()
+
+    def call(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+
+    def get(self, path, method="GET", **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read().decode()
+
+    def stop(self):
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.stopping.set)
+        self.thread.join(30)
+
+
+@pytest.fixture
+def start(folder):
+    started = []
+
+    def run(**options):
+        started.append(Running(options.pop("folder", folder), **options))
+        return started[-1]
+
+    yield run
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    running = Running(folder)
+    yield running
+    running.stop()
+
+
+def kernel_id(page: str) -> str:
+    return json.loads(re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])["kernelId"]
+
+
+def test_gallery_has_a_card_for_every_notebook(server):
+    status, headers, page = server.get("/")
+    assert status == 200
+    assert "Says what was asked." in page
+    assert 'href="/dashboards/echo"' in page
+    assert "This notebook cannot be read" in page
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|<link[^>]*href)="([^"]+)"', page)
+    assert loaded and all(address.startswith("/") for address in loaded)
+
+
+def test_gallery_survives_a_paper_that_does_not_import(folder, tmp_path, monkeypatch):
+    (tmp_path / "shattered.py").write_text("raise RuntimeError('no such matrix')")
+    monkeypatch.setattr(workbench.papers, "__path__", [*workbench.papers.__path__, str(tmp_path)])
+    cards = {card.key: card for card in gallery_cards(folder)}
+    assert "no such matrix" in cards["shattered"].problem
+    assert cards["echo"].problem == ""
+
+
+def test_every_card_has_a_well_formed_picture(server):
+    for kind, name in (("dashboards", "echo"), ("papers", "unknown")):
+        status, headers, text = server.get(f"/thumbnail/{kind}/{name}")
+        assert (status, headers["Content-Type"]) == (200, "image/svg+xml")
+        assert ElementTree.fromstring(text).tag.endswith("svg")
+
+
+def test_thumbnail_draws_the_rows_of_a_record():
+    time = {"quantity": "time", "unit": "ms", "kind": "modelled", "matrix": "W0"}
+    rows = [{**time, "value": v, "version": f"V{v}"} for v in (1, 2, 4)]
+    rows += [{**time, "quantity": "tokens", "unit": "", "value": v, "version": f"V{v}"} for v in (1, 2, 3, 4)]
+    drawn = thumbnails._bars(rows)
+    assert [float(bar) for bar in re.findall(r'<rect[^>]*width="([\d.]+)"', drawn)] == [40.0, 80.0, 160.0]
+    assert "time [ms]" in drawn and "modelled" in drawn and "V4" in drawn
+    assert thumbnails._bars([]) == thumbnails._bars(rows[:1]) == ""
+
+
+def test_unknown_pages_and_paths_outside_the_folder_are_404(server):
+    for path in ("/dashboards/nothing", "/nothing", "/dashboards/../secret.txt", "/dashboards/%2e%2e/secret"):
+        status, headers, page = server.get(path)
+        assert status == 404, path
+        assert headers["X-Request-Id"] in page
+
+
+def test_other_host_names_are_refused_on_loopback(server):
+    assert server.get("/", Host="attacker.example")[0] == 403
+
+
+@pytest.mark.slow
+def test_page_runs_the_notebook_with_its_query(server):
+    status, _, page = server.get("/dashboards/echo?n=5")
+    assert status == 200
+    assert "asked: n=5" in page
+    assert "Running step" not in page and '"label": "Say what was asked"' in page
+    assert "query_string()" not in page, "sources are shown although nobody asked"
+
+
+@pytest.mark.slow
+def test_source_is_shown_only_when_asked(server):
+    assert "highlight" not in server.get("/dashboards/echo")[2].split("<main")[1]
+    assert "highlight" in server.get("/dashboards/echo?source=1")[2].split("<main")[1]
+
+
+@pytest.mark.slow
+def test_warm_kernel_gets_the_query_of_its_visitor(start):
+    server = start()
+    server.call(server.site.room.warm_up("dashboards/echo.ipynb"))
+    (warm,) = server.site.room._warm["dashboards/echo.ipynb"]
+    time.sleep(3)
+    assert not warm.renderer.visitor.done()
+    _, _, page = server.get("/dashboards/echo?n=17&theme=dark")
+    assert kernel_id(page) == warm.kernel_id
+    assert "asked: n=17&amp;theme=dark" in page
+
+
+@pytest.mark.slow
+def test_server_stops_while_a_warm_page_is_in_the_middle_of_a_step(tmp_path, start):
+    write_notebook(tmp_path / "dashboards" / "long.ipynb", ["import time", "# Wait\ntime.sleep(60)"])
+    server = start(folder=tmp_path)
+    server.call(server.site.room.warm_up("dashboards/long.ipynb"))
+    time.sleep(2)
+    begin = time.monotonic()
+    server.stop()
+    assert not server.thread.is_alive()
+    assert time.monotonic() - begin < 15
+
+
+@pytest.mark.slow
+def test_failing_step_is_named_with_the_request_id_of_the_log(start, caplog):
+    server = start()
+    with caplog.at_level(logging.ERROR, "workbench.serve"):
+        _, headers, page = server.get("/dashboards/broken")
+    shown = page.split("data-failure")[1]
+    assert "Step 2 of 2 failed: Draw the matrix" in shown
+    assert "n must be below 5; got 7" in shown
+    assert "Traceback" not in page
+    assert headers["X-Request-Id"] in shown
+    logged = [r.getMessage() for r in caplog.records if headers["X-Request-Id"] in r.getMessage()]
+    assert logged and "Draw the matrix" in logged[0] and "Traceback" in logged[0]
+    assert json.loads(server.get(f"/room/alive/{kernel_id(page)}")[2])["alive"], "widgets of the steps before went dead"
+
+
+@pytest.mark.slow
+def test_failing_step_answers_500_while_the_status_is_still_open(start):
+    server = start()
+    server.call(server.site.room.warm_up("dashboards/broken.ipynb"))
+    time.sleep(3)
+    assert server.get("/dashboards/broken")[0] == 500
+
+
+@pytest.mark.slow
+def test_unreadable_notebook_answers_500_with_a_request_id(server):
+    status, headers, page = server.get("/dashboards/torn")
+    assert status >= 400
+    assert headers["X-Request-Id"] in page
+
+
+@pytest.mark.slow
+def test_full_room_answers_503_and_says_when_to_retry(start):
+    server = start(capacity=1)
+    first = kernel_id(server.get("/dashboards/echo")[2])
+    status, headers, page = server.get("/dashboards/echo")
+    assert status == 503
+    assert 5 <= int(headers["Retry-After"]) <= kernel_room.IDLE_S
+    assert f'Retry in <b data-countdown="{headers["Retry-After"]}">' in page
+    assert server.get(f"/room/leave/{first}", method="POST")[0] == 204
+    assert server.get("/dashboards/echo")[0] == 200
+
+
+@pytest.mark.slow
+def test_dead_kernels_make_room_and_are_reported(start):
+    server = start(capacity=1)
+    first = kernel_id(server.get("/dashboards/echo")[2])
+    assert json.loads(server.get(f"/room/alive/{first}")[2]) == {"alive": True}
+    server.call(server.site.room.get_kernel(first).provisioner.kill())
+    deadline = time.monotonic() + 10
+    while json.loads(server.get(f"/room/alive/{first}")[2])["alive"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert json.loads(server.get(f"/room/alive/{first}")[2]) == {"alive": False}
+    assert server.get("/dashboards/echo")[0] == 200
+
+
+@pytest.mark.slow
+def test_idle_kernels_are_ended(start):
+    server = start(idle_s=2)
+    first = kernel_id(server.get("/dashboards/echo")[2])
+    deadline = time.monotonic() + 20
+    while first in server.site.room and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert first not in server.site.room
+
+
+def test_idle_limit_is_300_s_and_counts_open_pages_too(start):
+    room = start().site.room
+    assert (room.cull_idle_timeout, room.cull_connected) == (300, True)
+
+
+@pytest.mark.slow
+def test_browsers_cannot_send_code(start, tmp_path):
+    server = start()
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+    mark = tmp_path / "written"
+
+    def message(kind, content):
+        header = {"msg_id": kind, "msg_type": kind, "session": "s", "username": "u", "version": "5.3", "date": ""}
+        parts = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
+        return json.dumps({**parts, "channel": "shell"})
+
+    async def try_it():
+        socket = await websocket_connect(f"ws://127.0.0.1:{server.port}/api/kernels/{kernel}/channels")
+        await socket.write_message(message("execute_request", {"code": f"open({str(mark)!r}, 'w')", "silent": False}))
+        await socket.write_message(message("kernel_info_request", {}))
+        while True:
+            answer = json.loads(await asyncio.wait_for(socket.read_message(), 20))
+            if answer["msg_type"] == "kernel_info_reply":
+                break
+        socket.close()
+
+    server.call(try_it())
+    assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_other_sites_cannot_end_a_kernel(start):
+    server = start()
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+    refused = server.get(f"/room/leave/{kernel}", method="POST", Origin="http://attacker.example")
+    assert refused[0] in (403, 404)
+    assert kernel in server.site.room
+
+
+def test_token_guards_everything_but_style_sheets(start):
+    server = start(token="open-sesame", local=False)
+    status, _, page = server.get("/")
+    assert status == 403 and "needs a token" in page and "echo" not in page
+    for path in ("/dashboards/echo", "/shelf.json", "/thumbnail/dashboards/echo", "/room/alive/a-b-c-d-e"):
+        assert server.get(path)[0] == 403, path
+    assert server.get("/?token=wrong")[0] == 403
+    assert server.get("/style/workbench.css")[0] == 200
+    assert server.get("/", Authorization="token open-sesame")[0] == 200
+
+
+def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address(start):
+    server = start(token="open-sesame", local=False)
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_):
+            return None
+
+    with pytest.raises(urllib.error.HTTPError) as moved:
+        urllib.request.build_opener(Stay).open(f"http://127.0.0.1:{server.port}/?token=open-sesame&find=x", timeout=30)
+    assert (moved.value.code, moved.value.headers["Location"]) == (302, "/?find=x")
+    cookies = "; ".join(cookie.split(";")[0] for cookie in moved.value.headers.get_all("Set-Cookie"))
+    assert server.get("/", Cookie=cookies)[0] == 200
+
+
+def test_busy_port_gives_way_to_the_next():
+    (taken,) = listen("127.0.0.1", 0)
+    port = taken.getsockname()[1]
+    (other,) = listen("127.0.0.1", port)
+    assert port < other.getsockname()[1] <= port + 50
+    taken.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"port": 70000}, "port must be from 0 to 65535"),
+        ({"host": "203.0.113.7", "port": 0}, "not an address of this machine"),
+        ({"folder": "/nowhere"}, "there is no notebooks folder"),
+        ({"class_size": 0}, "class must be from 1 to 500"),
+        ({"warm": ["tpyo"]}, "no dashboard 'tpyo'"),
+    ],
+)
+def test_wrong_options_get_one_sentence(folder, options, told):
+    with pytest.raises(ServeError, match=re.escape(told)):
+        serve(**{"folder": folder, "open_browser": False, **options})
+
+
+@pytest.mark.slow
+def test_class_is_refused_with_numbers_when_memory_is_short(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "dashboards" / "echo.ipynb", ECHO)
+    monkeypatch.setattr(class_size, "free_memory_bytes", lambda: 500 * MB)
+    lines = []
+    with pytest.raises(ServeError, match=r"a class of 40 needs \d+ MB of memory, 500 MB are free"):
+        serve(port=0, folder=tmp_path, open_browser=False, class_size=40, announce=lines.append)
+    assert "measured on echo" in lines[0]
+    assert 20 < float(re.search(r"holds (\d+) MB", lines[0])[1]) < 300
+
+
+def test_class_needs_grow_with_visitors(monkeypatch):
+    monkeypatch.setattr(class_size, "free_memory_bytes", lambda: 8000 * MB)
+    monkeypatch.setattr(class_size, "usable_cores", lambda: 4)
+    need = need_of(20, 100 * MB, "echo", True, warm=2)
+    assert (need.bytes, need.cores, need.fits) == (22 * 100 * MB + class_size.SERVER_BYTES, 4, True)
+    assert not need_of(21, 100 * MB, "echo", True, warm=2).fits
+    assert not need_of(20, 400 * MB, "echo", True, warm=2).fits
+
+
+def test_private_memory_is_what_the_process_alone_holds():
+    import os
+
+    before = private_bytes(os.getpid())
+    block = bytearray(os.urandom(64 * MB))
+    grown = private_bytes(os.getpid()) - before
+    assert 60 * MB < grown < 100 * MB, len(block)
+
+
+def test_steps_are_named_by_metadata_comment_or_heading():
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title\n\n## Loading"),
+        nbformat.v4.new_code_cell("import os"),
+        nbformat.v4.new_code_cell("# Draw the matrix\nx = 1"),
+        nbformat.v4.new_code_cell("y = 1", metadata={"workbench": {"step": "Count"}}),
+        nbformat.v4.new_code_cell(""),
+        nbformat.v4.new_code_cell("# " + "long " * 30),
+    ]
+    labels = step_labels(cells)
+    assert labels[:5] == [None, "Loading", "Draw the matrix", "Count", None]
+    assert len(labels[5]) == 60 and labels[5].endswith("\u2026")
+
+
+def test_shelf_reads_titles_and_survives_torn_files(folder):
+    found = {notebook.name: notebook for notebook in shelf(folder)}
+    assert found["echo"].title == "Echo"
+    assert found["broken"].title == "Broken"
+    assert "cannot be read" in found["torn"].description
+    assert find(folder, "dashboards", "../secret") is None
+
+
+def test_loopback_is_told_from_the_rest():
+    assert is_loopback("localhost") and is_loopback("127.0.0.1") and is_loopback("::1")
+    assert not is_loopback("0.0.0.0") and not is_loopback("192.0.2.1") and not is_loopback("example.org")

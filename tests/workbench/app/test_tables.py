@@ -1,0 +1,44 @@
+from rich.console import Console
+
+from workbench.app.tables import number, rate, rows_tables, seconds
+
+
+def show(rows):
+    record = {"title": "Speeds", "size": "tiny", "seed": 1, "rows": rows}
+    with Console(width=200, record=True, quiet=False, file=open("/dev/null", "w")) as console:
+        for table in rows_tables(record):
+            console.print(table)
+    return console.export_text()
+
+
+def make_row(quantity, value, **labels):
+    return {"quantity": quantity, "value": value, "unit": "m", "kind": "counted", **labels}
+
+
+def test_a_label_with_few_values_becomes_columns_and_quantities_share_them():
+    rows = [make_row(q, k, version=v) for k, (q, v) in enumerate([("a", "V1"), ("a", "V2"), ("b", "V1"), ("b", "V2")])]
+    tables = rows_tables({"title": "t", "size": "tiny", "seed": 1, "rows": [*rows, make_row("total", 7)]})
+    assert [[c.header for c in t.columns] for t in tables] == [
+        ["quantity", "V1", "V2", "unit", "kind"],
+        ["quantity", "value", "unit", "kind"],
+    ]
+    assert list(tables[0].columns[2].cells) == ["1", "3"]
+
+
+def test_no_value_is_lost_when_rows_are_alike():
+    text = show([make_row("a", 11, version="V1"), make_row("a", 22, version="V1"), make_row("a", 33, version="V2")])
+    assert all(value in text for value in ("11", "22", "33"))
+
+
+def test_markup_in_values_is_shown_as_it_is():
+    assert "[bold]x[/]" in show([make_row("[bold]x[/]", 1), make_row("y", 2)])
+
+
+def test_constant_labels_go_into_the_title():
+    assert "Speeds, W0, size tiny, seed 1" in show([make_row("a", 1, matrix="W0"), make_row("b", 2, matrix="W0")])
+
+
+def test_numbers_read_well():
+    assert [number(v) for v in (1234567, 3.0, 0.123456789, "x", True)] == ["1,234,567", "3", "0.12346", "x", "True"]
+    assert [seconds(v) for v in (2.5, 0.0123, 4.2e-6)] == ["2.5 s", "12.3 ms", "4.2 µs"]
+    assert rate(2.5e9, "flop") == "2.5 Gflop/s" and rate(12, "flop") == "12 flop/s"

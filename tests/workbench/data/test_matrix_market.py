@@ -1,0 +1,224 @@
+import gzip
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.data import matrix_market
+from workbench.data.matrix_market import MatrixMarketError, read_header, read_matrix_market
+
+BANNER = b"%%MatrixMarket matrix coordinate "
+
+
+def test_reads_what_scipy_writes(tmp_path, rng):
+    want = sp.random_array((40, 30), density=0.1, rng=rng, format="csr")
+    path = tmp_path / "a.mtx"
+    scipy.io.mmwrite(path, want, precision=17)
+    for source in (path, str(path), path.read_bytes(), gzip.compress(path.read_bytes())):
+        got = read_matrix_market(source)
+        assert isinstance(got, sp.csr_array) and got.dtype == np.float64 and got.has_canonical_format
+        np.testing.assert_array_equal(got.toarray(), want.toarray())
+    packed = tmp_path / "b.mtx.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(read_matrix_market(packed).toarray(), want.toarray())
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        (b"real general\n% a comment\n\n2 3 2\n1 1 1.5\n2 3 -2e1\n", [[1.5, 0, 0], [0, 0, -20]]),
+        (b"REAL GENERAL\r\n1 1 1\r\n1 1 +7\r\n", [[7]]),
+        (b"double general\n1 1 1\n1 1 7", [[7]]),
+        (b"integer general\n2 2 2\n\n+2 1 -3\n  \n1 2 +4\n", [[0, 4], [-3, 0]]),
+        (b"pattern general\n2 2 1\n2 1\n", [[0, 0], [1, 0]]),
+        (b"real symmetric\n2 2 2\n1 1 5\n2 1 3\n", [[5, 3], [3, 0]]),
+        (b"pattern symmetric\n2 2 1\n2 1\n", [[0, 1], [1, 0]]),
+        (b"real skew-symmetric\n2 2 1\n2 1 3\n", [[0, -3], [3, 0]]),
+        (b"real general\n2 2 2\n1 2 3\n1 2 4\n", [[0, 7], [0, 0]]),
+        (b"real general\n0 0 0\n", np.zeros((0, 0))),
+        (b"real general\n3 0 0\n", np.zeros((3, 0))),
+        (b"real general\n1 2 2\n1 1 .5\n1 2 1.e2\n", [[0.5, 100]]),
+    ],
+)
+def test_reads_every_sort_of_real_file(text, want):
+    np.testing.assert_array_equal(read_matrix_market(BANNER + text).toarray(), want)
+
+
+def test_keeps_explicit_zeros_nan_and_infinity():
+    got = read_matrix_market(BANNER + b"real general\n1 3 3\n1 1 0\n1 2 nan\n1 3 -inf\n")
+    np.testing.assert_array_equal(got.data, [0, np.nan, -np.inf])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "line 1: must start with"),
+        (b"%%Matrix\n", "line 1: must start with"),
+        (b"\x89PNG\r\n", "no Matrix Market file"),
+        (b"%%MatrixMarket matrix coordinate real\n", "line 1: must have 5 words"),
+        (b"%%MatrixMarket vector coordinate real general\n", "'matrix'"),
+        (b"%%MatrixMarket matrix array real general\n", "dense"),
+        (b"%%MatrixMarket matrix sparse real general\n", "'coordinate'"),
+        (BANNER + b"complex general\n", "complex matrices are not supported"),
+        (BANNER + b"complex hermitian\n", "complex matrices are not supported"),
+        (BANNER + b"quaternion general\n", "field must be"),
+        (BANNER + b"real diagonal\n", "symmetry must be"),
+        (BANNER + b"pattern skew-symmetric\n", "no signs"),
+        (BANNER + b"real general\n% only comments\n", "size line is missing"),
+        (BANNER + b"real general\n2 2\n", "line 2: must hold three whole numbers"),
+        (BANNER + b"real general\n2 2 1.0\n", "line 2: must hold three whole numbers"),
+        (BANNER + b"real general\n%c\n2 -2 1\n", "line 3: .* must be >= 0"),
+        (BANNER + b"real general\n99999999999999 1 0\n", "at most .* rows"),
+        (BANNER + b"real general\n99999 99999 9999999999\n", "at most .* entries"),
+        (BANNER + b"real general\n2 2 5\n", "do not fit"),
+        (BANNER + b"real symmetric\n2 3 0\n", "must be square"),
+        (BANNER + b"real general\n99 99 90\n1 1 1\n", "announces 90 entries, the file ends after 1; it is cut off"),
+        (BANNER + b"real general\n9 9 2\n1 1 1        \n", "announces 2 entries, the file ends after 1"),
+        (BANNER + b"real general\n9 9 1\n1 1 1\n\n2 2 2\n", "line 5: one entry more than the 1 announced on line 2"),
+        (BANNER + b"real general\n9 9 2\n1 1 1\n3 3\n", "line 4: an entry of a real matrix has 3 numbers"),
+        (BANNER + b"pattern general\n9 9 1\n1 1 1\n", "line 3: an entry of a pattern matrix has 2 numbers"),
+        (BANNER + b"real general\n9 9 2\n1 1 1\n% late\n", "line 4: comments must stand before"),
+        (BANNER + b"real general\n9 9 1\n0 1 1\n", "line 3: row must be from 1 to 9"),
+        (BANNER + b"real general\n9 9 2\n1 1 1\n1 10 1\n", "line 4: column must be from 1 to 9"),
+        (BANNER + b"real general\n9 9 1\n-1 1 1\n", "line 3: row must be at least 1"),
+        (BANNER + b"real general\n9 9 1\n1.0 1 1\n", "line 3: row must be a whole number"),
+        (BANNER + b"real general\n9 9 1\n99999999999999999999999 1 1\n", "row must be from 1 to 9"),
+        (BANNER + b"real general\n9 9 1\n1 1 0x10\n", "line 3: value must be a number"),
+        (BANNER + b"real general\n9 9 1\n1 1 1d5\n", "line 3: value must be a number"),
+        (BANNER + b"integer general\n9 9 1\n1 1 1.5\n", "line 3: value must be a whole number"),
+        (BANNER + b"integer general\n9 9 1\n1 1 99999999999999999999\n", "line 3: value must fit into 64 bits"),
+        (BANNER + b"real symmetric\n9 9 2\n1 1 1\n1 2 1\n", r"line 4: entry \(1, 2\) lies above the diagonal"),
+        (BANNER + b"real skew-symmetric\n9 9 1\n1 1 1\n", "on or above the diagonal"),
+    ],
+)
+def test_says_on_which_line_what_is_wrong(text, words):
+    with pytest.raises(MatrixMarketError, match=words):
+        read_matrix_market(text)
+
+
+def test_finds_the_line_in_a_large_file():
+    lines = [b"%d %d 1" % (i % 999 + 1, i % 997 + 1) for i in range(300_000)]
+    lines[200_000] = b"7 1000 1"
+    with pytest.raises(MatrixMarketError, match=r"line 200003: column must be from 1 to 999"):
+        read_matrix_market(BANNER + b"real general\n999 999 300000\n" + b"\n".join(lines))
+
+
+def test_bounds_are_checked_before_anything_is_unpacked():
+    text = BANNER + b"real general\n9 9 1\n1 1 1\n"
+    with pytest.raises(MatrixMarketError, match="the limit is 10"):
+        read_matrix_market(text, max_file_bytes=10)
+    with pytest.raises(MatrixMarketError, match="more than 1,000 bytes of text"):
+        read_matrix_market(gzip.compress(text + b" " * 10**6), max_text_bytes=1000)
+
+
+def test_a_header_without_its_entries_allocates_nothing(monkeypatch):
+    monkeypatch.setattr(scipy.io, "mmread", lambda *_: pytest.fail("the reader was reached"))
+    with pytest.raises(MatrixMarketError, match="cut off"):
+        read_matrix_market(BANNER + b"real general\n100000000 100000000 100000000\n1 1 1\n")
+
+
+@pytest.mark.parametrize("cut", [5, 30, -4])
+def test_damaged_gzip_is_named(cut):
+    packed = gzip.compress(BANNER + b"real general\n9 9 1\n1 1 1\n")
+    with pytest.raises(MatrixMarketError, match="gzip data are damaged"):
+        read_matrix_market(packed[:cut])
+
+
+def test_paths_that_cannot_be_opened(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_matrix_market(tmp_path / "absent.mtx")
+    with pytest.raises(IsADirectoryError):
+        read_matrix_market(tmp_path)
+    with pytest.raises(TypeError, match="path or bytes"):
+        read_matrix_market(7)
+
+
+def test_header_alone(tmp_path):
+    path = tmp_path / "a.mtx.gz"
+    path.write_bytes(gzip.compress(BANNER + b"real symmetric\n%c\n9 9 2\n" + b"not read"))
+    header = read_header(path)
+    assert (header.rows, header.cols, header.entries, header.symmetry, header.lines) == (9, 9, 2, "symmetric", 3)
+
+
+def pack(members):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def test_an_archive_of_the_collection_is_read_as_it_is():
+    text = BANNER + b"real general\n1 2 1\n1 2 3\n"
+    packed = pack({"thing/thing_b.mtx": b"a vector", "thing/thing.mtx": text})
+    np.testing.assert_array_equal(read_matrix_market(packed).toarray(), [[0, 3]])
+    np.testing.assert_array_equal(read_matrix_market(pack({"other/a.mtx": text})).toarray(), [[0, 3]])
+    assert read_header(packed).cols == 2
+    with pytest.raises(MatrixMarketError, match=r"must hold one \.mtx file, holds x/a\.mtx, x/b\.mtx"):
+        read_matrix_market(pack({"x/a.mtx": text, "x/b.mtx": text}))
+    with pytest.raises(MatrixMarketError, match=r"thing/thing\.mtx: line 2: must hold three"):
+        read_matrix_market(pack({"thing/thing.mtx": BANNER + b"real general\nx\n"}))
+    with pytest.raises(MatrixMarketError, match="more than 100 bytes of text"):
+        read_matrix_market(packed, max_text_bytes=100)
+
+
+TOKEN = st.sampled_from(
+    [b"1", b"2", b"3", b"0", b"-1", b"1.5", b"nan", b"1e9", b"x", b"%", b"", b"\x00", b"9" * 25, b"+2"]
+)
+LINE = st.lists(TOKEN, max_size=4).map(b" ".join)
+BODY = st.lists(LINE, max_size=5).map(b"\n".join)
+HEAD = st.tuples(
+    st.sampled_from([b"real", b"integer", b"pattern", b"complex"]),
+    st.sampled_from([b"general", b"symmetric", b"skew-symmetric"]),
+)
+
+
+@given(HEAD, st.tuples(*[st.integers(0, 3)] * 3), BODY)
+def test_any_body_is_read_or_refused_and_never_leaves_the_matrix(head, size, body):
+    text = BANNER + b" ".join(head) + b"\n" + b"%d %d %d\n" % size + body
+    try:
+        got = read_matrix_market(text)
+    except MatrixMarketError as error:
+        assert str(error).startswith("uploaded file: ")
+        return
+    assert got.shape == size[:2]
+    assert got.nnz <= 2 * size[2]
+    assert got.indices.size == 0 or (got.indices.min() >= 0 and got.indices.max() < size[1])
+    entries = [line.split() for line in body.split(b"\n") if line.strip()]
+    want = np.zeros(size[:2])
+    for words in entries:
+        i, j, value = int(words[0]) - 1, int(words[1]) - 1, float(words[2]) if len(words) == 3 else 1.0
+        want[i, j] += value
+        if head[1] != b"general" and i != j:
+            want[j, i] += -value if head[1] == b"skew-symmetric" else value
+    np.testing.assert_array_equal(got.toarray(), want)
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_read_or_refused(data, with_banner):
+    text = BANNER + b"real general\n" + data if with_banner else data
+    for source in (text, b"\x1f\x8b" + data):
+        try:
+            read_matrix_market(source)
+        except MatrixMarketError:
+            continue
+
+
+@given(st.integers(0, 120), st.integers(0, 255))
+def test_one_changed_byte_is_read_or_refused(place, byte):
+    stream = io.BytesIO()
+    scipy.io.mmwrite(stream, sp.csr_array(np.arange(12.0).reshape(3, 4)), precision=6)
+    text = bytearray(stream.getvalue())
+    text[place % len(text)] = byte
+    try:
+        got = read_matrix_market(text)
+    except MatrixMarketError:
+        return
+    assert got.shape[0] * got.shape[1] <= matrix_market.MAX_SIDE**2

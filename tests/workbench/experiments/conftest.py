@@ -1,0 +1,66 @@
+"""A paper made for tests, and folders that tests may write to."""
+
+import pytest
+
+from workbench import folders, papers
+from workbench.paper import Claim, Experiment, Paper
+
+
+def _rows(size, seed, matrix=None, report=lambda fraction, step: None):
+    report(0.5, "half")
+    value = {"tiny": 1.0, "small": 2.0, "full": 4.0}[size] + seed
+    return [{"quantity": "speed", "value": value, "unit": "m/s", "kind": "measured", "version": "V1"}]
+
+
+def _needs_own_input(size, seed, matrix=None, report=lambda fraction, step: None):
+    if matrix:
+        raise ValueError("takes no other matrix")
+    return [{"quantity": "count", "value": 3, "unit": "things", "kind": "counted"}]
+
+
+def _judge_full(rows):
+    fast = next(row for row in rows if row["value"] >= 5)
+    return f"{fast['value']:.0f} m/s", "reproduced"
+
+
+def make_paper():
+    return Paper(
+        key="toy",
+        title="Toys | and how they run",
+        authors="A. Maker",
+        year=2020,
+        arxiv="",
+        family="toys",
+        summary="",
+        state="complete",
+        claims=(
+            Claim("fast", "It runs.", "Table 1", "5 m/s", "published", "speeds", _judge_full),
+            Claim("counts", "There are three.", "Section 2", "3", "from memory", "counts", lambda r: ("3", "partly")),
+        ),
+        knobs=(),
+        sample=lambda: None,
+        run=lambda sample: None,
+        view=lambda: None,
+        experiments=(
+            Experiment("speeds", "How fast it runs", "timing", _rows),
+            Experiment("counts", "How many there are", "accuracy", _needs_own_input),
+        ),
+    )
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    paper = make_paper()
+    monkeypatch.setattr(papers, "catalog", lambda: {"toy": paper})
+    return paper
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Send published records and the user's own to a temporary folder."""
+    published = tmp_path / "published"
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(folders, "published", lambda: published)
+    monkeypatch.setattr(folders, "shipped", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(folders, "checkout", lambda: tmp_path)
+    return tmp_path

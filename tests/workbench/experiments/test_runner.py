@@ -1,0 +1,88 @@
+import json
+import math
+
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from workbench.experiments import record, runner
+from workbench.paper import Experiment
+
+
+def test_a_run_gives_one_valid_record_per_experiment(toy):
+    steps = []
+    records = runner.run("toy", size="full", seed=1, report=lambda fraction, step: steps.append((fraction, step)))
+    assert [entry["experiment"] for entry in records] == ["speeds", "counts"]
+    assert steps[0] == (0.25, "How fast it runs: half") and steps[-1] == (1.0, "done")
+    first = records[0]
+    assert first["rows"][0]["value"] == 5.0
+    assert first["claims"] == [
+        {
+            "key": "fast",
+            "statement": "It runs.",
+            "where": "Table 1",
+            "paper_value": "5 m/s",
+            "tag": "published",
+            "ours": "5 m/s",
+            "verdict": "reproduced",
+        }
+    ]
+    assert first["machine"]["isa"] in ("baseline", "avx2", "avx512") and first["versions"]["numpy"]
+    assert json.loads(json.dumps(records)) == records
+
+
+def test_a_smaller_run_says_that_a_claim_was_not_judged(toy):
+    claim = runner.run("toy", size="tiny")[0]["claims"][0]
+    assert (claim["verdict"], claim["ours"]) == ("not judged", "needs size full, ran tiny")
+
+
+def test_a_judge_that_fails_on_the_full_run_is_an_error(toy):
+    with pytest.raises(StopIteration):
+        runner.judge(toy.claims[0], [{"value": 0}], "full")
+
+
+def test_another_matrix_skips_what_cannot_use_it_and_judges_nothing(toy, tmp_path):
+    path = tmp_path / "a.mtx"
+    scipy.io.mmwrite(path, sp.csr_array([[1.0]]))
+    skipped = []
+    records = runner.run("toy", matrix=str(path), skip=lambda *told: skipped.append(told))
+    assert [entry["experiment"] for entry in records] == ["speeds"]
+    assert records[0]["claims"] == [] and records[0]["matrix"] == str(path)
+    assert skipped == [("counts", "takes no other matrix")]
+
+
+def test_wrong_arguments(toy, tmp_path):
+    with pytest.raises(KeyError, match="did you mean 'toy'"):
+        runner.run("toi")
+    with pytest.raises(ValueError, match="tiny, small, full"):
+        runner.run("toy", size="huge")
+    with pytest.raises(ValueError, match="seed"):
+        runner.run("toy", seed=-1)
+    with pytest.raises(FileNotFoundError):
+        runner.run("toy", matrix=str(tmp_path / "absent.mtx"))
+    (tmp_path / "bad.mtx").write_text("1 2 3")
+    with pytest.raises(ValueError, match=r"bad\.mtx: line 1"):
+        runner.run("toy", matrix=str(tmp_path / "bad.mtx"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, [1]])
+def test_rows_hold_finite_numbers(toy, monkeypatch, value):
+    row = {"quantity": "speed", "value": value, "unit": "m/s", "kind": "measured"}
+    experiment = Experiment("speeds", "t", "timing", lambda size, seed, matrix, report: [row])
+    with pytest.raises(ValueError, match="row 0: value"):
+        runner._record(toy, experiment, "tiny", 1, None, None)
+
+
+@pytest.mark.parametrize("missing", record.ROW_KEYS)
+def test_rows_say_what_unit_and_how(toy, missing):
+    row = {"quantity": "speed", "value": 1, "unit": "m/s", "kind": "measured"}
+    row.pop(missing)
+    experiment = Experiment("speeds", "t", "timing", lambda size, seed, matrix, report: [row])
+    with pytest.raises(ValueError, match=f"lacks {missing}"):
+        runner._record(toy, experiment, "tiny", 1, None, None)
+
+
+def test_an_experiment_that_takes_too_few_arguments_is_named(toy):
+    experiment = Experiment("speeds", "t", "timing", lambda size, seed: [])
+    with pytest.raises(TypeError, match="toy/speeds: run lacks matrix, report"):
+        runner._record(toy, experiment, "tiny", 1, None, None)

@@ -1,0 +1,157 @@
+"""PBS-Attn: permutation identities, causality, and the gain that sorting brings on heavy-hitter keys."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.models.dense_attention import attention_weights, dense_attention, masked_attention
+from workbench.models.pbs_attn import (
+    block_coverage,
+    computed_density,
+    key_scores,
+    pbs_attention,
+    permuted_block_selection,
+    query_aware_permutation,
+    random_segment_permutation,
+    segment_permutation_is_valid,
+    token_mask,
+    trace,
+)
+
+SMALL = {"block_size": 16, "segment_size": 64}
+
+
+def qkv(b=1, h=2, t=300, d=16, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, h, t, d, generator=generator, dtype=dtype) for _ in range(3)]
+
+
+def test_order_of_keys_is_free_and_order_of_queries_moves_rows(assert_close):
+    q, k, v = qkv(dtype=torch.float64)
+    p = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    plain = dense_attention(q, k, v, causal=False)
+    assert_close(dense_attention(q, k[:, :, p], v[:, :, p], causal=False), plain)
+    assert_close(dense_attention(q[:, :, p], k, v, causal=False), plain[:, :, p])
+
+
+def test_sort_stays_in_segments_and_puts_heavy_keys_first():
+    q, k, _ = qkv()
+    perm = query_aware_permutation(q, k, **SMALL)
+    assert segment_permutation_is_valid(perm, 64)
+    scores = np.take_along_axis(key_scores(q, k, **SMALL), perm[..., :256], axis=2).reshape(1, 2, 4, 64)
+    assert (np.diff(scores, axis=3) <= 0).all()
+    assert (perm[..., 256:] == np.arange(256, 300)).all()
+    assert not segment_permutation_is_valid(np.arange(300)[::-1], 64)
+
+
+@pytest.mark.parametrize("permute", ["keys", "none", "random", "queries", "both"])
+def test_all_blocks_kept_is_causal_attention(permute, assert_close):
+    q, k, v = qkv()
+    out, mask = pbs_attention(q, k, v, threshold=1.0, permute=permute, **SMALL)
+    assert_close(out, dense_attention(q, k, v))
+    assert token_mask(mask, 300).sum() == 2 * 300 * 301 / 2
+
+
+@pytest.mark.parametrize("threshold", [0.3, [0.5, 0.9]])
+def test_kernel_equals_dense_attention_over_the_computed_pairs(threshold, assert_close):
+    q, k, v = qkv()
+    out, mask = pbs_attention(q, k, v, threshold=threshold, **SMALL)
+    allowed = token_mask(mask, 300)
+    assert allowed.sum() < 0.95 * 2 * 300 * 301 / 2
+    assert_close(out, masked_attention(q, k, v, allowed))
+
+
+def test_forced_blocks():
+    q, k, v = qkv()
+    _, mask = pbs_attention(q, k, v, threshold=0.0, **SMALL)
+    first = mask.perm.argmin(axis=2) // 16
+    for h in range(2):
+        assert mask.keep[0, h, :, first[0, h]].all()
+        assert mask.keep[0, h][mask.segment_mask].all()
+    assert token_mask(mask, 300)[:, :, :64, :64].sum() == 2 * 64 * 65 / 2
+
+
+def test_kept_prefix_is_minimal_and_includes_the_crossing_block():
+    q, k, _ = qkv(h=1)
+    perm = query_aware_permutation(q, k, **SMALL)
+    k_sorted = np.take_along_axis(k.numpy(), perm[..., None], axis=2)
+    mask = permuted_block_selection(q, k_sorted, perm, threshold=0.6, force_first=False, **SMALL)
+    for scores, keep in zip(mask.block_scores[0, 0], (mask.keep & ~mask.segment_mask)[0, 0], strict=True):
+        if scores.sum() > 0:
+            assert scores[keep].sum() >= 0.6 - 1e-6
+            assert scores[keep].sum() - scores[keep].min() < 0.6
+
+
+def test_never_uses_the_future_with_the_mask_held():
+    q, k, v = qkv()
+    out, mask = pbs_attention(q, k, v, threshold=0.5, **SMALL)
+    k[:, :, 100:] += 5
+    v[:, :, 100:] -= 5
+    again, _ = pbs_attention(q, k, v, mask=mask, **SMALL)
+    assert torch.equal(out[:, :, :100], again[:, :, :100])
+
+
+def test_short_input_is_dense_and_one_segment_needs_no_causality(assert_close):
+    q, k, v = qkv(t=60)
+    out, mask = pbs_attention(q, k, v, **SMALL)
+    assert mask is None
+    assert_close(out, dense_attention(q, k, v))
+    q, k, v = qkv(t=64)
+    out, _ = pbs_attention(q, k, v, causal=False, threshold=1.0, **SMALL)
+    assert_close(out, dense_attention(q, k, v, causal=False))
+
+
+def heavy_hitters(length=4096, d=64, share=0.02, seed=0):
+    """One head whose keys are heavy with probability ``share``: every query looks for them."""
+    rng = np.random.default_rng(seed)
+    u = np.zeros(d, np.float32)
+    u[0] = 1
+    q = (0.5 * rng.standard_normal((length, d)) + 3.4 * u).astype(np.float32)
+    k = (0.5 * rng.standard_normal((length, d)) + 17 * u * (rng.random(length) < share)[:, None]).astype(np.float32)
+    return q[None, None], k[None, None]
+
+
+@pytest.mark.slow
+def test_sorting_halves_the_blocks_that_heavy_keys_need():
+    q, k = heavy_hitters()
+    weights = attention_weights(torch.as_tensor(q), torch.as_tensor(k))[0, 0].numpy()
+    segment = np.arange(64) // 4
+    off = segment[:, None] > segment
+    share = {}
+    for name, perm in (
+        ("identity", np.arange(4096)),
+        ("random", random_segment_permutation(q.shape, 256)[0, 0]),
+        ("sorted", query_aware_permutation(q, k, block_size=64, segment_size=256)[0, 0]),
+    ):
+        mass = weights[:, perm].reshape(64, 64, 64, 64).sum(axis=(1, 3), dtype=np.float64) * off
+        ordered = -np.sort(-mass, axis=1)
+        needed = (np.cumsum(ordered, axis=1) < 0.95 * mass.sum(1, keepdims=True)).sum(1) + 1
+        share[name] = needed[4:].sum() / off.sum()
+    assert share["identity"] / share["sorted"] >= 2, share
+    assert share["random"] / share["sorted"] >= 2, share
+
+
+def test_trace_agrees_with_the_method():
+    q, k, _ = qkv(h=1)
+    seen = trace(q, k, threshold=0.5, **SMALL)
+    _, mask = pbs_attention(q, k, q, threshold=0.5, **SMALL)
+    assert (seen.allowed == token_mask(mask, 300)[0, 0]).all()
+    assert seen.density == computed_density(mask)
+    assert seen.coverage == pytest.approx(block_coverage(q, k, mask)[0, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"segment_size": 40}, "multiple of block_size"),
+        ({"permute": "sideways"}, "permute must be one of"),
+        ({"threshold": 2.0}, "threshold"),
+        ({"causal": False}, "one segment"),
+        ({"k": torch.zeros(1, 1, 300, 16)}, "one shape"),
+    ],
+)
+def test_bad_input_is_named(change, words):
+    q, k, v = qkv()
+    args = {"q": q, "k": k, "v": v} | SMALL | change
+    with pytest.raises(ValueError, match=words):
+        pbs_attention(args.pop("q"), args.pop("k"), args.pop("v"), **args)

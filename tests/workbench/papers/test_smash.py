@@ -1,0 +1,166 @@
+"""SMASH's entry: knobs make inputs and machines, experiments yield rows, and every claim can fail."""
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from workbench.paper import Verdict
+from workbench.papers.smash import CLAIMS, KNOBS, PAPER, machine_config, run, sample
+
+EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
+JUDGES = {claim.key: claim.judge for claim in CLAIMS}
+
+
+def versions(quantity, values, **labels):
+    rows = zip(("V1", "V2", "V3"), values, strict=True)
+    return [
+        {"matrix": "W0", "version": v, "quantity": quantity, "value": x, "kind": "modelled"} | labels for v, x in rows
+    ]
+
+
+def counted(**values):
+    names = {"a": "nnz(A)", "b": "nnz(B)", "c": "nnz(C)"}
+    return [{"matrix": "W0", "quantity": names[k], "value": x, "kind": "counted"} for k, x in values.items()]
+
+
+def moved(row, outer, inner, products=(7, 7, 7)):
+    rows = []
+    for dataflow, elements, f in zip(("row", "outer", "inner"), (row, outer, inner), products, strict=True):
+        rows.append({"dataflow": dataflow, "quantity": "elements moved", "value": elements})
+        rows.append({"dataflow": dataflow, "quantity": "products F", "value": f})
+    return rows
+
+
+def exactness(error, wrong):
+    return [{"quantity": "largest error", "value": error}, {"quantity": "entries too many or missing", "value": wrong}]
+
+
+def inputs(*times):
+    rows = []
+    for place, each in enumerate(times):
+        for v, ms in zip(("V1", "V2", "V3"), each, strict=True):
+            label = {"matrix": f"input {place}", "log2_slots": 17, "version": v, "hash": "low"}
+            rows.append(label | {"quantity": "time", "value": ms})
+        rows.append(rows[-1] | {"hash": "multiplicative", "value": 0.001})
+    return rows
+
+
+def probes(high, low, differing=0):
+    rows = versions("extra probes", (high, low, low), kind="counted")
+    return [*rows, {"quantity": "products whose probes differ, V2 to V3", "value": differing, "matrix": "W0"}]
+
+
+CASES = [
+    ("exact", exactness(1e-14, 0), "reproduced"),
+    ("exact", exactness(1e-9, 0), "not reproduced"),
+    ("exact", exactness(0.0, 1), "not reproduced"),
+    ("input", counted(a=254_968, b=254_893, c=5_222_541), "reproduced"),
+    ("input", counted(a=254_968, b=254_893, c=5_500_000), "partly"),
+    ("input", counted(a=254_968, b=254_893, c=9_000_000), "not reproduced"),
+    ("speedup", versions("time", (940, 400, 100)), "reproduced"),
+    ("speedup", versions("time", (300, 200, 100)), "partly"),
+    ("speedup", versions("time", (90, 95, 100)), "not reproduced"),
+    ("tokens", versions("time", (230, 100, 90)), "reproduced"),
+    ("tokens", versions("time", (400, 100, 90)), "partly"),
+    ("tokens", versions("time", (90, 100, 90)), "not reproduced"),
+    ("overlap", versions("time", (900, 410, 100)), "reproduced"),
+    ("overlap", versions("time", (900, 110, 100)), "partly"),
+    ("overlap", versions("time", (900, 90, 100)), "not reproduced"),
+    ("times", versions("time", (1000, 430, 100)), "reproduced"),
+    ("times", versions("time", (600, 430, 100)), "partly"),
+    ("times", versions("time", (400, 430, 100)), "not reproduced"),
+    ("ipc", versions("instructions per cycle", (0.95, 1.6, 2.2)), "reproduced"),
+    ("ipc", versions("instructions per cycle", (1.27, 1.55, 2.32)), "partly"),
+    ("ipc", versions("instructions per cycle", (2.4, 1.55, 2.32)), "not reproduced"),
+    ("bandwidth", versions("DRAM bandwidth in use", (0.5, 0.7, 0.92)), "reproduced"),
+    ("bandwidth", versions("DRAM bandwidth in use", (0.12, 0.23, 0.92)), "partly"),
+    ("bandwidth", versions("DRAM bandwidth in use", (0.92, 0.23, 0.12)), "not reproduced"),
+    ("hit-rate", versions("L1 hit rate", (0.89, 0.9, 0.92)), "reproduced"),
+    ("hit-rate", versions("L1 hit rate", (0.82, 0.84, 0.84)), "partly"),
+    ("hit-rate", versions("L1 hit rate", (0.5, 0.9, 0.9)), "not reproduced"),
+    ("collisions", probes(6.9, 0.15), "reproduced"),
+    ("collisions", probes(6.9, 0.15, differing=3), "partly"),
+    ("collisions", probes(0.1, 0.15), "not reproduced"),
+    ("balance", versions("threads busy", (0.31, 0.4, 0.93)), "reproduced"),
+    ("balance", versions("threads busy", (0.5, 0.6, 0.8)), "partly"),
+    ("balance", versions("threads busy", (0.9, 0.6, 0.8)), "not reproduced"),
+    ("traffic", moved(11, 17, 8000), "reproduced"),
+    ("traffic", moved(17, 11, 8000), "partly"),
+    ("traffic", moved(11, 17, 8000, products=(7, 8, 7)), "partly"),
+    ("traffic", moved(17, 11, 8), "not reproduced"),
+    ("any-input", inputs((3, 2, 1), (9, 5, 4)), "reproduced"),
+    ("any-input", inputs((3, 2, 1), (3, 8, 7)), "partly"),
+    ("any-input", inputs((3, 8, 7)), "not reproduced"),
+]
+
+
+@pytest.mark.parametrize("key, rows, verdict", CASES)
+def test_claims_judge_both_ways(key, rows, verdict):
+    ours, got = JUDGES[key](rows)
+    assert got == verdict
+    assert ours and isinstance(ours, str)
+
+
+def test_every_claim_is_tried_both_ways():
+    tried = {key: {verdict for k, _, verdict in CASES if k == key} for key in JUDGES}
+    assert all({"reproduced", "not reproduced"} <= verdicts for verdicts in tried.values())
+    assert set().union(*tried.values()) == set(Verdict.__args__)
+
+
+def test_claims_about_the_reference_workload_need_it():
+    rows = [row | {"matrix": "another"} for row in versions("time", (940, 400, 100))]
+    with pytest.raises(LookupError):
+        JUDGES["speedup"](rows)
+
+
+@pytest.mark.parametrize(
+    "source", [value for value, _ in next(k for k in KNOBS if k.key == "operands").choices if value != "w0"]
+)
+def test_every_input_can_be_run(source):
+    operands = sample(operands=source, scale=6, edge_factor=4)
+    product = run(operands, version=2)
+    expected = operands.a @ operands.b
+    assert np.abs((product.c - expected).toarray()).max() <= 1e-12 * max(1.0, np.abs(expected.data).max())
+    assert product.run.inserts == product.c.nnz
+
+
+def test_knobs_reach_the_machine():
+    config = machine_config(bw=4.2, log2_slots=12, load=0.1, threads_per_mtc=8, token_pp=32)
+    assert (config.bw, config.dma_bw, config.log2_slots, config.load) == (4.2, 4.2, 12, 0.1)
+    assert (config.threads_per_mtc, config.token_pp) == (8, 32)
+    operands = sample(operands="karate")
+    assert run(operands, blocks=2).run.blocks == 2
+    assert run(operands, version=1, hash="multiplicative").run.hash == "multiplicative"
+    assert run(operands, version=1).run.hash == "high"
+
+
+def test_equal_seeds_give_equal_inputs():
+    first, again, other = sample(scale=6), sample(scale=6), sample(scale=6, seed=5)
+    assert np.array_equal(first.a.indices, again.a.indices)
+    assert not np.array_equal(first.a.indices, other.a.indices)
+
+
+@pytest.mark.parametrize("key", EXPERIMENTS)
+def test_a_users_matrix_takes_the_place_of_the_input(key, tmp_path):
+    path = tmp_path / "mine.mtx"
+    scipy.io.mmwrite(path, sp.random_array((20, 30), density=0.1, rng=np.random.default_rng(1)))
+    rows = EXPERIMENTS[key](size="full", seed=1, matrix=str(path))
+    assert {row["matrix"].split(",")[0] for row in rows} == {str(path)}
+
+
+def test_versions_at_tiny_size_tell_the_modelled_from_the_counted():
+    rows = EXPERIMENTS["versions"](size="tiny", seed=1)
+    kinds = {row["quantity"]: row["kind"] for row in rows}
+    assert kinds["time"] == kinds["time, closed form"] == kinds["DRAM bytes, B"] == "modelled"
+    assert kinds["extra probes"] == kinds["nnz(C)"] == kinds["tokens"] == "counted"
+
+
+@pytest.mark.slow
+def test_reference_workload_shows_the_claims():
+    rows = EXPERIMENTS["versions"](size="full", seed=1)
+    verdicts = {c.key: c.judge(rows)[1] for c in CLAIMS if c.experiment == "versions"}
+    assert {k for k, v in verdicts.items() if v == "reproduced"} == {
+        "input", "speedup", "tokens", "overlap", "times", "collisions", "balance",
+    }  # fmt: skip
+    assert {k for k, v in verdicts.items() if v == "partly"} == {"ipc", "bandwidth", "hit-rate"}

@@ -1,0 +1,186 @@
+"""A matrix of any size as pixels: zoom, pan, read-out, marginal strips; every zoom is binned anew. See README.md."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from kernels.raster import bin_areas, bin_edges
+from widgets import theme
+from widgets.canvas import image
+from widgets.canvas.source import Source, Window
+
+_HERE = Path(__file__).parent
+MARKS = 5000
+EXPORT_PIXELS = (1024, 1024)
+
+
+class RasterCanvas(anywidget.AnyWidget):
+    """Draws a `Source`; sends pixels, never entries.
+
+    Attributes
+    ----------
+    title, alt : name of the picture, and what it shows, in words.
+    window : [r0, r1, c0, c1], what is seen; changed by the reader and by you.
+    block : side of the blocks drawn as a grid and named in the read-out; 0 for none.
+    marks : ``{"rows": [...], "columns": [...], "cells": [[row, column], ...]}`` drawn over the picture; at most 5,000
+        cells.
+    brush_rows, brush_columns : [first, end] picked on the marginal strips, or [].
+    """
+
+    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("paint.js", "canvas.js"))
+    _css = theme.css() + (_HERE / "canvas.css").read_text(encoding="utf-8")
+
+    title = traitlets.Unicode("").tag(sync=True)
+    alt = traitlets.Unicode("").tag(sync=True)
+    size = traitlets.List(traitlets.Int(), [0, 0]).tag(sync=True)
+    window = traitlets.List(traitlets.Int(), [0, 0, 0, 0]).tag(sync=True)
+    block = traitlets.Int(0).tag(sync=True)
+    marks = traitlets.Dict().tag(sync=True)
+    brush_rows = traitlets.List(traitlets.Int()).tag(sync=True)
+    brush_columns = traitlets.List(traitlets.Int()).tag(sync=True)
+    version = traitlets.Int(0).tag(sync=True)
+    palettes = traitlets.Dict(traitlets.Bytes()).tag(sync=True)
+
+    def __init__(self, **kwargs):
+        palettes = {name: theme.colour_map(name).tobytes() for name in ("light", "dark")}
+        super().__init__(palettes=palettes, **kwargs)
+        self._source: Source | None = None
+        self._on_pick: list[Callable[[int, int], None]] = []
+        self.theme = "light"
+        self.on_msg(self._receive)
+
+    def show(self, source: Source, *, alt: str = "", window: Window | None = None, keep_window: bool = False) -> None:
+        """Draw ``source``: all of it, or ``window``, or the part seen before where that still exists."""
+        same = self._source is not None and self._source.shape == source.shape
+        self._source = source
+        rows, columns = source.shape
+        if window is None and keep_window and same:
+            window = tuple(self.window)
+        with self.hold_sync():
+            self.size = [rows, columns]
+            self.window = list(clip_window(window or (0, rows, 0, columns), source.shape))
+            self.alt = alt
+            self.version += 1
+
+    def mark(self, rows=(), columns=(), cells=()) -> None:
+        """Point out rows, columns and cells (row, column); earlier marks go."""
+        cells = np.asarray(cells, dtype=np.int64).reshape(-1, 2)
+        if len(cells) > MARKS:
+            raise ValueError(f"RasterCanvas.mark: at most {MARKS:,} cells, got {len(cells):,}; aggregate them.")
+        self.marks = {"rows": [int(r) for r in rows], "columns": [int(c) for c in columns], "cells": cells.tolist()}
+
+    def on_pick(self, callback: Callable[[int, int], None]) -> None:
+        """Call ``callback(row, column)`` when a reader clicks, or presses Enter on, a position."""
+        self._on_pick.append(callback)
+
+    def query(self, r0: int, r1: int, c0: int, c1: int) -> dict:
+        """Return what the read-out says of a window: entries, and value, block and old numbers where they apply.
+
+        Returns
+        -------
+        ``rows``, ``columns`` ([first, end]), ``count``; for one position also ``value`` (None where nothing is
+        stored) and, if reordered, ``names``; with a block grid and a window inside one block ``block`` ([row, column],
+        entries in it).
+        """
+        source = self._source
+        answer = {"rows": [r0, r1], "columns": [c0, c1], "count": int(source.counts((r0, r1, c0, c1), (1, 1)).sum())}
+        if r1 - r0 == c1 - c0 == 1:
+            value = source.value(r0, c0)
+            answer["value"] = value if value is None or isinstance(value, (int, float)) else str(value)
+            if source.row_names is not None:
+                answer["names"] = [int(source.row_names[r0]), int(source.column_names[c0])]
+        if self.block > 0 and r0 // self.block == (r1 - 1) // self.block and c0 // self.block == (c1 - 1) // self.block:
+            i, j = r0 // self.block, c0 // self.block
+            rows, columns = source.shape
+            inside = (
+                i * self.block,
+                min(rows, (i + 1) * self.block),
+                j * self.block,
+                min(columns, (j + 1) * self.block),
+            )
+            answer["block"] = [i, j, int(source.counts(inside, (1, 1)).sum())]
+        return answer
+
+    def tile(self, window: Window, shape: tuple[int, int]) -> tuple[dict, list[bytes]]:
+        """Return one picture as it travels: a header, and levels (or bits), row sums and column sums as bytes."""
+        counts = self._source.counts(window, shape)
+        areas = bin_areas(window, shape)
+        shades, top = image.levels(counts, areas)
+        packed = bool(areas.max(initial=1) == 1 and counts.max(initial=0) <= 1)
+        header = {"type": "tile", "window": list(window), "shape": list(counts.shape), "packed": packed}
+        header |= {"total": int(counts.sum()), "top": top, "version": self.version}
+        pixels = np.packbits(counts.astype(bool), bitorder="little") if packed else shades
+        row_sums, column_sums = counts.sum(axis=1, dtype=np.uint32), counts.sum(axis=0, dtype=np.uint32)
+        return header, [pixels.tobytes(), row_sums.tobytes(), column_sums.tobytes()]
+
+    def png(self) -> bytes:
+        """Return what is seen, without scales, as a PNG of up to 1,024 pixels a side."""
+        return image.png(self._rgb()[0])
+
+    def svg(self) -> bytes:
+        """Return what is seen as an SVG with scales, marginal strips, title and description."""
+        rgb, counts = self._rgb(enlarge=False)
+        return image.svg(
+            rgb,
+            tuple(self.window),
+            counts.sum(axis=1).tolist(),
+            counts.sum(axis=0).tolist(),
+            title=self.title,
+            alt=self.alt,
+            colours=theme.PALETTE[self.theme],
+            font=theme.FONT.replace('"', "'"),
+        )
+
+    def close(self) -> None:
+        """Take the canvas off the page and let it be freed."""
+        self.on_msg(self._receive, remove=True)
+        self._on_pick.clear()
+        self._source = None
+        super().close()
+
+    def _rgb(self, enlarge=True):
+        window = tuple(self.window)
+        counts = self._source.counts(window, EXPORT_PIXELS)
+        rgb = theme.colour_map(self.theme)[image.levels(counts, bin_areas(window, EXPORT_PIXELS))[0]]
+        if 0 in counts.shape:
+            rgb = np.tile(theme.colour_map(self.theme)[0], (1, 1, 1))
+        factor = max(1, 1024 // max(rgb.shape[:2])) if enlarge else 1
+        return rgb.repeat(factor, axis=0).repeat(factor, axis=1), counts
+
+    def _receive(self, _, content, buffers):
+        if self._source is None:
+            return
+        match content.get("type"):
+            case "tile":
+                window = clip_window(content["window"], self._source.shape)
+                shape = tuple(min(2048, max(1, int(side))) for side in content["shape"])
+                self.send(*self.tile(window, shape))
+            case "query":
+                r0, r1, c0, c1 = clip_window(content["window"], self._source.shape)
+                self.send({"type": "answer", "id": content["id"]} | self.query(r0, r1, c0, c1))
+            case "pick":
+                for callback in list(self._on_pick):
+                    callback(int(content["row"]), int(content["column"]))
+
+
+def clip_window(window, shape: tuple[int, int]) -> Window:
+    """Return the window moved and cut to lie inside a matrix of ``shape``; at least one row and column if there are."""
+    clipped = []
+    for begin, end, size in ((window[0], window[1], shape[0]), (window[2], window[3], shape[1])):
+        extent = min(size, max(1, int(end) - int(begin)))
+        begin = min(max(0, int(begin)), size - extent)
+        clipped += [begin, begin + extent]
+    return tuple(clipped)
+
+
+def bin_of(window: Window, shape: tuple[int, int], row: int, column: int) -> Window:
+    """Return the window of the pixel that holds a position."""
+    found = []
+    for begin, end, bins, at in ((*window[:2], shape[0], row), (*window[2:], shape[1], column)):
+        edges = begin + bin_edges(end - begin, bins)
+        i = int(np.searchsorted(edges, at, side="right")) - 1
+        found += [int(edges[i]), int(edges[i + 1])]
+    return tuple(found)

@@ -1,0 +1,106 @@
+// Draws a plotly figure. plotly.js comes from plotly's own static extension (JupyterLab and Voila load it anyway);
+// only a page without it gets the copy that Python sends.
+const MIME = "application/vnd.plotly.v1+json";
+
+async function fromExtension() {
+  const container = window._JUPYTERLAB && window._JUPYTERLAB["jupyterlab-plotly"];
+  if (!container) return null;
+  const { RenderedPlotly } = (await container.get("./mimeExtension"))();
+  if (!RenderedPlotly) return null;
+  if (!RenderedPlotly.Plotly) {
+    const data = { [MIME]: { data: [], layout: {}, config: {} } };
+    await new RenderedPlotly({ mimeType: MIME }).createGraph({ data, metadata: {}, setData() {} });
+  }
+  return RenderedPlotly.Plotly;
+}
+
+function fromPython(model) {
+  return new Promise((resolve) => {
+    const receive = (message, buffers) => {
+      if (message.type !== "plotly") return;
+      model.off("msg:custom", receive);
+      const script = document.createElement("script");
+      script.src = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
+      script.onload = () => resolve(window.Plotly);
+      document.head.append(script);
+    };
+    model.on("msg:custom", receive);
+    model.send({ type: "plotly" });
+  });
+}
+
+function plotly(model) {
+  window.__workbenchPlotly ??= (async () => {
+    if (window.Plotly) return window.Plotly;
+    return (await fromExtension().catch(() => null)) ?? fromPython(model);
+  })();
+  return window.__workbenchPlotly;
+}
+
+function render({ model, el }) {
+  el.classList.add("wb", "wb-plot");
+  const area = document.createElement("div");
+  area.className = "wb-plot-area";
+  area.setAttribute("role", "img");
+  el.append(area);
+  let closed = false;
+  let drawing = Promise.resolve();
+
+  function draw() {
+    drawing = drawing.then(async () => {
+      area.setAttribute("aria-label", model.get("alt") || "figure");
+      area.style.height = model.get("height") + "px";
+      if (closed || !model.get("spec")) return;
+      const Plotly = await plotly(model);
+      const figure = JSON.parse(model.get("spec"));
+      const layout = { ...figure.layout, autosize: true };
+      const config = { displaylogo: false, responsive: false, displayModeBar: false, ...figure.config };
+      await Plotly.react(area, figure.data, layout, config);
+      if (figure.frames) await Plotly.addFrames(area, figure.frames);
+      area.dataset.painted = String(1 + Number(area.dataset.painted || 0));
+      if (!area.dataset.listening) {
+        area.dataset.listening = "1";
+        area.on("plotly_click", (event) => model.send({
+          type: "click",
+          points: event.points.map((p) => ({ curve: p.curveNumber, index: p.pointIndex ?? p.pointNumber, x: p.x, y: p.y })),
+        }));
+      }
+    }).catch((error) => console.error("plot pane", error));
+  }
+
+  async function save(message) {
+    if (message.type !== "save") return;
+    await drawing;
+    const Plotly = await plotly(model);
+    const size = { width: area.clientWidth || 800, height: area.clientHeight || 360 };
+    const url = await Plotly.toImage(area, { format: message.format, ...size, scale: message.format === "png" ? 2 : 1 });
+    const blob = message.format === "svg"
+      ? new Blob([decodeURIComponent(url.slice(url.indexOf(",") + 1))], { type: "image/svg+xml" })
+      : await (await fetch(url)).blob();
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = message.filename;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  const size = new ResizeObserver(async () => {
+    if (!area.dataset.painted || !area.clientWidth || closed) return;
+    (await plotly(model)).Plots.resize(area);
+  });
+  size.observe(el);
+  model.on("change:spec", draw);
+  model.on("change:alt", draw);
+  model.on("msg:custom", save);
+  draw();
+  return () => {
+    closed = true;
+    size.disconnect();
+    model.off("change:spec", draw);
+    model.off("change:alt", draw);
+    model.off("msg:custom", save);
+    if (window.__workbenchPlotly) window.__workbenchPlotly.then((Plotly) => Plotly.purge(area));
+  };
+}
+
+export default { render };

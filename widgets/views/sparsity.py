@@ -1,0 +1,417 @@
+"""Any sparse matrix as a picture: pattern, orderings, statistics, row lengths and block density."""
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from scipy import sparse
+
+from kernels.raster import BlockDensity, bit_block_density, block_density
+from kernels.reorder import PatternStatistics, bit_statistics, permuted, reorder, statistics
+from widgets.canvas.canvas import RasterCanvas, clip_window
+from widgets.canvas.source import BitsSource, CsrSource
+from widgets.controls.knob import Knob
+from widgets.controls.upload import Upload
+from widgets.figures.plot_pane import PlotPane
+from widgets.figures.sparsity import (
+    BlockDensities,
+    block_density_figure,
+    row_length_figure,
+    row_lengths,
+)
+from widgets.views.matrix_input import as_pattern, is_large_mask
+from widgets.views.view import BRUSH, View
+
+BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
+ORDERINGS = (
+    ("none", "as given"),
+    ("rcm", "reverse Cuthill-McKee (narrow band)"),
+    ("degree", "degree (longest rows first)"),
+    ("random", "random"),
+    ("morton", "Morton (Z-curve of a grid)"),
+    ("cluster", "clusters of similar rows (min-hash)"),
+)
+MAX_NNZ = 50_000_000
+UPLOAD_LIMIT_BYTES = 64_000_000
+DATA_PIXELS = (512, 512)
+
+
+@dataclass(frozen=True)
+class SparsityScene:
+    """What one picture shows; the parts after ``duplicates`` are None until they are counted.
+
+    Parameters
+    ----------
+    name, ordering : of the matrix shown.
+    source : the reordered matrix.
+    duplicates : duplicate entries summed when the matrix was read.
+    region : (r0, r1, c0, c1), the brushed part that the statistics are about.
+    statistics, blocks : of that part.
+    """
+
+    name: str
+    ordering: str
+    source: CsrSource | BitsSource
+    duplicates: int
+    region: tuple[int, int, int, int]
+    statistics: PatternStatistics | None = None
+    blocks: tuple[BlockDensity, ...] | None = None
+
+
+class SparsityView(View):
+    """Show sparse matrices: zoom to single entries, reorder, brush, count.
+
+    Parameters
+    ----------
+    matrix : a matrix (NumPy, SciPy sparse, torch, `BitsSource`), or a dict of names to matrices or to functions that
+        load one. A bit mask of over 10^8 positions stays packed: no ordering and no brush.
+    read : ``read(file name, bytes) -> matrix`` for files that the reader uploads; no upload without it.
+    sources : Python expressions that remake the matrices, by name, for the recipe; ``imports`` is the line they need.
+    state : initial values of the knobs.
+    """
+
+    title = "Sparsity pattern"
+    kind = "counted"
+    knobs = (
+        Knob("matrix", "Matrix", "matrix", help="Which matrix to show."),
+        Knob("ordering", "Order", "none", choices=ORDERINGS, help="A new numbering, same entries."),
+        Knob("seed", "Seed", 0, low=0, high=99, help="For the random and cluster orderings."),
+        Knob("block", "Block size", 16, low=2, high=256, scale="log2", help="Side of the blocks that are counted."),
+        Knob("grid", "Block grid", False, help="Shown once a block is at least 4 pixels wide."),
+        *BRUSH,
+        Knob("window", "Window", "", help="Part of the matrix seen, r0:r1:c0:c1."),
+    )
+    hidden = frozenset({"window"})
+    paint_only = frozenset({"grid", "window"})
+
+    def __init__(
+        self,
+        matrix: Any,
+        *,
+        read: Callable[[str, bytes], Any] | None = None,
+        sources: Mapping[str, str] | None = None,
+        imports: str = "",
+        upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
+        link_base: str = "",
+        **state,
+    ):
+        given = dict(matrix) if isinstance(matrix, Mapping) else {"matrix": matrix}
+        if not given:
+            raise ValueError("SparsityView: the dict of matrices is empty; give at least one.")
+        self._given = given
+        self._read, self._upload_limit = read, upload_limit_bytes
+        self._sources, self._imports = dict(sources or {}), imports
+        self._loaded: tuple[Any, sparse.csr_array, int] | None = None
+        self._ordered: tuple[Any, CsrSource] | None = None
+        self._painted: tuple[Any, str] | None = None
+        self.knobs = self._knobs_for(given)
+        super().__init__(link_base=link_base, **state)
+
+    @classmethod
+    def _knobs_for(cls, given):
+        choices = tuple((name, name) for name in given)
+        chosen = Knob("matrix", "Matrix", choices[0][0], choices=choices, help="Which matrix to show.")
+        return (chosen, *cls.knobs[1:])
+
+    # Picture --------------------------------------------------------------------------------------------------------
+    def build(self):
+        """Make canvas, statistics and the two plots."""
+        self.canvas = RasterCanvas(title="Pattern")
+        self._numbers = ipywidgets.HTML()
+        self._numbers.add_class("wb")
+        self._lengths, self._blocks = PlotPane(), PlotPane()
+        self._lengths.title, self._blocks.title = "row lengths", "block density"
+        self.canvas.observe(self._window_seen, names="window")
+        self.canvas.observe(self._brushed, names=["brush_rows", "brush_columns"])
+        side = ipywidgets.VBox([self._numbers, self._lengths, self._blocks])
+        side.add_class("wb-side")
+        self.canvas.layout.flex, side.layout.flex = "1 1 440px", "1 1 340px"
+        for part in (self.canvas, side):
+            part.layout.min_width, part.layout.max_width = "0", "720px"
+        row = ipywidgets.Box([self.canvas, side], layout={"display": "flex", "flex_flow": "row wrap"})
+        if self._read is None:
+            return [row]
+        label = f"Your own matrix (.mtx or .mtx.gz, up to {self._upload_limit / 1e6:g} MB)"
+        return [Upload(label, ".mtx,.gz", self._upload_limit, self.add_file), row]
+
+    def compute(self, state, progress):
+        """Yield the picture first, then the picture with its numbers."""
+        progress(0.0, f"loading {state['matrix']}")
+        matrix, duplicates = self._load(state["matrix"])
+        if is_large_mask(matrix):
+            yield from _mask_scenes(matrix, state, progress)
+            return
+        progress(0.2, "ordering rows and columns")
+        source = self._order(matrix, state)
+        region = _region(state, source.shape)
+        scene = SparsityScene(state["matrix"], state["ordering"], source, duplicates, region)
+        yield scene
+        progress(0.5, "counting")
+        part = _part(source.matrix, region)
+        found = statistics(part)
+        blocks = []
+        sizes = sorted({*BLOCK_SIZES, state["block"]})
+        for i, size in enumerate(sizes):
+            progress(0.7 + 0.3 * i / len(sizes), f"blocks of {size}")
+            blocks.append(block_density(part, size))
+        yield replace(scene, statistics=found, blocks=tuple(blocks))
+
+    def paint(self, scene):
+        """Draw what changed: the pixels, the marks over them, or the numbers beside them."""
+        canvas = self.canvas
+        window = _numbers_of(self.window, 4, "window")
+        window = clip_window(window or (0, scene.source.shape[0], 0, scene.source.shape[1]), scene.source.shape)
+        canvas.theme = self.theme
+        with canvas.hold_sync():
+            canvas.block = self.block if self.grid else 0
+            if canvas._source is not scene.source:
+                canvas.show(scene.source, window=window)
+            elif tuple(canvas.window) != window:
+                canvas.window = list(window)
+            canvas.alt = self.alt_text(scene)
+            canvas.brush_rows = list(_numbers_of(self.brush_rows, 2, "brush_rows") or [])
+            canvas.brush_columns = list(_numbers_of(self.brush_columns, 2, "brush_columns") or [])
+        painted = self._painted
+        if scene.statistics is None or (painted and painted[0] is scene and painted[1] == self.theme):
+            return
+        self._painted = (scene, self.theme)
+        self._numbers.value = _statistics_html(scene)
+        lengths = row_lengths(scene.statistics.row_lengths)
+        self._lengths.show(row_length_figure(lengths, self.theme), _lengths_alt(lengths))
+        blocks = _block_densities(scene, self.block)
+        self._blocks.show(block_density_figure(blocks, self.theme), _blocks_alt(blocks))
+
+    def table(self, scene):
+        """Return statistics, row lengths and block densities as one table."""
+        if scene.statistics is None:
+            return ("part", "item", "value"), []
+        rows = [("statistics", name, value) for name, value in _statistics_rows(scene)]
+        lengths = row_lengths(scene.statistics.row_lengths)
+        for first, last, count in zip(lengths.first, lengths.last, lengths.rows, strict=True):
+            rows.append(("rows by entries", f"{first}" if first == last else f"{first} to {last}", int(count)))
+        for block in scene.blocks:
+            rows.append(("density inside kept blocks", str(block.block_size), block.fill))
+            rows.append(("share of blocks kept", str(block.block_size), block.kept_share))
+        return ("part", "item", "value"), rows
+
+    def arrays(self, scene):
+        """Return the pixels in view, their margins, and the plotted curves."""
+        window = tuple(self.canvas.window)
+        counts = scene.source.counts(window, DATA_PIXELS)
+        found = {"window": np.array(window), "counts": counts}
+        found |= {"row_sums": counts.sum(axis=1), "column_sums": counts.sum(axis=0)}
+        if scene.statistics is not None:
+            found |= {"row_lengths": scene.statistics.row_lengths}
+            found |= {"block_sizes": np.array([b.block_size for b in scene.blocks])}
+            found |= {"block_fill": np.array([b.fill for b in scene.blocks])}
+            found |= {"blocks_kept": np.array([b.kept for b in scene.blocks])}
+        return found
+
+    def alt_text(self, scene):
+        """Return the pattern in words."""
+        (m, n), nnz = scene.source.shape, scene.source.nnz
+        order = dict(ORDERINGS)[scene.ordering]
+        text = f"Pattern of {scene.name}, {m:,} x {n:,} with {nnz:,} entries, order {order}"
+        if scene.statistics is not None:
+            s = scene.statistics
+            part = "" if scene.region == (0, m, 0, n) else f" in the brushed part ({s.nnz:,} entries)"
+            text += f"; density {s.density:.3g}, bandwidth {s.bandwidth:,}{part}"
+        return text + "."
+
+    def recipe(self):
+        """Return Python that remakes the picture and its pixels."""
+        state = {key: value for key, value in self.state.items() if value != self.knob(key).default and key != "matrix"}
+        words = "".join(f", {key}={value!r}" for key, value in state.items())
+        source = self._sources.get(self.matrix)
+        made = f"matrix = {source}" if source else f"# matrix is yours: {self.matrix}"
+        lines = ["from widgets.views.sparsity import SparsityView"]
+        lines += [self._imports] if source and self._imports else []
+        lines += [made, f"view = SparsityView(matrix{words}).wait()"]
+        lines += ["pixels = view.arrays(view.scene)['counts']", "view"]
+        return "\n".join(lines)
+
+    def budget(self, state):
+        """Refuse malformed brushes, and matrices with more than 50 million entries where that can be told before."""
+        try:
+            for key, count in (("brush_rows", 2), ("brush_columns", 2), ("window", 4)):
+                _numbers_of(state[key], count, key)
+        except ValueError as error:
+            return str(error)
+        given = self._given[state["matrix"]]
+        nnz = 0 if is_large_mask(given) else getattr(given, "nnz", 0)
+        if isinstance(nnz, (int, np.integer)) and nnz > MAX_NNZ:
+            return f"{state['matrix']} has {nnz:,} entries; this view takes up to {MAX_NNZ:,}. Show a part of it."
+        return None
+
+    # Matrices -------------------------------------------------------------------------------------------------------
+    def add_file(self, filename: str, content: bytes) -> None:
+        """Read an uploaded file with ``read`` and show it; a file that cannot be read is named in the error line."""
+        try:
+            matrix = self._read(filename, content)
+            as_pattern(matrix, filename)
+        except Exception as error:
+            self._failed(error)
+            return
+        self._given = self._given | {filename: matrix}
+        self._loaded = self._ordered = None
+        self.set_knobs(self._knobs_for(self._given))
+        self._turn("matrix", filename)
+        self.refresh()
+
+    def close(self):
+        """Take the view off the page and let it, and the matrices it read, be freed."""
+        self._loaded = self._ordered = self._painted = None
+        if not self._closing:
+            self.canvas.unobserve_all()
+        super().close()
+
+    def _load(self, name):
+        loaded = self._loaded
+        if loaded is None or loaded[0] != name:
+            given = self._given[name]
+            given = given() if callable(given) else given
+            if is_large_mask(given):
+                loaded = self._loaded = (name, given, 0)
+                return loaded[1:]
+            matrix, duplicates = as_pattern(given, name)
+            if matrix.nnz > MAX_NNZ:
+                raise ValueError(f"{name} has {matrix.nnz:,} entries; this view takes up to {MAX_NNZ:,}.")
+            loaded = self._loaded = (name, matrix, duplicates)
+        return loaded[1:]
+
+    def _order(self, matrix, state):
+        key = (state["matrix"], state["ordering"], state["seed"])
+        ordered = self._ordered
+        if ordered is None or ordered[0] != key or ordered[2] is not matrix:
+            if state["ordering"] == "none":
+                source = CsrSource(matrix)
+            else:
+                ordering = reorder(matrix, state["ordering"], seed=state["seed"])
+                source = CsrSource(permuted(matrix, ordering), ordering.rows, ordering.columns)
+            ordered = self._ordered = (key, source, matrix)
+        return ordered[1]
+
+    # From the canvas ------------------------------------------------------------------------------------------------
+    def _turn(self, key, value):
+        if key != "matrix":
+            super()._turn(key, value)
+            return
+        with self.changes():
+            super()._turn(key, value)
+            self.window = self.brush_rows = self.brush_columns = ""
+
+    def _window_seen(self, change):
+        if self.scene is None or self._closing:
+            return
+        m, n = self.scene.source.shape
+        self.window = "" if change["new"] == [0, m, 0, n] else ":".join(map(str, change["new"]))
+
+    def _brushed(self, change):
+        if self.scene is not None and not self._closing:
+            setattr(self, change["name"], ":".join(map(str, change["new"])))
+
+
+def _numbers_of(text, count, key):
+    if not text:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(":"))
+    except ValueError:
+        numbers = ()
+    pairs = zip(numbers[::2], numbers[1::2], strict=False)
+    if len(numbers) != count or not all(0 <= first < end for first, end in pairs):
+        form = "first:end" if count == 2 else "r0:r1:c0:c1"
+        raise ValueError(f"{key}: must be {form} with first < end, such as 0:100; got {text!r}.")
+    return numbers
+
+
+def _region(state, shape):
+    region = []
+    for key, size in (("brush_rows", shape[0]), ("brush_columns", shape[1])):
+        first, end = _numbers_of(state[key], 2, key) or (0, size)
+        region += [min(first, size), min(end, size)]
+    return tuple(region)
+
+
+def _part(matrix, region):
+    r0, r1, c0, c1 = region
+    if region == (0, matrix.shape[0], 0, matrix.shape[1]):
+        return matrix
+    part = sparse.csr_array(matrix[r0:r1][:, c0:c1])
+    part.sort_indices()
+    return part
+
+
+def _mask_scenes(mask, state, progress):
+    """Yield the scenes of a bit mask that stays packed: as given, whole, blocks where they divide it."""
+    if state["ordering"] != "none" or state["brush_rows"] or state["brush_columns"]:
+        raise ValueError(f"{state['matrix']}: masks of over 10^8 positions are shown as given; clear order and brush.")
+    whole = (0, mask.shape[0], 0, mask.shape[1])
+    scene = SparsityScene(state["matrix"], "none", mask, 0, whole)
+    yield scene
+    progress(0.3, "counting")
+    found = bit_statistics(mask.bits, mask.columns)
+    blocks = []
+    for size in sorted({*BLOCK_SIZES, state["block"]}):
+        progress(0.8, f"blocks of {size}")
+        if all(side % size == 0 and side // size <= 8192 for side in mask.shape):
+            blocks.append(bit_block_density(mask.bits, mask.columns, size))
+    yield replace(scene, statistics=found, blocks=tuple(blocks))
+
+
+def _block_densities(scene, chosen):
+    sizes = np.array([b.block_size for b in scene.blocks])
+    kept = np.array([b.kept_share for b in scene.blocks])
+    return BlockDensities(sizes, kept, np.array([b.fill for b in scene.blocks]), chosen)
+
+
+def _statistics_rows(scene):
+    s = scene.statistics
+    lengths = s.row_lengths
+    m, n = s.shape
+    yield "rows x columns", f"{m:,} x {n:,}"
+    yield "entries (nnz)", s.nnz
+    yield "density", s.density
+    yield "bandwidth", s.bandwidth
+    yield "profile", s.profile
+    if s.symmetric_share == s.symmetric_share:
+        yield "symmetric share", s.symmetric_share
+    if m:
+        yield "entries per row, mean", float(lengths.mean())
+        yield "entries per row, median", float(np.median(lengths))
+        yield "entries per row, largest", int(lengths.max())
+        yield "empty rows", int((lengths == 0).sum())
+    if scene.duplicates:
+        yield "duplicate entries summed", scene.duplicates
+
+
+def _statistics_html(scene):
+    r0, r1, c0, c1 = scene.region
+    whole = scene.region == (0, scene.source.shape[0], 0, scene.source.shape[1])
+    about = "Whole matrix" if whole else f"Brushed: rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}"
+    cells = ""
+    for name, value in _statistics_rows(scene):
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
+        cells += f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(shown)}</td></tr>'
+    return f'<table class="wb wb-numbers"><caption>{html.escape(about)} (counted)</caption>{cells}</table>'
+
+
+def _lengths_alt(lengths):
+    top = int(np.argmax(lengths.rows))
+    first, last = lengths.first[top], lengths.last[top]
+    span = f"{first}" if first == last else f"{first} to {last}"
+    return f"Bars of rows by entries per row; most rows, {lengths.rows[top]:,}, have {span} entries."
+
+
+def _blocks_alt(blocks):
+    found = np.flatnonzero(blocks.sizes == blocks.chosen)
+    if not found.size:
+        return f"Lines over block size; blocks of {blocks.chosen} do not divide the mask."
+    i = int(found[0])
+    return (
+        f"Lines over block size; at {blocks.chosen} a share of {blocks.kept_share[i]:.3g} of the blocks is kept, "
+        f"with density {blocks.fill[i]:.3g} inside."
+    )

@@ -1,0 +1,440 @@
+"""Where a sparse product's bytes go: its dataflows step by step, their traffic, and a machine that runs it."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import ipywidgets
+import numpy as np
+import traitlets
+
+from widgets.canvas.canvas import RasterCanvas
+from widgets.canvas.cells import CellImage
+from widgets.canvas.source import CsrSource
+from widgets.controls.choices import Choices
+from widgets.controls.knob import Knob
+from widgets.controls.panel import ControlPanel
+from widgets.controls.stepper import Stepper
+from widgets.figures.fact_table import fact_table
+from widgets.figures.plot_pane import PlotPane
+from widgets.figures.spgemm_steps import (
+    cell_picture,
+    formed_entries,
+    matrix_title,
+    operand_matrix,
+    pattern_words,
+    step_marks,
+    table_picture,
+)
+from widgets.figures.spgemm_traffic import (
+    TrafficScene,
+    bytes_figure,
+    gantt_figure,
+    live_curve,
+    live_figure,
+    probes_figure,
+    readable_bytes,
+    roofline_figure,
+    utilisation_figure,
+)
+from widgets.figures.spgemm_words import headline, live_curves, mean_share, short_number, step_columns, total_bytes
+from widgets.views.export import npz_bytes
+from widgets.views.spgemm_stories import (
+    DATAFLOWS,
+    HIGH_LOAD,
+    MACHINE,
+    OPERANDS,
+    SECTION,
+    SECTIONS,
+    SMALL,
+    STEPPING,
+    STORIES,
+    TABLE,
+    TRAFFIC,
+    USED_BY,
+)
+from widgets.views.view import View
+from widgets.views.worker import Progress
+
+
+class SpGEMMTrafficView(View):
+    """C = A B as its dataflows see it: every partial product, every byte, and the PIUMA machine model at work.
+
+    Parameters
+    ----------
+    compute_scene : ``compute_scene(state, progress) -> TrafficScene``; it makes the operands, counts, runs the machine.
+    knobs : knobs that take the place of those of the same key here (other choices, ranges, defaults, tags).
+    **state : values of knobs.
+    """
+
+    title = "SpGEMM traffic"
+    knobs = (*OPERANDS, *STEPPING, *TRAFFIC, *MACHINE, *TABLE, *SECTION)
+    hidden: ClassVar[frozenset[str]] = frozenset(k.key for k in (*STEPPING, *TRAFFIC, *MACHINE, *TABLE, *SECTION))
+    paint_only: ClassVar[frozenset[str]] = frozenset(("dataflow", "step", "log_axes", "section"))
+
+    def __init__(
+        self,
+        compute_scene: Callable[[Mapping[str, Any], Progress], TrafficScene],
+        *,
+        knobs: Sequence[Knob] = (),
+        **state,
+    ):
+        self._compute_scene = compute_scene
+        given = {knob.key: knob for knob in knobs}
+        self.knobs = tuple(given.get(knob.key, knob) for knob in type(self).knobs)
+        super().__init__(**state)
+
+    # The widgets ----------------------------------------------------------------------------------------------------
+    def build(self) -> Sequence[ipywidgets.Widget]:
+        """Make the parts: headline, stories, tabs, and one box per section."""
+        self._headline = ipywidgets.HTML()
+        self._stories = Choices(
+            [(key, label) for key, (label, _, _) in STORIES.items()], self._tell, label="What to look at"
+        )
+        self._tabs = Choices(SECTIONS, self._open, form="tabs", label="Parts of the view")
+        self._stepper = Stepper(self._go, label="Partial products, step by step")
+        self._cells = {name: CellImage(title=name) for name in "ABC"}
+        self._rasters = {name: RasterCanvas(title=name, layout=_part(300)) for name in "ABC"}
+        self._panes = {
+            name: _pane(title)
+            for name, title in {
+                "step live": "live partial products, this dataflow",
+                "bytes": "bytes by dataflow",
+                "live": "live partial products",
+                "gantt": "threads at work",
+                "utilisation": "utilisation",
+                "machine live": "live products on the machine",
+                "probes": "extra probes",
+                "roofline": "roofline",
+            }.items()
+        }
+        self._totals, self._constants, self._machine_note = (ipywidgets.HTML() for _ in range(3))
+        self._tables = [CellImage(title=""), CellImage(title="")]
+        self._dataflows = Choices(DATAFLOWS, lambda key: self._turn_part("dataflow", key), label="Dataflow")
+        self._panels = {
+            "bytes": ControlPanel(self._of(TRAFFIC), self.state, self._turn_part),
+            "machine": ControlPanel(self._of(MACHINE), self.state, self._turn_part),
+            "table": ControlPanel(TABLE, self.state, self._turn_part),
+        }
+        panes = self._panes
+        self._machine_parts = ipywidgets.VBox(
+            (
+                self._totals,
+                _row(panes["gantt"]),
+                _row(panes["utilisation"], panes["machine live"]),
+                _row(panes["probes"], panes["roofline"]),
+                self._panels["table"],
+                _row(*self._tables),
+            )
+        )
+        self._boxes = {
+            "step": ipywidgets.VBox(
+                (
+                    self._dataflows,
+                    self._stepper,
+                    _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name]))),
+                    _row(panes["step live"]),
+                )
+            ),
+            "bytes": ipywidgets.VBox((self._panels["bytes"], _row(panes["bytes"], panes["live"]))),
+            "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
+            "constants": ipywidgets.VBox((self._constants,)),
+        }
+        self._painted_table, self._drawn, self._used = None, {}, None
+        return (self._headline, self._stories, self._tabs, *self._boxes.values())
+
+    def _shown_knobs(self):
+        used = USED_BY.get(self.operands)
+        return [knob for knob in super()._shown_knobs() if used is None or knob.key in used]
+
+    def _of(self, knobs):
+        return [self.knob(knob.key) for knob in knobs]
+
+    def _turn_part(self, key, value):
+        try:
+            setattr(self, key, value)
+        except traitlets.TraitError as error:
+            self._toolbar.error = f"{error}."
+            self._state_shown()
+
+    def _go(self, position):
+        self.step = position
+
+    def _open(self, section):
+        self.section = section
+
+    def _tell(self, key):
+        _, settings, text = STORIES[key]
+        with self.changes():
+            for knob in self.knobs:
+                setattr(self, knob.key, settings.get(knob.key, knob.default))
+        self._stories.selected, self._stories.text = key, text
+
+    def _state_shown(self):
+        super()._state_shown()
+        for panel in self._panels.values():
+            panel.values = self.state
+        self._tabs.selected, self._dataflows.selected = self.section, self.dataflow
+        used = USED_BY.get(self.operands)
+        if used != self._used:
+            self._used = used
+            self._panel.draw(self._shown_knobs())
+        for name, box in self._boxes.items():
+            box.layout.display = None if name == self.section else "none"
+
+    # Work -----------------------------------------------------------------------------------------------------------
+    def budget(self, state: Mapping[str, Any]) -> str | None:
+        """Refuse what cannot be shown live, naming the limit."""
+        chances = state["a"] + state["b"] + state["c"]
+        if state["operands"] == "rmat" and chances > 1 + 1e-9:
+            return f"R-MAT a + b + c is {chances:.3g}, the limit is 1: lower one of them."
+        high = state["hash"] == "high" or (state["hash"] == "own" and state["version"] == 1)
+        if high and state["load"] >= HIGH_LOAD:
+            return (
+                f"High-order bits at load {state['load']:g} need hundreds of probes a product and more; the limit "
+                f"of the live view is a load below {HIGH_LOAD:g}: lower it or choose another hash."
+            )
+        return None
+
+    def compute(self, state: Mapping[str, Any], progress: Progress) -> TrafficScene:
+        """Have the scene filled."""
+        return self._compute_scene(state, progress)
+
+    # The picture ----------------------------------------------------------------------------------------------------
+    def paint(self, scene: TrafficScene) -> None:
+        """Draw the section that is open; the others are drawn when they are opened."""
+        self._headline.value = headline(scene)
+        self.kind = "modelled" if self.section in ("machine", "constants") else "counted"
+        {
+            "step": self._paint_step,
+            "bytes": self._paint_bytes,
+            "machine": self._paint_machine,
+            "constants": self._paint_constants,
+        }[self.section](scene)
+        exports = [[key, label] for key, (label, _) in self._export_makers().items()]
+        if exports != self._toolbar.exports:
+            self._toolbar.exports = exports
+
+    def _paint_step(self, scene):
+        steps = scene.steps[self.dataflow]
+        position = min(self.step, len(steps.live))
+        marks = step_marks(scene, self.dataflow, position)
+        unit = "product" if steps.exact else "run of products"
+        self._stepper.show(position, len(steps.live), marks.sentence, unit)
+        small = _is_small(scene)
+        for name in "ABC":
+            self._cells[name].layout.display = None if small else "none"
+            self._rasters[name].layout.display = "none" if small else None
+        (self._paint_cells if small else self._paint_rasters)(scene, marks)
+        curve = live_curve(steps, dict(DATAFLOWS)[self.dataflow])
+        now = (float(marks.formed), int(steps.live[position - 1])) if position else (0.0, 0)
+        self._panes["step live"].show(
+            live_figure([curve], theme=self.theme, at=now, most=600),
+            f"{curve.label}: at most {int(curve.live.max(initial=0)):,} partial products alive; now {now[1]:,}.",
+        )
+
+    def _paint_cells(self, scene, marks):
+        for name, image in self._cells.items():
+            image.show(**cell_picture(scene, self.dataflow, marks, name, self.theme))
+
+    def _paint_rasters(self, scene, marks):
+        for name, operand in zip("ABC", (scene.a, scene.b, scene.c), strict=True):
+            raster = self._rasters[name]
+            raster.title, raster.theme = matrix_title(operand), self.theme
+            used = formed_entries(scene, self.dataflow, marks) if name == "C" else None
+            drawn = (id(operand), self.dataflow, marks.formed) if name == "C" else (id(operand),)
+            if self._drawn.get(name) != drawn:
+                self._drawn[name] = drawn
+                source = CsrSource(operand_matrix(operand, used))
+                raster.show(source, alt=pattern_words(operand, marks.cells[name], used), keep_window=True)
+            raster.mark(*marks.lines[name], marks.cells[name])
+
+    def _paint_bytes(self, scene):
+        totals = ", ".join(f"{flow} {readable_bytes(b)}" for flow, b in total_bytes(scene))
+        self._panes["bytes"].show(
+            bytes_figure(scene.traffic, log=self.log_axes, theme=self.theme), f"Off-chip bytes by dataflow: {totals}."
+        )
+        curves = live_curves(scene)
+        peaks = ", ".join(f"{c.label} {int(c.live.max(initial=0)):,}" for c in curves)
+        self._panes["live"].show(
+            live_figure(curves, log=self.log_axes, theme=self.theme, most=2000),
+            f"Most partial products alive: {peaks}.",
+        )
+
+    def _paint_machine(self, scene):
+        machine = scene.machine
+        self._machine_parts.layout.display = "none" if machine is None else None
+        notes = (scene.machine_note,) if machine is None else machine.left_out
+        self._machine_note.value = "".join(f"<p class='wb'>{html.escape(note)}</p>" for note in notes if note)
+        if machine is None:
+            return
+        run = machine.runs[machine.shown]
+        self._totals.value = fact_table(
+            "The product on PIUMA by kernel version (modelled)",
+            ("quantity", *(r.label for r in machine.runs)),
+            [(name, *(short_number(r.totals[name]) for r in machine.runs)) for name in run.totals],
+            shown=1 + machine.shown,
+        )
+        panes, theme = self._panes, self.theme
+        panes["gantt"].show(
+            gantt_figure(run.gantt, theme=theme),
+            f"{run.label}: {run.gantt.events_total:,} pieces of work on {run.gantt.threads} threads over "
+            f"{run.gantt.cycles:,.0f} cycles, modelled.",
+        )
+        panes["utilisation"].show(
+            utilisation_figure(run.utilisation, theme=theme),
+            f"{run.label} on average: "
+            + ", ".join(f"{n} {mean_share(run.utilisation, n):.0%}" for n in run.utilisation.series)
+            + ", modelled.",
+        )
+        panes["machine live"].show(
+            live_figure([run.live], theme=theme, most=2000, title=f"Live products in the scratchpad, {run.label}"),
+            f"{run.label}: at most {int(run.live.live.max(initial=0)):,} live products, modelled.",
+        )
+        means = zip(machine.probes.labels, machine.probes.mean, strict=True)
+        panes["probes"].show(
+            probes_figure(machine.probes, theme=theme),
+            "Extra probes a product: " + ", ".join(f"{label} {mean:.3g}" for label, mean in means) + ".",
+        )
+        roof = machine.roofline
+        points = zip(roof.labels, roof.ops_per_cycle, roof.ops_per_byte, strict=True)
+        panes["roofline"].show(
+            roofline_figure(roof, theme=theme),
+            "; ".join(f"{n}: {y:.3g} {roof.ops} a cycle at {x:.3g} a byte" for n, y, x in points) + "; modelled.",
+        )
+        self._paint_tables(machine)
+
+    def _paint_tables(self, machine):
+        windows = machine.occupancy[0].windows if machine.occupancy else 1
+        if self._painted_table != windows:
+            self._painted_table = windows
+            knob = TABLE[0]
+            self._panels["table"].draw([Knob(knob.key, knob.label, 0, 0, max(windows - 1, 1), 1, help=knob.help)])
+        for image, table in zip(self._tables, machine.occupancy, strict=False):
+            image.layout.display = None
+            image.show(**table_picture(table, self.theme))
+        for image in self._tables[len(machine.occupancy) :]:
+            image.layout.display = "none"
+
+    def _paint_constants(self, scene):
+        constants = scene.machine.constants if scene.machine else ()
+        fields = ("name", "value", "unit", "tag", "source")
+        self._constants.value = fact_table(
+            "Constants of the machine model, and how sure we are of each",
+            ("constant", *fields[1:]),
+            [[getattr(c, field) for field in fields] for c in constants],
+        )
+
+    # Words, data, files ---------------------------------------------------------------------------------------------
+    def alt_text(self, scene: TrafficScene) -> str:
+        """Say what the open section shows."""
+        head = f"{scene.title}: {scene.products:,} partial products merge into {scene.c.nnz:,} entries of C. "
+        if self.section == "step":
+            return head + self._stepper.sentence
+        if self.section == "bytes":
+            return (
+                head
+                + "Off-chip bytes counted: "
+                + ", ".join(f"{flow} {readable_bytes(total)}" for flow, total in total_bytes(scene))
+                + "."
+            )
+        if scene.machine is None:
+            return head + scene.machine_note
+        times = ", ".join(f"{run.label} {run.totals['time (ms)']:.3g} ms" for run in scene.machine.runs)
+        return head + f"Modelled on PIUMA: {times}."
+
+    def table(self, scene: TrafficScene) -> tuple[Sequence[str], Sequence[Sequence]]:
+        """Return the data behind the open section."""
+        columns = self.arrays(scene)
+        return list(columns), _Rows(list(columns.values()))
+
+    def arrays(self, scene: TrafficScene) -> dict[str, np.ndarray]:
+        """Return the columns of the open section's table."""
+        if self.section == "step":
+            return step_columns(scene.steps[self.dataflow])
+        if self.section == "bytes":
+            traffic = scene.traffic
+            return {"dataflow": np.array(traffic.dataflows)} | {
+                f"{stream} (bytes)": traffic.bytes[:, s] for s, stream in enumerate(traffic.streams)
+            }
+        machine = scene.machine
+        if machine is None:
+            return {"note": np.array([scene.machine_note])}
+        if self.section == "machine":
+            names = list(machine.runs[0].totals)
+            return {"kernel": np.array([run.label for run in machine.runs])} | {
+                name: np.array([float(run.totals[name]) for run in machine.runs]) for name in names
+            }
+        fields = ("name", "value", "unit", "tag", "source")
+        return {name: np.array([getattr(c, name) for c in machine.constants]) for name in fields}
+
+    def pictures(self) -> dict[str, ipywidgets.Widget]:
+        """Return the parts of the open section, for export."""
+        if self.scene is None:
+            return {}
+        panes = self._panes
+        if self.section == "step":
+            shown = self._cells if _is_small(self.scene) else self._rasters
+            return dict(shown) | {"live": panes["step live"]}
+        if self.section == "bytes":
+            return {"bytes": panes["bytes"], "live": panes["live"]}
+        if self.section == "constants" or self.scene.machine is None:
+            return {}
+        names = ("gantt", "utilisation", "machine live", "probes", "roofline")
+        tables = {f"table, {t.label}": w for t, w in zip(self.scene.machine.occupancy, self._tables, strict=False)}
+        return {name: panes[name] for name in names} | tables
+
+    def exports(self, scene: TrafficScene) -> dict[str, Callable[[], tuple[str, str, bytes]]]:
+        """Add the Gantt's events and the probe histogram to the machine's exports."""
+        if scene is None or scene.machine is None or self.section != "machine":
+            return {}
+        gantt = scene.machine.runs[scene.machine.shown].gantt
+        arrays = {name: getattr(gantt, name) for name in ("thread", "row", "t0", "t1")}
+        arrays |= {"probe_counts": scene.machine.probes.counts, "probe_labels": np.array(scene.machine.probes.labels)}
+        return {"Events and probes (NPZ)": lambda: ("spgemm-events.npz", "application/x-npz", npz_bytes(arrays))}
+
+    def recipe(self) -> str:
+        """Return the Python that remakes the view in its present state."""
+        given = ", ".join(f"{key}={value!r}" for key, value in self.state.items() if value != self.knob(key).default)
+        return "\n".join(
+            (
+                "from workbench.papers import get",
+                "",
+                f'view = get("smash").view({given})',
+                "view.wait()",
+                "view",
+            )
+        )
+
+
+class _Rows(Sequence):
+    """Rows of equally long columns, made when asked for."""
+
+    def __init__(self, columns):
+        self._columns = columns
+
+    def __len__(self):
+        return len(self._columns[0]) if self._columns else 0
+
+    def __getitem__(self, at):
+        if isinstance(at, slice):
+            return list(zip(*(column[at].tolist() for column in self._columns), strict=True))
+        return tuple(column[at].item() for column in self._columns)
+
+
+def _part(width):
+    return {"flex": f"1 1 {width}px", "min_width": "0"}
+
+
+def _pane(title):
+    pane = PlotPane(layout=_part(440))
+    pane.title = title
+    return pane
+
+
+def _row(*widgets):
+    return ipywidgets.Box(widgets, layout={"display": "flex", "flex_flow": "row wrap", "width": "100%"})
+
+
+def _is_small(scene):
+    return max(*scene.a.shape, *scene.b.shape) <= SMALL

@@ -1,0 +1,5 @@
+"""``python -m workbench``."""
+
+from workbench.app.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""The cards of the gallery: every paper of the catalog and every dashboard of the folder, broken ones included."""
+
+import importlib
+import pkgutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import workbench.papers
+from workbench import folders
+from workbench.app.shelf import shelf
+from workbench.experiments.record import read
+
+VERDICTS = ("reproduced", "partly", "not reproduced")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one card of the gallery shows."""
+
+    kind: str
+    key: str
+    title: str
+    family: str
+    text: str
+    byline: str = ""
+    arxiv: str = ""
+    state: str = ""
+    problem: str = ""
+    dashboards: tuple[tuple[str, str], ...] = ()
+    notebook: bool = False
+    verdicts: tuple[tuple[str, int], ...] = ()
+    claims: int = 0
+    words: str = field(default="", compare=False)
+
+
+def gallery_cards(folder: Path) -> list[Card]:
+    """Return the cards, dashboards first; what cannot be read becomes a card that says so."""
+    notebooks = shelf(folder)
+    dashboards = [notebook for notebook in notebooks if notebook.kind == "dashboards"]
+    walkthroughs = {notebook.name.split("/")[-1] for notebook in notebooks if notebook.kind == "papers"}
+    papers, broken = papers_or_problems()
+    families = {key: paper.family for key, paper in papers.items()}
+    cards = [
+        Card(
+            kind="dashboards",
+            key=notebook.name,
+            title=notebook.title,
+            family=next((families[key] for key in notebook.papers if key in families), "general"),
+            text=notebook.description,
+        )
+        for notebook in dashboards
+    ]
+    for key, paper in papers.items():
+        links = tuple((notebook.name, notebook.title) for notebook in dashboards if key in notebook.papers)
+        cards.append(_paper_card(paper, links, key in walkthroughs))
+    cards += [
+        Card("papers", key, key, "not loadable", "", problem=f"This paper cannot be loaded: {reason}")
+        for key, reason in broken.items()
+    ]
+    return cards
+
+
+def papers_or_problems() -> tuple[dict, dict[str, str]]:
+    """Import every paper by itself; return the papers and, for those that fail, one line on why."""
+    papers, broken = {}, {}
+    modules = (module.name for module in pkgutil.iter_modules(workbench.papers.__path__))
+    for name in sorted(name for name in modules if not name.startswith("_")):
+        try:
+            papers[name] = importlib.import_module(f"workbench.papers.{name}").PAPER
+        except Exception as error:
+            broken[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return papers, broken
+
+
+def records_of(key: str) -> list[dict]:
+    """Return the paper's published records; unreadable ones are left out."""
+    records = []
+    for file in sorted((folders.published() / key).glob("*.json")):
+        try:
+            records.append(read(key, file.stem))
+        except (OSError, ValueError):
+            continue
+    return records
+
+
+def _paper_card(paper, dashboards: tuple[tuple[str, str], ...], has_notebook: bool) -> Card:
+    verdicts = {claim["key"]: claim["verdict"] for record in records_of(paper.key) for claim in record["claims"]}
+    counted = Counter(verdicts.values())
+    return Card(
+        kind="papers",
+        key=paper.key,
+        title=paper.title,
+        family=paper.family,
+        text=paper.summary,
+        byline=f"{paper.authors}, {paper.year}",
+        arxiv=paper.arxiv,
+        state="" if paper.state == "complete" else paper.state,
+        dashboards=dashboards,
+        notebook=has_notebook,
+        verdicts=tuple((verdict, counted[verdict]) for verdict in VERDICTS if counted[verdict]),
+        claims=len(paper.claims),
+        words=" ".join(claim.statement for claim in paper.claims),
+    )

@@ -1,0 +1,149 @@
+"""Records of experiments: one small JSON file each, written whole or not at all.
+
+Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with
+at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
+``machine``, ``versions``, ``wall_s`` and ``date``.
+
+Runs at size "full" on the paper's own input are published: they stand in
+``workbench/results/<paper>/<experiment>.json`` and make RESULTS.md. All others go to the user's home folder and never
+touch a published one.
+"""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from workbench import folders
+
+SCHEMA = 1
+KEYS = {"schema", "paper", "experiment", "title", "kind", "size", "seed", "matrix", "rows", "claims"}
+KEYS |= {"machine", "versions", "wall_s", "date"}
+ROW_KEYS = ("quantity", "value", "unit", "kind")
+ROW_KINDS = ("measured", "modelled", "counted")
+
+
+def is_published(record: dict) -> bool:
+    """Tell whether readers see a record: size "full", on the paper's own input."""
+    return record["size"] == "full" and not record["matrix"]
+
+
+def path_of(record: dict) -> Path:
+    """Return where a record belongs."""
+    if is_published(record):
+        return folders.published() / record["paper"] / f"{record['experiment']}.json"
+    labels = [record["experiment"], record["size"], *([Path(record["matrix"]).stem] if record["matrix"] else [])]
+    return folders.home() / "results" / record["paper"] / f"{'-'.join(labels)}.json"
+
+
+def require_writable(size: str, matrix=None) -> None:
+    """Raise OSError, before any work is done, when the folder of the coming records cannot be written to."""
+    folder = path_of({"size": size, "matrix": matrix, "paper": "probe", "experiment": "probe"}).parent.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def write(record: dict) -> Path:
+    """Write a record atomically and return its path.
+
+    Raises
+    ------
+    ValueError : the record breaks the schema or holds a number that JSON cannot.
+    OSError : the folder cannot be written to, or the disk is full; the file that was there before stays whole.
+    """
+    validate(record)
+    path = path_of(record)
+    write_json(path, record)
+    return path
+
+
+def read(paper: str, experiment: str) -> dict:
+    """Return a published record, one's own before the one that came with the package.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : there is none, or it is damaged; the message says how to make it.
+    """
+    places = [place / paper / f"{experiment}.json" for place in (folders.published(), folders.shipped())]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"no record {places[0]}; make it with: workbench run {paper}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"record {path} is not valid JSON ({error}); make it again: workbench run {paper}") from None
+
+
+def all_records() -> list[dict]:
+    """Return every published record of an experiment, by paper and experiment."""
+    paths = [path for place in (folders.published(), folders.shipped()) for path in place.glob("*/*.json")]
+    keys = sorted({(path.parent.name, path.stem) for path in paths if path.parent.name != "bench"})
+    return [read(*key) for key in keys]
+
+
+def validate(record: dict) -> None:
+    """Raise ValueError naming the first thing that breaks the schema."""
+    if set(record) != KEYS:
+        missing, extra = sorted(KEYS - set(record)), sorted(set(record) - KEYS)
+        raise ValueError(f"record: keys differ from schema {SCHEMA}: missing {missing}, unknown {extra}")
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"record: schema must be {SCHEMA}, got {record['schema']!r}")
+    validate_rows(f"record {record['paper']}/{record['experiment']}", record["rows"])
+
+
+def validate_rows(name: str, rows: list[dict]) -> None:
+    """Raise ValueError naming the first row that lacks something or holds what a record cannot."""
+    for i, row in enumerate(rows):
+        where = f"{name}, row {i}"
+        absent = [key for key in ROW_KEYS if key not in row]
+        if absent:
+            raise ValueError(f"{where}: lacks {', '.join(absent)}")
+        if row["kind"] not in ROW_KINDS:
+            raise ValueError(f"{where}: kind must be one of {', '.join(ROW_KINDS)}; got {row['kind']!r}")
+        for key, value in row.items():
+            if not isinstance(value, (str, bool, int, float, np.integer, np.floating, np.bool_)):
+                raise ValueError(f"{where}: {key} must be a text or a number, got {type(value).__name__}")
+            if isinstance(value, (float, np.floating)) and not math.isfinite(value):
+                raise ValueError(f"{where}: {key} is {value}; rows hold finite numbers")
+
+
+def write_json(path: Path, content) -> None:
+    """Write JSON into a file beside its place and move it there: readers see the old file or the new, never a half."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; an OSError names the file, the reason and the cure."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False, suffix=".part") as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path, error):
+    cure = "free some space, or choose another folder with WORKBENCH_HOME"
+    return OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}")
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"record: {type(value).__name__} is not JSON-safe")

@@ -1,0 +1,124 @@
+"""Runs a paper's experiments, judges its claims and makes the records."""
+
+import inspect
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import get_args
+
+from workbench import papers
+from workbench.experiments.record import SCHEMA, validate, validate_rows
+from workbench.machines.host import machine, versions
+from workbench.paper import Claim, Experiment, Paper, Report, Size
+
+SIZES = get_args(Size)
+NOT_JUDGED = "not judged"
+
+
+def run(
+    paper_key: str,
+    *,
+    size: Size = "full",
+    seed: int = 1,
+    matrix: str | None = None,
+    report: Report = lambda fraction, step: None,
+    skip: Callable[[str, str], None] = lambda experiment, reason: None,
+) -> list[dict]:
+    """Run every experiment of a paper and return one record each; nothing is written.
+
+    Parameters
+    ----------
+    size : "tiny" for tests, "small" for a first look, "full" for the published record.
+    matrix : path of a Matrix Market file that takes the place of the paper's input. Claims speak of the paper's own
+        input, so they are not judged then.
+    report : ``report(fraction, step)``, fraction over all experiments.
+    skip : told about each experiment that cannot use ``matrix``, with the reason.
+
+    Raises
+    ------
+    KeyError : no such paper. ValueError : wrong size or seed, unreadable matrix, or no experiment can use the matrix.
+    """
+    if size not in SIZES:
+        raise ValueError(f"run: size must be one of {', '.join(SIZES)}; got {size!r}")
+    if seed < 0:
+        raise ValueError(f"run: seed must be >= 0, got {seed}")
+    paper = papers.get(paper_key)
+    if matrix is not None:
+        _check_matrix(matrix)
+    records, skipped = [], []
+    for i, experiment in enumerate(paper.experiments):
+        share = _share(report, i, len(paper.experiments), experiment.title)
+        try:
+            records.append(_record(paper, experiment, size, seed, matrix, share))
+        except ValueError as error:
+            if matrix is None:
+                raise
+            skipped.append(f"{experiment.key}: {error}")
+            skip(experiment.key, str(error))
+    if not records:
+        raise ValueError(f"run: no experiment of {paper_key} takes {matrix} ({'; '.join(skipped)})")
+    report(1.0, "done")
+    return records
+
+
+def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:
+    """Return a claim as a record keeps it: the paper's value beside ours, and the verdict.
+
+    At sizes below "full" an experiment may lack the rows that a claim needs; the verdict is then "not judged".
+    """
+    try:
+        ours, verdict = claim.judge(rows)
+    except (LookupError, StopIteration, ValueError, ZeroDivisionError):
+        if size == "full":
+            raise
+        ours, verdict = f"needs size full, ran {size}", NOT_JUDGED
+    return {
+        "key": claim.key,
+        "statement": claim.statement,
+        "where": claim.where,
+        "paper_value": claim.paper_value,
+        "tag": claim.tag,
+        "ours": ours,
+        "verdict": verdict,
+    }
+
+
+def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
+    start = time.perf_counter()
+    arguments = {"size": size, "seed": seed, "matrix": matrix, "report": report}
+    accepted = inspect.signature(experiment.run).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        absent = sorted(set(arguments) - set(accepted))
+        if absent:
+            raise TypeError(f"experiment {paper.key}/{experiment.key}: run lacks {', '.join(absent)}")
+    rows = experiment.run(**arguments)
+    validate_rows(f"experiment {paper.key}/{experiment.key}", rows)
+    claims = [] if matrix else [judge(c, rows, size) for c in paper.claims if c.experiment == experiment.key]
+    record = {
+        "schema": SCHEMA,
+        "paper": paper.key,
+        "experiment": experiment.key,
+        "title": experiment.title,
+        "kind": experiment.kind,
+        "size": size,
+        "seed": seed,
+        "matrix": matrix,
+        "rows": rows,
+        "claims": claims,
+        "machine": machine(),
+        "versions": versions(),
+        "wall_s": round(time.perf_counter() - start, 2),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    validate(record)
+    return record
+
+
+def _share(report, index, count, title):
+    return lambda fraction, step: report((index + min(max(fraction, 0.0), 1.0)) / count, f"{title}: {step}")
+
+
+def _check_matrix(path):
+    from workbench.data.matrix_market import read_header
+
+    read_header(path)

@@ -1,0 +1,50 @@
+"""What an attention method did with one head, as plain arrays: every mask view draws this."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["AttentionTrace"]
+
+
+@dataclass(frozen=True)
+class AttentionTrace:
+    """One head of one sequence under one method.
+
+    Parameters
+    ----------
+    method : name shown to readers.
+    t : tokens (rows = queries, columns = keys, both in original order unless ``order`` says otherwise).
+    causal : whether a query sees only itself and what came before.
+    attention : (t, t) float32, the true softmax attention; None where t is too long to hold it.
+    effective : (t, t) float32, the attention that the method really gives (rows sum to 1); None if too long.
+    allowed : (t, t) bool, pairs the method computes exactly; None if too long or if it has no such set.
+    keep : (n, n) bool kept blocks of ``block_size`` tokens, in the order of ``order``; None for token-level methods.
+    estimate : (r, c) float32, what the method thought each cell holds, at its own resolution; rows sum to 1.
+    read : (t, t) bool, logits that the estimate looked at; None where it looked at none or at all.
+    order : (t,) int64, original position of each key slot; None if keys stay in place.
+    key_scores : (t,) float32, a score per original key; None where there is none.
+    coverage : share of the true attention mass on the allowed pairs, in [0, 1]; NaN where unknown.
+    density : computed pairs over the pairs that dense attention computes, at the method's own grain, in [0, 1].
+    score_flops, attention_flops, dense_flops : operations of the estimate, of the sparse attention, of dense attention.
+    facts : further readouts, label -> value, in the order they are shown.
+    """
+
+    method: str
+    t: int
+    causal: bool
+    density: float
+    attention_flops: int
+    dense_flops: int
+    score_flops: int = 0
+    coverage: float = float("nan")
+    block_size: int | None = None
+    attention: np.ndarray | None = None
+    effective: np.ndarray | None = None
+    allowed: np.ndarray | None = None
+    keep: np.ndarray | None = None
+    estimate: np.ndarray | None = None
+    read: np.ndarray | None = None
+    order: np.ndarray | None = None
+    key_scores: np.ndarray | None = None
+    facts: dict[str, float | int | str] = field(default_factory=dict)

@@ -1,0 +1,249 @@
+"""XAttention: block-sparse prefill attention whose blocks are chosen by antidiagonal sums.
+
+Xu, Xiao, Huang, Guo, Han 2025, "XAttention: Block Sparse Attention with Antidiagonal Scoring", arXiv 2503.16428.
+Only prefill is sparse (more than one query); the selection needs no training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_work
+from kernels.masks.block_scores import mean_pool_block_scores, true_block_mass, xattn_block_scores
+from kernels.masks.block_select import block_density, select_blocks
+from workbench.models.attention_trace import AttentionTrace
+from workbench.models.dense_attention import attention_weights, dense_flops
+
+__all__ = [
+    "MODES",
+    "ThresholdTable",
+    "block_scores",
+    "coverage",
+    "dp_thresholds",
+    "profile_thresholds",
+    "scoring_flops",
+    "token_mask",
+    "trace",
+    "xattention",
+]
+
+MODES = ("antidiagonal", "diagonal", "random", "mean_pool", "oracle")
+
+
+def block_scores(q, k, *, block_size=128, stride=16, causal=True, mode="antidiagonal", seed=0) -> np.ndarray:
+    """Score every block pair, (b, h, ceil(tq / B), ceil(tk / B)), by one of `MODES`.
+
+    "antidiagonal" is the paper's; "diagonal" and "random" read another line of each tile at the same cost;
+    "mean_pool" compares block means; "oracle" is the true mass at the cost of dense attention.
+    """
+    q, k = _array(q), _array(k)
+    if mode == "oracle":
+        return true_block_mass(q, k, block_size=block_size, causal=causal)
+    if mode == "mean_pool":
+        rows, cols = -(-q.shape[2] // block_size), -(-k.shape[2] // block_size)
+        hidden = np.arange(cols) > cols - rows + np.arange(rows)[:, None] if causal else None
+        return mean_pool_block_scores(q, k, block_size=block_size, hidden=hidden)
+    return xattn_block_scores(q, k, block_size=block_size, stride=stride, causal=causal, mode=mode, seed=seed)
+
+
+def xattention(q, k, v, *, block_size=128, stride=16, threshold=0.9, causal=True, mode="antidiagonal", keep=None):
+    """Attend over the blocks that hold a share ``threshold`` of the estimated mass.
+
+    Parameters
+    ----------
+    q, k, v : (b, h, t, d) float32 tensors after position encoding, keys repeated to the query heads.
+    block_size : a multiple of 16 from 16 to 128 and of ``stride``.
+    threshold : in [0, 1], one number or one per head.
+    keep : (b, h, n, n) bool block mask to use instead of choosing one.
+
+    Returns
+    -------
+    out : (b, h, t, d) float32 tensor, and keep : (b, h, n, n) bool array.
+
+    Raises
+    ------
+    TypeError, ValueError : as `kernels.masks.block_scores` and `kernels.attention.block_sparse`.
+
+    Source
+    ------
+    Xu et al. 2025, Algorithm 1. *Differs from the released code:* the forced blocks are exactly the sink (block 0) and
+    the diagonal block of every row, in every chunk.
+    """
+    if q.shape != k.shape:
+        raise ValueError(
+            f"xattention: prefill needs as many queries as keys; q is {tuple(q.shape)}, k {tuple(k.shape)}"
+        )
+    if keep is None:
+        scores = block_scores(q, k, block_size=block_size, stride=stride, causal=causal, mode=mode)
+        keep = select_blocks(scores, threshold, causal=causal)
+    out = block_sparse_attention(*map(_array, (q, k, v)), keep, block_size=block_size, causal=causal)
+    return torch.from_numpy(out), keep
+
+
+def token_mask(keep, t, *, block_size, causal=True) -> np.ndarray:
+    """Expand a block mask to token pairs, (b, h, t, t) bool."""
+    allowed = np.repeat(np.repeat(keep, block_size, axis=2), block_size, axis=3)[:, :, :t, :t]
+    return allowed & np.tri(t, dtype=bool) if causal else allowed
+
+
+def coverage(q, k, keep, *, block_size, causal=True) -> np.ndarray:
+    """Return the share of the true attention mass that the kept blocks hold, (b, h) float64."""
+    mass = true_block_mass(_array(q), _array(k), block_size=block_size, causal=causal)
+    return (mass * keep).sum(axis=(2, 3)) / mass.sum(axis=(2, 3))
+
+
+def scoring_flops(t, d, *, block_size, stride, mode="antidiagonal") -> int:
+    """Count the operations of scoring one head: 2 t^2 d / S by lines, 2 n^2 d by block means, 2 t^2 d by the oracle."""
+    padded = -(-t // block_size) * block_size
+    if mode == "mean_pool":
+        return 2 * (padded // block_size) ** 2 * d
+    return 2 * padded**2 * d // (1 if mode == "oracle" else stride)
+
+
+@dataclass(frozen=True)
+class ThresholdTable:
+    """Best performance per number of lowered thresholds, and the thresholds that reach it.
+
+    Parameters
+    ----------
+    performance : (m + 1,) float64, entry i with exactly i lowerings.
+    thresholds : (m + 1, heads) float64.
+    """
+
+    performance: np.ndarray
+    thresholds: np.ndarray
+
+    def cheapest(self, at_least: float) -> np.ndarray:
+        """Return the thresholds with the most lowerings whose performance is at least ``at_least``, (heads,)."""
+        good = np.flatnonzero(self.performance >= at_least)
+        if not len(good):
+            raise ValueError(f"ThresholdTable: no entry reaches {at_least}; the best is {self.performance.max()}")
+        return self.thresholds[good[-1]]
+
+
+def dp_thresholds(
+    eval_fn: Callable[[np.ndarray], float], n_heads: int, *, start=0.9, factor=0.9, passes=1
+) -> ThresholdTable:
+    """Lower thresholds head by head by dynamic programming ("minimum threshold prediction").
+
+    D[h][m] = max(D[h-1][m], P(h, m)), where P(h, m) is the performance after one more step (times ``factor``) on head
+    h from the state that realises D[h-1][m-1]. One pass lowers each head at most once; more passes go on from the
+    last entry of the pass before.
+
+    Parameters
+    ----------
+    eval_fn : thresholds (heads,) -> performance, higher is better; called up to heads^2 / 2 times a pass.
+    start : a number, or one per head.
+
+    Source
+    ------
+    Xu et al. 2025, section 2.3. The state from which P starts is our reading.
+    """
+    if n_heads < 1 or not 0 < factor < 1 or passes < 1:
+        raise ValueError(
+            f"dp_thresholds: needs heads >= 1, 0 < factor < 1, passes >= 1; got {n_heads}, {factor}, {passes}"
+        )
+    tau = np.full(n_heads, start, np.float64)
+    best: list[tuple[float, np.ndarray]] = [(eval_fn(tau), tau)]
+    for done in range(passes):
+        base = done * n_heads
+        for head in range(n_heads):
+            before = list(best)
+            for m in range(base + 1, base + head + 2):
+                lowered = before[m - 1][1].copy()
+                lowered[head] *= factor
+                value = eval_fn(lowered)
+                if m == len(best):
+                    best.append((value, lowered))
+                elif value > best[m][0]:
+                    best[m] = (value, lowered)
+    return ThresholdTable(np.array([p for p, _ in best]), np.array([t for _, t in best]))
+
+
+def profile_thresholds(samples, *, block_size=128, stride=16, causal=True, coverage=0.9, cap=0.96) -> np.ndarray:
+    """Derive one threshold per head from the true block masses of calibration texts.
+
+    Per head and text: take in every row the smallest set of blocks that holds ``coverage`` of the true mass; let the
+    weakest estimate inside it be the bar; the threshold is the estimated mass above the bars over all. The largest
+    over the texts counts, at most ``cap``.
+
+    Parameters
+    ----------
+    samples : iterable of (q, k), each (1, h, t, d) float32.
+
+    Returns
+    -------
+    (h,) float64.
+
+    Source
+    ------
+    The authors' released profiling, described in our words.
+    """
+    per_text = []
+    for q, k in samples:
+        true = true_block_mass(_array(q), _array(k), block_size=block_size, causal=causal)
+        estimate = block_scores(q, k, block_size=block_size, stride=stride, causal=causal).astype(np.float64)
+        needed = select_blocks(true, coverage, causal=causal, keep_sink=False, keep_diagonal=False)
+        bar = np.where(needed, estimate, np.inf).min(axis=-1, keepdims=True)
+        per_text.append((estimate * (estimate >= bar)).sum(axis=(0, 2, 3)) / estimate.sum(axis=(0, 2, 3)))
+    if not per_text:
+        raise ValueError("profile_thresholds: samples is empty; give at least one (q, k) pair")
+    return np.minimum(np.max(per_text, axis=0), cap)
+
+
+def trace(
+    q,
+    k,
+    v=None,
+    *,
+    block_size=128,
+    stride=16,
+    threshold=0.9,
+    causal=True,
+    mode="antidiagonal",
+    seed=0,
+    dense_limit=4096,
+) -> AttentionTrace:
+    """Return what the method does with the first head of (1, h, t, d) inputs, for views.
+
+    Dense maps are made up to ``dense_limit`` tokens.
+    """
+    q, k = q[:1, :1], k[:1, :1]
+    t, d = q.shape[2:]
+    how = {"block_size": block_size, "causal": causal}
+    scores = block_scores(q, k, stride=stride, mode=mode, seed=seed, **how)
+    keep = select_blocks(scores, threshold, causal=causal)
+    small = t <= dense_limit
+    attention = allowed = effective = read = None
+    if small:
+        q_t, k_t = torch.as_tensor(q), torch.as_tensor(k)
+        attention = attention_weights(q_t, k_t, causal=causal)[0, 0].numpy()
+        allowed = token_mask(keep, t, **how)[0, 0]
+        effective = attention_weights(q_t, k_t, causal=causal, allowed=allowed)[0, 0].numpy()
+        if mode in ("antidiagonal", "diagonal"):
+            row, col = np.arange(t)[:, None] % stride, np.arange(t) % stride
+            read = row + col == stride - 1 if mode == "antidiagonal" else row == col
+    row_sum = scores.sum(-1, keepdims=True)
+    return AttentionTrace(
+        method=f"XAttention ({mode.replace('_', ' ')})",
+        t=t,
+        causal=causal,
+        block_size=block_size,
+        density=block_density(keep, causal=causal),
+        coverage=float((attention * allowed).sum() / attention.sum()) if small else float("nan"),
+        score_flops=scoring_flops(t, d, block_size=block_size, stride=stride, mode=mode),
+        attention_flops=block_sparse_attention_work(keep, t=t, d=d, **how).flops,
+        dense_flops=dense_flops(t, d, causal=causal),
+        attention=attention,
+        effective=effective,
+        allowed=allowed,
+        keep=keep[0, 0],
+        estimate=(scores / np.where(row_sum == 0, 1, row_sum))[0, 0].astype(np.float32),
+        read=read,
+    )
+
+
+def _array(x) -> np.ndarray:
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
