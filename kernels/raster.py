@@ -212,6 +212,43 @@ def block_density(a, block_size, *, num_threads=None) -> BlockDensity:
     )
 
 
+def bit_block_density(bits, columns, block_size, *, num_threads=None) -> BlockDensity:
+    """Count blocks of a bit matrix as `block_density` does of a sparse one.
+
+    Parameters
+    ----------
+    bits, columns : as for `raster_bits`.
+    block_size : must divide both sides of the matrix, into at most 8,192 blocks each way.
+
+    Returns
+    -------
+    `BlockDensity`, equal to `block_density` of the unpacked mask.
+
+    Raises
+    ------
+    ValueError : block_size does not divide a side, or leaves more than 8,192 blocks on one.
+    """
+    block_size = _integer("bit_block_density", "block_size", block_size)
+    sides = (len(bits), _integer("bit_block_density", "columns", columns))
+    if block_size < 1 or any(side % block_size or side // block_size > 8192 for side in sides) or 0 in sides:
+        raise ValueError(
+            f"bit_block_density: block_size must divide {sides[0]} x {sides[1]} into at most 8192 blocks each way; "
+            f"got {block_size}"
+        )
+    grid = (sides[0] // block_size, sides[1] // block_size)
+    entries = raster_bits(bits, columns, shape=grid, num_threads=num_threads)
+    kept, area = entries[entries > 0].astype(np.int64), block_size * block_size
+    return BlockDensity(
+        block_size=block_size,
+        blocks=grid[0] * grid[1],
+        kept=len(kept),
+        full=int((kept == area).sum()),
+        covered=len(kept) * area,
+        nnz=int(kept.sum()),
+        histogram=np.bincount(np.minimum(9, kept * 10 // area), minlength=10),
+    )
+
+
 def block_density_reference(a, block_size) -> BlockDensity:
     """Count as `block_density` does, block by block on the dense pattern."""
     dense = np.zeros(a.shape, bool)

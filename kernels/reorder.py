@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from kernels.check import as_csr
 from kernels.raster import PATTERN_DTYPES
@@ -35,7 +34,7 @@ class PatternStatistics:
     bandwidth : largest ``|i - j|`` of an entry.
     profile : sum over rows of the distance from the first entry to the diagonal, where it lies left of it.
     row_lengths : int64[m], entries per row.
-    symmetric_share : share of off-diagonal entries whose mirror image is an entry, too; NaN unless square.
+    symmetric_share : share of off-diagonal entries whose mirror image is an entry, too; NaN unless square and counted.
     """
 
     shape: tuple[int, int]
@@ -125,6 +124,51 @@ def statistics(a) -> PatternStatistics:
     return PatternStatistics(a.shape, int(a.indptr[-1]), bandwidth, profile, lengths, _symmetric_share(a))
 
 
+def bit_statistics(bits, columns) -> PatternStatistics:
+    """Return the statistics of a bit-packed mask, row by row; the symmetric share is not counted (NaN).
+
+    Parameters
+    ----------
+    bits : uint8 (m, ceil(columns / 8)), little bit order, bits past the last column zero.
+    columns : columns of the mask.
+
+    Returns
+    -------
+    `PatternStatistics`, equal to `statistics` of the unpacked mask but for the symmetric share.
+
+    Raises
+    ------
+    ValueError : ``bits`` has another width than ``columns`` needs.
+    """
+    if bits.ndim != 2 or bits.shape[1] != -(-columns // 8):
+        raise ValueError(f"bit_statistics: bits of shape {bits.shape} do not fit {columns} columns")
+    rows = len(bits)
+    lengths, least, most = (np.zeros(rows, np.int64) for _ in range(3))
+    for begin in range(0, rows, 1024):
+        part = bits[begin : begin + 1024]
+        chunk = slice(begin, begin + len(part))
+        lengths[chunk] = np.bitwise_count(part).sum(axis=1, dtype=np.int64)
+        least[chunk], most[chunk] = _outer_bits(part)
+    filled = np.flatnonzero(lengths)
+    distance = np.maximum(np.abs(filled - least[filled]), np.abs(most[filled] - filled))
+    profile = int(np.maximum(filled - least[filled], 0).sum())
+    bandwidth = int(distance.max(initial=0))
+    return PatternStatistics((rows, columns), int(lengths.sum()), bandwidth, profile, lengths, float("nan"))
+
+
+def _outer_bits(bits):
+    """Return the columns of the first and the last one of every row (meaningless for rows without)."""
+    rows, width = np.arange(len(bits)), bits.shape[1]
+    if width == 0:
+        return np.zeros((2, len(bits)), np.int64)
+    used = bits != 0
+    first, last = used.argmax(axis=1), width - 1 - used[:, ::-1].argmax(axis=1)
+    low, high = bits[rows, first].astype(np.int64), bits[rows, last].astype(np.int64)
+    lowest = np.log2(np.maximum(low & -low, 1)).astype(np.int64)
+    highest = np.log2(np.maximum(high, 1)).astype(np.int64)
+    return 8 * first + lowest, 8 * last + highest
+
+
 def statistics_reference(a) -> PatternStatistics:
     """Return the same from the dense pattern."""
     pattern = np.zeros(a.shape, np.int64)
@@ -165,6 +209,8 @@ def _as_found(a, seed):
 
 
 def _cuthill_mckee(a, seed):
+    from scipy.sparse.csgraph import reverse_cuthill_mckee  # loads SciPy's linear algebra: only for who asks for it
+
     rows, columns = a.shape
     if rows == 0 or columns == 0:
         return _as_found(a, seed)

@@ -44,7 +44,7 @@ import numpy as np
 from kernels.check import as_csr
 
 DATAFLOWS = ("inner", "outer", "row", "column")
-_CHUNK_PRODUCTS = 1 << 20
+_CHUNK_PRODUCTS = 1 << 18
 _SCATTER_KEYS = 1 << 24
 
 
@@ -91,8 +91,7 @@ class Products:
 
     Parameters
     ----------
-    i, k, j : int64[t]; coordinates.
-    a_entry, b_entry : int64[t]; positions in A.data and B.data.
+    i, k, j, a_entry, b_entry : int64[t]; coordinates, and positions in A.data and B.data.
     product : float64[t].
     """
 
@@ -211,7 +210,7 @@ def products_between(order, start, stop):
     return _products(order, a_entry, b_entry)
 
 
-def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
+def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None, progress=None):
     """Cut a dataflow into steps and count the partial products alive after each.
 
     Up to ``limit`` products every step is one product. Beyond it there are ``bins`` equal runs of products; their
@@ -224,6 +223,7 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     bins : number of runs beyond it, at least 1.
     windows : strictly ascending first rows (column dataflow: first columns) of the windows whose accumulators live
         together, beginning with 0; a window's accumulators are written out at its end. Default: one window.
+    progress : called with the fraction done, every 2^18 products or so; an exception from it stops the work.
 
     Returns
     -------
@@ -234,7 +234,7 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     TypeError : a or b is not CSR or not real.
     ValueError : shapes do not match, or an argument is outside its range.
 
-    Cost: O(F + nnz(A) + nnz(B)) time; 10^7 products take about a second. Memory O(nnz + limit) beyond 2^20 products
+    Cost: O(F + nnz(A) + nnz(B)) time; 10^7 products take about a second. Memory O(nnz + limit) beyond 2^18 products
     at a time.
     """
     order = dataflow_order(a, b, dataflow)
@@ -243,9 +243,9 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
     starts = _window_starts(windows, order)
     exact = total <= limit or total <= bins
     edges = np.arange(total + 1) if exact else np.linspace(0, total, bins + 1).astype(np.int64)
-    merge_live = np.zeros(0, np.int64)
+    merge_live = edges[:0]
     if dataflow == "outer":
-        outputs = sum(int(new.sum()) for _, new in _first_touches(dataflow_order(a, b, "row")))
+        outputs = sum(int(new.sum()) for _, new in _first_touches(dataflow_order(a, b, "row"), progress))
         merged, live = np.zeros(len(edges) - 1, np.int64), edges[1:].copy()
         live_max = live.copy()
         falls = np.arange(1, total - outputs + 1)
@@ -253,24 +253,24 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None):
             falls = np.linspace(0, total - outputs, bins + 1).astype(np.int64)[1:]
         merge_live = total - falls
     else:
-        merged, live, live_max, outputs = _accumulate(order, edges, starts)
+        merged, live, live_max, outputs = _accumulate(order, edges, starts, progress)
     at = _products(order, *_entries_at(order, edges, exact))
     first = (at.i, at.k, at.j, at.a_entry, at.b_entry, at.product)
     return DataflowSteps(dataflow, total, edges, *first, merged, live, live_max, merge_live, outputs)
 
 
-def output_births(a, b, dataflow):
+def output_births(a, b, dataflow, *, progress=None):
     """Return which product of a dataflow is the first to reach each entry of C.
 
     Parameters
     ----------
-    a, b, dataflow : as for ``dataflow_order``.
+    a, b, dataflow, progress : as for ``dataflow_steps``.
 
     Returns
     -------
     int64[nnz(C)], product numbers, entries of C row by row with ascending columns (structural zeros included).
 
-    Cost: O(F log F) time in pieces of 2^20 products.
+    Cost: O(F log F) time in pieces of 2^18 products.
     """
     wanted = dataflow_order(a, b, dataflow)
     rows = wanted if dataflow in ("row", "inner") else dataflow_order(a, b, "row")
@@ -280,7 +280,7 @@ def output_births(a, b, dataflow):
     place = np.empty(len(wanted.partner), np.int64)
     place[wanted.partner] = np.arange(len(wanted.partner))
     found = [np.zeros(0, np.int64)]
-    for start, stop in _line_chunks(rows):
+    for start, stop in _line_chunks(rows, progress):
         a_entry, b_entry = _entries_between(rows, start, stop)
         if dataflow in ("row", "inner"):
             number = np.arange(start, stop)
@@ -305,7 +305,7 @@ def dataflow_steps_reference(a, b, dataflow, windows=None):
         "column": ((i, k, j) for j in columns for k in inner for i in rows),
     }[dataflow]
     windows = set(windows if windows is not None else [0])
-    steps, seen, alive, stored, line = [], set(), set(), 0, 0
+    steps, seen, alive, line = [], set(), set(), 0
     for i, k, j in loops:
         if k not in rows_a[i] or j not in rows_b[k]:
             continue
@@ -316,8 +316,7 @@ def dataflow_steps_reference(a, b, dataflow, windows=None):
         merged = dataflow != "outer" and (i, j) in seen
         seen.add((i, j))
         alive.add((i, j))
-        stored += 1
-        live = {"inner": 1, "outer": stored}.get(dataflow, len(alive))
+        live = {"inner": 1, "outer": len(steps) + 1}.get(dataflow, len(alive))
         steps.append((i, k, j, float(rows_a[i][k]) * float(rows_b[k][j]), merged, live))
     return steps
 
@@ -366,8 +365,8 @@ def _products(order, a_entry, b_entry):
     return Products(i, k, j, a_entry, b_entry, order.a_data[a_entry] * order.b_data[b_entry])
 
 
-def _line_chunks(order):
-    """Yield (start, stop) of runs of whole lines with about 2^20 products, or one line that has more."""
+def _line_chunks(order, progress=None):
+    """Yield (start, stop) of runs of whole lines with about 2^18 products, or one line that has more."""
     line = 0
     while order.line_first[line] < order.products:
         start = int(order.line_first[line])
@@ -375,14 +374,15 @@ def _line_chunks(order):
         line = max(end, line + 1)
         if order.line_first[line] > start:
             yield start, int(order.line_first[line])
+            if progress:
+                progress(int(order.line_first[line]) / order.products)
 
 
-def _first_touches(order):
+def _first_touches(order, progress=None):
     """Yield (first product, new[t]) chunk by chunk of whole lines; new[t] when product t opens its C[i, j]."""
     m, _, n = order.shape
-    by_column = order.dataflow == "column"
-    width = m if by_column else n
-    for start, stop in _line_chunks(order):
+    width, by_column = (m, True) if order.dataflow == "column" else (n, False)
+    for start, stop in _line_chunks(order, progress):
         a_entry, b_entry = _entries_between(order, start, stop)
         i, j = order.a_row[a_entry], order.b_col[b_entry]
         major, minor = (j, i) if by_column else (i, j)
@@ -401,11 +401,11 @@ def _is_first(key, span):
     return seen[key] == position
 
 
-def _accumulate(order, edges, starts):
+def _accumulate(order, edges, starts, progress):
     steps = len(edges) - 1
     merged, live, live_max = (np.zeros(steps, np.int64) for _ in range(3))
     opened = before = 0  # outputs opened so far, and those opened before the current window
-    for start, new in _first_touches(order):
+    for start, new in _first_touches(order, progress):
         stop = start + len(new)
         total = opened + np.cumsum(new)
         resets = starts[np.searchsorted(starts, start) : np.searchsorted(starts, stop)]

@@ -11,7 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 TEXT = NOTEBOOKS / "text"
-ALL = sorted(path.relative_to(NOTEBOOKS).with_suffix("").as_posix() for path in NOTEBOOKS.rglob("*.ipynb"))
+SAVED_BY_JUPYTER = ".ipynb_checkpoints"
+ALL = sorted(
+    path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+    for path in NOTEBOOKS.rglob("*.ipynb")
+    if SAVED_BY_JUPYTER not in path.parts
+)
 LONGEST_FUNCTION = 10
 
 
@@ -25,7 +30,8 @@ def _notebook(name):
 
 
 def test_there_are_notebooks():
-    twins = sorted(path.relative_to(TEXT).with_suffix("").as_posix() for path in TEXT.rglob("*.py"))
+    texts = [path for path in TEXT.rglob("*.py") if SAVED_BY_JUPYTER not in path.parts]
+    twins = sorted(path.relative_to(TEXT).with_suffix("").as_posix() for path in texts)
     assert twins == ALL and ALL
 
 

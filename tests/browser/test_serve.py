@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from workbench import folders
+from workbench.app.shelf import shelf
+
 TINY = [
     {"title": "A tiny dashboard", "description": "One slider.", "papers": ["smash"]},
     "md:# A tiny dashboard\n\nTwice $n$.",
@@ -231,3 +234,11 @@ def test_plotly_is_loaded_when_something_is_plotted(open_dashboard, folder):
     page = open_dashboard("tiny", folder=folder)
     last = page.watch.requests[page.watch.requests.index(page.url) :]
     assert not any("jupyterlab-plotly/static/remoteEntry" in url for url in last)
+
+
+@pytest.mark.parametrize("name", [n.name for n in shelf(folders.notebooks()) if n.kind == "dashboards"])
+def test_every_dashboard_of_the_workbench_opens(open_dashboard, name, axe):
+    page = open_dashboard(name)
+    page.wait_for_timeout(1500)
+    assert has_no_sideways_scroll(page)
+    assert axe(page) == []

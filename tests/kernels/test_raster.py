@@ -10,6 +10,7 @@ import kernels
 from kernels.raster import (
     bin_areas,
     bin_edges,
+    bit_block_density,
     block_density,
     block_density_reference,
     raster,
@@ -187,3 +188,19 @@ def test_malformed_matrices_are_refused(rng):
         raster_bits(np.zeros((3, 2), np.uint8), 17)
     with pytest.raises(TypeError, match="uint8"):
         raster_bits(np.zeros((3, 2)), 16)
+
+
+@pytest.mark.parametrize("block", (1, 4, 8, 16))
+def test_blocks_of_bits_equal_those_of_the_unpacked_mask(rng, block):
+    mask = rng.random((48, 80)) < 0.1
+    mask[16:32, 16:32] = True
+    found = bit_block_density(np.packbits(mask, axis=1, bitorder="little"), 80, block)
+    wanted = block_density(sparse.csr_array(mask), block)
+    np.testing.assert_array_equal(found.histogram, wanted.histogram)
+    for field in ("block_size", "blocks", "kept", "full", "covered", "nnz"):
+        assert getattr(found, field) == getattr(wanted, field), field
+
+
+def test_blocks_of_bits_must_divide_the_mask():
+    with pytest.raises(ValueError, match="must divide 6 x 16"):
+        bit_block_density(np.zeros((6, 2), np.uint8), 16, 4)

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from kernels.raster import block_density
-from kernels.reorder import METHODS, permuted, reorder, statistics, statistics_reference
+from kernels.reorder import METHODS, bit_statistics, permuted, reorder, statistics, statistics_reference
 
 
 def some(rng, m, n, density=0.1):
@@ -81,3 +81,18 @@ def test_symmetric_share_of_known_patterns():
 def test_unknown_method_is_named(rng):
     with pytest.raises(ValueError, match="none, rcm"):
         reorder(some(rng, 3, 3), "rcn")
+
+
+@pytest.mark.parametrize("shape", ((31, 31), (20, 77), (2100, 9), (1, 1), (4, 0), (0, 8)))
+def test_bit_statistics_equal_those_of_the_unpacked_mask(rng, shape):
+    mask = rng.random(shape) < 0.05
+    found = bit_statistics(np.packbits(mask, axis=1, bitorder="little"), shape[1])
+    wanted = statistics(sparse.csr_array(mask))
+    for field in ("shape", "nnz", "bandwidth", "profile"):
+        assert getattr(found, field) == getattr(wanted, field), field
+    np.testing.assert_array_equal(found.row_lengths, wanted.row_lengths)
+
+
+def test_bit_statistics_refuse_another_width():
+    with pytest.raises(ValueError, match="do not fit 20 columns"):
+        bit_statistics(np.zeros((3, 2), np.uint8), 20)

@@ -151,7 +151,7 @@ function render({ model, el }) {
   function drawLegend() {
     paintRamp($(".wb-legend canvas"), palette());
     $(".wb-most").textContent = `densest: ${number(tile.top)} per position`;
-    $(".wb-total").textContent = `${number(tile.total)} ${tile.total === 1 ? "entry" : "entries"} in view`;
+    $(".wb-total").textContent = `${counted(tile.total)} in view`;
   }
 
   // ---- Tiles: one in flight, then only the newest ----------------------------------------------------------------
@@ -182,14 +182,18 @@ function render({ model, el }) {
       $(".wb-readout").textContent = sentence(message);
     }
   }
+  function counted(n) {
+    const unit = model.get("unit");
+    return `${number(n)} ${n === 1 && unit === "entries" ? "entry" : unit}`;
+  }
   function sentence(a) {
     const where = `${range(a.rows, "Row")}, ${range(a.columns, "column")}`;
     const was = a.names ? ` (before reordering ${a.names[0]}, ${a.names[1]})` : "";
     const one = a.rows[1] - a.rows[0] === 1 && a.columns[1] - a.columns[0] === 1;
     const what = one && a.count === 1 ? `value ${typeof a.value === "number" ? number(a.value) : a.value}`
-      : one && a.count > 1 ? `value ${typeof a.value === "number" ? number(a.value) : a.value}, ${a.count} entries summed`
-      : one ? "no entry" : `${number(a.count)} ${a.count === 1 ? "entry" : "entries"}`;
-    const block = a.block ? ` Block (${a.block[0]}, ${a.block[1]}): ${number(a.block[2])} entries.` : "";
+      : one && a.count > 1 && model.get("unit") === "entries" ? `value ${typeof a.value === "number" ? number(a.value) : a.value}, ${a.count} entries summed`
+      : one && a.value != null ? `value ${number(a.value)}` : one ? "no entry" : counted(a.count);
+    const block = a.block ? ` Block (${a.block[0]}, ${a.block[1]}): ${counted(a.block[2])}.` : "";
     return `${where}${was}: ${what}.${block}`;
   }
   let queryTimer = null;

@@ -23,6 +23,7 @@ class RasterCanvas(anywidget.AnyWidget):
     Attributes
     ----------
     title, alt : name of the picture, and what it shows, in words.
+    unit : what the read-out counts, a plural; the source says.
     window : [r0, r1, c0, c1], what is seen; changed by the reader and by you.
     block : side of the blocks drawn as a grid and named in the read-out; 0 for none.
     marks : ``{"rows": [...], "columns": [...], "cells": [[row, column], ...]}`` drawn over the picture; at most 5,000
@@ -42,6 +43,7 @@ class RasterCanvas(anywidget.AnyWidget):
     brush_rows = traitlets.List(traitlets.Int()).tag(sync=True)
     brush_columns = traitlets.List(traitlets.Int()).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
+    unit = traitlets.Unicode("entries").tag(sync=True)
     palettes = traitlets.Dict(traitlets.Bytes()).tag(sync=True)
 
     def __init__(self, **kwargs):
@@ -63,6 +65,7 @@ class RasterCanvas(anywidget.AnyWidget):
             self.size = [rows, columns]
             self.window = list(clip_window(window or (0, rows, 0, columns), source.shape))
             self.alt = alt
+            self.unit = getattr(source, "unit", "entries")
             self.version += 1
 
     def mark(self, rows=(), columns=(), cells=()) -> None:

@@ -20,7 +20,7 @@ function render({ model, el }) {
   function paint() {
     const picture = model.get("picture");
     el.querySelector(".wb-cells-title").textContent = model.get("title");
-    canvas.setAttribute("aria-label", model.get("alt") || model.get("title"));
+    canvas.setAttribute("aria-label", model.get("alt") || model.get("title") || "Picture");
     if (!picture.width || !picture.height) { canvas.hidden = true; return; }
     canvas.hidden = false;
     const { width, height } = picture;
@@ -88,6 +88,7 @@ function render({ model, el }) {
         return entry;
       }));
     }
+    canvas.dataset.columns = String(width);
     canvas.dataset.painted = String(1 + Number(canvas.dataset.painted || 0));
   }
 

@@ -1,12 +1,13 @@
 """What the canvas draws from: a sparse matrix or a bit mask that answers for any window, in pixels or exactly."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from scipy import sparse
 
-from kernels.raster import raster, raster_bits, window_entries
+from kernels.raster import bin_edges, raster, raster_bits, window_entries
 
 Window = tuple[int, int, int, int]
 
@@ -42,6 +43,11 @@ class CsrSource:
         """Rows and columns."""
         return self.matrix.shape
 
+    @property
+    def nnz(self) -> int:
+        """Stored entries."""
+        return int(self.matrix.indptr[-1])
+
     def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
         """Return entries per pixel."""
         return raster(self.matrix, window, shape)
@@ -72,6 +78,11 @@ class BitsSource:
         """Rows and columns."""
         return self.bits.shape[0], self.columns
 
+    @cached_property
+    def nnz(self) -> int:
+        """Ones of the mask."""
+        return int(self.counts((0, self.bits.shape[0], 0, self.columns), (512, 1)).sum(dtype=np.int64))
+
     def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
         """Return ones per pixel."""
         return raster_bits(self.bits, self.columns, window, shape)
@@ -79,3 +90,38 @@ class BitsSource:
     def value(self, row: int, column: int):
         """Return 1 for a one, None for a zero."""
         return 1 if self.bits[row, column // 8] >> (column % 8) & 1 else None
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """A dense matrix of weights, such as attention: a pixel shows the weight it holds, counted in millionths.
+
+    Parameters
+    ----------
+    weights : float32 (m, n), not negative; not copied. A whole row or column must sum to less than 4,000.
+    """
+
+    weights: np.ndarray
+    row_names: None = field(default=None, init=False)
+    column_names: None = field(default=None, init=False)
+    unit: str = field(default="millionths of weight", init=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.weights.shape
+
+    def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
+        """Return millionths of weight per pixel; a weight that is not zero counts at least one."""
+        r0, r1, c0, c1 = window
+        part = self.weights[r0:r1, c0:c1]
+        rows, columns = (bin_edges(size, min(size, bins)) for size, bins in zip(part.shape, shape, strict=True))
+        if 0 in part.shape:
+            return np.zeros((len(rows) - 1, len(columns) - 1), np.uint32)
+        sums = np.add.reduceat(np.add.reduceat(part, columns[:-1], axis=1, dtype=np.float64), rows[:-1], axis=0)
+        return np.where(sums > 0, np.maximum(1, np.rint(sums * 1e6)), 0).astype(np.uint32)
+
+    def value(self, row: int, column: int):
+        """Return the weight at one position, None where it is zero."""
+        weight = float(self.weights[row, column])
+        return weight or None

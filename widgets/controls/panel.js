@@ -2,6 +2,7 @@
 const SEND_EVERY_MS = 60;
 const PLAY_EVERY_MS = 300;
 let serial = 0;
+const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
 
 const position = (c, value) => c.scale === "log2" ? Math.log2(value) : c.scale === "log10" ? Math.log10(value) : value;
 const valueAt = (c, at) => {
@@ -67,7 +68,7 @@ function render({ model, el }) {
   }
 
   function control(c) {
-    const id = `wb-knob-${++serial}`;
+    const id = `wb-knob-${copy}-${++serial}`;
     const title = [c.help, c.tag && `Source: ${c.tag}.`].filter(Boolean).join(" ");
     const describe = title ? element("span", { id: `${id}-help`, class: "wb-hidden" }, title) : "";
     const common = { id, "aria-describedby": title ? `${id}-help` : null, "data-key": c.key };
@@ -78,6 +79,7 @@ function render({ model, el }) {
 
     if (c.control === "menu") {
       const menu = element("select", common);
+      if (c.choices.some(([, text]) => String(text).length > 18)) box.classList.add("wb-wide");
       c.choices.forEach(([v, text], i) => menu.append(element("option", { value: String(i) }, String(text))));
       const set = (v) => { menu.value = String(c.choices.findIndex(([choice]) => choice === v)); };
       set(value);

@@ -2,10 +2,11 @@
 const GIVE_UP_MS = 3000;
 const SPEEDS = [1, 4, 15, 60];
 let serial = 0;
+const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-stepper");
-  const id = `wb-stepper-${++serial}`;
+  const id = `wb-stepper-${copy}-${++serial}`;
   el.setAttribute("role", "group");
   el.innerHTML = `
     <div class="wb-stepper-bar">

@@ -1,10 +1,11 @@
 // A file field: checks the size first, then sends the file in pieces that fit any websocket.
 const PIECE = 1 << 20;
 let serial = 0;
+const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
 
 function render({ model, el }) {
   el.classList.add("wb");
-  const id = `wb-upload-${++serial}`;
+  const id = `wb-upload-${copy}-${++serial}`;
   el.innerHTML = `<div class="wb-row" style="padding:4px"><label for="${id}"></label><input type="file" id="${id}">
     <span class="wb-note" role="status"></span></div>`;
   const input = el.querySelector("input"), note = el.querySelector(".wb-note");

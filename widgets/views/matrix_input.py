@@ -5,6 +5,9 @@ from scipy import sparse
 
 from kernels.check import as_csr
 from kernels.raster import PATTERN_DTYPES
+from widgets.canvas.source import BitsSource
+
+MASK_POSITIONS = 10**8
 
 
 def as_pattern(matrix, name: str = "matrix") -> tuple[sparse.csr_array, int]:
@@ -12,11 +15,13 @@ def as_pattern(matrix, name: str = "matrix") -> tuple[sparse.csr_array, int]:
 
     Parameters
     ----------
-    matrix : two-dimensional NumPy array, scipy.sparse array or matrix, or torch tensor (dense, COO or CSR). Stored
-        zeros stay entries; zeros of dense input are not.
+    matrix : two-dimensional NumPy array, scipy.sparse array or matrix, torch tensor (dense, COO or CSR), `BitsSource`.
+        Stored zeros stay entries; zeros of dense input are not.
     name : what error messages call it.
     """
-    if sparse.issparse(matrix):
+    if isinstance(matrix, BitsSource):
+        found = sparse.csr_array(np.unpackbits(matrix.bits, axis=1, count=matrix.columns, bitorder="little") != 0)
+    elif sparse.issparse(matrix):
         found = matrix if matrix.format == "csr" else matrix.tocsr()
     elif hasattr(matrix, "detach") and hasattr(matrix, "cpu"):
         found = _from_tensor(matrix.detach().cpu(), name)
@@ -28,6 +33,11 @@ def as_pattern(matrix, name: str = "matrix") -> tuple[sparse.csr_array, int]:
     checked = checked.copy()
     checked.sum_duplicates()
     return checked, int(found.indptr[-1] - checked.indptr[-1])
+
+
+def is_large_mask(matrix) -> bool:
+    """Tell whether a matrix is a bit mask with so many positions (over 10^8) that it must stay packed."""
+    return isinstance(matrix, BitsSource) and matrix.shape[0] * matrix.shape[1] > MASK_POSITIONS
 
 
 def _from_dense(array, name):

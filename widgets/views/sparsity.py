@@ -2,27 +2,27 @@
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets
 import numpy as np
 from scipy import sparse
 
-from kernels.raster import BlockDensity, block_density
-from kernels.reorder import PatternStatistics, permuted, reorder, statistics
+from kernels.raster import BlockDensity, bit_block_density, block_density
+from kernels.reorder import PatternStatistics, bit_statistics, permuted, reorder, statistics
 from widgets.canvas.canvas import RasterCanvas, clip_window
-from widgets.canvas.source import CsrSource
+from widgets.canvas.source import BitsSource, CsrSource
 from widgets.controls.knob import Knob
 from widgets.controls.upload import Upload
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.figures.sparsity import (
     BlockDensities,
     block_density_figure,
     row_length_figure,
     row_lengths,
 )
-from widgets.views.matrix_input import as_pattern
+from widgets.views.matrix_input import as_pattern, is_large_mask
 from widgets.views.view import BRUSH, View
 
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
@@ -54,7 +54,7 @@ class SparsityScene:
 
     name: str
     ordering: str
-    source: CsrSource
+    source: CsrSource | BitsSource
     duplicates: int
     region: tuple[int, int, int, int]
     statistics: PatternStatistics | None = None
@@ -66,7 +66,8 @@ class SparsityView(View):
 
     Parameters
     ----------
-    matrix : a matrix (NumPy, SciPy sparse, torch), or a dict of names to matrices or to functions that load one.
+    matrix : a matrix (NumPy, SciPy sparse, torch, `BitsSource`), or a dict of names to matrices or to functions that
+        load one. A bit mask of over 10^8 positions stays packed: no ordering and no brush.
     read : ``read(file name, bytes) -> matrix`` for files that the reader uploads; no upload without it.
     sources : Python expressions that remake the matrices, by name, for the recipe; ``imports`` is the line they need.
     state : initial values of the knobs.
@@ -140,6 +141,9 @@ class SparsityView(View):
         """Yield the picture first, then the picture with its numbers."""
         progress(0.0, f"loading {state['matrix']}")
         matrix, duplicates = self._load(state["matrix"])
+        if is_large_mask(matrix):
+            yield from _mask_scenes(matrix, state, progress)
+            return
         progress(0.2, "ordering rows and columns")
         source = self._order(matrix, state)
         region = _region(state, source.shape)
@@ -153,9 +157,7 @@ class SparsityView(View):
         for i, size in enumerate(sizes):
             progress(0.7 + 0.3 * i / len(sizes), f"blocks of {size}")
             blocks.append(block_density(part, size))
-        yield SparsityScene(
-            scene.name, scene.ordering, source, duplicates, region, statistics=found, blocks=tuple(blocks)
-        )
+        yield replace(scene, statistics=found, blocks=tuple(blocks))
 
     def paint(self, scene):
         """Draw what changed: the pixels, the marks over them, or the numbers beside them."""
@@ -210,7 +212,7 @@ class SparsityView(View):
 
     def alt_text(self, scene):
         """Return the pattern in words."""
-        (m, n), nnz = scene.source.shape, scene.source.matrix.nnz
+        (m, n), nnz = scene.source.shape, scene.source.nnz
         order = dict(ORDERINGS)[scene.ordering]
         text = f"Pattern of {scene.name}, {m:,} x {n:,} with {nnz:,} entries, order {order}"
         if scene.statistics is not None:
@@ -238,7 +240,8 @@ class SparsityView(View):
                 _numbers_of(state[key], count, key)
         except ValueError as error:
             return str(error)
-        nnz = getattr(self._given[state["matrix"]], "nnz", 0)
+        given = self._given[state["matrix"]]
+        nnz = 0 if is_large_mask(given) else getattr(given, "nnz", 0)
         if isinstance(nnz, (int, np.integer)) and nnz > MAX_NNZ:
             return f"{state['matrix']} has {nnz:,} entries; this view takes up to {MAX_NNZ:,}. Show a part of it."
         return None
@@ -269,7 +272,11 @@ class SparsityView(View):
         loaded = self._loaded
         if loaded is None or loaded[0] != name:
             given = self._given[name]
-            matrix, duplicates = as_pattern(given() if callable(given) else given, name)
+            given = given() if callable(given) else given
+            if is_large_mask(given):
+                loaded = self._loaded = (name, given, 0)
+                return loaded[1:]
+            matrix, duplicates = as_pattern(given, name)
             if matrix.nnz > MAX_NNZ:
                 raise ValueError(f"{name} has {matrix.nnz:,} entries; this view takes up to {MAX_NNZ:,}.")
             loaded = self._loaded = (name, matrix, duplicates)
@@ -338,6 +345,23 @@ def _part(matrix, region):
     return part
 
 
+def _mask_scenes(mask, state, progress):
+    """Yield the scenes of a bit mask that stays packed: as given, whole, blocks where they divide it."""
+    if state["ordering"] != "none" or state["brush_rows"] or state["brush_columns"]:
+        raise ValueError(f"{state['matrix']}: masks of over 10^8 positions are shown as given; clear order and brush.")
+    whole = (0, mask.shape[0], 0, mask.shape[1])
+    scene = SparsityScene(state["matrix"], "none", mask, 0, whole)
+    yield scene
+    progress(0.3, "counting")
+    found = bit_statistics(mask.bits, mask.columns)
+    blocks = []
+    for size in sorted({*BLOCK_SIZES, state["block"]}):
+        progress(0.8, f"blocks of {size}")
+        if all(side % size == 0 and side // size <= 8192 for side in mask.shape):
+            blocks.append(bit_block_density(mask.bits, mask.columns, size))
+    yield replace(scene, statistics=found, blocks=tuple(blocks))
+
+
 def _block_densities(scene, chosen):
     sizes = np.array([b.block_size for b in scene.blocks])
     kept = np.array([b.kept_share for b in scene.blocks])
@@ -383,7 +407,10 @@ def _lengths_alt(lengths):
 
 
 def _blocks_alt(blocks):
-    i = int(np.flatnonzero(blocks.sizes == blocks.chosen)[0])
+    found = np.flatnonzero(blocks.sizes == blocks.chosen)
+    if not found.size:
+        return f"Lines over block size; blocks of {blocks.chosen} do not divide the mask."
+    i = int(found[0])
     return (
         f"Lines over block size; at {blocks.chosen} a share of {blocks.kept_share[i]:.3g} of the blocks is kept, "
         f"with density {blocks.fill[i]:.3g} inside."

@@ -16,7 +16,7 @@ from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
 from widgets.figures.fact_table import fact_table
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.figures.spgemm_steps import (
     cell_picture,
     formed_entries,

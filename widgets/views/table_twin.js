@@ -1,9 +1,10 @@
 // Caption and paged data table of a view.
 let serial = 0;
+const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-twin");
-  const id = `wb-twin-${++serial}`;
+  const id = `wb-twin-${copy}-${++serial}`;
   el.innerHTML = `
     <p class="wb-caption"></p>
     <button type="button" class="wb-toggle" aria-expanded="false" aria-controls="${id}">Data table</button>

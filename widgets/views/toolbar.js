@@ -2,6 +2,7 @@
 const BAR_AFTER_MS = 1000;
 const HISTORY_AFTER_MS = 600;
 let serial = 0;
+const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
 
 const inVoila = () => document.body.dataset.voila !== undefined || !document.querySelector(".jp-LabShell, .jp-NotebookShell");
 
@@ -48,7 +49,7 @@ async function copyText(text) {
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-bar");
-  const id = `wb-bar-${++serial}`;
+  const id = `wb-bar-${copy}-${++serial}`;
   el.innerHTML = `
     <div class="wb-row" role="group" aria-label="Actions">
       <span class="wb-kind"></span>

@@ -12,7 +12,7 @@ import traitlets
 
 from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.views import export
 from widgets.views.table_twin import TableTwin
 from widgets.views.toolbar import Toolbar

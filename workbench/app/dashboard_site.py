@@ -91,7 +91,7 @@ def _folder_with(name: str, folders: list[str]) -> Path:
     return next(Path(folder) for folder in folders if (Path(folder) / name).is_file())
 
 
-def _extension_folders(page_config: dict) -> list[Path]:
+def _extension_folders(page_config: dict) -> tuple[Path, ...]:
     names = [extension["name"] for extension in page_config["federated_extensions"] if extension["name"] != PLOTLY]
     places = [Path(place) / name for name in names for place in get_voila_labextensions_path()]
-    return [place for place in places if (place / "package.json").is_file()]
+    return tuple(place for place in places if (place / "package.json").is_file())

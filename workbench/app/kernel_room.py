@@ -13,6 +13,7 @@ from traitlets import Dict, Float, Integer
 from workbench.app.steps import Page, StepRenderer
 
 IDLE_S = 300
+PATIENCE_S = 5
 WIDGET_MESSAGES = ["comm_open", "comm_close", "comm_msg", "comm_info_request", "kernel_info_request"]
 
 
@@ -139,10 +140,14 @@ class KernelRoom(AsyncMappingKernelManager):
 
     async def close(self):
         """End every kernel, the warm ones included."""
-        unfinished = [*self._refills, *(page.task for pages in self._warm.values() for page in pages)]
+        pages = [page for warm in self._warm.values() for page in warm]
+        for page in pages:
+            page.renderer.visitor.cancel()
+        unfinished = [*self._refills, *(page.task for page in pages)]
         for task in unfinished:
             task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=PATIENCE_S)
         self._warm.clear()
         await ensure_async(self.shutdown_all(now=True))
         shutil.rmtree(self.connection_dir, ignore_errors=True)

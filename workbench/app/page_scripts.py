@@ -7,7 +7,7 @@ list that its loader reads at its start, so the pieces may be sent ahead, in any
 import gzip
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 LOADERS = ("remoteEntry", "voila.js", "treepage.js", "voila-style.js", "style.js")
@@ -103,7 +103,8 @@ class PageScripts:
         return gzip.compress(self.content, 6)
 
 
-def join_pieces(voila_static: Path, extensions: list[Path]) -> PageScripts:
+@cache
+def join_pieces(voila_static: Path, extensions: tuple[Path, ...]) -> PageScripts:
     """Join Voila's own pieces and those of the given extensions; each keeps its own strictness and names."""
     files = [file for number in sorted(VOILA_STARTS_WITH) for file in voila_static.glob(f"{number}.voila.js")]
     files += [file for extension in extensions for file in sorted((extension / "static").glob("*.js"))]

@@ -124,13 +124,13 @@ def _series(rows: list[dict]):
 
 
 def _worth(series: tuple[str, list[dict]]) -> tuple:
-    """Order series: run times, then bytes; versions of a method before inputs; names before numbers; many bars."""
+    """Order series: run times, then bytes; methods before inputs; names before numbers; the plainest rows first."""
     label, rows = series
     values = [row["value"] for row in rows]
     unit, quantity = rows[0]["unit"], rows[0]["quantity"]
     told_apart = max(values) > 1.2 * min(values)
     named = label != "matrix" and isinstance(rows[0][label], str)
-    return unit in ("ms", "s"), unit in ("bytes", "B"), named, told_apart, -len(quantity), len(rows)
+    return unit in ("ms", "s"), unit in ("bytes", "B"), named, told_apart, -len(rows[0]), -len(quantity), len(rows)
 
 
 def _short(value: float) -> str:

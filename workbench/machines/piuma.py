@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 VERSION_HASH = {1: "high", 2: "low", 3: "low"}
+MAX_THREAD_BINS = 2**26
 
 
 def spad_bytes_needed(version, config: PiumaConfig) -> float:
@@ -120,6 +121,11 @@ def simulate_spgemm(
         raise ValueError(f"simulate_spgemm: blocks must be an int from 1 to 256, got {blocks!r}")
     if bins < 2 or bins % 2 or event_limit < 0:
         raise ValueError(f"simulate_spgemm: bins must be even and >= 2, event_limit >= 0; got {bins} and {event_limit}")
+    if config.threads * blocks * bins > MAX_THREAD_BINS:
+        raise ValueError(
+            f"simulate_spgemm: {config.threads} threads x {blocks} blocks x {bins} bins are more than the "
+            f"{MAX_THREAD_BINS} that the timeline keeps; lower bins"
+        )
     need = spad_bytes_needed(version, config)
     if check_spad and need > config.spad_bytes:
         raise ValueError(
@@ -196,7 +202,7 @@ def _run_block(s, trace, version, config, place, event_limit, bins, progress) ->
         window_times, *ints, *floats,
     )  # fmt: skip
     simulation.advance(0)
-    for w0, w1 in batches(plan, 200_000):
+    for w0, w1 in batches(plan):
         simulation.advance(w1 - w0)
         if progress:
             progress(w1 / len(plan), "simulating the threads")
@@ -259,20 +265,21 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
 
 
 def _coarsened(x, factor, merge):
-    """Merge ``factor`` neighbouring bins along the last axis, and pad back to the length with zeros."""
-    if factor == 1:
-        return x
-    merged = merge(x.reshape(*x.shape[:-1], -1, factor), axis=-1)
-    return np.pad(merged, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - merged.shape[-1])])
+    """Merge ``factor`` (a power of two) neighbouring bins along the last axis, and pad with zeros to the old length."""
+    while factor > 1:
+        merged = merge(x[..., ::2], x[..., 1::2])
+        x = np.concatenate([merged, np.zeros_like(merged)], axis=-1)
+        factor //= 2
+    return x
 
 
 def _timeline(runs: list[_BlockRun], cycles) -> Timeline:
     width = max(run.simulation.bin_width for run in runs)
     factors = [round(width / run.simulation.bin_width) for run in runs]
     used = max(1, math.ceil(cycles / width))
-    sums = sum(_coarsened(run.bins[:3], f, np.sum) for run, f in zip(runs, factors, strict=True))[:, :used]
-    peak = sum(_coarsened(run.bins[3], f, np.max) for run, f in zip(runs, factors, strict=True))[:used]
-    busy = [_coarsened(run.thread_bins, f, np.sum)[:, :used] for run, f in zip(runs, factors, strict=True)]
+    sums = sum(_coarsened(run.bins[:3], f, np.add) for run, f in zip(runs, factors, strict=True))[:, :used]
+    peak = sum(_coarsened(run.bins[3], f, np.maximum) for run, f in zip(runs, factors, strict=True))[:used]
+    busy = [_coarsened(run.thread_bins, f, np.add)[:, :used] for run, f in zip(runs, factors, strict=True)]
     edges = np.minimum(np.arange(used + 1) * width, max(cycles, 0))
     live = np.divide(sums[2], np.diff(edges), out=np.zeros(used), where=np.diff(edges) > 0)
     return Timeline(edges, sums[0], sums[1], live, peak, np.concatenate(busy))

@@ -4,6 +4,7 @@ Symbols: A is m x k, B is k x n; f_i = partial products of row i; S = slots of t
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -265,7 +266,7 @@ def trace_structure(s: Structure, plan: WindowPlan, slots, hash, progress) -> Ha
     workers = max(1, min(get_num_threads(), 2**24 // slots, len(plan)))
     tables = np.full((workers, slots), -1, dtype=np.int64)
     claimed = np.empty((workers, min(slots, int(plan.need.max(initial=0)))), dtype=np.int32)
-    for w0, w1 in batches(plan, 200_000):
+    for w0, w1 in batches(plan):
         full = core.piuma_trace(
             s.a_indptr, s.a_indices, s.b_indptr, s.b_indices, plan.row_start, plan.row_stop, plan.column_start,
             plan.column_stop, plan.item_start, HASHES.index(hash), log2_slots, w0, w1, False, tables, claimed,
@@ -278,15 +279,17 @@ def trace_structure(s: Structure, plan: WindowPlan, slots, hash, progress) -> Ha
     return HashTrace(products, probes, inserts, histogram, plan, hash)
 
 
-def batches(plan: WindowPlan, products):
-    """Cut the windows into runs of about ``products`` partial products (at most twice as many windows)."""
+def batches(plan: WindowPlan):
+    """Cut the windows into runs that the caller works off in about 30 ms each, so that it can be stopped soon."""
     work = np.cumsum(plan.need + 1 + np.diff(plan.item_start))
-    w0 = 0
+    w0, size = 0, 50_000.0
     while w0 < len(plan):
         done = work[w0 - 1] if w0 else 0
-        w1 = max(w0 + 1, int(np.searchsorted(work, done + products)))
-        yield w0, min(w1, len(plan))
-        w0 = w1
+        w1 = min(len(plan), max(w0 + 1, int(np.searchsorted(work, done + size))))
+        start = time.perf_counter()
+        yield w0, w1
+        elapsed = max(time.perf_counter() - start, 1e-6)
+        w0, size = w1, size * min(4.0, max(0.25, 0.03 / elapsed))
 
 
 def table_snapshot(a, b, windows, slots, hash="high", window=0) -> np.ndarray:

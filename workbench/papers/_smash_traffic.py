@@ -77,7 +77,12 @@ def _scene(state, progress, sample, machine_config):
     progress(0.3, "planning the windows")
     plan = piuma.plan_windows(pair.a, pair.b, 2 ** state["log2_slots"], state["load"])
     windows = np.unique(plan.row_start) if len(plan) else np.zeros(1, np.int64)
-    row_steps = _row_steps.get((key, windows.tobytes()), lambda: dataflow_steps(pair.a, pair.b, "row", windows=windows))
+    row_steps = _row_steps.get(
+        (key, windows.tobytes()),
+        lambda: dataflow_steps(
+            pair.a, pair.b, "row", windows=windows, progress=_between(progress, 0.3, "live row products")
+        ),
+    )
     machine, note = _machine(state, key, pair, plan, progress, machine_config(**{k: state[k] for k in _MACHINE_KEYS}))
     return TrafficScene(
         title=pair.title,
@@ -124,14 +129,22 @@ def _count(pair, progress):
     traffic = {cache: _stream_bytes(pair, cache) for cache in ("none", "ideal")}
     orders, steps, births = {}, {}, {}
     for place, dataflow in enumerate(DATAFLOWS):
-        progress(0.08 + 0.05 * place, f"ordering the {dataflow} products")
+        at = 0.08 + 0.05 * place
+        progress(at, f"ordering the {dataflow} products")
         orders[dataflow] = dataflow_order(pair.a, pair.b, dataflow)
-        births[dataflow] = output_births(pair.a, pair.b, dataflow)
-        progress(0.1 + 0.05 * place, f"following the {dataflow} products")
+        births[dataflow] = output_births(
+            pair.a, pair.b, dataflow, progress=_between(progress, at, f"{dataflow} products")
+        )
         if dataflow != "row":  # the row dataflow's live count depends on the windows
-            steps[dataflow] = dataflow_steps(pair.a, pair.b, dataflow)
+            steps[dataflow] = dataflow_steps(
+                pair.a, pair.b, dataflow, progress=_between(progress, at + 0.025, f"live {dataflow} products")
+            )
     a, b, c = (_operand(*x) for x in (("A", pair.a), ("B", pair.b), ("C", spgemm(pair.a, pair.b))))
     return _Counted(a, b, c, traffic, orders, steps, births)
+
+
+def _between(progress, start, step, share=0.025):
+    return lambda fraction: progress(start + share * fraction, step)
 
 
 def _operand(name, a):

@@ -9,7 +9,7 @@
 #     description: 'One product, five orders of work: what each reads, holds
 #       and writes, and how a machine made for it copes.'
 #     papers: [smash]
-#     thumbnail: ''
+#     thumbnail: record:traffic/elements moved
 # ---
 
 # %% [markdown]

@@ -31,7 +31,7 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython.display import Markdown
 
-from widgets.figures.figure_widget import PlotPane
+from widgets.figures.plot_pane import PlotPane
 from widgets.theme import template
 from workbench.data.product_pairs import rmat_pair, worked_example
 
@@ -335,7 +335,7 @@ show(first_windows(runs[3], count=8), "V3: hardly a gap; write-back happens besi
 # %%
 from workbench.papers.smash import view
 
-view(source="worked")
+view(operands="worked")
 
 # %% [markdown]
 # Question 2 deserves the paper's full size. This fills the hash tables of 5.7 million products, eight times.

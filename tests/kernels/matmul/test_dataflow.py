@@ -118,6 +118,23 @@ def test_births_name_the_first_product_of_each_output(dataflow, chunk, monkeypat
     assert output_births(a, b, dataflow).tolist() == [first[place] for place in sorted(first)]
 
 
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+@pytest.mark.parametrize("walk", [dataflow_steps, output_births])
+def test_progress_rises_to_one_and_may_stop_the_work(dataflow, walk, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK_PRODUCTS", 16)
+    a, b = random_pair(9, (20, 20, 20), 0.3)
+    told = []
+    walk(a, b, dataflow, progress=told.append)
+    assert len(told) > 5
+    assert told == sorted(told) and told[-1] == 1
+
+    def stop(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        walk(a, b, dataflow, progress=stop)
+
+
 def test_products_are_the_same_multiset_and_sum_to_the_product():
     a, b = random_pair(7, (11, 13, 12))
     wanted = None

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import re
+import time
 
 import ipywidgets
 import numpy as np
@@ -14,6 +15,8 @@ from scipy import sparse
 
 from kernels.raster import block_density, raster
 from kernels.reorder import permuted, reorder, statistics
+from widgets.canvas.canvas import RasterCanvas
+from widgets.canvas.source import BitsSource
 from widgets.views.matrix_input import as_pattern
 from widgets.views.sparsity import SparsityView
 from widgets.views.view import View, link_views
@@ -280,3 +283,39 @@ def test_picture_comes_before_its_numbers(matrix):
         view.close()
 
     asyncio.run(main())
+
+
+def test_small_bit_masks_are_matrices(matrix):
+    dense = matrix.toarray() != 0
+    view = SparsityView(BitsSource(np.packbits(dense, axis=1, bitorder="little"), 120), ordering="rcm")
+    assert view.error == "" and view.scene.source.nnz == matrix.nnz
+    view.close()
+
+
+@pytest.mark.slow
+def test_a_mask_of_65536_by_65536_is_painted_and_counted(capsys):
+    bits = np.zeros((65536, 8192), np.uint8)
+    for i in range(1024):
+        bits[64 * i : 64 * i + 64, 8 * i : 8 * i + 8] = 255
+    bits[:, :2] = 255
+    mask = BitsSource(bits, 65536)
+    canvas = RasterCanvas()
+    begin = time.perf_counter()
+    canvas.show(mask)
+    canvas.tile((0, 65536, 0, 65536), (1024, 1024))
+    painted = time.perf_counter() - begin
+    begin = time.perf_counter()
+    canvas.tile((0, 32768, 16384, 49152), (1024, 1024))
+    zoomed = time.perf_counter() - begin
+    view = SparsityView(mask)
+    ones = 65536 * 64 + 65536 * 16 - 64 * 16
+    rows = {(part, item): value for part, item, value in view.table(view.scene)[1]}
+    assert rows["statistics", "entries (nnz)"] == ones and rows["statistics", "bandwidth"] == 65535
+    assert rows["share of blocks kept", "64"] == (1024 * 2 - 1) / 1024**2
+    assert view.canvas.query(100, 101, 7, 8)["value"] == 1
+    view.ordering = "rcm"
+    assert view.error == "matrix: masks of over 10^8 positions are shown as given; clear order and brush."
+    view.close()
+    canvas.close()
+    with capsys.disabled():
+        print(f"\n65,536 x 65,536 mask: first picture {painted:.3f} s, zoom {zoomed:.3f} s")  # noqa: T201

@@ -87,7 +87,8 @@ class Running:
             return error.code, error.headers, error.read().decode()
 
     def stop(self):
-        self.loop.call_soon_threadsafe(self.stopping.set)
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.stopping.set)
         self.thread.join(30)
 
 
@@ -187,6 +188,18 @@ def test_warm_kernel_gets_the_query_of_its_visitor(start):
     _, _, page = server.get("/dashboards/echo?n=17&theme=dark")
     assert kernel_id(page) == warm.kernel_id
     assert "asked: n=17&amp;theme=dark" in page
+
+
+@pytest.mark.slow
+def test_server_stops_while_a_warm_page_is_in_the_middle_of_a_step(tmp_path, start):
+    write_notebook(tmp_path / "dashboards" / "long.ipynb", ["import time", "# Wait\ntime.sleep(60)"])
+    server = start(folder=tmp_path)
+    server.call(server.site.room.warm_up("dashboards/long.ipynb"))
+    time.sleep(2)
+    begin = time.monotonic()
+    server.stop()
+    assert not server.thread.is_alive()
+    assert time.monotonic() - begin < 15
 
 
 @pytest.mark.slow

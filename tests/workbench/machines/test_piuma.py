@@ -19,6 +19,7 @@ from workbench.machines.piuma import (
     table_snapshot,
 )
 from workbench.machines.piuma_reference import hash_trace_reference, simulate_reference
+from workbench.machines.piuma_tables import batches
 
 SMALL = PiumaConfig(log2_slots=8, load=0.5, n_mtc=2, threads_per_mtc=3)
 
@@ -86,6 +87,12 @@ def test_passes_are_halved_until_skewed_columns_fit():
     plan = plan_windows(a, b, 16, 1.0)
     assert plan.need.max() <= 16
     assert hash_trace(a, b, plan, 16, "high").nnz == 40
+
+
+def test_batches_cover_every_window_once(pair):
+    plan = plan_windows(*pair, 16, 0.3)
+    runs = list(batches(plan))
+    assert [w for w0, w1 in runs for w in range(w0, w1)] == list(range(len(plan)))
 
 
 # Hash trace ----------------------------------------------------------------------------------------------------------
@@ -234,6 +241,16 @@ def test_conservation_and_bounds(pair, version, blocks):
     assert 0 < run.bandwidth_utilisation <= 1 + 1e-9 and 0 < run.thread_utilisation <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("bins", [2, 6, 64])
+def test_timelines_of_uneven_blocks_add_up(rng, bins):
+    heavy = sp.csr_array(np.vstack([np.ones((1, 200)), np.zeros((5, 200))]))  # all work in one row: one block runs long
+    run = simulate_spgemm(heavy, pattern(rng, 200, 300, 0.3), 2, blocks=4, bins=bins)
+    assert run.block_cycles.max() > 2 * run.block_cycles.min()
+    assert len(run.timeline.bytes) <= bins
+    assert run.timeline.bytes.sum() == pytest.approx(run.bytes)
+    assert run.timeline.thread_busy.sum(axis=1) == pytest.approx(run.thread_busy)
+
+
 def test_bytes_by_stream_are_those_of_the_kernel(pair):
     a, b = pair
     run = simulate_spgemm(a, b, 1, SMALL)
@@ -372,6 +389,8 @@ def test_refusals(pair):
         simulate_spgemm(a, b, 1, hash="middle")
     with pytest.raises(ValueError, match="bins"):
         simulate_spgemm(a, b, 1, bins=7)
+    with pytest.raises(ValueError, match="lower bins"):
+        simulate_spgemm(a, b, 1, PiumaConfig(threads_per_mtc=1024), blocks=64)
 
 
 @pytest.mark.parametrize(

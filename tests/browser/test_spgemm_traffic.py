@@ -1,0 +1,164 @@
+"""The SpGEMM traffic view in real Chromium, through our server and through JupyterLab."""
+
+import pytest
+
+CELLS = [
+    "from workbench.app import request\nfrom workbench.papers import get",
+    'view = get("smash").view()\nview.load_query(request.query_string())\nview',
+]
+PIXEL = """([index, row, column]) => {
+  const canvas = document.querySelectorAll('.wb-cells canvas')[index];
+  const scale = canvas.width / canvas.dataset.columns;
+  const at = canvas.getContext('2d').getImageData((column + 0.15) * scale, (row + 0.15) * scale, 1, 1);
+  return [...at.data].slice(0, 3);
+}"""
+ORANGE, BLUE, GREY = [0xD5, 0x5E, 0x00], [0x00, 0x72, 0xB2], [0xB9, 0xC3, 0xCC]
+STEP_THREE = "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. 2 alive."
+
+
+@pytest.fixture(scope="module")
+def folder(notebook_folder):
+    return notebook_folder({"dashboards/traffic": [{"title": "Traffic", "description": "traffic"}, *CELLS]})
+
+
+@pytest.fixture
+def traffic(open_dashboard, folder):
+    def open_it(query="", on=None):
+        page = open_dashboard("traffic", query, folder, on)
+        page.wait_for_selector(".wb-tabs [aria-selected=true]")
+        quiet(page)
+        return page
+
+    return open_it
+
+
+def quiet(page):
+    page.wait_for_function("() => document.querySelector('.wb-bar')?.dataset.busy === 'false'")
+
+
+def sentence(page, wanted):
+    page.wait_for_function("w => document.querySelector('.wb-stepper-sentence').textContent.includes(w)", arg=wanted)
+
+
+def painted(page, name):
+    page.wait_for_function(
+        "n => [...document.querySelectorAll('.wb-plot-area')].some("
+        "a => a.offsetParent && a.dataset.painted && a.textContent.includes(n))",
+        arg=name,
+    )
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_selector(f".wb-tabs [aria-selected=true]:text-is('{name}')")
+
+
+def test_steps_by_keyboard_reach_the_pixels_and_the_address(traffic):
+    page = traffic("operands=worked")
+    sentence(page, "7 partial products are to come")
+    slider = page.locator(".wb-stepper input[type=range]")
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    sentence(page, STEP_THREE)
+    page.wait_for_timeout(200)
+    assert page.evaluate(PIXEL, [0, 0, 2]) == ORANGE
+    assert page.evaluate(PIXEL, [0, 0, 0]) == BLUE
+    assert page.evaluate(PIXEL, [1, 2, 1]) == ORANGE
+    assert page.evaluate(PIXEL, [2, 0, 1]) == ORANGE
+    assert page.evaluate(PIXEL, [2, 2, 0]) == GREY
+    page.keyboard.press("End")
+    sentence(page, "6 alive.")
+    page.keyboard.press("Home")
+    sentence(page, "7 partial products are to come")
+    page.keyboard.press("Shift+ArrowRight")
+    sentence(page, "6 alive.")
+    page.wait_for_function("() => location.search.includes('step=7')")
+    page.reload()
+    page.wait_for_selector(".wb-stepper")
+    sentence(page, "6 alive.")
+
+
+def test_play_scrub_dataflow_and_cell_read_out(traffic):
+    page = traffic("operands=worked")
+    page.get_by_label("Speed").select_option("15")
+    play = page.get_by_role("button", name="Play", exact=True)
+    play.click()
+    sentence(page, "6 alive.")
+    page.wait_for_function("() => document.querySelector('.wb-stepper-play').textContent === 'Play'")
+    page.get_by_role("button", name="outer product").click()
+    sentence(page, "Merging them leaves 6.")
+    page.locator(".wb-stepper input[type=range]").fill("3")
+    sentence(page, "to be merged after the last product. 3 alive.")
+    canvas = page.locator(".wb-cells canvas").first
+    canvas.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+    said = page.locator(".wb-cells-said").first.text_content()
+    assert said.startswith("row ") and "column " in said
+
+
+def test_stories_sections_export_and_refusal(traffic):
+    page = traffic()
+    page.get_by_role("button", name="Same work, other traffic").click()
+    page.wait_for_selector(".wb-tabs [aria-selected=true]:text-is('Bytes moved')")
+    page.wait_for_function("() => document.querySelector('.wb-headline').textContent.includes('14,575')")
+    painted(page, "Off-chip bytes by dataflow (counted)")
+    page.wait_for_function("() => location.search.includes('section=bytes')")
+    open_tab(page, "PIUMA model")
+    for figure in (
+        "Threads at work (modelled)",
+        "Utilisation (modelled)",
+        "Extra probes per product (counted)",
+        "Roofline (modelled)",
+    ):
+        painted(page, figure)
+    page.locator(".wb-export").select_option(label="Data (CSV)")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    text = download.value.path().read_text()
+    assert text.startswith("kernel,time (ms),") and text.count("\n") == 4
+    page.locator(".wb-export").select_option(label="PNG: gantt")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+    page.get_by_label("Hash bits").select_option(label="high (keeps order)")
+    quiet(page)
+    load = page.get_by_label("Table load")
+    load.focus()
+    page.keyboard.press("End")
+    page.wait_for_function("() => document.querySelector('.wb-error').textContent.includes('below 0.5')")
+    open_tab(page, "Constants")
+    page.wait_for_selector(".wb-facts td:text-is('published')")
+    page.locator(".wb-tabs [role=tab][aria-selected=true]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".wb-tabs [aria-selected=true]:text-is('Step by step')")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_accessibility_violation(traffic, axe, theme):
+    page = traffic(f"theme={theme}&operands=karate")
+    for name in ("Step by step", "Bytes moved", "PIUMA model", "Constants"):
+        open_tab(page, name)
+        page.wait_for_timeout(700)
+        assert axe(page, ".wb-view") == [], name
+
+
+def test_fits_a_phone(traffic, new_page):
+    page = traffic("operands=karate", new_page(viewport={"width": 390, "height": 844}))
+    for name in ("Step by step", "Bytes moved", "PIUMA model", "Constants"):
+        open_tab(page, name)
+        page.wait_for_timeout(500)
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), name
+
+
+def test_works_in_jupyterlab(open_lab, notebook_folder):
+    folder = notebook_folder(
+        {"traffic": ['from workbench.papers import get\nget("smash").view(operands="worked", step=2)']}
+    )
+    page = open_lab("traffic.ipynb", folder)
+    page.wait_for_selector(".wb-stepper")
+    page.get_by_role("button", name="Step forward").click()
+    sentence(page, STEP_THREE)
+    open_tab(page, "PIUMA model")
+    painted(page, "Threads at work (modelled)")

@@ -1,0 +1,62 @@
+"""Mask formulas against NumPy, and refusal of everything outside the vocabulary."""
+
+import numpy as np
+import pytest
+
+from kernels.masks.formula import mask_from_formula, parse_formula
+
+Q, K = np.arange(20)[:, None], np.arange(20)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("q >= k", Q >= K),
+        ("q_idx >= kv_idx and q_idx - kv_idx < 5", (Q >= K) & (Q - K < 5)),
+        ("q >= k and q - k < 5 or k < 2", ((Q >= K) & (Q - K < 5)) | (K + 0 * Q < 2)),
+        ("0 <= q - k < 4", (Q - K >= 0) & (Q - K < 4)),
+        ("not (q // 4 == k // 4)", Q // 4 != K // 4),
+        ("(q % 3 == k % 3) & ~(abs(q - k) > 6) | (max(q, k) == t - 1)",
+         ((Q % 3 == K % 3) & ~(abs(Q - K) > 6)) | (np.maximum(Q, K) == 19)),
+        ("k >= -1 * h", (K >= -2) & (Q >= 0)),
+    ],
+)  # fmt: skip
+def test_formula_is_the_mask_it_says(text, wanted):
+    np.testing.assert_array_equal(mask_from_formula(text, 20, head=2), np.broadcast_to(wanted, (20, 20)))
+
+
+def test_rows_on_their_own():
+    rows = np.array([3, 17])
+    np.testing.assert_array_equal(
+        mask_from_formula("q - k < 4", 20, rows=rows), mask_from_formula("q - k < 4", 20)[rows]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("__import__('os').system('true')", "vocabulary"),
+        ("q.real >= k", "vocabulary"),
+        ("q ** k > 1", "vocabulary"),
+        ("[q for q in k]", "vocabulary"),
+        ("(lambda: q)() > k", "vocabulary"),
+        ("x > k", "vocabulary"),
+        ("q >= 1.5", "vocabulary"),
+        ("q - k", "a number, not a condition"),
+        ("q and k", "must be a condition"),
+        ("(q > k) + 1 > 0", "must be a number"),
+        ("q >=", "not a formula"),
+        ("", "not a formula"),
+        ("q > k" + " or q > k" * 60, "at most 300"),
+        ("min(q) > 1", "vocabulary"),
+        ("99999999999 > q", "vocabulary"),
+    ],
+)
+def test_everything_else_is_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_formula(text)
+
+
+def test_division_by_zero_is_an_error_not_a_crash():
+    with pytest.raises(ValueError, match="divides by zero"):
+        mask_from_formula("q // (k - k) > 1", 8)

@@ -1,0 +1,68 @@
+"""Live plotly figures on a page, for a few kilobytes each."""
+
+from pathlib import Path
+
+import anywidget
+import plotly.graph_objects as go
+import plotly.io
+import traitlets
+
+from widgets import theme
+
+_HERE = Path(__file__).parent
+
+
+class PlotPane(anywidget.AnyWidget):
+    """Draws plotly figures with the plotly.js that the page already has; updates in place, without flicker.
+
+    JupyterLab and Voila load plotly.js once as plotly's own static extension; a front end without it asks this process
+    for the copy inside the plotly package. Nothing comes from the network.
+
+    Parameters
+    ----------
+    alt : what the figure shows, in words, for readers who do not see it.
+    """
+
+    _esm = (_HERE / "plot_pane.js").read_text(encoding="utf-8")
+    _css = theme.css() + (_HERE / "plot_pane.css").read_text(encoding="utf-8")
+
+    spec = traitlets.Unicode("").tag(sync=True)
+    alt = traitlets.Unicode("").tag(sync=True)
+    height = traitlets.Int(360).tag(sync=True)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.figure: go.Figure | None = None
+        self._on_click = []
+        self.on_msg(self._receive)
+
+    def show(self, figure: go.Figure, alt: str = "") -> None:
+        """Draw ``figure``; a figure drawn before is changed in place."""
+        self.figure = figure
+        with self.hold_sync():
+            self.alt = alt
+            self.height = int(figure.layout.height or 360)
+            self.spec = plotly.io.to_json(figure, validate=False)
+
+    def on_click(self, callback) -> None:
+        """Call ``callback(points)`` when a reader clicks; a point is a dict of curve, index, x and y."""
+        self._on_click.append(callback)
+
+    def save(self, filename: str, image_format: str) -> None:
+        """Have the browser save the figure as it stands; ``image_format`` is ``"png"`` or ``"svg"``."""
+        self.send({"type": "save", "filename": filename, "format": image_format})
+
+    def close(self) -> None:
+        """Take the pane off the page and let it be freed."""
+        self._on_click.clear()
+        self.on_msg(self._receive, remove=True)
+        super().close()
+
+    def _receive(self, _, content, buffers):
+        if content.get("type") == "click":
+            for callback in list(self._on_click):
+                callback(content["points"])
+        elif content.get("type") == "plotly":
+            from plotly.offline import get_plotlyjs
+
+            self.send({"type": "plotly"}, [get_plotlyjs().encode()])
