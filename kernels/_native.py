@@ -1,12 +1,18 @@
 """The C++ core for this CPU: picks one of the compiled modules and hands out its functions.
 
 ``WORKBENCH_ISA=baseline|avx2|avx512`` forces a level (for tests of the fallback paths).
+``WORKBENCH_MODULE_DIR`` names a folder whose modules go before the installed ones (for the sanitizer build).
 """
 
 import importlib
 import os
 
-from kernels import _native_baseline
+import kernels
+
+if os.environ.get("WORKBENCH_MODULE_DIR"):
+    kernels.__path__.insert(0, os.environ["WORKBENCH_MODULE_DIR"])
+
+_native_baseline = importlib.import_module("kernels._native_baseline")
 
 LEVELS = ("baseline", "avx2", "avx512")
 

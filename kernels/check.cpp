@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 
 #include "registry.hpp"
 #include "thread_pool.hpp"
@@ -36,12 +38,10 @@ std::int64_t first_decrease(const P *indptr, std::int64_t rows) {
 template <class I>
 std::int64_t first_outside(const I *indices, std::int64_t begin, std::int64_t end, std::int64_t cols) {
     using U = std::make_unsigned_t<I>;
-    const I most = static_cast<I>(std::min<std::int64_t>(cols, std::numeric_limits<I>::max()));
-    const bool whole_range = cols > static_cast<std::int64_t>(most);  // every non-negative index is fine
-    bool bad = false;
-    for (std::int64_t p = begin; p < end; ++p)
-        bad |= whole_range ? indices[p] < 0 : static_cast<U>(indices[p]) >= static_cast<U>(most);
-    if (!bad) return -1;
+    U largest = 0;  // a negative index is a huge unsigned one
+    for (std::int64_t p = begin; p < end; ++p) largest = std::max(largest, static_cast<U>(indices[p]));
+    const bool negative = largest > static_cast<U>(std::numeric_limits<I>::max());
+    if (begin == end || (!negative && static_cast<std::int64_t>(largest) < cols)) return -1;
     for (std::int64_t p = begin; p < end; ++p)
         if (indices[p] < 0 || static_cast<std::int64_t>(indices[p]) >= cols) return p;
     return -1;

@@ -1,67 +1,111 @@
-// Row-wise SpGEMM: bindings and the plain two-pass form.
+// Bindings of the sparse product: each method fills the same frame (row_blocks.hpp) with its own form of a row.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
-#include <memory>
+#include <atomic>
+#include <limits>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "csr.hpp"
+#include "output_buffer.hpp"
 #include "registry.hpp"
-#include "thread_pool.hpp"
+#include "row_blocks.hpp"
+#include "row_forms.hpp"
+#include "smash_windows.hpp"
+#include "spgemm_auto.hpp"
+#include "spgemm_counts.hpp"
 
 namespace nb = nanobind;
 
 namespace workbench {
 namespace {
 
-constexpr std::int64_t rows_per_task = 256;
+constexpr std::int64_t block_entries = 1 << 15, block_products = 1 << 16;  // a block's scratch stays in the cache
 
-template <class T>
-nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::unique_ptr<T[]> buffer, std::int64_t size) {
-    T *data = buffer.release();
-    nb::capsule owner(data, [](void *p) noexcept { delete[] static_cast<T *>(p); });
-    return {data, {static_cast<size_t>(size)}, owner};
+template <class I, class T>
+struct Call {
+    Csr<I, T> a, b;
+    const std::int64_t *products;
+    bool b_rising, drop_zeros;
+    int threads;
+    SmashOptions smash;
+};
+
+template <class I, class T>
+struct Result {
+    RowBlocks blocks;
+    Product<I, T> product;
+};
+
+template <class I, class T, class MakeKernel>
+void run_rows(const Call<I, T> &call, Result<I, T> &result, MakeKernel make_kernel) {
+    result.blocks = cut_rows(call.products, call.a.rows, call.b.cols, block_entries, block_products);
+    multiply_blocks<I, T>(call.a.rows, result.blocks, call.threads, call.drop_zeros, make_kernel, result.product);
 }
 
-// f_i = sum over the nonzeros a_it of row i of nnz(b_t): the products that row i of the result takes.
-template <class I>
-std::unique_ptr<std::int64_t[]> products_per_row(const Pattern<I> &a, const Pattern<I> &b) {
-    std::unique_ptr<std::int64_t[]> products(new std::int64_t[a.rows]);
-    const auto body = [&](std::int64_t task, int) {
-        const std::int64_t end = std::min(a.rows, (task + 1) * rows_per_task);
-        for (std::int64_t i = task * rows_per_task; i < end; ++i) {
-            std::int64_t sum = 0;
-            for (std::int64_t p = a.indptr[i]; p < a.indptr[i + 1]; ++p) sum += b.row_nnz(a.indices[p]);
-            products[i] = sum;
-        }
-    };
-    parallel_for((a.rows + rows_per_task - 1) / rows_per_task, 0, body);
-    return products;
+template <class I, class T>
+void run_auto(const Call<I, T> &call, Result<I, T> &result) {
+    const bool same = call.a.indptr == call.b.indptr && call.a.indices == call.b.indices && call.a.rows == call.b.rows;
+    const auto b_repeats = call.b_rising ? find_repeats<I>(call.b, call.threads) : std::vector<std::uint8_t>();
+    const auto a_repeats = same || b_repeats.empty() ? b_repeats : find_repeats<I>(call.a, call.threads);
+    const bool stencil = !a_repeats.empty() && !b_repeats.empty();
+    const AutoPlan<I, T> plan{call.a, call.b, call.products, call.b_rising, stencil ? a_repeats.data() : nullptr,
+                              stencil ? b_repeats.data() : nullptr};
+    run_rows(call, result, [&] { return AutoRows<I, T>(plan); });
 }
 
-template <class I>
-std::unique_ptr<std::int64_t[]> distinct_per_row(const Pattern<I> &a, const Pattern<I> &b, int threads) {
-    std::unique_ptr<std::int64_t[]> distinct(new std::int64_t[a.rows]);
-    std::vector<std::vector<std::int64_t>> seen(threads);
-    const auto body = [&](std::int64_t task, int worker) {
-        auto &mark = seen[worker];
-        if (mark.empty()) mark.assign(b.cols, -1);
-        const std::int64_t end = std::min(a.rows, (task + 1) * rows_per_task);
-        for (std::int64_t i = task * rows_per_task; i < end; ++i) {
-            std::int64_t count = 0;
-            for (std::int64_t p = a.indptr[i]; p < a.indptr[i + 1]; ++p)
-                for (std::int64_t q = b.indptr[a.indices[p]]; q < b.indptr[a.indices[p] + 1]; ++q) {
-                    const std::int64_t j = b.indices[q];
-                    count += mark[j] != i;
-                    mark[j] = i;
-                }
-            distinct[i] = count;
-        }
-    };
-    parallel_for((a.rows + rows_per_task - 1) / rows_per_task, threads, body);
-    return distinct;
+template <class I, class T>
+void run_dense(const Call<I, T> &call, Result<I, T> &result) {
+    run_rows(call, result, [&] { return DenseRows<I, T>(call.a, call.b); });
+}
+
+template <class I, class T>
+void run_merge(const Call<I, T> &call, Result<I, T> &result) {
+    run_rows(call, result, [&] { return SortedRows<I, T>(call.a, call.b); });
+}
+
+template <class I, class T>
+void run_inner(const Call<I, T> &call, Result<I, T> &result) {
+    const Columns<I, T> columns(call.b);
+    run_rows(call, result, [&] { return InnerRows<I, T>(call.a, columns, call.b.cols); });
+}
+
+template <class I, class T>
+void run_outer(const Call<I, T> &call, Result<I, T> &result) {
+    const OuterProducts<I, T> products(call.a, call.b, call.products, call.threads);
+    run_rows(call, result, [&] { return OuterRows<I, T>(products); });
+}
+
+template <class I, class T>
+void run_smash(const Call<I, T> &call, Result<I, T> &result) {
+    RowBlocks &windows = result.blocks;
+    windows = cut_rows(call.products, call.a.rows, call.b.cols, call.smash.capacity, std::numeric_limits<std::int64_t>::max());
+    for (std::int64_t w = 0; w < windows.count(); ++w) {
+        std::int64_t places;
+        if (__builtin_mul_overflow(windows.first[w + 1] - windows.first[w], call.b.cols, &places))
+            throw std::overflow_error("spgemm: a window of " + std::to_string(windows.first[w + 1] - windows.first[w]) +
+                                      " rows times " + std::to_string(call.b.cols) +
+                                      " columns has no 63-bit tags; use method='auto'");
+    }
+    multiply_blocks<I, T>(call.a.rows, windows, call.threads, call.drop_zeros,
+                          [&] { return SmashWindows<I, T>(call.a, call.b, call.products, call.smash); }, result.product);
+}
+
+template <class I, class T>
+using Method = void (*)(const Call<I, T> &, Result<I, T> &);
+
+template <class I, class T>
+Method<I, T> method_named(const std::string &name) {
+    static const std::pair<const char *, Method<I, T>> methods[] = {
+        {"auto", run_auto<I, T>},   {"dense", run_dense<I, T>}, {"merge", run_merge<I, T>},
+        {"inner", run_inner<I, T>}, {"outer", run_outer<I, T>}, {"smash", run_smash<I, T>}};
+    for (const auto &[known, method] : methods)
+        if (name == known) return method;
+    throw std::invalid_argument("spgemm: unknown method " + name);
 }
 
 template <class I>
@@ -69,85 +113,90 @@ Pattern<I> pattern(const InputArray<I> &indptr, const InputArray<I> &indices, st
     return {static_cast<std::int64_t>(indptr.size()) - 1, cols, indptr.data(), indices.data()};
 }
 
+template <class I, class T>
+nb::tuple spgemm(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<T> a_data, InputArray<I> b_indptr,
+                 InputArray<I> b_indices, InputArray<T> b_data, std::int64_t cols, const std::string &method_name,
+                 bool b_rising, bool sort, bool drop_zeros, int threads, int version, int log2_slots, double load) {
+    const Method<I, T> method = method_named<I, T>(method_name);
+    const std::int64_t inner = static_cast<std::int64_t>(b_indptr.size()) - 1;
+    const auto capacity = std::max<std::int64_t>(1, static_cast<std::int64_t>(load * static_cast<double>(1 << log2_slots)));
+    Call<I, T> call{{pattern(a_indptr, a_indices, inner), a_data.data()}, {pattern(b_indptr, b_indices, cols), b_data.data()},
+                    nullptr, b_rising, drop_zeros, threads > 0 ? threads : get_num_threads(),
+                    {version, log2_slots, capacity, sort}};
+    Result<I, T> result;
+    OutputBuffer<std::int64_t> wide;
+    const std::int64_t rows = call.a.rows;
+    bool fits = true;
+    {
+        nb::gil_scoped_release released;
+        const auto products = products_per_row<I>(call.a, call.b, call.threads);
+        call.products = products.get();
+        method(call, result);
+        const I *local = result.product.indptr.data();
+        fits = result.product.nnz <= std::numeric_limits<I>::max();
+        if (fits) {
+            place_rows(result.blocks, result.product, local, result.product.indptr.data());
+        } else {
+            wide.reserve(rows + 1);
+            place_rows(result.blocks, result.product, local, wide.data());
+        }
+    }
+    auto &product = result.product;
+    nb::object indptr = fits ? nb::cast(product.indptr.finish(rows + 1)) : nb::cast(wide.finish(rows + 1));
+    return nb::make_tuple(indptr, product.indices.finish(product.nnz), product.data.finish(product.nnz));
+}
+
 template <class I>
 auto row_flops(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<I> b_indptr) {
     const std::int64_t rows = static_cast<std::int64_t>(a_indptr.size()) - 1;
-    std::unique_ptr<std::int64_t[]> products;
+    OutputBuffer<std::int64_t> counts;
+    counts.reserve(rows);
     {
         nb::gil_scoped_release released;
-        products = products_per_row<I>({rows, 0, a_indptr.data(), a_indices.data()}, {0, 0, b_indptr.data(), nullptr});
+        const Pattern<I> a{rows, 0, a_indptr.data(), a_indices.data()}, b{0, 0, b_indptr.data(), nullptr};
+        std::copy_n(products_per_row<I>(a, b, 0).get(), rows, counts.data());
     }
-    return owned(std::move(products), rows);
+    return counts.finish(rows);
 }
 
 template <class I>
 auto symbolic_nnz(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<I> b_indptr, InputArray<I> b_indices,
                   std::int64_t cols) {
     const auto a = pattern(a_indptr, a_indices, 0), b = pattern(b_indptr, b_indices, cols);
-    std::unique_ptr<std::int64_t[]> distinct;
+    OutputBuffer<std::int64_t> counts;
+    counts.reserve(a.rows);
     {
         nb::gil_scoped_release released;
-        distinct = distinct_per_row(a, b, get_num_threads());
-    }
-    return owned(std::move(distinct), a.rows);
-}
-
-template <class I, class T>
-nb::tuple spgemm(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<T> a_data, InputArray<I> b_indptr,
-                 InputArray<I> b_indices, InputArray<T> b_data, std::int64_t cols, int threads) {
-    const auto a = pattern(a_indptr, a_indices, 0), b = pattern(b_indptr, b_indices, cols);
-    if (threads <= 0) threads = get_num_threads();
-    std::unique_ptr<I[]> indptr(new I[a.rows + 1]), indices;
-    std::unique_ptr<T[]> data;
-    std::int64_t nnz = 0;
-    {
-        nb::gil_scoped_release released;
-        const auto distinct = distinct_per_row(a, b, threads);
-        indptr[0] = 0;
-        for (std::int64_t i = 0; i < a.rows; ++i) indptr[i + 1] = static_cast<I>(nnz += distinct[i]);
-        indices.reset(new I[nnz]);
-        data.reset(new T[nnz]);
-        std::vector<std::vector<T>> sums(threads);
-        std::vector<std::vector<std::int64_t>> marks(threads);
+        std::vector<DistinctColumns<I>> counters(get_num_threads());
+        std::atomic<bool> failed{false};
         const auto body = [&](std::int64_t task, int worker) {
-            auto &sum = sums[worker];
-            auto &mark = marks[worker];
-            if (sum.empty()) sum.assign(cols, T(0)), mark.assign(cols, -1);
-            const std::int64_t end = std::min(a.rows, (task + 1) * rows_per_task);
-            for (std::int64_t i = task * rows_per_task; i < end; ++i) {
-                I *out = indices.get() + indptr[i];
-                std::int64_t count = 0;
-                for (std::int64_t p = a.indptr[i]; p < a.indptr[i + 1]; ++p)
-                    for (std::int64_t q = b.indptr[a.indices[p]]; q < b.indptr[a.indices[p] + 1]; ++q) {
-                        const I j = b.indices[q];
-                        sum[j] += a_data.data()[p] * b_data.data()[q];
-                        if (mark[j] != i) out[count++] = j;
-                        mark[j] = i;
-                    }
-                std::sort(out, out + count);
-                T *values = data.get() + indptr[i];
-                for (std::int64_t s = 0; s < count; ++s) {
-                    values[s] = sum[out[s]];
-                    sum[out[s]] = T(0);
-                }
+            const std::int64_t end = std::min(a.rows, (task + 1) * counted_rows_per_task);
+            try {
+                for (std::int64_t i = task * counted_rows_per_task; i < end; ++i)
+                    counts.data()[i] = counters[worker].count(a, b, i);
+            } catch (...) {
+                failed = true;
             }
         };
-        parallel_for((a.rows + rows_per_task - 1) / rows_per_task, threads, body);
+        parallel_for((a.rows + counted_rows_per_task - 1) / counted_rows_per_task, static_cast<int>(counters.size()), body);
+        if (failed) throw std::bad_alloc();
     }
-    return nb::make_tuple(owned(std::move(indptr), a.rows + 1), owned(std::move(indices), nnz), owned(std::move(data), nnz));
+    return counts.finish(a.rows);
 }
 
 template <class I>
-void bind_pattern(nb::module_ &m) {
+void bind_counts(nb::module_ &m) {
     m.def("spgemm_row_flops", &row_flops<I>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
     m.def("spgemm_symbolic_nnz", &symbolic_nnz<I>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
           nb::arg().noconvert(), nb::arg());
 }
 
 template <class I, class T>
-void bind_values(nb::module_ &m) {
-    m.def("spgemm", &spgemm<I, T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
+void bind_product(nb::module_ &m) {
+    m.def("spgemm", &spgemm<I, T>, nb::arg("a_indptr").noconvert(), nb::arg("a_indices").noconvert(),
+          nb::arg("a_data").noconvert(), nb::arg("b_indptr").noconvert(), nb::arg("b_indices").noconvert(),
+          nb::arg("b_data").noconvert(), nb::arg("cols"), nb::arg("method"), nb::arg("b_rising"), nb::arg("sort"),
+          nb::arg("drop_zeros"), nb::arg("threads"), nb::arg("version"), nb::arg("log2_slots"), nb::arg("load"));
 }
 
 }  // namespace
@@ -155,10 +204,10 @@ void bind_values(nb::module_ &m) {
 
 WORKBENCH_BIND(bind_spgemm) {
     using namespace workbench;
-    bind_pattern<std::int32_t>(m);
-    bind_pattern<std::int64_t>(m);
-    bind_values<std::int32_t, float>(m);
-    bind_values<std::int32_t, double>(m);
-    bind_values<std::int64_t, float>(m);
-    bind_values<std::int64_t, double>(m);
+    bind_counts<std::int32_t>(m);
+    bind_counts<std::int64_t>(m);
+    bind_product<std::int32_t, float>(m);
+    bind_product<std::int32_t, double>(m);
+    bind_product<std::int64_t, float>(m);
+    bind_product<std::int64_t, double>(m);
 }

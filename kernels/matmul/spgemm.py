@@ -6,6 +6,7 @@ nonzeros of row i of A. Symbols: A is (m, k), B is (k, n); F = number of product
 Sources: Gustavson 1978, "Two fast algorithms for sparse matrices"; Shivdikar 2021, "SMASH" (hashing, windows).
 """
 
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from kernels._native import core
-from kernels.check import as_csr, check_inner, check_same_dtype, check_threads
+from kernels.check import as_csr, check_inner, check_same_dtype, check_threads, is_canonical
 from kernels.work import Work
 
 __all__ = [
@@ -29,39 +30,82 @@ __all__ = [
 Dataflow = Literal["inner", "inner-masked", "outer", "row", "column"]
 
 
-def spgemm(a, b, *, method="auto", sort=True, drop_zeros=False, num_threads=None) -> sparse.csr_array:
+# method -> (form of the loop, SMASH version)
+_METHODS = {
+    "auto": ("auto", 0),
+    "hash": ("smash", 2),
+    "dense": ("dense", 0),
+    "inner": ("inner", 0),
+    "outer": ("outer", 0),
+    "merge": ("merge", 0),
+    "gustavson-dense": ("dense", 0),
+    "smash-v1": ("smash", 1),
+    "smash-v2": ("smash", 2),
+    "smash-v3": ("smash", 3),
+}
+_HASHINGS = {"low": 2, "high": 1}
+
+
+def spgemm(
+    a,
+    b,
+    *,
+    method="auto",
+    sort=True,
+    drop_zeros=False,
+    num_threads=None,
+    hashing=None,
+    log2_slots=17,
+    load=0.16,
+) -> sparse.csr_array:
     """Multiply two CSR matrices.
 
-    C = A B. Entries that cancel to 0.0 stay stored unless ``drop_zeros``.
+    C = A B. Entries that cancel to 0.0 stay stored unless ``drop_zeros``. NaN and infinity propagate from the entries
+    that meet; absent entries never turn into NaN.
 
     Parameters
     ----------
-    a : csr_array or csr_matrix (m, k), float32 or float64, int32 or int64 indices; unsorted and duplicate entries allowed.
+    a : csr_array or csr_matrix (m, k), float32 or float64, int32 or int64 indices; unsorted and duplicate ones too.
     b : csr_array or csr_matrix (k, n), dtype of ``a``.
-    method : "auto".
+    method : "auto" picks the cheapest form for each row. "dense" (also "gustavson-dense") adds every row up in a dense
+        one; "hash" works in windows of rows that fit a hash table ("smash-v1": by high-order bits, almost sorted;
+        "smash-v2": by low-order bits; "smash-v3": table of offsets into dense segments); "merge" expands, sorts and
+        compresses each row; "inner" tries every row against every column; "outer" stores all F products, then merges.
     sort : column indices of every row rise; False leaves their order open.
     drop_zeros : leave out results equal to 0.0.
     num_threads : 1 to 256; None means ``kernels.get_num_threads()``. The result does not depend on it.
+    hashing : "low" or "high" bits, only with method="hash" (default "low").
+    log2_slots, load : slots of a hash table (4 to 26) and the part of them that a window may fill, in (0, 1].
 
     Returns
     -------
-    csr_array (m, n), dtype of ``a``; int64 indices if an operand has them, else int32.
+    csr_array (m, n), dtype of ``a``; int64 indices if an operand has them or nnz(C) needs them, else int32.
 
     Raises
     ------
     TypeError : not CSR, or dtypes not accepted or not equal.
-    ValueError : inner dimensions differ, malformed operand, or unknown method.
+    ValueError : inner dimensions differ, malformed operand, unknown method, bad table size.
+    OverflowError : a window's tags do not fit 63 bits (hash methods).
+    MemoryError : the result, or what the method needs beside it, does not fit.
+
+    Cost
+    ----
+    2 F flops; F gathers from B. Peak memory beside the result: one block of rows per thread ("outer": F products).
     """
-    a, b = _operands(a, b, "spgemm", same_dtype=True)
-    if method != "auto":
-        raise ValueError(f"spgemm: method must be one of auto; got {method!r}")
+    form, version = _chosen_method(method, hashing)
+    _check_table(log2_slots, load)
+    a = as_csr(a, function="spgemm", name="a")
+    b, b_rising = is_canonical(b, function="spgemm", name="b")
+    check_inner(a, b, function="spgemm")
+    check_same_dtype(a, b, function="spgemm")
     threads = check_threads(num_threads, function="spgemm")
     (a_indptr, a_indices), (b_indptr, b_indices) = _common_indices(a, b)
-    indptr, indices, data = core.spgemm(a_indptr, a_indices, a.data, b_indptr, b_indices, b.data, b.shape[1], threads)
+    operands = (a_indptr, a_indices, a.data, b_indptr, b_indices, b.data, b.shape[1])
+    flags = (form, b_rising, bool(sort), bool(drop_zeros), threads, version, int(log2_slots), float(load))
+    indptr, indices, data = core.spgemm(*operands, *flags)
     c = sparse.csr_array((data, indices, indptr), shape=(a.shape[0], b.shape[1]))
-    c.has_canonical_format = True
-    if drop_zeros:
-        c.eliminate_zeros()
+    if sort or form != "smash":
+        c.has_canonical_format = True
     return c
 
 
@@ -109,7 +153,7 @@ def symbolic_nnz(a, b) -> np.ndarray:
 
 
 def spgemm_work(a, b) -> Work:
-    """Count what A B must do: 2 F flops; both operands and C streamed once; F gathers from B and F to an accumulator."""
+    """Count what A B must do: 2 F flops; operands and C streamed once; F gathers from B, F into the row of C."""
     a, b = _operands(a, b, "spgemm_work", same_dtype=True)
     products = int(row_flops(a, b).sum())
     entry = a.dtype.itemsize + max(a.indices.itemsize, b.indices.itemsize)
@@ -174,7 +218,7 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
     ----------
     a, b : CSR matrices (m, k), (k, n).
     dataflow : "inner" (dot of row and column, all pairs of a non-empty row and a non-empty column), "inner-masked" (the
-        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column" (its mirror).
+        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column".
     index_bytes, value_bytes : width of an index and of a value; an element is one of each.
     cache : "none" (every re-use goes off-chip) or "ideal" (every operand element is read once).
 
@@ -198,6 +242,28 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
     written = int(symbolic_nnz(a, b).sum())
     return Traffic(dataflow, **(defaults | counts), write_c=written, flops=products,
                    index_bytes=index_bytes, value_bytes=value_bytes)  # fmt: skip
+
+
+def _chosen_method(method, hashing):
+    if method not in _METHODS:
+        raise ValueError(f"spgemm: method must be one of {', '.join(_METHODS)}; got {method!r}")
+    form, version = _METHODS[method]
+    if hashing is None:
+        return form, version
+    if method != "hash" or hashing not in _HASHINGS:
+        raise ValueError(
+            f"spgemm: hashing must be 'low' or 'high', with method='hash'; got {hashing!r} with {method!r}"
+        )
+    return form, _HASHINGS[hashing]
+
+
+def _check_table(log2_slots, load):
+    if isinstance(log2_slots, bool) or not isinstance(log2_slots, numbers.Integral):
+        raise TypeError(f"spgemm: log2_slots must be an int, got {type(log2_slots).__name__}")
+    if not 4 <= log2_slots <= 26:
+        raise ValueError(f"spgemm: log2_slots must be between 4 and 26, got {log2_slots}")
+    if not 0 < load <= 1:
+        raise ValueError(f"spgemm: load must be in (0, 1], got {load}")
 
 
 def _operands(a, b, function, same_dtype=False):

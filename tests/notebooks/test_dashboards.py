@@ -53,7 +53,7 @@ def test_an_uploaded_file_is_shown(run_notebook):
 
 
 def test_the_traffic_view_takes_its_state_from_the_address(run_notebook):
-    asked = {"source": "karate", "dataflow": "outer", "version": "2", "load": "0.125"}
+    asked = {"operands": "karate", "dataflow": "outer", "version": "2", "load": "0.125"}
     path = "dashboards/spgemm_traffic.ipynb"
     state, query, _, error, note = _state(run_notebook, path, **asked)
     assert {key: str(state[key]) for key in asked} == asked

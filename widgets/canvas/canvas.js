@@ -21,7 +21,7 @@ function render({ model, el }) {
       <div class="wb-bottom"><canvas class="wb-strip" aria-hidden="true"></canvas></div></div>
     <div class="wb-legend"><span>fewest</span><canvas width="240" height="10" aria-hidden="true"></canvas><span
       class="wb-most">most</span><span class="wb-total"></span></div>
-    <p class="wb-readout" aria-live="polite"></p>
+    <p class="wb-readout" aria-live="polite">Point at the picture, or click it and use the arrow keys, to read entries.</p>
     <details><summary>How to steer</summary>Click the picture first. Scroll or pinch zooms, dragging moves. Arrow keys
       move the cursor (with Shift ten steps), + and − zoom, Home shows all, Enter picks, Escape lets go. Drag along a
       strip to brush rows or columns; a click there lets go.</details>`;
@@ -150,7 +150,7 @@ function render({ model, el }) {
   }
   function drawLegend() {
     paintRamp($(".wb-legend canvas"), palette());
-    $(".wb-most").textContent = `densest: ${number(tile.top)} per position`;
+    $(".wb-most").textContent = `densest: ${Number(tile.top.toPrecision(3))} per position`;
     $(".wb-total").textContent = `${counted(tile.total)} in view`;
   }
 

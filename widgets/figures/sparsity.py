@@ -70,7 +70,7 @@ def row_length_figure(data: RowLengths, appearance: theme.Theme = "light") -> go
         title="Rows by entries per row (counted)",
         height=260,
         showlegend=False,
-        xaxis={"title": {"text": "entries in the row"}, "type": "category"},
+        xaxis={"title": {"text": "entries in the row"}, "type": "category", "tickangle": -45},
         yaxis={"title": {"text": "rows"}, "rangemode": "tozero"},
     )
     return figure
@@ -97,8 +97,8 @@ def block_density_figure(data: BlockDensities, appearance: theme.Theme = "light"
     figure.update_layout(
         template=theme.template(appearance),
         title="Blocks (counted)",
-        height=300,
-        margin={"t": 84},
+        height=330,
+        legend={"y": -0.32, "yanchor": "top"},
         xaxis={"title": {"text": "block size"}, "type": "log", "tickvals": data.sizes, "ticktext": data.sizes},
         yaxis={"title": {"text": "share"}, "range": [0, 1.05]},
     )

@@ -28,11 +28,15 @@ from widgets.views.view import BRUSH, View
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 ORDERINGS = (
     ("none", "as given"),
-    ("rcm", "reverse Cuthill-McKee (narrow band)"),
-    ("degree", "degree (longest rows first)"),
+    ("rcm", "RCM (narrow band)"),
+    ("degree", "degree"),
     ("random", "random"),
-    ("morton", "Morton (Z-curve of a grid)"),
-    ("cluster", "clusters of similar rows (min-hash)"),
+    ("morton", "Morton (Z-curve)"),
+    ("cluster", "clusters (min-hash)"),
+)
+ORDERING_HELP = (
+    "Same entries, new numbers: reverse Cuthill-McKee pulls them to the diagonal, degree puts the longest rows first, "
+    "Morton walks a square grid of row numbers, clusters put rows with similar columns side by side."
 )
 MAX_NNZ = 50_000_000
 UPLOAD_LIMIT_BYTES = 64_000_000
@@ -77,7 +81,7 @@ class SparsityView(View):
     kind = "counted"
     knobs = (
         Knob("matrix", "Matrix", "matrix", help="Which matrix to show."),
-        Knob("ordering", "Order", "none", choices=ORDERINGS, help="A new numbering, same entries."),
+        Knob("ordering", "Order", "none", choices=ORDERINGS, help=ORDERING_HELP),
         Knob("seed", "Seed", 0, low=0, high=99, help="For the random and cluster orderings."),
         Knob("block", "Block size", 16, low=2, high=256, scale="log2", help="Side of the blocks that are counted."),
         Knob("grid", "Block grid", False, help="Shown once a block is at least 4 pixels wide."),

@@ -5,6 +5,7 @@
 #     language: python
 #     name: python3
 #   workbench:
+#     needs: [torch]
 #     title: Attention masks
 #     description: 'What sparse attention keeps of a real model''s attention, what it costs, and what it leaves out.'
 #     papers: []

@@ -51,9 +51,7 @@ def test_a_page_without_plotly_gets_it_from_the_package(sent):
 
 
 def test_importing_a_view_loads_nothing_heavy():
-    code = (
-        "import sys, widgets.views.sparsity;"
-        "print([m for m in ('torch', 'pandas', 'nbformat', 'jsonschema', 'networkx', 'scipy.linalg') if m in sys.modules])"
-    )
+    heavy = ["torch", "pandas", "nbformat", "jsonschema", "networkx", "scipy.linalg"]
+    code = f"import sys, widgets.views.sparsity; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

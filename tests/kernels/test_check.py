@@ -1,0 +1,131 @@
+"""The public door: whatever is handed in, a clear error or a right answer, never a crash."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from kernels.check import as_csr, is_canonical
+from kernels.matmul.spgemm import dataflow_traffic, row_flops, spgemm, spgemm_reference, symbolic_nnz
+
+MARGIN = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 6, 2**31 - 1, 2**31, 2**62, 2**63 - 1]
+
+
+def forged(data, indices, indptr, shape):
+    """A csr_array whose attributes were replaced behind SciPy's back."""
+    a = sparse.csr_array(shape)
+    a.data, a.indices, a.indptr = data, indices, indptr
+    return a
+
+
+@st.composite
+def malformed(draw, rows=None, cols=None):
+    m = draw(st.integers(0, 5)) if rows is None else rows
+    n = draw(st.integers(0, 5)) if cols is None else cols
+    stored = draw(st.integers(0, 8))
+
+    def integers(count, good):
+        dtype = draw(st.sampled_from([np.int32, np.int64]))
+        limits = np.iinfo(dtype)
+        odd = st.sampled_from([x for x in MARGIN if limits.min <= x <= limits.max])
+        values = draw(st.lists(good if draw(st.booleans()) else good | odd, min_size=count, max_size=count))
+        return np.array(values, dtype=dtype)
+
+    indices = integers(stored + draw(st.sampled_from([0, 0, 0, 1, -1])) if stored else 0, st.integers(0, max(n - 1, 0)))
+    indptr = integers(m + 1 + draw(st.sampled_from([0, 0, 0, 1, -1])), st.integers(0, stored))
+    if draw(st.booleans()):
+        indptr = np.sort(indptr)
+        indptr[:1] = 0
+    values = st.sampled_from([0.0, 1.0, -2.5, np.nan, np.inf, 1e30])
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    data = np.array(draw(st.lists(values, min_size=stored, max_size=stored)), dtype=dtype)
+    return forged(data, indices, indptr, (m, n))
+
+
+def is_valid(a):
+    lengths = len(a.indptr) == a.shape[0] + 1 and len(a.data) == len(a.indices)
+    if not lengths or a.indptr[0] != 0 or np.any(np.diff(a.indptr.astype(object)) < 0) or a.indptr[-1] > len(a.indices):
+        return False
+    used = a.indices[: a.indptr[-1]]
+    return bool(np.all((used >= 0) & (used < a.shape[1])))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_malformed_operands_never_crash(data):
+    a = data.draw(malformed())
+    b = data.draw(malformed(rows=a.shape[1]))
+    method = data.draw(st.sampled_from(["auto", "hash", "dense", "inner", "outer", "merge", "smash-v1", "smash-v3"]))
+    if not (is_valid(a) and is_valid(b)):
+        for call in (spgemm, row_flops, symbolic_nnz, lambda x, y: dataflow_traffic(x, y, "row")):
+            with pytest.raises((ValueError, TypeError)):
+                call(a, b)
+        return
+    if a.dtype != b.dtype:
+        return
+    c = spgemm(a, b, method=method)
+    c.check_format(full_check=True)
+    assert c.nnz == symbolic_nnz(a, b).sum()
+    assert c.indices.tolist() == spgemm_reference(a, b).indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "error", "words"),
+    [
+        ("indptr", np.array([1, 1, 2]), ValueError, r"indptr\[0\] is 1"),
+        ("indptr", np.array([0, 2, 1]), ValueError, "decreases after row 1"),
+        ("indptr", np.array([0, 1, 3]), ValueError, "ends at 3 but only 2"),
+        ("indptr", np.array([0, 2]), ValueError, "2 rows need 3"),
+        ("indices", np.array([0, 3]), ValueError, r"indices\[1\] is 3, must be in \[0, 3\)"),
+        ("indices", np.array([-1, 0]), ValueError, r"indices\[0\] is -1"),
+        ("indices", np.array([0]), ValueError, "2 values but 1 indices"),
+        ("indices", np.array([0, 1], np.int16), TypeError, "int32, int64"),
+        ("indices", np.array([0.0, 1.0]), TypeError, "int32, int64"),
+        ("indices", [0, 1], ValueError, "NumPy array"),
+        ("data", np.ones((2, 1)), ValueError, "one-dimensional"),
+        ("data", np.ones(2, ">f8"), TypeError, "float32, float64"),
+        ("data", np.ones(4)[::2], ValueError, "contiguous"),
+    ],
+)
+def test_each_fault_is_named(part, value, error, words):
+    parts = {"data": np.ones(2), "indices": np.array([0, 1]), "indptr": np.array([0, 1, 2])} | {part: value}
+    with pytest.raises(error, match=words):
+        as_csr(forged(**parts, shape=(2, 3)), function="spgemm", name="a")
+
+
+def test_first_bad_index_of_many(rng):
+    a = sparse.random_array((3000, 100), density=0.9, format="csr", rng=rng)
+    a.indices[[200_001, 150_000]] = 100, -7
+    with pytest.raises(ValueError, match=r"indices\[150000\] is -7"):
+        as_csr(a, function="f", name="x")
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_rising_rows_are_told_from_others(rng, index):
+    a = sparse.random_array((5000, 60), density=0.5, format="csr", rng=rng)
+    a.sort_indices()
+    a = sparse.csr_array((a.data, a.indices.astype(index), a.indptr.astype(index)), shape=a.shape)
+    assert is_canonical(a, function="f", name="x")[1]
+    for p in (1, 65_535, 65_536, 65_537, a.nnz - 1):
+        row = np.searchsorted(a.indptr, p, side="right") - 1
+        if p == a.indptr[row]:
+            continue
+        broken = a.copy()
+        broken.indices[p] = broken.indices[p - 1]
+        assert not is_canonical(broken, function="f", name="x")[1]
+
+
+def test_shares_buffers(rng):
+    a = sparse.csr_matrix(sparse.random_array((9, 9), density=0.5, format="csr", rng=rng))
+    b = as_csr(a, function="f", name="x")
+    assert isinstance(b, sparse.csr_array)
+    assert np.shares_memory(a.data, b.data)
+    assert np.shares_memory(a.indices, b.indices)
+
+
+def test_read_only_operands(rng):
+    a = sparse.random_array((9, 9), density=0.5, format="csr", rng=rng)
+    for x in (a.data, a.indices, a.indptr):
+        x.flags.writeable = False
+    np.testing.assert_allclose(spgemm(a, a).toarray(), a.toarray() @ a.toarray())
