@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 @torch.no_grad()
-def nats(model, text, *, context=512, attention=None, most_tokens=8192):
+def nats(model, text, *, context=512, attention=None, most_tokens=2048):
     """Return the summed cross-entropy of a text in nats.
 
     Windows of ``context`` tokens move by half their length; beyond the first window each token is predicted from at
