@@ -120,8 +120,9 @@ def _budget(state):
             return (
                 f"{METHODS[key].title} takes up to {METHODS[key].longest:,} tokens here; {state['tokens']:,} asked for."
             )
-    if state["block"] % state["stride"] and "xattention" in (state["method"], state["versus"]):
-        return f"The block ({state['block']} tokens) must be a multiple of the stride ({state['stride']})."
+        refusal = METHODS[key].refuse(state) if key != "none" else None
+        if refusal:
+            return refusal
     return None
 
 

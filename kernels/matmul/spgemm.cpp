@@ -102,7 +102,7 @@ template <class I, class T>
 Method<I, T> method_named(const std::string &name) {
     static const std::pair<const char *, Method<I, T>> methods[] = {
         {"auto", run_auto<I, T>},   {"dense", run_dense<I, T>}, {"merge", run_merge<I, T>},
-        {"inner", run_inner<I, T>}, {"outer", run_outer<I, T>}, {"smash", run_smash<I, T>}};
+        {"inner", run_inner<I, T>}, {"outer", run_outer<I, T>}, {"windows", run_smash<I, T>}};
     for (const auto &[known, method] : methods)
         if (name == known) return method;
     throw std::invalid_argument("spgemm: unknown method " + name);

@@ -33,15 +33,15 @@ Dataflow = Literal["inner", "inner-masked", "outer", "row", "column"]
 # method -> (form of the loop, SMASH version)
 _METHODS = {
     "auto": ("auto", 0),
-    "hash": ("smash", 2),
+    "hash": ("windows", 2),
     "dense": ("dense", 0),
     "inner": ("inner", 0),
     "outer": ("outer", 0),
     "merge": ("merge", 0),
     "gustavson-dense": ("dense", 0),
-    "smash-v1": ("smash", 1),
-    "smash-v2": ("smash", 2),
-    "smash-v3": ("smash", 3),
+    "smash-v1": ("windows", 1),
+    "smash-v2": ("windows", 2),
+    "smash-v3": ("windows", 3),
 }
 _HASHINGS = {"low": 2, "high": 1}
 
@@ -104,7 +104,7 @@ def spgemm(
     flags = (form, b_rising, bool(sort), bool(drop_zeros), threads, version, int(log2_slots), float(load))
     indptr, indices, data = core.spgemm(*operands, *flags)
     c = sparse.csr_array((data, indices, indptr), shape=(a.shape[0], b.shape[1]))
-    if sort or form != "smash":
+    if sort or form != "windows":
         c.has_canonical_format = True
     return c
 

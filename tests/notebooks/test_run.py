@@ -1,4 +1,4 @@
-"""Every notebook runs whole at size "tiny" without an error, without noise, and dashboards that run no model without torch."""
+"""Every notebook runs whole at size "tiny" without error or noise; dashboards that run no model import no torch."""
 
 from pathlib import Path
 

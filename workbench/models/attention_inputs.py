@@ -35,10 +35,14 @@ class AttentionInput:
     tokens: tuple[str, ...] = ()
 
 
-def vertical_slash(t, *, heads=1, width=2, d=128, seed=0, delta_up_to=400, column_up_to=512):
+def vertical_slash(t, *, heads=1, width=2, d=128, seed=0, delta_up_to=400, column_up_to=512, delta=None, column=None):
     """Draw the pattern that antidiagonal scoring is made for: slashes of ``width`` and one column per head.
 
     Key j carries the sign code u_j; query i looks for u_(i - delta), ..., and for the column's code.
+
+    Parameters
+    ----------
+    delta, column : offset of the slash and place of the column, a number or one per head; drawn if None.
 
     Returns
     -------
@@ -51,8 +55,10 @@ def vertical_slash(t, *, heads=1, width=2, d=128, seed=0, delta_up_to=400, colum
     rng = np.random.default_rng(seed)
     codes = rng.choice([-1.0, 1.0], (heads, 1024 + t, d)).astype(np.float32)
     common = rng.choice([-1.0, 1.0], (heads, d)).astype(np.float32)
-    delta = rng.integers(3, max(4, min(delta_up_to, t)), heads)
-    column = rng.integers(0, max(1, min(column_up_to, t)), heads)
+    drawn = rng.integers(3, max(4, min(delta_up_to, t)), heads)
+    drawn_column = rng.integers(0, max(1, min(column_up_to, t)), heads)
+    delta = np.broadcast_to(drawn if delta is None else delta, heads)
+    column = np.broadcast_to(drawn_column if column is None else column, heads)
     k, q = codes[:, 1024:].copy(), np.empty((heads, t, d), np.float32)
     true = np.zeros((heads, t, t), bool)
     for h in range(heads):

@@ -32,6 +32,9 @@ class Method:
     trace : (input, state) -> what it does with the head.
     curve : settings to draw a coverage-density curve for, as (text, changes of the state); empty for none.
     longest : most tokens it takes here.
+    keeps : (input, state, thresholds) -> block masks (1, 1, n, n), one per threshold, at the cost of one scoring; None
+        where a curve must be traced point by point.
+    refuse : state -> the sentence that refuses settings that do not fit together, or None.
     """
 
     title: str
@@ -39,6 +42,8 @@ class Method:
     trace: Callable[[AttentionInput, Mapping[str, Any]], AttentionTrace]
     curve: tuple[tuple[str, dict[str, Any]], ...] = ()
     longest: int = DENSE_LIMIT
+    keeps: Callable[[AttentionInput, Mapping[str, Any], list[float]], list[np.ndarray]] | None = None
+    refuse: Callable[[Mapping[str, Any]], str | None] = lambda state: None
 
 
 def _xattention(given, s):
@@ -46,6 +51,19 @@ def _xattention(given, s):
         given.q, given.k, block_size=s["block"], stride=s["stride"], threshold=s["threshold"],
         causal=given.causal, mode=s["sampler"], dense_limit=DENSE_LIMIT,
     )  # fmt: skip
+
+
+def _xattention_keeps(given, s, thresholds):
+    scores = xattention.block_scores(
+        given.q, given.k, block_size=s["block"], stride=s["stride"], causal=given.causal, mode=s["sampler"]
+    )
+    return [select_blocks(scores, threshold, causal=given.causal) for threshold in thresholds]
+
+
+def _stride_must_divide(s):
+    if s["block"] % s["stride"]:
+        return f"The block ({s['block']} tokens) must be a multiple of the stride ({s['stride']})."
+    return None
 
 
 def _pbs(given, s):
@@ -111,7 +129,13 @@ def _formula(given, s):
 _THRESHOLDS = tuple((f"threshold {tau:g}", {"threshold": tau}) for tau in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99))
 METHODS = {
     "xattention": Method(
-        "XAttention", ("block", "stride", "threshold", "sampler"), _xattention, _THRESHOLDS, longest=65536
+        "XAttention",
+        ("block", "stride", "threshold", "sampler"),
+        _xattention,
+        _THRESHOLDS,
+        longest=65536,
+        keeps=_xattention_keeps,
+        refuse=_stride_must_divide,
     ),
     "pbs_attn": Method("PBS-Attn", ("block", "segment", "threshold", "permute"), _pbs, _THRESHOLDS, longest=65536),
     "sea": Method(
@@ -137,13 +161,9 @@ def coverage_curve(given: AttentionInput, key: str, state: Mapping[str, Any], re
     t = given.q.shape[2]
     if not method.curve or t > DENSE_LIMIT:
         return None
-    if key == "xattention":
-        q, k = given.q.numpy(), given.k.numpy()
-        mass = true_block_mass(q, k, block_size=state["block"], causal=given.causal)
-        scores = xattention.block_scores(
-            q, k, block_size=state["block"], stride=state["stride"], causal=given.causal, mode=state["sampler"]
-        )
-        keeps = [select_blocks(scores, change["threshold"], causal=given.causal) for _, change in method.curve]
+    if method.keeps:
+        mass = true_block_mass(given.q.numpy(), given.k.numpy(), block_size=state["block"], causal=given.causal)
+        keeps = method.keeps(given, state, [change["threshold"] for _, change in method.curve])
         points = [(block_density(keep, causal=given.causal), float((mass * keep).sum() / mass.sum())) for keep in keeps]
     else:
         points = []

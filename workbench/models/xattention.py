@@ -129,12 +129,12 @@ def dp_thresholds(
     """Lower thresholds head by head by dynamic programming ("minimum threshold prediction").
 
     D[h][m] = max(D[h-1][m], P(h, m)), where P(h, m) is the performance after one more step (times ``factor``) on head
-    h from the state that realises D[h-1][m-1]. One pass lowers each head at most once; more passes go on from the
-    last entry of the pass before.
+    h from the state that realises D[h-1][m-1]. One pass lowers each head at most once; a further pass goes over the
+    whole table again, so that a head may be lowered twice while another stays.
 
     Parameters
     ----------
-    eval_fn : thresholds (heads,) -> performance, higher is better; called up to heads^2 / 2 times a pass.
+    eval_fn : thresholds (heads,) -> performance, higher is better; pass i of p calls it about heads^2 (i - 1/2) times.
     start : a number, or one per head.
 
     Source
@@ -148,10 +148,9 @@ def dp_thresholds(
     tau = np.full(n_heads, start, np.float64)
     best: list[tuple[float, np.ndarray]] = [(eval_fn(tau), tau)]
     for done in range(passes):
-        base = done * n_heads
         for head in range(n_heads):
             before = list(best)
-            for m in range(base + 1, base + head + 2):
+            for m in range(1, done * n_heads + head + 2):
                 lowered = before[m - 1][1].copy()
                 lowered[head] *= factor
                 value = eval_fn(lowered)
