@@ -208,7 +208,9 @@ class Watch:
 
     def _failed(self, request):
         beacon_of_closing_page = "/room/leave/" in request.url or "/voila/api/shutdown/" in request.url
-        if not beacon_of_closing_page and request.url not in self.blocked:
+        # Chromium asks for the tab's icon again whenever the address changes, and drops the request before.
+        icon_asked_again = request.url.endswith("/icon.svg") and request.failure == "net::ERR_ABORTED"
+        if not (beacon_of_closing_page or icon_asked_again) and request.url not in self.blocked:
             self.errors.append(f"failed request: {request.url} {request.failure}")
 
 

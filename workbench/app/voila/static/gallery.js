@@ -19,7 +19,7 @@
       if (field.value) address.searchParams.set(key, field.value);
       else address.searchParams.delete(key);
     }
-    history.replaceState(null, "", address);
+    if (address.href !== location.href) history.replaceState(null, "", address);
   };
 
   const asked = new URLSearchParams(location.search);
