@@ -116,7 +116,7 @@ class StepRenderer(NotebookRenderer):
             self.executor.kc.stop_channels()
 
     async def _run_all(self, nb):
-        greeted = self.visitor.done()
+        greeted = False  # a visitor may take a warm page before its kernel was told anything
         for index, cell in enumerate(nb.cells):
             if not greeted and cell.cell_type == "code" and ASKS_FOR_REQUEST.search(cell.source):
                 greeted = await self._greet()
