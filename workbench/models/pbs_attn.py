@@ -58,12 +58,13 @@ class PBSMask:
     causal: bool
 
 
-def query_aware_permutation(q, k, *, block_size=128, segment_size=256) -> np.ndarray:
+def query_aware_permutation(q, k, *, block_size=128, segment_size=256, causal=True) -> np.ndarray:
     """Order the keys of every complete segment by the mean attention that the last block of queries gives them.
 
     Parameters
     ----------
     q, k : (b, h, L, d) float32, heads equal.
+    causal : without it all L keys form one segment.
 
     Returns
     -------
@@ -75,16 +76,22 @@ def query_aware_permutation(q, k, *, block_size=128, segment_size=256) -> np.nda
 
     Source
     ------
-    Wang et al. 2025, section 3 (query-aware key permutation).
+    Wang et al. 2025, section 3 (query-aware key permutation). *Differs from the released code:* one segment alone is
+    sorted too; a causal call needs no permutation there, and `pbs_attention` makes none.
     """
-    q, k = _checked("query_aware_permutation", q, k, block_size, segment_size)
-    scores = key_scores(q, k, block_size=block_size, segment_size=segment_size)
-    return _sorted_in_segments(-scores, k.shape[2], segment_size)
+    q, k = _checked("query_aware_permutation", q, k, block_size, segment_size, causal)
+    length = k.shape[2]
+    segment = segment_size if causal else length
+    scores = key_scores(q, k, block_size=block_size, segment_size=segment)
+    return _sorted_in_segments(-scores, length, segment)
 
 
 def key_scores(q, k, *, block_size=128, segment_size=256) -> np.ndarray:
-    """Return the mean attention of the last ``block_size`` queries to every key of complete segments, (b, h, G M)."""
-    complete = k.shape[2] // segment_size * segment_size
+    """Return the mean attention of the last ``block_size`` queries to every key of complete segments, (b, h, G M).
+
+    No causal mask is applied: every key is scored by all of these queries.
+    """
+    complete = k.shape[2] // max(segment_size, 1) * segment_size
     last, keys = torch.as_tensor(q[:, :, -block_size:]), torch.as_tensor(k[:, :, :complete])
     return attention_weights(last, keys, causal=False).mean(dim=2).numpy()
 
@@ -92,7 +99,7 @@ def key_scores(q, k, *, block_size=128, segment_size=256) -> np.ndarray:
 def random_segment_permutation(q_shape, segment_size, *, seed=0) -> np.ndarray:
     """Return a random order inside every complete segment, (b, h, L) int64: the baseline of the sort."""
     b, h, length = q_shape[:3]
-    complete = length // segment_size * segment_size
+    complete = length // max(segment_size, 1) * segment_size
     return _sorted_in_segments(np.random.default_rng(seed).random((b, h, complete)), length, segment_size)
 
 
@@ -100,8 +107,10 @@ def segment_permutation_is_valid(perm, segment_size) -> bool:
     """Tell whether every segment maps onto itself and a remainder keeps its order."""
     perm = np.asarray(perm)
     length = perm.shape[-1]
-    complete = length // segment_size * segment_size
+    complete = length // max(segment_size, 1) * segment_size
     slots = np.arange(length)
+    if not length:
+        return True
     inside = np.sort(perm[..., :complete].reshape(*perm.shape[:-1], -1, segment_size), axis=-1)
     return bool(
         (inside.reshape(*perm.shape[:-1], complete) == slots[:complete]).all()
@@ -124,7 +133,7 @@ def permuted_block_selection(
     """Choose blocks of permuted keys by cumulative mass of block means.
 
     The diagonal segment takes no part in the softmax and is always computed; ``threshold`` is the share of the mass of
-    the other segments. Where rounding keeps the sum below the share, all eligible blocks stay.
+    the other segments. A threshold of 1 keeps all eligible blocks, also those whose estimate underflows to zero.
 
     Parameters
     ----------
@@ -144,22 +153,24 @@ def permuted_block_selection(
     name = "permuted_block_selection"
     q, k_permuted = _checked(name, q, k_permuted, block_size, segment_size, causal)
     perm = np.asarray(perm)
-    if perm.shape != q.shape[:3] or not segment_permutation_is_valid(perm, segment_size):
-        raise ValueError(
-            f"{name}: perm must be (b, h, L) = {q.shape[:3]} and map every segment of {segment_size} onto itself"
-        )
+    identity = np.broadcast_to(np.arange(q.shape[2]), q.shape[:3])
+    query_perm = identity if query_perm is None else np.asarray(query_perm)
+    span = segment_size if causal else q.shape[2]
+    for label, order in (("perm", perm), ("query_perm", query_perm)):
+        if order.shape != q.shape[:3] or not segment_permutation_is_valid(order, span):
+            raise ValueError(f"{name}: {label} must be (b, h, L) = {q.shape[:3]} and map every segment of {span} onto "
+                             f"itself, got shape {order.shape}")  # fmt: skip
     blocks = -(-q.shape[2] // block_size)
     segment = np.arange(blocks) // (segment_size // block_size)
     same = segment[:, None] == segment if causal else np.zeros((blocks, blocks), bool)
     eligible = (segment[:, None] > segment) if causal else np.ones((blocks, blocks), bool)
     scores = mean_pool_block_scores(q, k_permuted, block_size=block_size, hidden=~eligible)
     chosen = select_blocks(scores, threshold, causal=False, eligible=eligible)
-    keep = chosen | same
+    everything = np.asarray(threshold, np.float64).reshape(-1, 1, 1) >= 1
+    keep = chosen | same | (eligible & everything)
     if force_first and q.shape[2]:
         first = perm.argmin(axis=2) // block_size  # block of the slot that holds token 0
         keep |= (np.arange(blocks) == first[..., None])[:, :, None, :] & (eligible | same)
-    identity = np.broadcast_to(np.arange(q.shape[2]), q.shape[:3])
-    query_perm = identity if query_perm is None else query_perm
     return PBSMask(perm, query_perm, scores, same, keep, block_size, segment_size, causal)
 
 
@@ -244,11 +255,9 @@ def computed_density(mask: PBSMask) -> float:
     if not mask.causal:
         return float(keep.mean())
     length = mask.perm.shape[2]
-    slots = np.full((*mask.perm.shape[:2], blocks * block), length)
-    slots[..., :length] = mask.perm
-    earliest = slots.reshape(*slots.shape[:2], blocks, block).min(axis=3)  # (b, h, n)
-    latest_query = np.minimum((np.arange(blocks) + 1) * block, length) - 1
-    alive = keep & (earliest[:, :, None, :] <= latest_query[:, None])
+    earliest_key = _per_block(mask.perm, blocks, block, fill=length).min(axis=3)  # (b, h, n)
+    latest_query = _per_block(mask.query_perm, blocks, block, fill=-1).max(axis=3)
+    alive = keep & (earliest_key[:, :, None, :] <= latest_query[..., None])
     return float(alive.sum() / (keep.shape[0] * keep.shape[1] * blocks * (blocks + 1) / 2))
 
 
@@ -284,6 +293,7 @@ def trace(
         coverage = float((attention * allowed).sum() / attention.sum())
     tiles = density * (blocks * (blocks + 1) / 2 if causal else blocks**2)
     off_diagonal = mask.keep & ~mask.segment_mask
+    sorting = 2 * min(block_size, length) * length * d if permute in ("keys", "queries", "both") else 0
     return AttentionTrace(
         method=f"PBS-Attn ({permute})",
         t=length,
@@ -291,7 +301,7 @@ def trace(
         block_size=block_size,
         density=density,
         coverage=coverage,
-        score_flops=2 * block_size * length * d + 2 * blocks**2 * d,
+        score_flops=sorting + 2 * blocks**2 * d,
         attention_flops=int(4 * tiles * block_size**2 * d),
         dense_flops=dense_flops(length, d, causal=causal),
         attention=attention,
@@ -300,7 +310,7 @@ def trace(
         keep=mask.keep[0, 0],
         estimate=mask.block_scores[0, 0],
         order=mask.perm[0, 0],
-        key_scores=key_scores(q, k, block_size=block_size, segment_size=segment_size)[0, 0],
+        key_scores=key_scores(q, k, block_size=block_size, segment_size=segment_size if causal else length)[0, 0],
         facts={
             "kept blocks outside the diagonal segment": int(off_diagonal.sum()),
             "share of the tiles in diagonal segments": float((mask.keep & mask.segment_mask).sum() / mask.keep.sum()),
@@ -313,9 +323,9 @@ def _mask(q, k, block_size, segment_size, threshold, permute, causal, seed) -> P
     identity = np.broadcast_to(np.arange(length), q.shape[:3]).copy()
     perm = query_perm = identity
     if permute == "random":
-        perm = random_segment_permutation(q.shape, segment_size, seed=seed)
+        perm = random_segment_permutation(q.shape, segment_size if causal else length, seed=seed)
     elif permute != "none":
-        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size)
+        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size, causal=causal)
         perm = ordered if permute in ("keys", "both") else identity
         query_perm = ordered if permute in ("queries", "both") else identity
     return permuted_block_selection(
@@ -333,12 +343,19 @@ def _mask(q, k, block_size, segment_size, threshold, permute, causal, seed) -> P
 def _sorted_in_segments(key, length, segment_size) -> np.ndarray:
     """Stable order of ``key`` (b, h, G M) inside each segment, then the remainder in place."""
     b, h, complete = key.shape
-    groups = complete // segment_size
+    groups = complete // max(segment_size, 1)
     local = np.argsort(key.reshape(b, h, groups, segment_size), axis=3, kind="stable")
     order = np.empty((b, h, length), np.int64)
     order[..., :complete] = (local + segment_size * np.arange(groups)[:, None]).reshape(b, h, complete)
     order[..., complete:] = np.arange(complete, length)
     return order
+
+
+def _per_block(order, blocks, block, *, fill) -> np.ndarray:
+    """Cut an order (b, h, L) into blocks, (b, h, n, B), the last one filled up."""
+    padded = np.full((*order.shape[:2], blocks * block), fill)
+    padded[..., : order.shape[2]] = order
+    return padded.reshape(*order.shape[:2], blocks, block)
 
 
 def _checked(name, q, k, block_size, segment_size, causal=True):

@@ -155,3 +155,41 @@ def test_bad_input_is_named(change, words):
     args = {"q": q, "k": k, "v": v} | SMALL | change
     with pytest.raises(ValueError, match=words):
         pbs_attention(args.pop("q"), args.pop("k"), args.pop("v"), **args)
+
+
+def test_threshold_one_keeps_blocks_whose_estimate_underflows():
+    q, k, v = qkv(h=1)
+    q, k = 40 * q.abs(), 0.1 * k
+    k[:, :, 64:80] += 40
+    q[:, :, 200] = -q[:, :, 200]
+    _, mask = pbs_attention(q, k, v, threshold=1.0, **SMALL)
+    eligible = np.arange(19)[:, None] // 4 > np.arange(19) // 4
+    assert (mask.block_scores[0, 0][eligible] == 0).any()
+    assert mask.keep[0, 0][eligible].all()
+    assert token_mask(mask, 300).sum() == 300 * 301 / 2
+
+
+def test_density_counts_tiles_with_a_permitted_pair_wherever_the_rows_stand():
+    q, k, v = qkv(h=1, t=128)
+    for permute in ("none", "keys", "queries", "both"):
+        _, mask = pbs_attention(q, k, v, threshold=1.0, permute=permute, **SMALL)
+        pairs = np.tri(128, dtype=bool)[mask.query_perm[0, 0]][:, mask.perm[0, 0]]
+        alive = pairs.reshape(8, 16, 8, 16).any(axis=(1, 3))
+        assert computed_density(mask) == alive.sum() / 36
+
+
+def test_without_causality_any_length_is_sorted_whole(assert_close):
+    q, k, v = qkv(t=100)
+    out, mask = pbs_attention(q, k, v, causal=False, threshold=1.0, block_size=16, segment_size=112)
+    scores = np.take_along_axis(key_scores(q, k, block_size=16, segment_size=100), mask.perm, axis=2)
+    assert (np.diff(scores, axis=2) <= 0).all()
+    assert_close(out, dense_attention(q, k, v, causal=False))
+
+
+@pytest.mark.parametrize("name", ["perm", "query_perm"])
+def test_orders_that_leave_their_segment_are_refused(name):
+    q, k, _ = qkv()
+    orders = {"perm": np.broadcast_to(np.arange(300), (1, 2, 300))}
+    orders[name] = np.broadcast_to(np.arange(300)[::-1], (1, 2, 300))
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        permuted_block_selection(q, k, orders.pop("perm"), **orders, **SMALL)
