@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.models.attention_inputs import heavy_hitters
 from workbench.models.dense_attention import attention_weights, dense_attention, masked_attention
 from workbench.models.pbs_attn import (
     block_coverage,
@@ -101,19 +102,9 @@ def test_short_input_is_dense_and_one_segment_needs_no_causality(assert_close):
     assert_close(out, dense_attention(q, k, v, causal=False))
 
 
-def heavy_hitters(length=4096, d=64, share=0.02, seed=0):
-    """One head whose keys are heavy with probability ``share``: every query looks for them."""
-    rng = np.random.default_rng(seed)
-    u = np.zeros(d, np.float32)
-    u[0] = 1
-    q = (0.5 * rng.standard_normal((length, d)) + 3.4 * u).astype(np.float32)
-    k = (0.5 * rng.standard_normal((length, d)) + 17 * u * (rng.random(length) < share)[:, None]).astype(np.float32)
-    return q[None, None], k[None, None]
-
-
 @pytest.mark.slow
 def test_sorting_halves_the_blocks_that_heavy_keys_need():
-    q, k = heavy_hitters()
+    q, k = heavy_hitters(4096)
     weights = attention_weights(torch.as_tensor(q), torch.as_tensor(k))[0, 0].numpy()
     segment = np.arange(64) // 4
     off = segment[:, None] > segment

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.models.attention_inputs import vertical_slash
 from workbench.models.dense_attention import dense_attention, masked_attention
 from workbench.models.xattention import (
     block_scores,
@@ -55,28 +56,10 @@ def test_heads_and_batches_are_independent():
     assert torch.equal(out[1:, 2:], alone)
 
 
-def vertical_slash(length=1024, heads=32, width=2, seed=0):
-    """Make the pattern of the first figure: key u_j meets queries delta later; one key column meets all of them."""
-    rng = np.random.default_rng(seed)
-    u = rng.choice([-1.0, 1.0], (heads, length + 512, 128)).astype(np.float32)
-    common = rng.choice([-1.0, 1.0], (heads, 128)).astype(np.float32)
-    delta, column = rng.integers(3, 400, heads), rng.integers(0, 512, heads)
-    k, q = u[:, 512:].copy(), np.empty((heads, length, 128), np.float32)
-    true = np.zeros((heads, length, length), bool)
-    for h in range(heads):
-        k[h, column[h]] += common[h]
-        q[h] = sum(u[h, 512 + np.arange(length) - delta[h] - t] for t in range(width)) + common[h]
-        for t in range(width):
-            rows = np.arange(delta[h] + t, length)
-            true[h, rows, rows - delta[h] - t] = True
-        true[h, column[h] :, column[h]] = True
-    return q[None], k[None], true[None]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [4, 8])
 def test_antidiagonal_finds_slashes_that_the_diagonal_misses(stride):
-    q, k, true = vertical_slash()
+    q, k, true = vertical_slash(1024, heads=32)
     needed = true.reshape(1, 32, 16, 64, 16, 64).any(axis=(3, 5))
     recall = {}
     for mode in ("antidiagonal", "diagonal"):
