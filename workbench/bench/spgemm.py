@@ -264,6 +264,7 @@ BENCH = Bench(
     peers=PEERS,
     specs=_specs,
     set_threads=_set_threads,
+    own_process=True,
     goals=(
         Goal("f64 sorted", "best", 2.0),
         Goal("f64 sorted", "lowest", 1.0),
