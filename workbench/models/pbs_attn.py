@@ -23,6 +23,7 @@ from workbench.models.segment_order import (
     key_scores,
     query_aware_permutation,
     random_segment_permutation,
+    rows_in_order,
     segment_permutation_is_valid,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "permuted_block_selection",
     "query_aware_permutation",
     "random_segment_permutation",
+    "scored_mask",
     "scoring_flops",
     "segment_permutation_is_valid",
     "select_again",
@@ -124,6 +126,37 @@ def permuted_block_selection(
     return select_again(mask, threshold)
 
 
+def scored_mask(q, k, *, block_size=128, segment_size=256, permute="keys", causal=True, seed=0) -> PBSMask:
+    """Order keys and score blocks, the whole cost of deciding; keep only what is forced until `select_again`.
+
+    Parameters
+    ----------
+    q, k, block_size, segment_size, permute, causal : as `pbs_attention`.
+    seed : of the "random" order.
+    """
+    _check_permute("scored_mask", permute)
+    q, k = checked("scored_mask", q, k, block_size, segment_size, causal)
+    length = q.shape[2]
+    identity = np.broadcast_to(np.arange(length), q.shape[:3]).copy()
+    perm = query_perm = identity
+    if permute == "random":
+        perm = random_segment_permutation(q.shape, segment_size if causal else length, seed=seed)
+    elif permute != "none":
+        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size, causal=causal)
+        perm = ordered if permute in ("keys", "both") else identity
+        query_perm = ordered if permute in ("queries", "both") else identity
+    return permuted_block_selection(
+        rows_in_order(q, query_perm),
+        rows_in_order(k, perm),
+        perm,
+        block_size=block_size,
+        segment_size=segment_size,
+        threshold=0.0,
+        causal=causal,
+        query_perm=query_perm,
+    )
+
+
 def select_again(mask: PBSMask, threshold) -> PBSMask:
     """Choose blocks at another threshold from the scores that a mask holds: nothing is scored twice.
 
@@ -140,6 +173,17 @@ def select_again(mask: PBSMask, threshold) -> PBSMask:
         holds_first = (np.arange(keep.shape[3]) == first[..., None])[:, :, None, :]
         keep |= holds_first & (eligible | mask.segment_mask)
     return replace(mask, keep=keep)
+
+
+def _check_permute(name, permute):
+    if permute not in PERMUTATIONS:
+        raise ValueError(f"{name}: permute must be one of {', '.join(PERMUTATIONS)}; got {permute!r}")
+
+
+def _eligible(same, causal) -> np.ndarray:
+    """Blocks that the selection may choose: those of earlier segments, or all without causality."""
+    blocks = len(same)
+    return np.tri(blocks, k=-1, dtype=bool) & ~same if causal else np.ones((blocks, blocks), bool)
 
 
 def pbs_attention(
@@ -167,22 +211,22 @@ def pbs_attention(
     ------
     Wang et al. 2025, Algorithm 1. *Extension:* ``causal=False`` with one segment of all tokens.
     """
-    name = "pbs_attention"
-    if permute not in PERMUTATIONS:
-        raise ValueError(f"{name}: permute must be one of {', '.join(PERMUTATIONS)}; got {permute!r}")
-    q, k = checked(name, q, k, block_size, segment_size, causal)
+    _check_permute("pbs_attention", permute)
+    q, k = checked("pbs_attention", q, k, block_size, segment_size, causal)
     v = as_array(v)
+    if v.shape != q.shape:
+        raise ValueError(f"pbs_attention: v must have the shape of q and k, {q.shape}, got {v.shape}")
     length = q.shape[2]
     if causal and length <= segment_size:
         weights = attention_weights(torch.as_tensor(q), torch.as_tensor(k))
         return weights @ torch.as_tensor(v), None
     if mask is None:
-        mask = select_again(_scored(name, q, k, block_size, segment_size, permute, causal, seed), threshold)
-    k, v = (np.take_along_axis(x, mask.perm[..., None], axis=2) for x in (k, v))
+        how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
+        mask = select_again(scored_mask(q, k, **how, seed=seed), threshold)
+    k, v = (rows_in_order(x, mask.perm) for x in (k, v))
     if (mask.query_perm != np.arange(length)).any():
-        rows = _attend_sorted_queries(np.take_along_axis(q, mask.query_perm[..., None], axis=2), k, v, mask)
-        out = np.empty_like(rows)
-        np.put_along_axis(out, mask.query_perm[..., None], rows, axis=2)
+        rows = _attend_sorted_queries(rows_in_order(q, mask.query_perm), k, v, mask)
+        out = rows_in_order(rows, np.argsort(mask.query_perm, axis=2))
     else:
         how = {"block_size": block_size, "causal": causal, "key_positions": mask.perm}
         out = block_sparse_attention(q, k, v, mask.keep, **how)
@@ -264,7 +308,7 @@ def coverage_curve(q, k, thresholds: Sequence[float], **how) -> tuple[np.ndarray
     -------
     density : (n,) over all heads. coverage : (n,), the mean over heads.
     """
-    scored = _scored("coverage_curve", q, k, **how)
+    scored = scored_mask(q, k, **how)
     mass = permuted_block_mass(q, k, scored)
     total = mass.sum(axis=(2, 3))
     masks = [select_again(scored, threshold) for threshold in thresholds]
@@ -306,8 +350,8 @@ def trace(
     Dense maps are made up to ``dense_limit`` tokens.
     """
     q, k = as_array(q)[:1, :1], as_array(k)[:1, :1]
-    scored = _scored("trace", q, k, block_size, segment_size, permute, causal, seed)
-    mask = select_again(scored, threshold)
+    how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
+    mask = select_again(scored_mask(q, k, **how, seed=seed), threshold)
     length, d = q.shape[2:]
     blocks = mask.keep.shape[2]
     density = computed_density(mask)
@@ -351,38 +395,6 @@ def scoring_flops(length, d, *, block_size, segment_size, permute="keys") -> int
     segments (if anything is sorted by score), and block means against block means."""
     scored = length // segment_size * segment_size if permute in ("keys", "queries", "both") else 0
     return 2 * min(block_size, length) * scored * d + 2 * (-(-length // block_size)) ** 2 * d
-
-
-def _scored(name, q, k, block_size=128, segment_size=256, permute="keys", causal=True, seed=0) -> PBSMask:
-    """Sort and score, but keep nothing more than what is forced."""
-    if permute not in PERMUTATIONS:
-        raise ValueError(f"{name}: permute must be one of {', '.join(PERMUTATIONS)}; got {permute!r}")
-    q, k = checked(name, q, k, block_size, segment_size, causal)
-    length = q.shape[2]
-    identity = np.broadcast_to(np.arange(length), q.shape[:3]).copy()
-    perm = query_perm = identity
-    if permute == "random":
-        perm = random_segment_permutation(q.shape, segment_size if causal else length, seed=seed)
-    elif permute != "none":
-        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size, causal=causal)
-        perm = ordered if permute in ("keys", "both") else identity
-        query_perm = ordered if permute in ("queries", "both") else identity
-    return permuted_block_selection(
-        np.take_along_axis(q, query_perm[..., None], axis=2),
-        np.take_along_axis(k, perm[..., None], axis=2),
-        perm,
-        block_size=block_size,
-        segment_size=segment_size,
-        threshold=0.0,
-        causal=causal,
-        query_perm=query_perm,
-    )
-
-
-def _eligible(same, causal) -> np.ndarray:
-    """Blocks that the selection may choose: those of earlier segments, or all without causality."""
-    blocks = len(same)
-    return np.tri(blocks, k=-1, dtype=bool) & ~same if causal else np.ones((blocks, blocks), bool)
 
 
 def _per_block(order, blocks, block, *, fill) -> np.ndarray:

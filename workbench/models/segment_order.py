@@ -15,6 +15,7 @@ __all__ = [
     "key_scores",
     "query_aware_permutation",
     "random_segment_permutation",
+    "rows_in_order",
     "segment_permutation_is_valid",
 ]
 
@@ -62,6 +63,14 @@ def random_segment_permutation(q_shape, segment_size, *, seed=0) -> np.ndarray:
     b, h, length = q_shape[:3]
     complete = length // max(segment_size, 1) * segment_size
     return _sorted_in_segments(np.random.default_rng(seed).random((b, h, complete)), length, segment_size)
+
+
+def rows_in_order(x, order) -> np.ndarray:
+    """Return every head's rows in its own order: (b, h, L, d) by (b, h, L) -> (b, h, L, d), contiguous."""
+    out = np.empty_like(x, order="C")
+    for at in np.ndindex(x.shape[:2]):
+        np.take(x[at], order[at], axis=0, out=out[at])
+    return out
 
 
 def segment_permutation_is_valid(perm, segment_size) -> bool:
