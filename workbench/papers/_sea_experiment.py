@@ -61,7 +61,7 @@ class Setting:
 SIZES = {
     "tiny": Setting(32, 8, 4, 2, (0, 2), 1, 2, 1, 32, 1, 300, (32, 64), 2),
     "small": Setting(96, 32, 12, 16, (0, 30, 60), 1, 6, 20, 128, 15, 3_000, (256, 512, 1024), 5),
-    "full": Setting(128, 32, 12, 64, (0, 60, 120, 180), 3, 12, 90, 192, 60, 12_000, (512, 1024, 2048, 4096), 7),
+    "full": Setting(128, 32, 12, 64, (0, 60, 120, 180), 3, 12, 120, 192, 60, 12_000, (512, 1024, 2048, 4096), 7),
 }
 
 
@@ -90,10 +90,10 @@ def windows(split, tokens, count):
 
 
 @lru_cache(maxsize=8)
-def cached_qkv(split, tokens, count):
+def cached_qkv(split, tokens, count, layer=LAYER):
     """Return the frozen encoder's q, k, v of one layer, each (count, heads, tokens, d)."""
     model, ids = minilm.load(), windows(split, tokens, count)
-    parts = [model.qkv(ids[i : i + 32], LAYER) for i in range(0, count, 32)]
+    parts = [model.qkv(ids[i : i + 32], layer) for i in range(0, count, 32)]
     return tuple(torch.cat(x) for x in zip(*parts, strict=True))
 
 
@@ -107,6 +107,16 @@ def new_estimator(dim, heads, seed, **how):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return SEAAttention(dim, heads, seed=seed, **how).eval()
+
+
+@lru_cache(maxsize=8)
+def trained(tokens, width, keys, steps, layer=LAYER, seed=1):
+    """Return an estimator of one layer of the encoder after so many steps (none for 0) on ``tokens``-long windows."""
+    sea = new_estimator(384, 12, seed, width=width, k=keys)
+    if steps:
+        batches = batched(cached_qkv("train", tokens, BATCH * min(steps, 64), layer))
+        distill_layer(batches, sea, steps=steps, seed=seed)
+    return sea
 
 
 # What is measured ----------------------------------------------------------------------------------------------------
@@ -173,10 +183,10 @@ def distillation(size, seed, report):
         wanted = context_error(performer(*held, sea.projection), weights @ held[2])
         rows.append(row("context error", wanted, "relative", "measured", method="Performer", **labels))
 
-        def seen(step, losses, sea=sea, labels=labels, number=number):
+        def seen(step, losses, sea=sea, labels=labels, number=number, log=rows):
             report((number + (step + 1) / steps) / s.seeds, f"step {step + 1} of seed {labels['seed']}")
             if step + 1 in s.checkpoints:
-                rows.extend(_checkpoint(sea, held, weights, step=step + 1, method="SEA", **labels))
+                log.extend(_checkpoint(sea, held, weights, step=step + 1, method="SEA", **labels))
 
         distill_layer(batched(train), sea, steps=steps, seed=seed + number, report=seen)
         rows += _after_training(sea, s, held, ids, weights, labels)
