@@ -110,9 +110,9 @@ def new_estimator(dim, heads, seed, **how):
 
 
 @lru_cache(maxsize=8)
-def trained(tokens, width, keys, steps, layer=LAYER, seed=1):
-    """Return an estimator of one layer of the encoder after so many steps (none for 0) on ``tokens``-long windows."""
-    sea = new_estimator(384, 12, seed, width=width, k=keys)
+def trained(tokens, width, steps, layer=LAYER, seed=1):
+    """Return an estimator of one layer of the encoder after so many steps (none for 0), trained for 12 keys."""
+    sea = new_estimator(384, 12, seed, width=width, k=12)
     if steps:
         batches = batched(cached_qkv("train", tokens, BATCH * min(steps, 64), layer))
         distill_layer(batches, sea, steps=steps, seed=seed)

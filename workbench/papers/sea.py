@@ -55,7 +55,7 @@ def run(heads: Heads, **knobs):
     from workbench.papers._sea_experiment import trained
 
     k = _KNOB_DEFAULTS | knobs
-    sea = trained(heads.q.shape[1], k["cells"], k["keys_per_query"], k["steps"], k["layer"])
+    sea = trained(heads.q.shape[1], k["cells"], k["steps"], k["layer"])
     sea.k, sea.group = k["keys_per_query"], k["group"]
     return stages(sea, *(torch.from_numpy(x)[None] for x in (heads.q, heads.k, heads.v)), head=k["head"])
 
