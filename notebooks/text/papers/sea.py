@@ -267,7 +267,8 @@ table(
 )
 
 # %% [markdown]
-# One estimator, trained for 12 keys, serves them all. And the groups: let each head have its equal share, or let all heads and queries compete.
+# One estimator, trained for 12 keys, serves them all. And the groups: let each head have its equal share, or let all
+# heads and queries compete.
 
 # %%
 spent = {g: run(heads, **settings, steps=STEPS, group=g).keys_by_head for g in ("query", "causal_batch", "batch")}
@@ -399,8 +400,9 @@ figure.update_xaxes(type="log", title="tokens").update_yaxes(type="log", title="
 show(figure, "The sparse path grows with the length, dense attention with its square.")
 
 # %% [markdown]
-# Look at the slopes first, then at the heights. The slope is the claim. The height is what the estimator costs: at
-# short lengths a fused dense kernel is hard to beat, and the lines have to cross before SEA pays off.
+# Look at the slopes first, then at the heights. The slope is the claim: double the length and SEA's time doubles. The
+# height is what the estimator costs. A dense attention that writes its matrix out is passed early; a fused kernel that
+# never writes it is hard to beat at short lengths, and its line has to be crossed before SEA pays off.
 
 # %% [markdown]
 # ## 7. The claim beside ours, and what was left out

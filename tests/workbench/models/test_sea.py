@@ -52,6 +52,18 @@ def test_budget_is_k_keys_per_query_and_head(group):
     assert not grouped_topk(est, 5, torch.tensor([40, 8]), group)[1, :, 8:].any()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_best_cells_are_kept_and_of_ties_the_first(causal):
+    est = torch.randint(0, 5, (1, 3, 20, 8), generator=torch.Generator().manual_seed(4)).float()
+    cells = grouped_topk(est, 4, torch.tensor([17]), causal=causal)
+    for i in range(17):
+        row = est[0, :, i].ravel()
+        count = min(24, max(1, round(3 * 4 * 8 / (i + 1 if causal else 17))))
+        expected = torch.zeros(24, dtype=torch.bool)
+        expected[torch.argsort(row, descending=True, stable=True)[:count]] = True
+        assert torch.equal(cells[0, :, i].ravel(), expected)
+
+
 def test_groups_move_budget_to_sharp_heads():
     est = torch.full((1, 2, 8, 16), 0.01)
     est[0, 0, :, :12], est[0, 0, :, 12:] = 1.0, 0.0
