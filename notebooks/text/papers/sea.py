@@ -254,7 +254,7 @@ assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-
 # %%
 from workbench.papers.sea import view
 
-view(tokens=TOKENS, head=4)
+view(tokens=max(64, TOKENS), head=4)
 
 # %% [markdown]
 # Now with *your* estimator: turn $k$ without training again.
