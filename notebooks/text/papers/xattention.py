@@ -410,6 +410,11 @@ table(
 )
 
 # %% [markdown]
+# Three rows to stop at. The *oracle*, with the same rule, shows what a perfect estimate would be worth. *Mean pool*
+# costs clearly most. And *top-k* and *ratio*, at no higher density, cost **less** than the threshold: the opposite of
+# the paper's table, and of what the encoder above shows. Coverage is not everything: a row with one strong block
+# reaches its share at once, and is left with little else to read. (That is our guess; section 7 holds the verdict.)
+#
 # Time, on the machine of the record: the steps of one sparse attention beside one dense attention.
 
 # %%

@@ -154,7 +154,7 @@ EXERCISES = (
         hints=(
             "A sum of S dot products is one dot product of vectors that are S times as long.",
             "Reshape k from (t, d) to (t / S, S d). Reshape q to (t / S, S, d) first: its order must change.",
-            "Reverse the middle axis of q (not the whole sequence), flatten to (t / S, S d), multiply by k's transpose.",
+            "Reverse q's middle axis (not the whole sequence), flatten to (t / S, S d), multiply by k transposed.",
         ),
     ),
 )
