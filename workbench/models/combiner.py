@@ -133,14 +133,14 @@ class _Inside:
         found = self.prefixes(q, k, v)
         return tuple(torch.cat([torch.zeros_like(x[..., :1, :]), x[..., :-1, :]], -2) for x in found)
 
-    def bias(self, size):
+    def bias(self, size, dtype):
         """What a region's size, an int or a tensor, adds to its logit."""
-        return torch.as_tensor(size).clamp(min=1).log() if self.by_size else 0.0
+        return torch.as_tensor(size, dtype=dtype).clamp(min=1).log() if self.by_size else 0.0
 
 
 def _fixed(q, k, v, inside, causal):
     region_k, region_v = inside.summaries(q, k, v)  # (b, h, n, d), (b, h, n, e)
-    far = torch.einsum("bhnsd,bhmd->bhnsm", q, region_k) + inside.bias(q.shape[3])
+    far = torch.einsum("bhnsd,bhmd->bhnsm", q, region_k) + inside.bias(q.shape[3], q.dtype)
     return _near_and_far(q, k, v, far, causal, region_v, "bhnsm,bhme->bhnse")
 
 
@@ -168,7 +168,7 @@ def _logsparse(q, k, v, inside):
         region_k, region_v = inside.summaries(*blocks)
         has = (position >> level) & 1 == 1
         left = ((position >> level) - 1).clamp(min=0)
-        logit = (q * region_k[:, :, left]).sum(-1, keepdim=True) + inside.bias(size)
+        logit = (q * region_k[:, :, left]).sum(-1, keepdim=True) + inside.bias(size, q.dtype)
         logits.append(logit.masked_fill(~has[:, None], _NEVER))
         values.append(region_v[:, :, left])
     weights = torch.softmax(torch.cat(logits, -1), -1)
@@ -184,7 +184,7 @@ def _rowmajor(q, k, v, inside, causal, key_row):
         row_k = k if key_row == "none" else in_row @ k
     else:
         row_k = key_row(row_v)
-    far = torch.einsum("bhrcd,bhtcd->bhrct", q, row_k) + inside.bias(q.shape[3])
+    far = torch.einsum("bhrcd,bhtcd->bhrct", q, row_k) + inside.bias(q.shape[3], q.dtype)
     return _near_and_far(q, k, v, far, causal, row_v, "bhrct,bhtce->bhrce")
 
 
@@ -203,12 +203,12 @@ def _axial(q, k, v, inside, families, causal):
         for side, size in ((1, row), (-1, rows - 1 - row))[: 1 if causal else 2]:
             up_k, up_v = (x.transpose(2, 3) for x in inside.beside(*turned, side))
             hidden = (column == column[:, None]) | (size == 0)[:, None, None]
-            logits.append((q @ up_k.mT + inside.bias(size[:, None, None])).masked_fill(hidden, _NEVER))
+            logits.append((q @ up_k.mT + inside.bias(size[:, None, None], q.dtype)).masked_fill(hidden, _NEVER))
             values.append(("bhrcu,bhrue->bhrce", up_v))
     if "sides" in families:
         for side, size in ((1, column), (-1, width - 1 - column)):
             side_k, side_v = inside.beside(q, k, v, side)
-            logit = torch.einsum("bhrcd,bhtcd->bhrct", q, side_k) + inside.bias(size[:, None])
+            logit = torch.einsum("bhrcd,bhtcd->bhrct", q, side_k) + inside.bias(size[:, None], q.dtype)
             logits.append(logit.masked_fill(~others | (size == 0)[:, None], _NEVER))
             values.append(("bhrct,bhtce->bhrce", side_v))
     weights = torch.softmax(torch.cat(logits, -1), -1).split([x.shape[-1] for x in logits], -1)
