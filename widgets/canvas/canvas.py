@@ -85,8 +85,8 @@ class RasterCanvas(anywidget.AnyWidget):
         Returns
         -------
         ``rows``, ``columns`` ([first, end]), ``count``; for one position also ``value`` (None where nothing is
-        stored) and, if reordered, ``names``; with a block grid and a window inside one block ``block`` ([row, column],
-        entries in it).
+        stored), if reordered ``names`` and, if the source has them, ``labels``; with a block grid and a window inside
+        one block ``block`` ([row, column], entries in it).
         """
         source = self._source
         answer = {"rows": [r0, r1], "columns": [c0, c1], "count": int(source.counts((r0, r1, c0, c1), (1, 1)).sum())}
@@ -95,6 +95,9 @@ class RasterCanvas(anywidget.AnyWidget):
             answer["value"] = value if value is None or isinstance(value, (int, float)) else str(value)
             if source.row_names is not None:
                 answer["names"] = [int(source.row_names[r0]), int(source.column_names[c0])]
+            labels = getattr(source, "labels", ())
+            if max(r0, c0) < len(labels):
+                answer["labels"] = [labels[r0], labels[c0]]
         if self.block > 0 and r0 // self.block == (r1 - 1) // self.block and c0 // self.block == (c1 - 1) // self.block:
             i, j = r0 // self.block, c0 // self.block
             rows, columns = source.shape
