@@ -6,7 +6,8 @@ segments, and the segment on the diagonal is masked by original positions. The s
 method serves prefill only. Symbols: B block_size, M segment_size, L tokens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,17 +17,32 @@ from kernels.masks.block_scores import mean_pool_block_scores
 from kernels.masks.block_select import select_blocks
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.dense_attention import attention_weights, dense_flops
+from workbench.models.segment_order import (
+    as_array,
+    checked,
+    key_scores,
+    query_aware_permutation,
+    random_segment_permutation,
+    rows_in_order,
+    segment_permutation_is_valid,
+)
 
 __all__ = [
     "PERMUTATIONS",
     "PBSMask",
     "block_coverage",
     "computed_density",
+    "coverage_curve",
+    "key_scores",
     "pbs_attention",
+    "permuted_block_mass",
     "permuted_block_selection",
     "query_aware_permutation",
     "random_segment_permutation",
+    "scored_mask",
+    "scoring_flops",
     "segment_permutation_is_valid",
+    "select_again",
     "token_mask",
     "trace",
 ]
@@ -45,7 +61,7 @@ class PBSMask:
     block_scores : (b, h, n, n) float32, softmax over eligible blocks of block means; zero rows where none is eligible.
     segment_mask : (n, n) bool, blocks of the diagonal segment.
     keep : (b, h, n, n) bool, selected, diagonal segment, and the block that holds token 0.
-    block_size, segment_size, causal : as given.
+    block_size, segment_size, causal, force_first : as given.
     """
 
     perm: np.ndarray
@@ -56,66 +72,7 @@ class PBSMask:
     block_size: int
     segment_size: int
     causal: bool
-
-
-def query_aware_permutation(q, k, *, block_size=128, segment_size=256, causal=True) -> np.ndarray:
-    """Order the keys of every complete segment by the mean attention that the last block of queries gives them.
-
-    Parameters
-    ----------
-    q, k : (b, h, L, d) float32, heads equal.
-    causal : without it all L keys form one segment.
-
-    Returns
-    -------
-    (b, h, L) int64, slot -> original position; heaviest first, ties by lower position; a remainder keeps its order.
-
-    Cost
-    ----
-    B L d multiply-adds and a sort of M keys per segment.
-
-    Source
-    ------
-    Wang et al. 2025, section 3 (query-aware key permutation). *Differs from the released code:* one segment alone is
-    sorted too; a causal call needs no permutation there, and `pbs_attention` makes none.
-    """
-    q, k = _checked("query_aware_permutation", q, k, block_size, segment_size, causal)
-    length = k.shape[2]
-    segment = segment_size if causal else length
-    scores = key_scores(q, k, block_size=block_size, segment_size=segment)
-    return _sorted_in_segments(-scores, length, segment)
-
-
-def key_scores(q, k, *, block_size=128, segment_size=256) -> np.ndarray:
-    """Return the mean attention of the last ``block_size`` queries to every key of complete segments, (b, h, G M).
-
-    No causal mask is applied: every key is scored by all of these queries.
-    """
-    complete = k.shape[2] // max(segment_size, 1) * segment_size
-    last, keys = torch.as_tensor(q[:, :, -block_size:]), torch.as_tensor(k[:, :, :complete])
-    return attention_weights(last, keys, causal=False).mean(dim=2).numpy()
-
-
-def random_segment_permutation(q_shape, segment_size, *, seed=0) -> np.ndarray:
-    """Return a random order inside every complete segment, (b, h, L) int64: the baseline of the sort."""
-    b, h, length = q_shape[:3]
-    complete = length // max(segment_size, 1) * segment_size
-    return _sorted_in_segments(np.random.default_rng(seed).random((b, h, complete)), length, segment_size)
-
-
-def segment_permutation_is_valid(perm, segment_size) -> bool:
-    """Tell whether every segment maps onto itself and a remainder keeps its order."""
-    perm = np.asarray(perm)
-    length = perm.shape[-1]
-    complete = length // max(segment_size, 1) * segment_size
-    slots = np.arange(length)
-    if not length:
-        return True
-    inside = np.sort(perm[..., :complete].reshape(*perm.shape[:-1], -1, segment_size), axis=-1)
-    return bool(
-        (inside.reshape(*perm.shape[:-1], complete) == slots[:complete]).all()
-        and (perm[..., complete:] == slots[complete:]).all()
-    )
+    force_first: bool = True
 
 
 def permuted_block_selection(
@@ -151,7 +108,7 @@ def permuted_block_selection(
     Wang et al. 2025, section 3 (segmented permutation, block selection).
     """
     name = "permuted_block_selection"
-    q, k_permuted = _checked(name, q, k_permuted, block_size, segment_size, causal)
+    q, k_permuted = checked(name, q, k_permuted, block_size, segment_size, causal)
     perm = np.asarray(perm)
     identity = np.broadcast_to(np.arange(q.shape[2]), q.shape[:3])
     query_perm = identity if query_perm is None else np.asarray(query_perm)
@@ -163,15 +120,70 @@ def permuted_block_selection(
     blocks = -(-q.shape[2] // block_size)
     segment = np.arange(blocks) // (segment_size // block_size)
     same = segment[:, None] == segment if causal else np.zeros((blocks, blocks), bool)
-    eligible = (segment[:, None] > segment) if causal else np.ones((blocks, blocks), bool)
-    scores = mean_pool_block_scores(q, k_permuted, block_size=block_size, hidden=~eligible)
-    chosen = select_blocks(scores, threshold, causal=False, eligible=eligible)
+    scores = mean_pool_block_scores(q, k_permuted, block_size=block_size, hidden=~_eligible(same, causal))
+    unselected = np.zeros(scores.shape, bool)
+    mask = PBSMask(perm, query_perm, scores, same, unselected, block_size, segment_size, causal, force_first)
+    return select_again(mask, threshold)
+
+
+def scored_mask(q, k, *, block_size=128, segment_size=256, permute="keys", causal=True, seed=0) -> PBSMask:
+    """Order keys and score blocks, the whole cost of deciding; keep only what is forced until `select_again`.
+
+    Parameters
+    ----------
+    q, k, block_size, segment_size, permute, causal : as `pbs_attention`.
+    seed : of the "random" order.
+    """
+    _check_permute("scored_mask", permute)
+    q, k = checked("scored_mask", q, k, block_size, segment_size, causal)
+    length = q.shape[2]
+    identity = np.broadcast_to(np.arange(length), q.shape[:3]).copy()
+    perm = query_perm = identity
+    if permute == "random":
+        perm = random_segment_permutation(q.shape, segment_size if causal else length, seed=seed)
+    elif permute != "none":
+        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size, causal=causal)
+        perm = ordered if permute in ("keys", "both") else identity
+        query_perm = ordered if permute in ("queries", "both") else identity
+    return permuted_block_selection(
+        rows_in_order(q, query_perm),
+        rows_in_order(k, perm),
+        perm,
+        block_size=block_size,
+        segment_size=segment_size,
+        threshold=0.0,
+        causal=causal,
+        query_perm=query_perm,
+    )
+
+
+def select_again(mask: PBSMask, threshold) -> PBSMask:
+    """Choose blocks at another threshold from the scores that a mask holds: nothing is scored twice.
+
+    Parameters
+    ----------
+    threshold : in [0, 1], one number or one per head.
+    """
+    eligible = _eligible(mask.segment_mask, mask.causal)
+    chosen = select_blocks(mask.block_scores, threshold, causal=False, eligible=eligible)
     everything = np.asarray(threshold, np.float64).reshape(-1, 1, 1) >= 1
-    keep = chosen | same | (eligible & everything)
-    if force_first and q.shape[2]:
-        first = perm.argmin(axis=2) // block_size  # block of the slot that holds token 0
-        keep |= (np.arange(blocks) == first[..., None])[:, :, None, :] & (eligible | same)
-    return PBSMask(perm, query_perm, scores, same, keep, block_size, segment_size, causal)
+    keep = chosen | mask.segment_mask | (eligible & everything)
+    if mask.force_first and mask.perm.shape[2]:
+        first = mask.perm.argmin(axis=2) // mask.block_size  # block of the slot that holds token 0
+        holds_first = (np.arange(keep.shape[3]) == first[..., None])[:, :, None, :]
+        keep |= holds_first & (eligible | mask.segment_mask)
+    return replace(mask, keep=keep)
+
+
+def _check_permute(name, permute):
+    if permute not in PERMUTATIONS:
+        raise ValueError(f"{name}: permute must be one of {', '.join(PERMUTATIONS)}; got {permute!r}")
+
+
+def _eligible(same, causal) -> np.ndarray:
+    """Blocks that the selection may choose: those of earlier segments, or all without causality."""
+    blocks = len(same)
+    return np.tri(blocks, k=-1, dtype=bool) & ~same if causal else np.ones((blocks, blocks), bool)
 
 
 def pbs_attention(
@@ -199,33 +211,50 @@ def pbs_attention(
     ------
     Wang et al. 2025, Algorithm 1. *Extension:* ``causal=False`` with one segment of all tokens.
     """
-    name = "pbs_attention"
-    if permute not in PERMUTATIONS:
-        raise ValueError(f"{name}: permute must be one of {', '.join(PERMUTATIONS)}; got {permute!r}")
-    q, k = _checked(name, q, k, block_size, segment_size, causal)
-    v = _array(v)
+    _check_permute("pbs_attention", permute)
+    q, k = checked("pbs_attention", q, k, block_size, segment_size, causal)
+    v = as_array(v)
+    if v.shape != q.shape:
+        raise ValueError(f"pbs_attention: v must have the shape of q and k, {q.shape}, got {v.shape}")
     length = q.shape[2]
     if causal and length <= segment_size:
         weights = attention_weights(torch.as_tensor(q), torch.as_tensor(k))
         return weights @ torch.as_tensor(v), None
     if mask is None:
-        mask = _mask(q, k, block_size, segment_size, threshold, permute, causal, seed)
-    if (mask.query_perm != np.arange(length)).any():  # the kernel masks by row position, so rows go back first
-        allowed = torch.as_tensor(token_mask(mask, length))
-        return attention_weights(
-            torch.as_tensor(q), torch.as_tensor(k), causal=causal, allowed=allowed
-        ) @ torch.as_tensor(v), mask
-    take = mask.perm[..., None]
-    out = block_sparse_attention(
-        q,
-        np.take_along_axis(k, take, axis=2),
-        np.take_along_axis(v, take, axis=2),
-        mask.keep,
-        block_size=block_size,
-        causal=causal,
-        key_positions=mask.perm,
-    )
+        how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
+        mask = select_again(scored_mask(q, k, **how, seed=seed), threshold)
+    k, v = (rows_in_order(x, mask.perm) for x in (k, v))
+    if (mask.query_perm != np.arange(length)).any():
+        rows = _attend_sorted_queries(rows_in_order(q, mask.query_perm), k, v, mask)
+        out = rows_in_order(rows, np.argsort(mask.query_perm, axis=2))
+    else:
+        how = {"block_size": block_size, "causal": causal, "key_positions": mask.perm}
+        out = block_sparse_attention(q, k, v, mask.keep, **how)
     return torch.from_numpy(out), mask
+
+
+def _attend_sorted_queries(q, k, v, mask: PBSMask) -> np.ndarray:
+    """Attend where queries stand out of order too: the kernel's causal rule needs them in place.
+
+    Earlier segments need no causal rule and go through the kernel; the diagonal segments are M x M each; the two parts
+    meet by their log denominators. Memory O(L d + M^2) per head.
+    """
+    away = mask.keep & ~mask.segment_mask
+    far, far_lse = block_sparse_attention(q, k, v, away, block_size=mask.block_size, return_lse=True)
+    if not mask.causal:
+        return far
+    out = np.empty_like(far)
+    for start in range(0, q.shape[2], mask.segment_size):
+        part = slice(start, start + mask.segment_size)
+        q_part, k_part, v_part = (torch.from_numpy(np.ascontiguousarray(x[:, :, part])) for x in (q, k, v))
+        seen = mask.perm[:, :, None, part] <= mask.query_perm[:, :, part, None]
+        logits = (q_part @ k_part.mT * q.shape[3] ** -0.5).masked_fill(~torch.from_numpy(seen), -torch.inf)
+        lse = torch.logsumexp(logits, -1, keepdim=True)
+        away_lse = torch.from_numpy(np.ascontiguousarray(far_lse[:, :, part, None]))
+        near_share = torch.sigmoid(lse - away_lse)
+        near = torch.softmax(logits, -1) @ v_part
+        out[:, :, part] = near_share * near + (1 - near_share) * torch.from_numpy(far[:, :, part])
+    return out
 
 
 def token_mask(mask: PBSMask, length: int) -> np.ndarray:
@@ -238,11 +267,53 @@ def token_mask(mask: PBSMask, length: int) -> np.ndarray:
     return allowed & np.tri(length, dtype=bool) if mask.causal else allowed
 
 
+def permuted_block_mass(q, k, mask: PBSMask) -> np.ndarray:
+    """Sum the true attention of every tile in the order of the mask, (b, h, n, n) float64.
+
+    The oracle of block choices, at the cost of dense attention; rows go by in chunks, so memory stays O(L).
+    """
+    q, k = as_array(q), as_array(k)
+    b, h, length = q.shape[:3]
+    block, blocks = mask.block_size, mask.keep.shape[2]
+    chunk = max(1, 512 // block)  # block rows at a time
+    mass = np.empty((b, h, blocks, blocks))
+    for at in np.ndindex(b, h):
+        keys = torch.as_tensor(np.ascontiguousarray(k[at][mask.perm[at]]))
+        for start in range(0, blocks, chunk):
+            rows = mask.query_perm[at][start * block : (start + chunk) * block]
+            logits = torch.as_tensor(np.ascontiguousarray(q[at][rows])) @ keys.T * q.shape[3] ** -0.5
+            if mask.causal:
+                logits.masked_fill_(torch.as_tensor(mask.perm[at] > rows[:, None]), -torch.inf)
+            weights = torch.softmax(logits, -1).numpy()
+            columns = np.add.reduceat(weights, np.arange(0, length, block), axis=1, dtype=np.float64)
+            mass[at][start : start + chunk] = np.add.reduceat(columns, np.arange(0, len(rows), block), axis=0)
+    return mass
+
+
 def block_coverage(q, k, mask: PBSMask) -> np.ndarray:
     """Return the share of the true attention mass that the computed pairs hold, (b, h) float64."""
-    weights = attention_weights(torch.as_tensor(_array(q)), torch.as_tensor(_array(k)), causal=mask.causal).numpy()
-    held = (weights * token_mask(mask, weights.shape[2])).sum(axis=(2, 3), dtype=np.float64)
-    return held / weights.sum(axis=(2, 3), dtype=np.float64)
+    mass = permuted_block_mass(q, k, mask)
+    return (mass * mask.keep).sum(axis=(2, 3)) / mass.sum(axis=(2, 3))
+
+
+def coverage_curve(q, k, thresholds: Sequence[float], **how) -> tuple[np.ndarray, np.ndarray]:
+    """Return density and coverage at many thresholds from one scoring pass and one pass over the true attention.
+
+    Parameters
+    ----------
+    q, k : (b, h, L, d) float32.
+    how : block_size, segment_size, permute, causal, seed, as `pbs_attention`.
+
+    Returns
+    -------
+    density : (n,) over all heads. coverage : (n,), the mean over heads.
+    """
+    scored = scored_mask(q, k, **how)
+    mass = permuted_block_mass(q, k, scored)
+    total = mass.sum(axis=(2, 3))
+    masks = [select_again(scored, threshold) for threshold in thresholds]
+    coverage = [float(((mass * mask.keep).sum(axis=(2, 3)) / total).mean()) for mask in masks]
+    return np.array([computed_density(mask) for mask in masks]), np.array(coverage)
 
 
 def computed_density(mask: PBSMask) -> float:
@@ -278,9 +349,10 @@ def trace(
 
     Dense maps are made up to ``dense_limit`` tokens.
     """
-    q, k = _checked("trace", q[:1, :1], k[:1, :1], block_size, segment_size, causal)
+    q, k = as_array(q)[:1, :1], as_array(k)[:1, :1]
+    how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
+    mask = select_again(scored_mask(q, k, **how, seed=seed), threshold)
     length, d = q.shape[2:]
-    mask = _mask(q, k, block_size, segment_size, threshold, permute, causal, seed)
     blocks = mask.keep.shape[2]
     density = computed_density(mask)
     attention = allowed = effective = None
@@ -293,7 +365,7 @@ def trace(
         coverage = float((attention * allowed).sum() / attention.sum())
     tiles = density * (blocks * (blocks + 1) / 2 if causal else blocks**2)
     off_diagonal = mask.keep & ~mask.segment_mask
-    sorting = 2 * min(block_size, length) * length * d if permute in ("keys", "queries", "both") else 0
+    span = segment_size if causal else length
     return AttentionTrace(
         method=f"PBS-Attn ({permute})",
         t=length,
@@ -301,7 +373,7 @@ def trace(
         block_size=block_size,
         density=density,
         coverage=coverage,
-        score_flops=sorting + 2 * blocks**2 * d,
+        score_flops=scoring_flops(length, d, block_size=block_size, segment_size=span, permute=permute),
         attention_flops=int(4 * tiles * block_size**2 * d),
         dense_flops=dense_flops(length, d, causal=causal),
         attention=attention,
@@ -310,7 +382,7 @@ def trace(
         keep=mask.keep[0, 0],
         estimate=mask.block_scores[0, 0],
         order=mask.perm[0, 0],
-        key_scores=key_scores(q, k, block_size=block_size, segment_size=segment_size if causal else length)[0, 0],
+        key_scores=key_scores(q, k, block_size=block_size, segment_size=span)[0, 0],
         facts={
             "kept blocks outside the diagonal segment": int(off_diagonal.sum()),
             "share of the tiles in diagonal segments": float((mask.keep & mask.segment_mask).sum() / mask.keep.sum()),
@@ -318,37 +390,11 @@ def trace(
     )
 
 
-def _mask(q, k, block_size, segment_size, threshold, permute, causal, seed) -> PBSMask:
-    length = q.shape[2]
-    identity = np.broadcast_to(np.arange(length), q.shape[:3]).copy()
-    perm = query_perm = identity
-    if permute == "random":
-        perm = random_segment_permutation(q.shape, segment_size if causal else length, seed=seed)
-    elif permute != "none":
-        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size, causal=causal)
-        perm = ordered if permute in ("keys", "both") else identity
-        query_perm = ordered if permute in ("queries", "both") else identity
-    return permuted_block_selection(
-        np.take_along_axis(q, query_perm[..., None], axis=2),
-        np.take_along_axis(k, perm[..., None], axis=2),
-        perm,
-        block_size=block_size,
-        segment_size=segment_size,
-        threshold=threshold,
-        causal=causal,
-        query_perm=query_perm,
-    )
-
-
-def _sorted_in_segments(key, length, segment_size) -> np.ndarray:
-    """Stable order of ``key`` (b, h, G M) inside each segment, then the remainder in place."""
-    b, h, complete = key.shape
-    groups = complete // max(segment_size, 1)
-    local = np.argsort(key.reshape(b, h, groups, segment_size), axis=3, kind="stable")
-    order = np.empty((b, h, length), np.int64)
-    order[..., :complete] = (local + segment_size * np.arange(groups)[:, None]).reshape(b, h, complete)
-    order[..., complete:] = np.arange(complete, length)
-    return order
+def scoring_flops(length, d, *, block_size, segment_size, permute="keys") -> int:
+    """Count the operations of deciding what to skip, one head: one block of queries against all keys of complete
+    segments (if anything is sorted by score), and block means against block means."""
+    scored = length // segment_size * segment_size if permute in ("keys", "queries", "both") else 0
+    return 2 * min(block_size, length) * scored * d + 2 * (-(-length // block_size)) ** 2 * d
 
 
 def _per_block(order, blocks, block, *, fill) -> np.ndarray:
@@ -356,23 +402,3 @@ def _per_block(order, blocks, block, *, fill) -> np.ndarray:
     padded = np.full((*order.shape[:2], blocks * block), fill)
     padded[..., : order.shape[2]] = order
     return padded.reshape(*order.shape[:2], blocks, block)
-
-
-def _checked(name, q, k, block_size, segment_size, causal=True):
-    q, k = _array(q), _array(k)
-    for label, x in (("q", q), ("k", k)):
-        if x.dtype != np.float32:
-            raise TypeError(f"{name}: {label} must be float32, got {x.dtype}")
-        if x.ndim != 4 or x.shape != q.shape:
-            raise ValueError(f"{name}: q and k must have one shape (b, h, L, d); q is {q.shape}, {label} is {x.shape}")
-    if block_size < 1 or segment_size < 1 or segment_size % block_size:
-        raise ValueError(f"{name}: segment_size {segment_size} must be a positive multiple of block_size {block_size}")
-    if not causal and segment_size != -(-q.shape[2] // block_size) * block_size and segment_size != q.shape[2]:
-        raise ValueError(
-            f"{name}: without causality there is one segment; segment_size must be {q.shape[2]}, got {segment_size}"
-        )
-    return q, k
-
-
-def _array(x) -> np.ndarray:
-    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)

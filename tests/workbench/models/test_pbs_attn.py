@@ -1,5 +1,7 @@
 """PBS-Attn: permutation identities, causality, and the gain that sorting brings on heavy-hitter keys."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,17 @@ from workbench.models.dense_attention import attention_weights, dense_attention,
 from workbench.models.pbs_attn import (
     block_coverage,
     computed_density,
+    coverage_curve,
     key_scores,
     pbs_attention,
+    permuted_block_mass,
     permuted_block_selection,
     query_aware_permutation,
     random_segment_permutation,
+    scored_mask,
+    scoring_flops,
     segment_permutation_is_valid,
+    select_again,
     token_mask,
     trace,
 )
@@ -53,10 +60,11 @@ def test_all_blocks_kept_is_causal_attention(permute, assert_close):
     assert token_mask(mask, 300).sum() == 2 * 300 * 301 / 2
 
 
+@pytest.mark.parametrize("permute", ["keys", "queries", "both"])
 @pytest.mark.parametrize("threshold", [0.3, [0.5, 0.9]])
-def test_kernel_equals_dense_attention_over_the_computed_pairs(threshold, assert_close):
+def test_kernel_equals_dense_attention_over_the_computed_pairs(threshold, permute, assert_close):
     q, k, v = qkv()
-    out, mask = pbs_attention(q, k, v, threshold=threshold, **SMALL)
+    out, mask = pbs_attention(q, k, v, threshold=threshold, permute=permute, **SMALL)
     allowed = token_mask(mask, 300)
     assert allowed.sum() < 0.95 * 2 * 300 * 301 / 2
     assert_close(out, masked_attention(q, k, v, allowed))
@@ -184,3 +192,74 @@ def test_orders_that_leave_their_segment_are_refused(name):
     orders[name] = np.broadcast_to(np.arange(300)[::-1], (1, 2, 300))
     with pytest.raises(ValueError, match=f"{name} must be"):
         permuted_block_selection(q, k, orders.pop("perm"), **orders, **SMALL)
+
+
+class Counted(np.ndarray):
+    """An array that counts the operations of its matrix products."""
+
+    flops = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        plain = [np.asarray(x) if isinstance(x, Counted) else x for x in inputs]
+        if ufunc is np.matmul:
+            Counted.flops += 2 * plain[0].size * plain[1].shape[-1]
+        kwargs = {key: tuple(map(np.asarray, x)) if key == "out" else x for key, x in kwargs.items()}
+        found = getattr(ufunc, method)(*plain, **kwargs)
+        return found.view(Counted) if isinstance(found, np.ndarray) else found
+
+
+@pytest.mark.parametrize("permute", ["keys", "none", "random"])
+def test_deciding_what_to_skip_costs_one_row_of_blocks_and_the_block_means(permute):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, _ = (x.numpy().view(Counted) for x in qkv(h=1, t=1024))
+    Counted.flops = 0
+    with FlopCounterMode(display=False) as counter:
+        mask = select_again(scored_mask(q, k, permute=permute, **SMALL), 0.9)
+    spent = Counted.flops + counter.get_total_flops()
+    assert spent == scoring_flops(1024, 16, permute=permute, **SMALL)
+    assert spent < 2 * 1024**2 * 16 / 30
+    plain, _ = (np.asarray(x) for x in (q, k))
+    assert (mask.keep == pbs_attention(plain, np.asarray(k), plain, permute=permute, **SMALL)[1].keep).all()
+
+
+def test_curve_scores_once_and_gives_what_each_threshold_gives_alone(monkeypatch):
+    import workbench.models.pbs_attn as module
+
+    q, k, _ = qkv()
+    scored, calls = module.mean_pool_block_scores, []
+    monkeypatch.setattr(module, "mean_pool_block_scores", lambda *a, **n: calls.append(1) or scored(*a, **n))
+    thresholds = (0.2, 0.5, 0.8, 1.0)
+    density, coverage = coverage_curve(q, k, thresholds, **SMALL)
+    assert len(calls) == 1
+    for at, threshold in enumerate(thresholds):
+        _, mask = pbs_attention(q, k, q, threshold=threshold, **SMALL)
+        assert density[at] == computed_density(mask)
+        assert coverage[at] == pytest.approx(block_coverage(q, k, mask).mean(), abs=1e-12)
+    assert (np.diff(density) > 0).all() and (np.diff(coverage) > 0).all()
+    assert coverage[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("permute", ["keys", "both"])
+def test_mass_of_tiles_is_the_true_attention_in_the_order_of_the_mask(permute):
+    q, k, _ = qkv(h=1, t=100)
+    mask = scored_mask(q, k, permute=permute, **SMALL)
+    weights = attention_weights(q, k)[0, 0].numpy()[mask.query_perm[0, 0]][:, mask.perm[0, 0]]
+    padded = np.pad(weights, (0, 12))
+    wanted = padded.reshape(7, 16, 7, 16).sum(axis=(1, 3))
+    np.testing.assert_allclose(permuted_block_mass(q, k, mask)[0, 0], wanted, atol=1e-5)
+
+
+def test_raising_the_threshold_only_adds_blocks():
+    q, k, _ = qkv()
+    scored = scored_mask(q, k, **SMALL)
+    keeps = [select_again(scored, tau).keep for tau in (0.0, 0.2, 0.5, 0.9, 1.0)]
+    for fewer, more in itertools.pairwise(keeps):
+        assert (fewer <= more).all() and more.sum() > fewer.sum()
+
+
+def test_sorted_queries_never_see_a_full_mask(largest_tensor):
+    q, k, v = qkv(h=1, t=2048)
+    with largest_tensor:
+        pbs_attention(q, k, v, permute="both", threshold=0.3, **SMALL)
+    assert largest_tensor.size <= 2048 * 16
