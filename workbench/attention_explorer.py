@@ -35,6 +35,7 @@ _SORTS = (
     ("queries", "queries"),
     ("both", "keys and queries"),
 )
+_RULES = (("threshold", "share of the mass"), ("ratio", "share of the blocks"))
 _SEGMENTS = (("equal", "equal parts"), ("sentences", "sentences"), ("own", "your own starts"))
 
 
@@ -57,7 +58,10 @@ KNOBS = (
     Knob("versus", "Beside it", "none", choices=_OTHER_CHOICES, help="A second method with the same settings."),
     Knob("block", "Block (tokens)", 32, 16, 128, scale="log2", help="Tokens per block row and column."),
     Knob("stride", "Stride", 8, 1, 16, scale="log2", help="One of this many lines of every tile is read."),
+    Knob("choose", "Keep blocks by", "threshold", choices=_RULES,
+         help="A share of the estimated mass, or a fixed number of blocks per row."),
     Knob("threshold", "Share of mass to keep", 0.9, 0.0, 1.0, 0.01, help="Estimated mass that the kept blocks hold."),
+    Knob("kept_share", "Share of blocks to keep", 0.25, 0.01, 1.0, 0.01, help="Of the blocks that a row may keep."),
     Knob("sampler", "Read", "antidiagonal", choices=_named(MODES), help="Which logits the estimate looks at."),
     Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside so many blocks."),
     Knob("permute", "Sort", "keys", choices=_SORTS, help="What is sorted inside segments."),
@@ -82,7 +86,8 @@ _RELEVANT = {
     "input": {key: source.settings for key, source in SOURCES.items()} | {FILE: ("head",)},
     "method": {key: method.knobs for key, method in METHODS.items()},
     "versus": {key: method.knobs for key, method in OTHERS.items()},
-    "segments": {"equal": (), "sentences": (), "own": ()},
+    "choose": {"threshold": ("threshold",), "ratio": ("kept_share",)},
+    "segments": {"equal": ("part",), "sentences": (), "own": ("cuts",)},
 }
 
 
@@ -95,7 +100,7 @@ class AttentionExplorer(AttentionMaskView):
 def explorer(*, query="", **state) -> AttentionExplorer:
     """Return the view in any state of its knobs, or in the state that a link's query string describes.
 
-    A method that reads pictures opens on one unless an input is named.
+    Unless they are named, a method that reads pictures opens on one, and a method that weighs all keys shows weights.
     """
     uploaded: dict[str, AttentionInput] = {}
     asked = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()} if query else state
@@ -103,6 +108,8 @@ def explorer(*, query="", **state) -> AttentionExplorer:
         if query:
             query += f"&input={FIRST_PICTURE}"
         state.setdefault("input", FIRST_PICTURE)
+    if not query and state.get("method") in METHODS:
+        state.setdefault("right", METHODS[state["method"]].shows)
 
     def upload(filename, content):
         uploaded["file"] = read_npz(content, filename)
@@ -156,6 +163,8 @@ def _adjust(state, keys):
         source = SOURCES[FIRST_PICTURE]
         changes["input"] = FIRST_PICTURE
         remark = "This method reads pictures: queries and keys are now pixels."
+    if "method" in keys and state["right"] in ("allowed", "effective"):
+        changes["right"] = METHODS[state["method"]].shows
     if keys & {"method", "versus", "input"} or changes:
         limits = _limits({**state, **changes})
         for key in ("tokens", "layer", "head"):
@@ -185,7 +194,7 @@ def _budget(state):
 
 
 def _picked(state, row, column):
-    if "cuts" in METHODS[state["method"]].knobs and state["segments"] == "own":
+    if "segments" in METHODS[state["method"]].knobs and state["segments"] == "own":
         starts = set(own_starts(state["cuts"])) ^ {column}
         return {"cuts": " ".join(map(str, sorted(starts - {0})))}
     return {"row": row}
@@ -269,9 +278,10 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
 
 def _block_kinds(seen):
     mask = seen.allowed
+    if seen.query_order is not None:
+        mask = mask[seen.query_order]
     if seen.order is not None:
-        rows = np.arange(seen.t) if seen.query_order is None else seen.query_order
-        mask = mask[rows][:, seen.order]
+        mask = mask[:, seen.order]
     shares = block_shares(np.ascontiguousarray(mask), seen.block_size)
     return int((shares == 1).sum()), int(((shares > 0) & (shares < 1)).sum()), int((shares == 0).sum())
 

@@ -23,7 +23,7 @@ class RasterCanvas(anywidget.AnyWidget):
     Attributes
     ----------
     title, alt : name of the picture, and what it shows, in words.
-    unit : what the read-out counts, a plural; the source says.
+    unit, each : what the read-out counts, a plural, and how much of it one count is; the source says.
     window : [r0, r1, c0, c1], what is seen; changed by the reader and by you.
     block : side of the blocks drawn as a grid and named in the read-out; 0 for none.
     marks : ``{"rows": [...], "columns": [...], "cells": [[row, column], ...]}`` drawn over the picture; at most 5,000
@@ -44,6 +44,7 @@ class RasterCanvas(anywidget.AnyWidget):
     brush_columns = traitlets.List(traitlets.Int()).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
     unit = traitlets.Unicode("entries").tag(sync=True)
+    each = traitlets.Float(1.0).tag(sync=True)
     palettes = traitlets.Dict(traitlets.Bytes()).tag(sync=True)
 
     def __init__(self, **kwargs):
@@ -65,7 +66,7 @@ class RasterCanvas(anywidget.AnyWidget):
             self.size = [rows, columns]
             self.window = list(clip_window(window or (0, rows, 0, columns), source.shape))
             self.alt = alt
-            self.unit = getattr(source, "unit", "entries")
+            self.unit, self.each = getattr(source, "unit", "entries"), getattr(source, "each", 1.0)
             self.version += 1
 
     def mark(self, rows=(), columns=(), cells=()) -> None:

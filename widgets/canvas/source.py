@@ -108,7 +108,8 @@ class WeightSource:
     labels: tuple[str, ...] = ()
     row_names: None = field(default=None, init=False)
     column_names: None = field(default=None, init=False)
-    unit: str = field(default="millionths of weight", init=False)
+    unit: str = field(default="weight", init=False)
+    each: float = field(default=1e-6, init=False)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -95,9 +95,12 @@ def panel(result: MaskResult, key: str, other: MaskResult | None = None) -> np.n
 
 def block_shares(mask: np.ndarray, block: int) -> np.ndarray:
     """Return the share of every block's pairs that a mask (t, t) holds, (n, n) float32: 1 full, 0 empty."""
-    starts = np.arange(0, len(mask), block)
-    counts = np.add.reduceat(np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=np.int64), starts, axis=0)
-    inside = np.diff([*starts, len(mask)])
+    t = len(mask)
+    missing = -t % block
+    padded = np.pad(mask, [(0, missing), (0, missing)]) if missing else mask
+    n = len(padded) // block
+    counts = padded.reshape(t + missing, n, block).sum(axis=2, dtype=np.int32).reshape(n, block, n).sum(axis=1)
+    inside = np.minimum(block, t - block * np.arange(n))
     return (counts / (inside[:, None] * inside)).astype(np.float32)
 
 

@@ -10,6 +10,7 @@ from widgets import theme
 
 BARS = 1500
 REGIONS = 300
+_TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
         if not where.any():
             continue
         where = np.flatnonzero(where)
-        how = {"x": where, "y": shown.computed[where], "name": name, "text": [named[j] for j in where]}
-        how["hovertemplate"] = "%{text}: %{y:.4g}<extra>" + name + "</extra>"
+        how = {
+            "x": where,
+            "y": np.sqrt(shown.computed[where]),
+            "customdata": shown.computed[where],
+            "name": name,
+            "text": [named[j] for j in where],
+        }
+        how["hovertemplate"] = "%{text}: %{customdata:.4g}<extra>" + name + "</extra>"
         if len(at) <= BARS:
             figure.add_bar(
                 **how, marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch}}, width=0.9
@@ -86,14 +93,15 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
             figure.add_scatter(**how, mode="markers", marker={"color": colour, "size": 4, "symbol": symbol})
     figure.add_scatter(
         x=at,
-        y=shown.true,
+        y=np.sqrt(shown.true),
+        customdata=shown.true,
         name="true attention",
         mode="lines",
         line={"color": p["ink"], "width": 1.4, "shape": "hvh"},
         text=named,
-        hovertemplate="%{text}: %{y:.4g}<extra>true attention</extra>",
+        hovertemplate="%{text}: %{customdata:.4g}<extra>true attention</extra>",
     )
-    top = float(max(shown.true.max(initial=0), shown.computed.max(initial=0), 1e-9))
+    top = float(np.sqrt(max(shown.true.max(initial=0), shown.computed.max(initial=0), 1e-9)))
     levels = _levels(shown.regions)
     if 0 < len(shown.regions) <= REGIONS:
         x, y, text = [], [], []
@@ -117,7 +125,11 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
         margin={"t": 60, "b": 110},
         legend={"orientation": "h", "yanchor": "top", "y": -0.25, "x": 0},
         xaxis={"title": {"text": "key position"}, "range": [-1, len(at)]},
-        yaxis={"title": {"text": "weight"}},
+        yaxis={
+            "title": {"text": "weight (root scale)"},
+            "tickvals": np.sqrt(_TICKS),
+            "ticktext": [f"{x:g}" for x in _TICKS],
+        },
     )
     return figure
 

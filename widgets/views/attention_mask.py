@@ -52,7 +52,8 @@ class Wiring:
 
     Parameters
     ----------
-    relevant : knob -> choice -> knobs that only matter with that choice; others named there are not shown.
+    relevant : knob -> choice -> knobs that only matter with that choice, a knob after those that it depends on; what
+        no choice names is always shown.
     limits : state -> knob -> largest value that makes a difference.
     adjust : (state, knobs just turned) -> (knobs to turn along, a remark that says so or "").
     budget : state -> None or the sentence that refuses.
@@ -253,7 +254,10 @@ class AttentionMaskView(View):
     # Controls -------------------------------------------------------------------------------------------------------
     def _shown_knobs(self):
         state, wiring = self.state, self._wiring
-        used = {key for knob, choice in wiring.relevant.items() for key in choice.get(state[knob], ())}
+        used: set[str] = set()
+        for knob, choice in wiring.relevant.items():
+            if knob in used or knob not in self._depending:
+                used |= set(choice.get(state[knob], ()))
         limits = wiring.limits(state)
         if self._offered:
             limits = {**limits, "row": self._offered[1] - 1}
@@ -362,10 +366,10 @@ class AttentionMaskView(View):
 
     def close(self):
         """Take the view off the page and let it be freed."""
-        if not self._closing:
+        if not self._closing and self._worker is not None:
             for canvas in (self.left_canvas, self.right_canvas):
                 canvas.unobserve_all()
-            self._source, self._wiring = None, replace(self._wiring, upload=None)
+            self._source, self._wiring = None, Wiring()
             self._drawn = {}
         super().close()
 

@@ -9,8 +9,7 @@ from kernels.attention.csr_softmax import csr_softmax
 from kernels.masks.block_select import select_blocks
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spmm import spmm
-from workbench.models import favit, ponet, xattention
-from workbench.models.attention_curves import sorted_selection
+from workbench.models import favit, pbs_attn, ponet, xattention
 from workbench.models.dense_attention import attention_weights
 
 __all__ = [
@@ -86,8 +85,12 @@ def run_pbs(given, s, seen, **sizes):
     sorted_k, sorted_v = (np.take_along_axis(x, order[..., None], axis=2) for x in (k, v))
     keep = np.ascontiguousarray(seen.keep[None, None])
     how = {"block_size": seen.block_size, "causal": given.causal, "key_positions": order}
+
+    def sort_and_select():
+        return pbs_attn.select_again(pbs_attn.scored_mask(q, k, permute=s["permute"], **sizes), s["threshold"])
+
     return {
-        "sort and select": lambda: sorted_selection(given, s["permute"], threshold=s["threshold"], **sizes),
+        "sort and select": sort_and_select,
         "attend": lambda: block_sparse_attention(q, sorted_k, sorted_v, keep, **how),
     }
 

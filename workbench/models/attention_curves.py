@@ -1,6 +1,5 @@
 """Coverage over density of a method's settings: one scoring pass per curve, then only selections."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from kernels.masks.block_select import block_density, select_blocks
 from workbench.models import pbs_attn, sea, xattention
 
-__all__ = ["KEYS", "THRESHOLDS", "Curve", "block_mass", "of_keys", "of_samplers", "of_sorting", "sorted_selection"]
+__all__ = ["KEYS", "THRESHOLDS", "Curve", "block_mass", "of_keys", "of_samplers", "of_sorting"]
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 KEYS = (2, 4, 8, 16, 32, 64)
@@ -29,8 +28,11 @@ class Curve:
 
 def block_mass(attention, block_size) -> np.ndarray:
     """Sum an attention matrix (t, t) over blocks, (n, n) float64."""
-    starts = np.arange(0, len(attention), block_size)
-    return np.add.reduceat(np.add.reduceat(attention, starts, axis=1, dtype=np.float64), starts, axis=0)
+    t, missing = len(attention), -len(attention) % block_size
+    padded = np.pad(attention, [(0, missing), (0, missing)]) if missing else attention
+    n = len(padded) // block_size
+    by_columns = padded.reshape(t + missing, n, block_size).sum(axis=2, dtype=np.float64)
+    return by_columns.reshape(n, block_size, n).sum(axis=1)
 
 
 def of_samplers(given, s, seen) -> list[Curve]:
@@ -49,42 +51,20 @@ def of_samplers(given, s, seen) -> list[Curve]:
 
 
 def of_sorting(given, s, seen, **sizes) -> list[Curve]:
-    """Return one curve per order of the keys, over thresholds; the true attention is sorted alike to see what is held."""
+    """Return one curve per order of the keys, over thresholds; the true attention is sorted alike."""
     if seen.attention is None:
         return []
     found = []
     for permute in dict.fromkeys((s["permute"], *SORTS)):
-        mask = sorted_selection(given, permute, threshold=0.0, **sizes)
-        rows, columns = mask.query_perm[0, 0], mask.perm[0, 0]
-        mass = block_mass(seen.attention[rows][:, columns], mask.block_size)
-        masks = [dataclasses.replace(mask, keep=_kept(mask, tau)) for tau in THRESHOLDS]
-        density = [pbs_attn.computed_density(at) for at in masks]
+        scored = pbs_attn.scored_mask(given.q, given.k, permute=permute, **sizes)
+        rows, columns = scored.query_perm[0, 0], scored.perm[0, 0]
+        alike = seen.attention if permute not in ("queries", "both") else seen.attention[rows]
+        mass = block_mass(alike[:, columns] if permute != "none" else alike, scored.block_size)
+        masks = [pbs_attn.select_again(scored, tau) for tau in THRESHOLDS]
+        density = [pbs_attn.computed_density(mask) for mask in masks]
         label = {"keys": "sorted keys", "none": "unsorted", "random": "random order"}.get(permute, f"sorted {permute}")
-        found.append(_over_thresholds(f"PBS-Attn, {label}", density, [at.keep for at in masks], mass))
+        found.append(_over_thresholds(f"PBS-Attn, {label}", density, [mask.keep for mask in masks], mass))
     return found
-
-
-def sorted_selection(given, permute, *, threshold, **sizes) -> pbs_attn.PBSMask:
-    """Sort as asked, score blocks, select: all that PBS-Attn does before it attends."""
-    q, k = given.q.numpy(), given.k.numpy()
-    identity = np.arange(q.shape[2])[None, None]
-    keys = rows = identity
-    if permute == "random":
-        span = sizes["segment_size"] if sizes["causal"] else q.shape[2]
-        keys = pbs_attn.random_segment_permutation(q.shape, span, seed=0)
-    elif permute != "none":
-        order = pbs_attn.query_aware_permutation(q, k, **sizes)
-        keys = order if permute in ("keys", "both") else identity
-        rows = order if permute in ("queries", "both") else identity
-    q, k = (np.take_along_axis(x, at[..., None], axis=2) for x, at in ((q, rows), (k, keys)))
-    return pbs_attn.permuted_block_selection(q, k, keys, query_perm=rows, threshold=threshold, **sizes)
-
-
-def _kept(mask, threshold):
-    """What `permuted_block_selection` keeps at a threshold, from the scores of the same selection at threshold 0."""
-    n = len(mask.segment_mask)
-    eligible = np.tri(n, dtype=bool) & ~mask.segment_mask if mask.causal else np.ones((n, n), bool)
-    return select_blocks(mask.block_scores, threshold, causal=False, eligible=eligible) | mask.keep
 
 
 def of_keys(given, s, seen) -> list[Curve]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_work
-from kernels.masks.block_select import block_density
+from kernels.masks.block_select import block_density, select_blocks
 from kernels.masks.formula import mask_from_formula
 from workbench.models import attention_cost as cost
 from workbench.models import attention_curves as lines
@@ -33,7 +33,7 @@ class Method:
     Parameters
     ----------
     title : what readers see.
-    knobs : keys of the knobs that it reads.
+    knobs : keys of the knobs that it reads, those left out that only matter with one choice of another.
     trace : (input, settings) -> what it does with the head.
     curves : (input, settings, trace) -> coverage over density, as `attention_curves.Curve`; one scoring pass a curve.
     runs : (input, settings, trace) -> the work itself, by part, to be timed; empty where there is none to time.
@@ -42,6 +42,7 @@ class Method:
     refuse : settings -> the sentence that refuses settings that do not fit together, or None.
     causal : whether it can keep queries from seeing what comes later; one that cannot looks both ways.
     pictures : whether tokens must be the pixels of a picture.
+    shows : the picture that says most: "allowed" pairs, or the "effective" attention where no pair is left out.
     """
 
     title: str
@@ -54,14 +55,35 @@ class Method:
     refuse: Callable[[Settings], str | None] = lambda s: None
     causal: bool = True
     pictures: bool = False
+    shows: str = "allowed"
+
+
+# Blocks by a share of the mass, or by a share of the blocks -----------------------------------------------------------
+def _rekept(given, seen, keep, allowed, density) -> AttentionTrace:
+    """The trace with other blocks kept."""
+    coverage, effective = float("nan"), None
+    if seen.attention is not None:
+        coverage = float((seen.attention * allowed).sum() / seen.attention.sum())
+        effective = attention_weights(given.q, given.k, causal=seen.causal, allowed=allowed)[0, 0].numpy()
+    t, d = given.q.shape[2:]
+    flops = block_sparse_attention_work(keep[None, None], t=t, d=d, block_size=seen.block_size).flops
+    return dataclasses.replace(
+        seen, keep=keep, allowed=allowed, density=density, coverage=coverage, effective=effective, attention_flops=flops
+    )
 
 
 # XAttention ---------------------------------------------------------------------------------------------------------
 def _xattention(given, s):
-    return xattention.trace(
+    seen = xattention.trace(
         given.q, given.k, block_size=s["block"], stride=s["stride"], threshold=s["threshold"],
         causal=given.causal, mode=s["sampler"], dense_limit=DENSE_LIMIT,
     )  # fmt: skip
+    if s["choose"] == "threshold":
+        return seen
+    keep = select_blocks(seen.estimate[None, None], causal=given.causal, method="ratio", k=s["kept_share"])
+    how = {"block_size": s["block"], "causal": given.causal}
+    allowed = None if seen.allowed is None else xattention.token_mask(keep, seen.t, **how)[0, 0]
+    return _rekept(given, seen, keep[0, 0], allowed, block_density(keep, causal=given.causal))
 
 
 def _xattention_refuses(s):
@@ -86,10 +108,21 @@ def _pbs(given, s):
     seen = pbs_attn.trace(
         given.q, given.k, threshold=s["threshold"], permute=s["permute"], dense_limit=DENSE_LIMIT, **pbs_sizes(given, s)
     )
-    rows = seen.query_order
-    if rows is None and s["permute"] in ("queries", "both"):
+    rows = None
+    if s["permute"] in ("queries", "both"):
         rows = pbs_attn.query_aware_permutation(given.q, given.k, **pbs_sizes(given, s))[0, 0]
     facts = dict(seen.facts)
+    if s["choose"] == "ratio":
+        scored = pbs_attn.scored_mask(given.q, given.k, permute=s["permute"], **pbs_sizes(given, s))
+        eligible = np.tri(len(scored.segment_mask), dtype=bool) & ~scored.segment_mask if given.causal else None
+        chosen = select_blocks(scored.block_scores, causal=False, eligible=eligible, method="ratio", k=s["kept_share"])
+        mask = dataclasses.replace(scored, keep=scored.keep | chosen)
+        allowed = None if seen.allowed is None else pbs_attn.token_mask(mask, seen.t)[0, 0]
+        seen = _rekept(given, seen, mask.keep[0, 0], allowed, pbs_attn.computed_density(mask))
+        facts["kept blocks outside the diagonal segment"] = int((mask.keep & ~mask.segment_mask).sum())
+        facts["share of the tiles in diagonal segments"] = float(
+            (mask.keep & mask.segment_mask).sum() / mask.keep.sum()
+        )
     if seen.t <= DENSE_LIMIT:
         facts["un-permuted output against plain attention, all blocks kept: largest relative difference (measured)"] = (
             _unpermuted_difference(given, seen.order, rows, seen.block_size)
@@ -316,7 +349,7 @@ def _formula(given, s):
 METHODS = {
     "xattention": Method(
         "XAttention",
-        ("block", "stride", "threshold", "sampler"),
+        ("block", "stride", "choose", "sampler"),
         _xattention,
         lines.of_samplers,
         cost.run_xattention,
@@ -326,7 +359,7 @@ METHODS = {
     ),
     "pbs_attn": Method(
         "PBS-Attn",
-        ("block", "segment", "threshold", "permute"),
+        ("block", "segment", "choose", "permute"),
         _pbs,
         lambda given, s, seen: lines.of_sorting(given, s, seen, **pbs_sizes(given, s)),
         lambda given, s, seen: cost.run_pbs(given, s, seen, **pbs_sizes(given, s)),
@@ -350,15 +383,17 @@ METHODS = {
             tuple(_whole_segments(given, s)), combiner.combiner_attention, **combiner_how(given, s)
         ),
         longest=1024,
+        shows="effective",
     ),
     "ponet": Method(
         "PoNet",
-        ("segments", "part", "cuts", "use_ga", "use_smp", "use_lmp", "fuse"),
+        ("segments", "use_ga", "use_smp", "use_lmp", "fuse"),
         _ponet,
         runs=lambda given, s, seen: cost.run_poolings(ponet_parts(given), segment_index(given, s)),
         moved=lambda given, s, seen: cost.bytes_once(given, 6),
         longest=1024,
         causal=False,
+        shows="effective",
     ),
     "favit": Method(
         "FaSA (FaViT)",
@@ -368,6 +403,7 @@ METHODS = {
         moved=lambda given, s, seen: cost.bytes_once(given, 4),
         causal=False,
         pictures=True,
+        shows="effective",
     ),
     "formula": Method("Formula", ("formula", "block"), _formula, runs=cost.run_pairs, moved=cost.bytes_by_block),
 }
