@@ -49,7 +49,7 @@ std::int64_t first_outside(const I *indices, std::int64_t begin, std::int64_t en
 
 // -> (fault, position, are the column indices of every row strictly rising). The caller has compared all lengths.
 template <class P, class I>
-nb::tuple check_csr(Array<P> indptr_array, Array<I> indices_array, std::int64_t cols) {
+nb::tuple check_csr(Array<P> indptr_array, Array<I> indices_array, std::int64_t cols, bool read_indices) {
     const P *indptr = indptr_array.data();
     const I *indices = indices_array.data();
     const std::int64_t rows = static_cast<std::int64_t>(indptr_array.size()) - 1;
@@ -66,7 +66,7 @@ nb::tuple check_csr(Array<P> indptr_array, Array<I> indices_array, std::int64_t 
             fault = past_the_end;
             where = rows;
         }
-        if (fault == none) {
+        if (fault == none && read_indices) {
             const std::int64_t nnz = indptr[rows];
             const std::int64_t tasks = (nnz + chunk - 1) / chunk;
             std::atomic<std::int64_t> outside{INT64_MAX};
@@ -110,8 +110,12 @@ nb::tuple check_csr(Array<P> indptr_array, Array<I> indices_array, std::int64_t 
 WORKBENCH_BIND(bind_check) {
     using i32 = std::int32_t;
     using i64 = std::int64_t;
-    m.def("check_csr", &check_csr<i32, i32>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"));
-    m.def("check_csr", &check_csr<i64, i64>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"));
-    m.def("check_csr", &check_csr<i32, i64>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"));
-    m.def("check_csr", &check_csr<i64, i32>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"));
+    m.def("check_csr", &check_csr<i32, i32>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"),
+          nb::arg("read_indices"));
+    m.def("check_csr", &check_csr<i64, i64>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"),
+          nb::arg("read_indices"));
+    m.def("check_csr", &check_csr<i32, i64>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"),
+          nb::arg("read_indices"));
+    m.def("check_csr", &check_csr<i64, i32>, nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(), nb::arg("cols"),
+          nb::arg("read_indices"));
 }

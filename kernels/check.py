@@ -20,7 +20,7 @@ _FAULTS = {
 }
 
 
-def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> sparse.csr_array:
+def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS, read_indices: bool = True) -> sparse.csr_array:
     """Return ``a`` as a ``csr_array`` that shares its buffers, after checking all that a kernel's loop relies on.
 
     Row pointers must start at 0, never decrease and end within the stored entries; column indices must lie in
@@ -31,13 +31,14 @@ def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> sparse.
     a : csr_array or csr_matrix (m, n), int32 or int64 indices.
     function, name : what error messages call the function and the argument.
     dtypes : accepted value dtypes.
+    read_indices : False leaves the check of column indices to a loop that makes it as it reads them.
 
     Raises
     ------
     TypeError : not CSR, or a value or index dtype that is not accepted.
     ValueError : wrong lengths, bad row pointers, or an index out of range.
     """
-    return _checked(a, function, name, dtypes)[0]
+    return _checked(a, function, name, dtypes, read_indices)[0]
 
 
 def is_canonical(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> tuple[sparse.csr_array, bool]:
@@ -70,7 +71,7 @@ def check_threads(num_threads, *, function: str) -> int:
     return int(num_threads)
 
 
-def _checked(a, function, name, dtypes):
+def _checked(a, function, name, dtypes, read_indices=True):
     if not (sparse.issparse(a) and a.format == "csr"):
         kind = f"a {a.format} sparse array" if sparse.issparse(a) else type(a).__name__
         raise TypeError(
@@ -79,7 +80,7 @@ def _checked(a, function, name, dtypes):
     if a.ndim != 2:
         raise TypeError(f"{function}: {name} must have two dimensions, got {a.ndim}")
     _check_buffers(a, function, name, dtypes)
-    fault, where, rising = core.check_csr(a.indptr, a.indices, a.shape[1])
+    fault, where, rising = core.check_csr(a.indptr, a.indices, a.shape[1], read_indices)
     if fault:
         found = _FAULTS[fault].format(
             first=a.indptr[0],

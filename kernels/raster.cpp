@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "matmul/csr.hpp"
@@ -56,54 +57,68 @@ class BinOf {
     std::uint64_t factor_;
 };
 
-template <bool narrow, bool checked, class I>
-void count_row(const I *begin, const I *end, std::int64_t c0, std::int64_t width, const BinOf &bin, std::uint32_t *out) {
-    for (const I *p = begin; p != end; ++p) {
-        const auto x = static_cast<std::uint64_t>(static_cast<std::int64_t>(*p) - c0);
-        if constexpr (checked)
-            if (x >= static_cast<std::uint64_t>(width)) continue;
-        ++out[narrow ? bin.narrow(x) : bin.wide(x)];
-    }
+constexpr std::int64_t chunk = 4096;  // entries that stay in the first-level cache from the check to the count
+
+template <class I>
+using Unsigned = std::make_unsigned_t<I>;
+
+// Count a run of columns into `copies` histograms of bins + 1 counters each; the last one takes what lies outside.
+// Neighbours of a sorted row fall into one bin: with one histogram each increment would wait for the one before.
+template <bool narrow, int copies, class I>
+void count_run(const I *begin, const I *end, std::int64_t c0, std::int64_t width, const BinOf &bin, std::uint32_t *counts,
+               std::int64_t stride) {
+    const auto bin_of = [&](I column) {
+        const auto x = static_cast<std::uint64_t>(static_cast<std::int64_t>(column) - c0);
+        const std::uint64_t inside = std::min(x, static_cast<std::uint64_t>(width));  // width itself falls into bin `bins`
+        return narrow ? bin.narrow(inside) : bin.wide(inside);
+    };
+    for (; end - begin >= copies; begin += copies)
+        for (int k = 0; k < copies; ++k) ++counts[k * stride + bin_of(begin[k])];
+    for (; begin != end; ++begin) ++counts[bin_of(*begin)];
 }
 
+// -> whether every column index read lies in [0, cols)
 template <bool narrow, class P, class I>
-void count_window(const P *indptr, const I *indices, bool sorted, bool all_columns, Window w, Picture picture,
-                  int threads) {
+bool count_window(const P *indptr, const I *indices, std::int64_t cols, Window w, Picture picture, int threads) {
+    constexpr int most_copies = 4;
     const auto h = static_cast<std::int64_t>(picture.shape(0)), bins = static_cast<std::int64_t>(picture.shape(1));
-    const std::int64_t height = w.r1 - w.r0, width = w.c1 - w.c0;
+    const std::int64_t height = w.r1 - w.r0, width = w.c1 - w.c0, stride = bins + 1;
     const BinOf bin(width, bins);
-    std::uint32_t *pixels = picture.data();
-    const auto body = [&](std::int64_t i, int) {
-        std::uint32_t *out = pixels + i * bins;
-        std::memset(out, 0, static_cast<size_t>(bins) * sizeof *out);
-        const std::int64_t end_row = w.r0 + bin_start(i + 1, height, h);
-        for (std::int64_t r = w.r0 + bin_start(i, height, h); r < end_row; ++r) {
-            const I *begin = indices + indptr[r], *end = indices + indptr[r + 1];
-            if (all_columns) {
-                count_row<narrow, false>(begin, end, w.c0, width, bin, out);
-            } else if (sorted) {
-                begin = std::lower_bound(begin, end, w.c0, [](I a, std::int64_t b) { return a < b; });
-                end = std::lower_bound(begin, end, w.c1, [](I a, std::int64_t b) { return a < b; });
-                count_row<narrow, false>(begin, end, w.c0, width, bin, out);
-            } else {
-                count_row<narrow, true>(begin, end, w.c0, width, bin, out);
-            }
+    std::vector<std::vector<std::uint32_t>> histograms(256);
+    std::atomic<bool> valid{true};
+    const auto body = [&](std::int64_t i, int worker) {
+        auto &counts = histograms[static_cast<size_t>(worker)];
+        const I *begin = indices + indptr[w.r0 + bin_start(i, height, h)];
+        const I *const end = indices + indptr[w.r0 + bin_start(i + 1, height, h)];
+        const int copies = bins <= 1024 && end - begin >= most_copies * bins ? most_copies : 1;
+        counts.assign(static_cast<size_t>(copies * stride), 0);
+        Unsigned<I> largest = 0;  // a negative index is a huge unsigned one
+        for (const I *stop; begin != end; begin = stop) {
+            stop = begin + std::min<std::int64_t>(chunk, end - begin);
+            for (const I *p = begin; p != stop; ++p) largest = std::max(largest, static_cast<Unsigned<I>>(*p));
+            if (copies == 1)
+                count_run<narrow, 1>(begin, stop, w.c0, width, bin, counts.data(), stride);
+            else
+                count_run<narrow, most_copies>(begin, stop, w.c0, width, bin, counts.data(), stride);
         }
+        if (cols == 0 ? largest != 0 : largest > static_cast<Unsigned<I>>(cols - 1)) valid = false;
+        std::uint32_t *out = picture.data() + i * bins;
+        std::copy_n(counts.data(), bins, out);
+        for (int k = 1; k < copies; ++k)
+            for (std::int64_t j = 0; j < bins; ++j) out[j] += counts[static_cast<size_t>(k * stride + j)];
     };
     parallel_for(h, threads, body);
+    return valid;
 }
 
 template <class P, class I>
-void raster_csr(InputArray<P> indptr, InputArray<I> indices, bool sorted, bool all_columns, std::int64_t r0,
-                std::int64_t r1, std::int64_t c0, std::int64_t c1, Picture picture, int threads) {
-    if (picture.size() == 0) return;
+bool raster_csr(InputArray<P> indptr, InputArray<I> indices, std::int64_t cols, std::int64_t r0, std::int64_t r1,
+                std::int64_t c0, std::int64_t c1, Picture picture, int threads) {
+    if (picture.size() == 0) return true;
     nb::gil_scoped_release released;
     const bool narrow = BinOf(c1 - c0, static_cast<std::int64_t>(picture.shape(1))).narrow();
-    const Window w{r0, r1, c0, c1};
-    if (narrow)
-        count_window<true>(indptr.data(), indices.data(), sorted, all_columns, w, picture, threads);
-    else
-        count_window<false>(indptr.data(), indices.data(), sorted, all_columns, w, picture, threads);
+    const auto count = narrow ? count_window<true, P, I> : count_window<false, P, I>;
+    return count(indptr.data(), indices.data(), cols, {r0, r1, c0, c1}, picture, threads);
 }
 
 // The 64-bit words that a bin of columns covers, and which bits of the first and last word belong to it.

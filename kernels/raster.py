@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels._native import core
-from kernels.check import check_threads, is_canonical
+from kernels.check import as_csr, check_threads, is_canonical
 from kernels.work import Work
 
 _WHOLE = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -61,8 +61,8 @@ def raster(a, window=None, shape=(512, 512), *, num_threads=None) -> np.ndarray:
 
     Parameters
     ----------
-    a : csr_array or csr_matrix (m, n) of any real, complex or bool dtype; columns in any order. Sorted, distinct
-        columns are faster in narrow windows. Duplicates count as often as they are stored, explicit zeros count.
+    a : csr_array or csr_matrix (m, n) of any real, complex or bool dtype; columns in any order. Duplicates count as
+        often as they are stored, explicit zeros count.
     window : (r0, r1, c0, c1), rows r0..r1-1 and columns c0..c1-1; the whole matrix unless given.
     shape : largest picture (h, w), each from 1 to 8192.
     num_threads : threads for this call; the global setting unless given.
@@ -74,19 +74,20 @@ def raster(a, window=None, shape=(512, 512), *, num_threads=None) -> np.ndarray:
     Raises
     ------
     TypeError : ``a`` is not CSR, or a window or shape entry is not an integer.
-    ValueError : malformed CSR, a window outside the matrix, or a shape out of range.
+    ValueError : malformed CSR (columns: in the window's rows), a window outside the matrix, or a shape out of range.
 
     Cost
     ----
     One pass over the window's rows: 4 or 8 bytes per entry; see `raster_work`.
     """
     threads = check_threads(num_threads, function="raster")
-    a, rising = is_canonical(a, function="raster", name="a", dtypes=PATTERN_DTYPES)
+    given = {"function": "raster", "name": "a", "dtypes": PATTERN_DTYPES}
+    a = as_csr(a, **given, read_indices=False)
     r0, r1, c0, c1 = _checked_window("raster", window, a.shape)
     h, w = _checked_shape("raster", shape)
     picture = np.empty((min(h, r1 - r0), min(w, c1 - c0)), np.uint32)
-    all_columns = c0 == 0 and c1 == a.shape[1]
-    core.raster_csr(a.indptr, a.indices, rising, all_columns, r0, r1, c0, c1, picture, threads)
+    if not core.raster_csr(a.indptr, a.indices, a.shape[1], r0, r1, c0, c1, picture, threads):
+        as_csr(a, **given)  # names the index that is out of range
     return picture
 
 

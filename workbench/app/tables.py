@@ -196,7 +196,7 @@ def bench_line(row: dict) -> str:
 
 
 def bench_summary(record: dict, console: Console) -> None:
-    """Print geometric means per group, goals, missing peers and wrong results."""
+    """Print geometric means per group, goals, missing cases and peers, and wrong results."""
     for group in record["summary"]:
         if not group["cases"]:
             continue
@@ -221,6 +221,8 @@ def bench_summary(record: dict, console: Console) -> None:
     for name, threads in fewer.items():
         if threads < record["threads"]:
             console.print(f"{name} runs on {threads} thread{'s' if threads > 1 else ''} only")
+    for case in record["failed"]:
+        console.print(f"[red]no figure[/] {case['reason']}. Cure: {case['cure']}", markup=True)
     for peer in record["missing"]:
         console.print(f"[yellow]missing peer[/] {peer['name']}: {peer['reason']}. Cure: {peer['cure']}", markup=True)
     machine, load = record["machine"], record["load_average"]

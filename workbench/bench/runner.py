@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import kernels
-from workbench.bench.memory import peak_bytes
+from workbench.bench.own_process import peak_bytes, timed_row
 from workbench.bench.timing import MIN_ROUNDS, Bench, Case, CaseSpec, checked, geometric_mean, measure
 from workbench.machines.host import machine, versions
 from workbench.machines.roofline import ceilings
@@ -46,10 +46,19 @@ def run(
     loaded, missing = load_peers(bench)
     bench.set_threads(threads, loaded)
     specs = chosen_specs(bench, quick, case, threads, loaded)
-    rows = []
+    rows, failed = [], []
     for i, spec in enumerate(specs):
         report(i / len(specs), spec.name)
-        row = _row(spec, spec.build(), rounds)
+        try:
+            row = (
+                timed_row(bench.key, spec.name, quick, threads, rounds)
+                if bench.own_process
+                else measured_row(spec, rounds)
+            )
+        except RuntimeError as error:
+            cure = f"free memory, or try it alone: workbench bench {bench.key} --case '{spec.name}'"
+            failed.append({"name": spec.name, "reason": str(error), "cure": cure})
+            continue
         if memory:
             report((i + 0.7) / len(specs), f"{spec.name}: memory")
             for timing in row["timings"]:
@@ -66,6 +75,7 @@ def run(
         "rounds": rounds,
         "threads": threads,
         "missing": missing,
+        "failed": failed,
         "cases": rows,
         "summary": summary(rows, bench),
         "machine": machine(),
@@ -160,7 +170,9 @@ def floor(case: Case) -> float:
     return ceilings().floor_s(case.flops, case.bytes, case.dtype)
 
 
-def _row(spec, case: Case, rounds):
+def measured_row(spec: CaseSpec, rounds: int) -> dict:
+    """Build, check and time a case; return its row of the record."""
+    case = spec.build()
     wrong = checked(case)
     timings = measure([c for c in case.contenders if c.name not in wrong], rounds)
     medians = {t.name: t.median_s for t in timings if not t.ours}

@@ -229,9 +229,10 @@ def _build(make, dtype, is_sorted, threads, loaded):
     contenders = [Contender("ours", _ours(a, b, is_sorted), threads, ours=True)]
     for name in loaded:
         contenders.append(Contender(name, CONTENDERS[name](a, b, is_sorted), 1 if name == "SciPy" else threads))
-    entry = a.dtype.itemsize + 4
-    result_bytes = nnz_c * entry + 4 * (a.shape[0] + 1)
-    least_bytes = (a.nnz + b.nnz) * entry + 4 * (a.shape[0] + b.shape[0] + 2) + result_bytes
+    index = max(a.indices.itemsize, b.indices.itemsize)
+    entry = a.dtype.itemsize + index
+    result_bytes = nnz_c * entry + index * (a.shape[0] + 1)
+    least_bytes = (a.nnz + b.nnz) * entry + index * (a.shape[0] + b.shape[0] + 2) + result_bytes
     facts = {"m": a.shape[0], "k": a.shape[1], "n": b.shape[1], "nnz_a": a.nnz, "nnz_b": b.nnz, "nnz_c": nnz_c}
     facts |= {"products": products, "compression": products / max(nnz_c, 1)}
     return Case(
@@ -264,6 +265,7 @@ BENCH = Bench(
     peers=PEERS,
     specs=_specs,
     set_threads=_set_threads,
+    own_process=True,
     goals=(
         Goal("f64 sorted", "best", 2.0),
         Goal("f64 sorted", "lowest", 1.0),

@@ -108,6 +108,7 @@ class Bench:
     specs : ``specs(quick, threads, loaded)`` -> cases; ``loaded`` names the peers that are installed.
     set_threads : gives every library the same number of threads.
     goals : what we promise; shown beside what was measured.
+    own_process : time every case in a process of its own (see own_process.py).
     """
 
     key: str
@@ -116,6 +117,7 @@ class Bench:
     specs: Callable[[bool, int, Sequence[str]], list[CaseSpec]]
     set_threads: Callable[[int, Sequence[str]], None]
     goals: tuple[Goal, ...] = ()
+    own_process: bool = False
 
 
 @dataclass(frozen=True)

@@ -228,13 +228,16 @@ def graph(name):
     import networkx
 
     found = getattr(networkx, GRAPHS[name][0])()
-    matrix = sp.csr_array(networkx.to_scipy_sparse_array(found, dtype=np.float64, format="csr"))
+    found = networkx.to_scipy_sparse_array(found, dtype=np.float64, format="coo")
+    places = tuple(x.astype(np.int32) for x in found.coords)
+    matrix = sp.coo_array((found.data, places), shape=found.shape).tocsr()
     matrix.sum_duplicates()
     return matrix
 
 
 def _pattern(rows, cols, shape):
-    matrix = sp.coo_array((np.ones(rows.size), (rows, cols)), shape=shape).tocsr()
+    places = rows.astype(np.int32), cols.astype(np.int32)  # SciPy keeps the width it gets
+    matrix = sp.coo_array((np.ones(rows.size), places), shape=shape).tocsr()
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
     return matrix

@@ -170,6 +170,7 @@ def _imports(name, path):
 
 
 def _counts(rows, cols, shape):
-    matrix = sp.coo_array((np.ones(rows.size), (rows, cols)), shape=shape).tocsr()
+    places = rows.astype(np.int32), cols.astype(np.int32)  # SciPy keeps the width it gets
+    matrix = sp.coo_array((np.ones(rows.size), places), shape=shape).tocsr()
     matrix.sum_duplicates()
     return matrix

@@ -93,11 +93,11 @@ def _bench_section():
             cells = bench["bench"], group["group"], group["cases"], rate, best, lowest, each, memory, goals
             lines.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
         machine = bench["machine"]
-        absent = ", ".join(peer["name"] for peer in bench["missing"]) or "none"
+        absent, unmeasured = (", ".join(x["name"] for x in bench[key]) or "none" for key in ("missing", "failed"))
         notes.append(
             f"- {bench['bench']}: {bench['threads']} threads, median of {bench['rounds']}, {machine['cpu']} "
             f"({machine['isa']}), {bench['load_average']} other threads at the start, missing peers: {absent}, "
-            f"{bench['date'][:10]}"
+            f"cases without a figure: {unmeasured}, {bench['date'][:10]}"
         )
     return [*lines, "", *notes, "", "Again: `workbench bench OP --record`", ""]
 

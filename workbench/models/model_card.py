@@ -125,6 +125,8 @@ def card(record) -> str:
         for name, share in run["mixture"].items()
     )
     windows = ", ".join(f"{steps:,} of {window} tokens" for window, steps in run["windows"].items())
+    extended = run.get("schedule_from", {}).get("steps", 0)
+    schedule = "cosine schedule" + (f", and from step {extended:,} a second one" if extended else "")
     lines = [
         "# Model card: tiny_lm",
         "",
@@ -145,7 +147,7 @@ def card(record) -> str:
         f"{run['steps']:,} steps, {run['tokens']:,} tokens, {run['wall_s'] / 60:.1f} minutes of wall time on "
         f"{run['threads']} CPU threads that it shared with other work; steps by window: {windows}. Embeddings start "
         "from the statistics of neighbouring tokens (`pair_statistics.py`). Muon for the layers' matrices, AdamW for "
-        f"the rest, cosine schedule, bfloat16 autocast, torch {run['torch']}, seed {run['seed']}. "
+        f"the rest, {schedule}, bfloat16 autocast, torch {run['torch']}, seed {run['seed']}. "
         f"Last training loss (moving average): {run['curve'][-1][2]:.3f} nats per token.",
         "",
         "## Held-out bits per byte",
@@ -172,7 +174,8 @@ def card(record) -> str:
         "## Retrain",
         "",
         "`python -m workbench.models.train_tiny_lm --minutes 90` trains, ships and measures; `--resume --minutes 180` "
-        "goes on from the last state. Another Python version has other text, so other figures.",
+        "goes on from the last state, `--extend --minutes 20` from the shipped weights. Another Python version has "
+        "other text, so other figures.",
         "",
     ]
     return "\n".join(lines)

@@ -190,7 +190,7 @@ class SEAAttention(nn.Module):
             raise ValueError("SEAAttention: attn_mask must mark real tokens from the left, at least one per sample")
         real = keep[:, None, :, None]
         v = v * real
-        mixed = self.mix(torch.cat([self._performer(q, k, v, keep, lengths), v], -1))  # (N, H, T, 2d)
+        mixed = self.mix(torch.cat([self.performer(q, k, v, keep)[1], v], -1))  # (N, H, T, 2d)
         scores = self._decode(mixed, real)
         est = torch.softmax(scores, -1) * real
         s_prob, s_mix = torch.sigmoid(self.scale(mixed)).split(1, -1)
@@ -211,15 +211,19 @@ class SEAAttention(nn.Module):
         loss = sum(losses.values()) if losses else None
         return SEAOutput(context, loss, losses, scores, est, cells, mask, probs, (s_prob, s_mix))
 
-    def _performer(self, q, k, v, keep, lengths):
+    def performer(self, q, k, v, keep=None):
+        """Return the positions V_I (N, H, T, d) and C_perf (N, H, T, 2d), linear attention over [V_I | v]."""
+        n, _, t = q.shape[:3]
+        keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
         if self.causal:
-            position = self.position[:, :, : q.shape[2]].expand(*q.shape) * keep[:, None, :, None]
+            position = self.position[:, :, :t].expand(*q.shape) * keep[:, None, :, None]
             fq, fk = relu_kernel(q, self.projection), relu_kernel(k, self.projection)
-            return prefix_attention(fq, fk, torch.cat([position, v], -1))
-        values = torch.cat([_stretched_identity(lengths, q.shape[2], self.d)[:, None].expand(*q.shape), v], -1)
+            return position, prefix_attention(fq, fk, torch.cat([position, v], -1))
+        position = _stretched_identity(keep.sum(1), t, self.d)[:, None].expand(*q.shape)
         fq = softmax_kernel(q, self.projection, is_query=True)
         fk = softmax_kernel(k, self.projection, is_query=False, keep=keep if self.mask_padded_keys else None)
-        return fq @ (fk.mT @ values) / (fq @ fk.sum(2).unsqueeze(-1))
+        values = torch.cat([position, v], -1)
+        return position, fq @ (fk.mT @ values) / (fq @ fk.sum(2).unsqueeze(-1))
 
     def _decode(self, mixed, real):
         t = mixed.shape[2]

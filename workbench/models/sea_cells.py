@@ -87,10 +87,10 @@ def grouped_topk(est, k, lengths, group="causal_batch", *, causal=False) -> torc
         cells, budget = ranked.flatten(2), (k * w * torch.ones(n, dtype=torch.float64))[:, None].expand(n, h)
     else:
         cells, budget = ranked.flatten(1), h * k * w * torch.ones(n, dtype=torch.float64)
-    count = budget.round().clamp(min=1).unsqueeze(-1)
-    order = torch.argsort(cells, dim=-1, descending=True, stable=True)
-    chosen = torch.zeros_like(cells, dtype=torch.bool)
-    chosen.scatter_(-1, order, torch.arange(cells.shape[-1]) < count.expand(*cells.shape[:-1], 1))
+    count = budget.round().clamp(min=1, max=cells.shape[-1]).long().unsqueeze(-1).expand(*cells.shape[:-1], 1)
+    least = cells.topk(int(count.max()), dim=-1).values.gather(-1, count - 1)  # the last value that is kept
+    above, tied = cells > least, cells == least
+    chosen = above | (tied & (tied.cumsum(-1) <= count - above.sum(-1, keepdim=True)))  # of ties the first ones
     if group == "causal_batch":
         chosen = chosen.unflatten(2, (h, w)).transpose(1, 2)
     return chosen.reshape(n, h, t, w) & real[:, None, :, None]

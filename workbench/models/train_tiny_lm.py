@@ -3,7 +3,8 @@
 The embeddings start from the statistics of neighbouring tokens, so that the first step already predicts nearly as well
 as a bigram model. Matrices of the layers follow Muon (Jordan 2024), everything else AdamW; the learning rate falls as a
 cosine over the steps or the minutes given, whichever runs out first. Most of the run sees short windows, the last part
-2048 tokens. The state is kept every few minutes, ``--resume`` goes on from it. At the end held-out text is measured
+2048 tokens. The state is kept every few minutes, ``--resume`` goes on from it; ``--extend`` goes on from the shipped
+weights, with a new schedule and 2048 tokens only. At the end held-out text is measured
 against byte n-gram models and the record and the model card are written; ``--evaluate`` does only that.
 """
 
@@ -84,11 +85,22 @@ def rate(progress):
     return LAST_RATE + (1 - LAST_RATE) * (1 + cos(pi * min(fall, 1.0))) / 2
 
 
-def train(minutes, steps, state_path, *, resume=False, seed=0, threads=2, compile=True, minutes_between_saves=3.0):
+def train(
+    minutes,
+    steps,
+    state_path,
+    *,
+    resume=False,
+    extend=False,
+    seed=0,
+    threads=2,
+    compile=True,
+    minutes_between_saves=3.0,
+):
     """Train and return the model and what the record says of the run."""
     torch.set_num_threads(threads)
     tokenizer_path = tiny_lm.WEIGHTS / "tokenizer.json"
-    if not resume:
+    if not (resume or extend):
         texts = (d.text for d in text.documents(("documentation", "library"), "train"))
         Tokenizer.train(texts, tiny_lm.TinyConfig.vocabulary).write(tokenizer_path)
     tokenizer = Tokenizer.read(tokenizer_path)
@@ -97,7 +109,9 @@ def train(minutes, steps, state_path, *, resume=False, seed=0, threads=2, compil
         tokens_path.unlink(missing_ok=True)
     corpora = streams(tokenizer, tokens_path)
     model = tiny_lm.TinyLM(tiny_lm.TinyConfig(vocabulary=tokenizer.size), tokenizer)
-    if not resume:
+    if extend:
+        model.load_state_dict(tiny_lm.load().state_dict())
+    elif not resume:
         pair_statistics.start(model, corpora)
     muon, adam = optimizers(model)
     run = {
@@ -119,19 +133,23 @@ def train(minutes, steps, state_path, *, resume=False, seed=0, threads=2, compil
         muon.load_state_dict(state["muon"])
         adam.load_state_dict(state["adam"])
         run = state["run"]
+    if extend:
+        run = model_card.read()["training"]
+        run["schedule_from"] = {"steps": run["steps"], "wall_s": run["wall_s"]}
     if compile:
         compile_parts(model)
+    first = run.setdefault("schedule_from", {"steps": 0, "wall_s": 0.0})
     before, start, saved, smooth = run["wall_s"], time.monotonic(), time.monotonic(), None
     while True:
         run["wall_s"] = before + time.monotonic() - start
-        progress = max(run["steps"] / steps, run["wall_s"] / (60 * minutes))
+        progress = max((run["steps"] - first["steps"]) / steps, (run["wall_s"] - first["wall_s"]) / (60 * minutes))
         finished = progress >= 1
         if finished or time.monotonic() - saved > 60 * minutes_between_saves:
             keep(model, muon, adam, run, state_path)
             saved = time.monotonic()
         if finished:
             return model.eval(), run
-        window = next(window for share, window in STAGES if progress < share)
+        window = STAGES[-1][1] if first["steps"] else next(w for share, w in STAGES if progress < share)
         tokens = batch(corpora, run["steps"], window, seed)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model.loss(tokens, attention=attention)
@@ -175,12 +193,18 @@ def ship(state_path):
 def main(arguments=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=90.0, help="wall time at most, with earlier parts")
-    parser.add_argument("--steps", type=int, default=4000, help=f"steps at most, of {TOKENS_PER_STEP} tokens")
+    parser.add_argument(
+        "--minutes", type=float, default=90.0, help="wall time of the schedule at most, with its earlier parts"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=4000, help=f"steps of the schedule at most, of {TOKENS_PER_STEP} tokens"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path(".workbench/train_tiny_lm/state.pt"))
-    parser.add_argument("--resume", action="store_true", help="go on from --state")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from --state")
+    start.add_argument("--extend", action="store_true", help="go on from the shipped weights with a new schedule")
     parser.add_argument("--no-compile", action="store_true", help="run without torch.compile (no C++ compiler needed)")
     parser.add_argument("--evaluate", action="store_true", help="only ship and measure what --state holds")
     options = parser.parse_args(arguments)
@@ -191,6 +215,7 @@ def main(arguments=None):
             options.steps,
             options.state,
             resume=options.resume,
+            extend=options.extend,
             seed=options.seed,
             threads=options.threads,
             compile=not options.no_compile,

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from workbench.bench import registry, runner
-from workbench.bench.memory import peak_bytes, rise_of_resident_set
+from workbench.bench.memory import rise_of_resident_set
+from workbench.bench.own_process import peak_bytes, timed_row
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal, Peer
 
 
@@ -75,6 +76,34 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
 def test_a_child_measures_a_real_case():
     peak = peak_bytes("spgemm", "rmat-12x8 A*A/f64/sorted", "SciPy", True, 1)
     assert peak is None or 13e6 < peak < 60e6
+
+
+@pytest.mark.slow
+def test_a_case_in_a_process_of_its_own_has_the_same_row():
+    row = timed_row("spgemm", "rmat-12x8 A*A/f64/sorted", True, 1, 7)
+    assert row["name"] == "rmat-12x8 A*A/f64/sorted" and not row["wrong"]
+    assert row["facts"]["products"] == row["work"] / 2
+    assert {t["name"] for t in row["timings"]} >= {"ours", "SciPy"}
+
+
+def test_a_case_whose_process_ends_is_named_and_the_others_stay(monkeypatch):
+    def timed(bench, case, quick, threads, rounds):
+        if case == "two/f64":
+            raise RuntimeError("two/f64: its process ended without an answer (exit status -9)")
+        return runner.measured_row(next(s for s in toy.specs(quick, threads, []) if s.name == case), rounds)
+
+    toy = make_bench({"ours": 42}, own_process=True)
+    monkeypatch.setattr(runner, "timed_row", timed)
+    record = runner.run(toy, threads=1)
+    assert [row["name"] for row in record["cases"]] == ["one/f64", "one/f32"]
+    assert [(case["name"], case["reason"]) for case in record["failed"]] == [
+        ("two/f64", "two/f64: its process ended without an answer (exit status -9)")
+    ]
+
+
+def test_a_process_that_cannot_answer_says_why():
+    with pytest.raises(RuntimeError, match=r"no-case: .* without an answer \(StopIteration"):
+        timed_row("spgemm", "no-case", True, 1, 7)
 
 
 def test_a_wrong_peer_is_named_and_leaves_the_comparison():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from workbench.data.matrices import banded, erdos_renyi, poisson2d, poisson3d, power_law, rmat, w0
+from workbench.data.matrices import MATRICES, banded, erdos_renyi, poisson2d, poisson3d, power_law, rmat, w0
 
 
 def is_canonical(matrix):
@@ -114,3 +114,11 @@ def test_power_law_rows_are_skewed_and_uniform_ones_are_not():
     assert 5 < heavy.mean() < 9
     assert heavy.max() > 100 * np.median(heavy)
     assert light.max() < 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", MATRICES)
+def test_every_matrix_of_the_menu_is_canonical_with_32_bit_indices(key):
+    matrix = MATRICES[key].load()
+    assert is_canonical(matrix)
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32

@@ -47,7 +47,12 @@ def test_benches_enter_with_goals_and_missing_peers(toy, places):
     group |= {"worst_ratio": 0.5, "goals": [{"against": "best", "wanted": 2.0, "got": 0.8}]}
     group |= {"rate": 2.5e7, "work_unit": "flop", "peak_over_result": {"ours": 1.2}}
     bench = {"bench": "toss", "summary": [group], "threads": 2, "rounds": 7, "date": "2026-01-01T00:00:00"}
-    bench |= {"load_average": 0.1, "machine": {"cpu": "Z80", "isa": "baseline"}, "missing": [{"name": "MKL"}]}
+    bench |= {
+        "load_average": 0.1,
+        "machine": {"cpu": "Z80", "isa": "baseline"},
+        "missing": [{"name": "MKL"}],
+        "failed": [],
+    }
     record.write_json(places / "published" / "bench" / "toss.json", bench)
     text = ledger.render()
     assert (

@@ -52,6 +52,18 @@ def test_budget_is_k_keys_per_query_and_head(group):
     assert not grouped_topk(est, 5, torch.tensor([40, 8]), group)[1, :, 8:].any()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_best_cells_are_kept_and_of_ties_the_first(causal):
+    est = torch.randint(0, 5, (1, 3, 20, 8), generator=torch.Generator().manual_seed(4)).float()
+    cells = grouped_topk(est, 4, torch.tensor([17]), causal=causal)
+    for i in range(17):
+        row = est[0, :, i].ravel()
+        count = min(24, max(1, round(3 * 4 * 8 / (i + 1 if causal else 17))))
+        expected = torch.zeros(24, dtype=torch.bool)
+        expected[torch.argsort(row, descending=True, stable=True)[:count]] = True
+        assert torch.equal(cells[0, :, i].ravel(), expected)
+
+
 def test_groups_move_budget_to_sharp_heads():
     est = torch.full((1, 2, 8, 16), 0.01)
     est[0, 0, :, :12], est[0, 0, :, 12:] = 1.0, 0.0
@@ -71,6 +83,17 @@ def test_flat_csr_is_the_stretched_mask(causal, lengths):
     assert flat.indptr[-1] == mask.sum()
     sample = flat.sample(1).toarray().reshape(40, 4, 40).transpose(1, 0, 2) > 0
     assert (sample == mask[1]).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 16, 23, 40])
+def test_all_cells_together_cover_every_visible_key_once(causal, length):
+    cells = torch.zeros(1, 1, 40, 16, dtype=torch.bool)
+    cells[:, :, :length] = True
+    flat = cells_to_flat_csr(cells, torch.tensor([length]), causal=causal)
+    for row in range(40):
+        visible = (row + 1 if causal else length) if row < length else 0
+        assert flat.keys[flat.indptr[row] : flat.indptr[row + 1]].tolist() == list(range(visible))
 
 
 def test_cap_keeps_the_right_end_and_spreads():
@@ -121,6 +144,16 @@ def test_padding_is_never_seen():
     assert not one.mask[..., 30:].any() and not one.mask[:, :, 30:].any()
     torch.testing.assert_close(one.probs, other.probs, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(one.context[:, :, :30], other.context[:, :, :30], atol=1e-6, rtol=1e-5)
+
+
+def test_padded_keys_weigh_on_the_performer_only_where_the_released_code_is_asked_for():
+    q, k, v = qkv()
+    keep = torch.arange(40) < torch.tensor([[40], [23]])
+    masked, released = layer(), layer(mask_padded_keys=False)
+    with torch.no_grad():
+        ours, theirs = masked(q, k, v, keep).est, released(q, k, v, keep).est
+    torch.testing.assert_close(ours[0], theirs[0])
+    assert (ours[1, :, :23] - theirs[1, :, :23]).abs().max() > 1e-4
 
 
 def test_full_budget_is_exact_attention(assert_close):
@@ -174,6 +207,14 @@ def test_the_estimator_learns_from_the_scores_not_from_the_mask():
     assert sea.last.conv.weight.grad.abs().sum() > 0 and sea.scale.weight.grad.abs().sum() > 0
 
 
+def test_the_average_path_teaches_the_estimator_where_it_is_bidirectional():
+    out = layer().train()(*qkv())
+    found = torch.autograd.grad(out.context.sum(), out.scores)[0]
+    assert found.abs().sum() > 0
+    causal = layer(causal=True).train()(*qkv())
+    assert torch.autograd.grad(causal.context.sum(), causal.scores, allow_unused=True)[0] is None
+
+
 @pytest.mark.slow
 def test_distillation_lowers_every_part_and_finds_the_mass():
     generator = torch.Generator().manual_seed(3)
@@ -225,6 +266,8 @@ def test_oracle_estimate_keeps_the_heaviest_cells():
         (lambda: layer()(*qkv(d=8)), r"must be \(N, 4, T, 16\)"),
         (lambda: layer()(*qkv(), torch.zeros(2, 40)), "at least one"),
         (lambda: layer()(*qkv(), None, torch.zeros(2, 4, 40, 40)), "together"),
+        (lambda: layer()(*qkv(), None, torch.zeros(2, 4, 40, 39), torch.zeros(2, 4, 40, 16)), "teacher_scores must be"),
+        (lambda: layer()(*qkv(), torch.arange(40) > torch.tensor([[-1], [9]])), "from the left"),
         (lambda: grouped_topk(torch.rand(1, 1, 2, 4), 0, torch.tensor([2])), "k must be positive"),
     ],
 )
@@ -233,3 +276,21 @@ def test_bad_input_is_named(make, words):
         make()
     with pytest.raises(TypeError, match="floats"):
         layer()(*(x.long() for x in qkv()))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_stages_add_up_to_the_layer(causal):
+    from workbench.models.sea_stages import stages
+
+    q, k, v = qkv(n=1)
+    sea = layer(causal=causal)
+    seen = stages(sea, q, k, v, head=3)
+    with torch.no_grad():
+        context = sea(q, k, v).context[0, 3].numpy()
+    np.testing.assert_allclose(seen.effective @ v[0, 3].numpy(), context, atol=1e-5)
+    assert seen.mixed.shape == (40, 32) and seen.position.shape == (40, 16) and seen.keys_by_head.shape == (4,)
+    if not causal:  # the identity stretched: rows sum to one and move from the first to the last direction
+        np.testing.assert_allclose(seen.position.sum(1), 1, atol=1e-6)
+        assert seen.position[0, 0] == seen.position[-1, -1] == 1
+    with pytest.raises(ValueError, match="head from 0 to 3"):
+        stages(sea, q, k, v, head=4)

@@ -1,0 +1,489 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   workbench:
+#     description: 'A linear attention that predicts where the attention would be, keeps
+#       the best cells and is exact there.'
+#     title: 'SEA: attention from an estimated mask'
+# ---
+
+# %% [markdown]
+# # SEA: attention from an estimated mask
+#
+# H. Lee, J. Kim, J. Willette and S. J. Hwang, *SEA: Sparse Linear Attention with Estimated Attention Mask*, 2023,
+# [arXiv 2310.01777](https://arxiv.org/abs/2310.01777).
+#
+# Linear attention is cheap but blurred, and it has no attention matrix to look at. SEA uses it as a scout: from its
+# blurred output a small network predicts *where* the real attention would be, and exact attention is computed there
+# and nowhere else. In this notebook you train that scout for one layer of a real encoder, here, in seconds.
+#
+# Numbers carry a label: **counted** is exact, **measured** was computed or timed on real inputs. Keep your changes in
+# your own copy: `workbench copy sea`.
+
+# %% workbench={"step": "Loading"}
+import os
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from IPython.display import Markdown
+
+from widgets.figures.plot_pane import PlotPane
+from widgets.theme import template
+from workbench.papers.sea import run, sample
+
+TOKENS, STEPS = {"tiny": (32, 2), "small": (128, 60), "full": (128, 180)}[os.environ.get("WORKBENCH_SIZE", "small")]
+CELLS, KEYS = TOKENS // 4, 12
+
+
+def table(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+def show(figure, alt):
+    pane = PlotPane()
+    pane.show(figure.update_layout(template=template()), alt)
+    return pane
+
+
+# %%
+def pictures(alt, **arrays):
+    titles = [name.replace("_", " ") for name in arrays]
+    figure = go.Figure().set_subplots(1, len(arrays), subplot_titles=titles, horizontal_spacing=0.05)
+    for column, array in enumerate(arrays.values(), 1):
+        z = np.sqrt(np.abs(array).astype(float))
+        figure.add_heatmap(z=z, row=1, col=column, colorscale="Blues", showscale=False, zmax=np.quantile(z, 0.995))
+    figure.update_yaxes(autorange="reversed").update_layout(height=330, margin={"t": 40, "b": 30, "l": 40, "r": 10})
+    return show(figure, alt)
+
+
+# %% [markdown]
+# ## 1. The question
+#
+# Attention of one head over $T$ tokens is $A = \mathrm{softmax}(Q K^\top / \sqrt d)$: $T^2$ numbers, most of them
+# close to nothing. Here is a real one, from layer 3 of the sentence encoder MiniLM on text it has not seen.
+
+# %%
+heads = sample(tokens=TOKENS)
+q, k, v = (torch.from_numpy(x)[None] for x in (heads.q, heads.k, heads.v))  # (1, heads, T, d)
+heads.title, tuple(q.shape)
+
+# %%
+from workbench.models.dense_attention import attention_weights
+
+attention = attention_weights(q, k, causal=False)  # the teacher, (1, heads, T, T)
+pictures("Attention of three heads.", **{f"head_{h}": attention[0, h].numpy() for h in (0, 4, 8)})
+
+# %% [markdown]
+# (All pictures show square roots, so that small values can be seen. Rows are queries, columns are keys.)
+#
+# How few keys per query would be enough, if somebody told us which? Sort each row, and add up the heaviest:
+
+# %%
+mass = attention.sort(-1, descending=True).values.cumsum(-1).mean((0, 1, 2)).numpy()
+table(
+    ["keys per query", *(k for k in (1, 4, 12, 24))],
+    [["share of attention (measured)", *(f"{mass[k - 1]:.0%}" for k in (1, 4, 12, 24))]],
+)
+
+# %% [markdown]
+# A tenth of the keys hold most of the attention. But to *know* which ones, one would compute all of $Q K^\top$ first,
+# and that is the very cost we wanted to save. **Can a network guess the mask without ever building a $T \times T$
+# matrix?**
+
+# %% [markdown]
+# ## 2. The picture
+#
+# SEA's guess is a picture of fixed width: for each query a row of $W$ cells, however long the text is. A cell stands
+# for a stretch of keys. Let us train the estimator against the encoder's own attention, and look at each stage of one
+# head.
+
+# %% workbench={"step": "Training the estimator"}
+settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 4}
+seen = run(heads, **settings, steps=STEPS)
+pictures(
+    "Positions stretched to the text, the linear pass, and the estimate made from it.",
+    positions_V_I=seen.position, linear_pass=seen.mixed, estimate=seen.estimate,
+)  # fmt: skip
+
+# %%
+pictures(
+    "Chosen cells, the keys that they cover, and the teacher's attention.",
+    chosen_cells=seen.cells, keys_covered=seen.allowed, true_attention=seen.attention,
+)  # fmt: skip
+
+# %% [markdown]
+# Read the two rows of pictures from left to right:
+#
+# 1. A **positional identity** $V_I$: token number $c$ carries a soft one at place $c$. Attend over it, and the output
+#    tells *where* one looked.
+# 2. A **linear attention** (Performer) over $[V_I \mid V]$, at cost $O(T)$. Its left half is a blurred attention
+#    matrix, its right half the usual blurred output.
+# 3. The **estimate**: a small convolutional decoder, with the heads as channels, turns that into $W$ cells per query.
+# 4. The best cells are **chosen**, 5. **stretched** to the keys they cover, and 6. exact attention is computed there.
+#
+# **First insight: a picture of $T \times W$ holds the mask of a $T \times T$ matrix.** How good is the mask?
+
+# %%
+untrained = run(heads, **settings, steps=0)
+shares = {"before training": untrained, f"after {STEPS} steps": seen}
+table(
+    ["estimator", "share of attention covered (measured)", "keys per query (counted)"],
+    [[n, f"{s.coverage_by_head.mean():.1%}", f"{s.keys_by_head.mean():.1f}"] for n, s in shares.items()],
+)
+
+# %% [markdown]
+# ## 3. The formula and its reference
+#
+# **Which cell does a key read?** Of $L$ keys, key $j$ has its middle at $(j + \frac12)/L$ of the row:
+#
+# $$\mathrm{col}(j) = \left\lfloor \frac{j + 1/2}{L}\, W \right\rfloor$$
+#
+# (the real one subtracts a tiny number first, so that ties fall to the left).
+
+
+# %%
+def col(length, width):
+    return np.floor((np.arange(length) + 0.5) / length * width - 1e-4).astype(int)
+
+
+col(10, 4)
+
+# %%
+from workbench.models.sea import column_of_key
+
+assert all((col(n, 32) == column_of_key(n, 32).numpy()).all() for n in (32, 47, 128, 1000))
+
+# %% [markdown]
+# **How many cells?** The budget is $k$ keys per query and head. A cell covers $L/W$ keys, so a query may keep $kW/L$
+# cells per head. The trick is in *who competes with whom*: ranking all heads of a query in one list, with $H$ times
+# the budget, lets a head with a sharp row spend more than one whose row says nothing.
+
+
+# %%
+def choose(rows, keys, length):  # rows: (H, W), the estimate of one query for every head
+    heads, width = rows.shape
+    count = max(1, round(heads * keys * width / length))
+    best = np.argsort(-rows.ravel(), kind="stable")[:count]
+    return np.isin(np.arange(rows.size), best).reshape(rows.shape)
+
+
+# %%
+from workbench.models.sea import grouped_topk
+from workbench.papers._sea_experiment import trained
+
+sea = trained(TOKENS, CELLS, STEPS)  # the estimator from section 2
+with torch.no_grad():
+    out = sea(q, k, v)
+lengths = torch.tensor([TOKENS])
+cells = grouped_topk(out.est, KEYS, lengths, "causal_batch")
+assert all((choose(out.est[0, :, i].numpy(), KEYS, TOKENS) == cells[0, :, i].numpy()).all() for i in range(TOKENS))
+cells[0].sum((1, 2)).tolist()  # cells per head: not equal
+
+# %% [markdown]
+# **What is computed?** Softmax over the kept keys only, scaled by a learned $s_\mathrm{prob}$ per query, and mixed by
+# $s_\mathrm{mix}$ with an average of all values, weighted by what the estimate says of each cell:
+#
+# $$C = s_\mathrm{mix}\, s_\mathrm{prob}\, p\, V + (1 - s_\mathrm{mix})\, \bar{w} V,
+# \qquad p = \mathrm{softmax}_{\text{kept}}(Q K^\top / \sqrt d)$$
+
+
+# %%
+def reference(head):
+    allowed = cells[0, head].numpy()[:, col(TOKENS, CELLS)]  # stretch: every key reads its cell
+    scores = q[0, head].numpy() @ k[0, head].numpy().T / np.sqrt(q.shape[-1])
+    p = np.where(allowed, np.exp(scores - scores.max()), 0)
+    p = p / np.maximum(p.sum(1, keepdims=True), 1e-30)  # a row that keeps nothing gives zeros
+    average = out.est[0, head].numpy().mean(0)[col(TOKENS, CELLS)]
+    s_prob, s_mix = (s[0, head].numpy() for s in out.scales)
+    return (s_mix * s_prob * p + (1 - s_mix) * average) @ v[0, head].numpy()
+
+
+assert np.allclose(reference(4), out.context[0, 4], atol=1e-5)
+
+# %% [markdown]
+# The bracket in the last line of `reference` is an **attention matrix**: SEA can still be asked where it looked. Its
+# rows need not add up to one.
+#
+# **How does the estimator learn?** Choosing the best cells has no gradient. So the estimate is trained directly: its
+# *scores*, stretched to $T$ keys and put through a softmax, should be the teacher's attention (a divergence and a
+# squared error), and the layer's output should be the teacher's output.
+
+# %% [markdown]
+# ## 4. The fast form
+#
+# No $T \times T$ array may exist at inference. So the chosen cells become a sparse matrix straight away: one row per
+# query, all heads side by side, column $= \text{head} \cdot T + \text{key}$. Ranking over the heads of a query gives
+# all rows (nearly) the same length, which is what parallel hardware likes.
+
+# %%
+from workbench.models.sea import cells_to_flat_csr, expand_cells, flat_csr_to_dense
+
+flat = cells_to_flat_csr(cells, lengths)
+assert (flat_csr_to_dense(flat) == expand_cells(cells, lengths).numpy()).all()
+row_lengths = flat.row_nnz[0]
+f"{flat.indptr[-1]:,} scores instead of {q.shape[1] * TOKENS**2:,}; {row_lengths.min()} to {row_lengths.max()} a row"
+
+# %% [markdown]
+# Three kernels then do the work on that pattern: sampled products (`sddmm`), a softmax per run of a head
+# (`csr_softmax`) and a sparse times dense product (`spmm`). Same result:
+
+# %%
+sea.backend = "flat_csr"
+with torch.no_grad():
+    fast = sea(q, k, v)
+sea.backend = "dense"
+assert torch.allclose(fast.context, out.context, atol=1e-5)
+assert torch.equal(fast.cells, out.cells)
+assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-5)  # the matrix remakes the output
+
+# %% [markdown]
+# ## 5. Play
+#
+# In the explorer below the estimate is the *oracle's*: the teacher's own attention averaged into cells, so you see what
+# the width and the budget cost, apart from any training.
+#
+# 1. Turn *Cells per estimated row* down to 8. Which structures survive in the estimate, which are smeared?
+# 2. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far is it from the dense point?
+# 3. Put XAttention beside it at the same density. Which one covers more on this head?
+
+# %%
+from workbench.papers.sea import view
+
+view(tokens=max(64, TOKENS), head=4)
+
+# %% [markdown]
+# Now with *your* estimator: turn $k$ without training again.
+
+# %%
+turned = {k: run(heads, **(settings | {"keys_per_query": k}), steps=STEPS) for k in (3, 6, 12, 24)}
+table(
+    ["keys per query", *turned],
+    [["covered (measured)", *(f"{s.coverage_by_head.mean():.0%}" for s in turned.values())]],
+)
+
+# %% [markdown]
+# One estimator, trained for 12 keys, serves them all. And the groups: let each head have its equal share, or let all
+# heads and queries compete.
+
+# %%
+spent = {g: run(heads, **settings, steps=STEPS, group=g).keys_by_head for g in ("query", "causal_batch", "batch")}
+figure = go.Figure([go.Bar(name=g, x=np.arange(len(x)), y=x) for g, x in spent.items()])
+figure.update_layout(xaxis_title="head", yaxis_title="keys per query (counted)", height=340, barmode="group")
+show(figure, "With a shared budget some heads take several times as many keys as others.")
+
+# %% [markdown]
+# **Second insight: the budget flows.** The total is the same for all three; where heads compete, those whose estimate
+# is sharp take keys from those whose estimate is flat.
+#
+# In a *causal* model the same cell means another stretch of keys in each row, since a query at place $i$ sees $i + 1$
+# keys. A column of cells becomes a wedge:
+
+# %%
+column = torch.zeros(1, 1, TOKENS, 8, dtype=torch.bool)
+column[..., 2] = True
+pictures(
+    "A column of cells covers a wedge of keys in causal attention.",
+    one_column_of_cells=column[0, 0].numpy(),
+    bidirectional=expand_cells(column, lengths)[0, 0].numpy(),
+    causal=expand_cells(column, lengths, causal=True)[0, 0].numpy(),
+)
+
+# %% [markdown]
+# ## 6. The experiment
+#
+# `workbench run sea` distils this layer three times from different starts, tries variants, distils every layer of a
+# small causal language model, and times the sparse path. From here on this notebook reads the records it wrote.
+
+# %%
+from statistics import fmean
+
+from workbench.experiments import record
+
+found = record.read("sea", "distillation")["rows"]
+
+
+def mean(rows, quantity, **labels):
+    return fmean(r["value"] for r in rows if r["quantity"] == quantity and labels.items() <= r.items())
+
+
+steps = sorted({r["step"] for r in found if "step" in r})
+table(
+    ["step (measured, held-out)", *steps],
+    [
+        [name, *(f"{mean(found, name, method='SEA', step=step):.3g}" for step in steps)]
+        for name in ("coverage", "context error", "loss: estimate KL", "loss: estimate MSE", "loss: context MSE")
+    ],
+)
+
+# %%
+masks = ("random cells", "local window, first and last token", "SEA", "oracle cells", "oracle keys")
+covered = {m: mean(found, "coverage", method=m, **({"step": steps[-1]} if m == "SEA" else {})) for m in masks}
+figure = go.Figure(go.Bar(x=list(covered.values()), y=list(covered), orientation="h", texttemplate="%{x:.3f}"))
+figure.update_layout(xaxis_title="share of attention at 12 keys per query (measured)", height=300)
+show(figure, "SEA's mask covers several times what a random mask covers, about as much as a local window.")
+
+# %% [markdown]
+# The estimator was told nothing about text, and found what a good hand-made mask knows: neighbours and the first token
+# matter. Compare its bar with the local window's before you call it a victory; the window is a strong baseline on this
+# encoder. The oracle's two bars show the room that is left, and that rounding to cells costs little of it.
+
+# %%
+method = "SEA, k turned after training"
+budgets = sorted({r["keys"] for r in found if r.get("method") == method})
+table(
+    ["k, turned after training (measured)", *budgets],
+    [
+        [name, *(f"{mean(found, name, method=method, keys=k):.3f}" for k in budgets)]
+        for name in ("coverage", "context error")
+    ],
+)
+
+# %%
+cosines = {
+    m: mean(found, "embedding cosine", method=m) for m in ("SEA", "Performer", masks[1], "random cells", "oracle keys")
+}
+errors = {
+    "SEA": mean(found, "context error", method="SEA", step=steps[-1]),
+    "Performer": mean(found, "context error", method="Performer"),
+}
+table(
+    ["one layer replaced by (measured)", "cosine to the teacher's sentence embedding", "error of the layer's output"],
+    [[m, f"{c:.3f}", f"{errors[m]:.2f}" if m in errors else ""] for m, c in cosines.items()],
+)
+
+# %% [markdown]
+# A whole **causal language model**, every layer distilled on its own and then replaced:
+
+# %%
+causal = record.read("sea", "causal")["rows"]
+names = ("bits per byte, one layer replaced", "bits per byte, all layers replaced")
+methods = list(dict.fromkeys(r["method"] for r in causal))
+table(["attention (measured)", *names], [[m, *(f"{mean(causal, n, method=m):.3f}" for n in names)] for m in methods])
+
+# %% [markdown]
+# **Variants**, trained for fewer steps:
+
+# %%
+ablations = record.read("sea", "ablations")["rows"]
+variants = list(dict.fromkeys(r["variant"] for r in ablations if "variant" in r))
+table(
+    ["variant (measured)", "coverage", "error of the output"],
+    [[n, *(f"{mean(ablations, q, variant=n):.3f}" for q in ("coverage", "context error"))] for n in variants],
+)
+
+# %%
+groups = ("query", "head", "causal_batch", "batch")
+table(
+    ["estimate (measured)", *groups],
+    [
+        [e, *(f"{mean(ablations, 'coverage by group', estimate=e, group=g):.3f}" for g in groups)]
+        for e in ("trained", "oracle")
+    ],
+)
+
+# %% [markdown]
+# And the **time**, at a fixed number of cells and keys:
+
+# %%
+timing = record.read("sea", "timing")["rows"]
+figure = go.Figure()
+for method in dict.fromkeys(r["method"] for r in timing):
+    points = [(r["tokens"], r["value"]) for r in timing if r["quantity"] == "time" and r["method"] == method]
+    figure.add_scatter(x=[x for x, _ in points], y=[y for _, y in points], name=method, mode="lines+markers")
+figure.update_layout(height=380, legend={"orientation": "h", "y": -0.3})
+figure.update_xaxes(type="log", title="tokens").update_yaxes(type="log", title="ms (measured)")
+show(figure, "The sparse path grows with the length, dense attention with its square.")
+
+# %% [markdown]
+# Look at the slopes first, then at the heights. The slope is the claim: double the length and SEA's time doubles. The
+# height is what the estimator costs. A dense attention that writes its matrix out is passed early; a fused kernel that
+# never writes it is hard to beat at short lengths, and its line has to be crossed before SEA pays off.
+
+# %% [markdown]
+# ## 7. The claim beside ours, and what was left out
+
+# %%
+claims = [c for e in ("distillation", "ablations", "causal", "timing") for c in record.read("sea", e)["claims"]]
+table(
+    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
+    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
+)
+
+# %% [markdown]
+# *published* values were read in the paper or its authors' repository; those *from memory* could not be checked.
+#
+# What differs: the paper trains the whole model, 10,000 steps and more, together with the task; here the model stays
+# frozen and each layer's estimator learns alone, for a few minutes in all. So its queries and keys are the teacher's,
+# and the two losses between student and teacher scores are zero from the start. The Performer beside it is the same
+# linear attention without anything learnt after it.
+#
+# Left out: low-rank adapters, training layer by layer with the task's loss, choosing more cells than needed and
+# thinning them (`k_oversample`), and the authors' GPU kernels. Padded keys are kept out of the Performer's denominator;
+# the released code leaves them in (`mask_padded_keys=False`).
+
+# %% [markdown]
+# ## 8. Exercises
+#
+# Your inputs are your own. `check` explains, `hint("sea/...")` helps a little more each time.
+#
+# **1.** So many heads, cells, tokens, and keys per query: how many cells does one query get over all its heads?
+
+# %%
+from workbench.app.exercises import check, given, hint
+
+given("sea/budget")
+
+# %%
+answer = ...
+check("sea/budget", answer)
+
+# %% [markdown]
+# **2.** Which keys does this cell cover? Answer with a pair, first and last.
+
+# %%
+given("sea/span")
+
+# %%
+answer = ...
+check("sea/span", answer)
+
+# %% [markdown]
+# **3.** Four heads' rows of the estimate for one query, and the cells to keep in all. Which ones, if the heads compete?
+
+# %%
+est, count = given("sea/group")
+est, count
+
+# %%
+answer = ...
+check("sea/group", answer)
+
+# %% [markdown]
+# **4.** For one query of a bidirectional layer, whose tokens are a multiple of its cells: what does its row of the
+# effective attention matrix add up to?
+
+# %%
+given("sea/row-sum")
+
+# %%
+answer = ...
+check("sea/row-sum", answer)
+
+# %% [markdown]
+# **5.** Count numbers per head: the estimate and the kept scores on one side, the whole attention matrix on the other.
+# From how many tokens on is SEA's side smaller?
+
+# %%
+given("sea/memory")
+
+# %%
+answer = ...
+check("sea/memory", answer)
+
+# %%
+hint("sea/memory")

@@ -1,0 +1,278 @@
+"""SEA: linear attention that estimates a compressed attention matrix and attends exactly where the estimate is high."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+import numpy as np
+
+from widgets.controls.knob import Knob
+from workbench.paper import Claim, Experiment, Paper
+
+GROUP_CHOICES = (
+    ("query", "each query and head"),
+    ("head", "each head"),
+    ("batch", "all heads and queries"),
+    ("causal_batch", "all heads of one query"),
+)
+KNOBS = (
+    Knob("tokens", "Tokens", 128, 16, 512, scale="log2", help="Held-out documentation text, through the encoder."),
+    Knob("layer", "Layer", 3, 0, 5, 1, help="Of the encoder, the teacher."),
+    Knob("head", "Head", 0, 0, 11, 1, help="Of the layer."),
+    Knob("cells", "Cells per estimated row", 32, 8, 256, scale="log2", help="Width of the compressed attention."),
+    Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="Budget of exact attention; free after training."),
+    Knob("group", "Rank together", "causal_batch", choices=GROUP_CHOICES,
+         help="Which cells of the estimate compete for the budget."),
+    Knob("steps", "Training steps", 60, 0, 200, 1, help="Of the estimator, against the frozen teacher; 0 for none."),
+)  # fmt: skip
+_KNOB_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys and values of every head of one layer, (heads, tokens, d) float32, and where they come from."""
+
+    title: str
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+
+
+def sample(**knobs) -> Heads:
+    """Return what one layer of the encoder sees on a window of held-out text."""
+    from workbench.papers._sea_experiment import cached_qkv
+
+    k = _KNOB_DEFAULTS | knobs
+    q, key, v = (x[0].numpy() for x in cached_qkv("held_out", k["tokens"], 1, k["layer"]))
+    return Heads(f"MiniLM, layer {k['layer']}, {k['tokens']} tokens of held-out documentation", q, key, v)
+
+
+def run(heads: Heads, **knobs):
+    """Return the stages of SEA for one head, by an estimator trained as the knobs say."""
+    import torch
+
+    from workbench.models.sea_stages import stages
+    from workbench.papers._sea_experiment import trained
+
+    k = _KNOB_DEFAULTS | knobs
+    sea = trained(heads.q.shape[1], k["cells"], k["steps"], k["layer"])
+    sea.k, sea.group = k["keys_per_query"], k["group"]
+    return stages(sea, *(torch.from_numpy(x)[None] for x in (heads.q, heads.k, heads.v)), head=k["head"])
+
+
+def view(**state):
+    """Return the mask explorer with this method chosen; its estimate is the oracle's."""
+    from workbench.attention_explorer import explorer
+
+    start = {"method": "sea", "input": "minilm", "layer": 3, "right": "estimate"}
+    return explorer(**(start | state))
+
+
+# Experiments ---------------------------------------------------------------------------------------------------------
+
+
+def _experiment(name):
+    def run_experiment(size, seed, matrix=None, report=lambda fraction, step: None):
+        if matrix is not None:
+            raise ValueError(f"sea/{name}: runs on text; a matrix cannot take its place")
+        from workbench.papers import _sea_experiment
+
+        return getattr(_sea_experiment, name)(size, seed, report)
+
+    return run_experiment
+
+
+# Claims --------------------------------------------------------------------------------------------------------------
+
+
+def _values(rows, quantity, **labels) -> list[float]:
+    """Values of a quantity over the rows with these labels; LookupError if there are none."""
+    found = [
+        row["value"] for row in rows if row["quantity"] == quantity and all(row.get(k) == x for k, x in labels.items())
+    ]
+    if not found:
+        raise LookupError(f"no row of {quantity!r} with {labels}")
+    return found
+
+
+def _last_step(rows):
+    """Steps of training; fewer than 100 decide nothing."""
+    last = max(row["step"] for row in rows if "step" in row)
+    if last < 100:
+        raise ValueError(f"trained for {last} steps only")
+    return last
+
+
+def _judge_coverage(rows):
+    ours = fmean(_values(rows, "coverage", method="SEA", step=_last_step(rows)))
+    chance = fmean(_values(rows, "coverage", method="random cells"))
+    window = fmean(_values(rows, "coverage", method="local window, first and last token"))
+    best = fmean(_values(rows, "coverage", method="oracle keys"))
+    enough = ours >= 4 * chance and ours >= 0.45
+    verdict = "reproduced" if enough else "partly" if ours > chance else "not reproduced"
+    return (
+        f"{ours:.3f} of the attention at the same budget; random {chance:.3f}, local window {window:.3f}, "
+        f"best possible {best:.3f} (measured)"
+    ), verdict
+
+
+def _judge_error(rows):
+    ours = fmean(_values(rows, "context error", method="SEA", step=_last_step(rows)))
+    performer = fmean(_values(rows, "context error", method="Performer"))
+    verdict = "reproduced" if ours <= performer - 0.15 else "partly" if ours < performer else "not reproduced"
+    return f"relative error of the output {ours:.2f}, Performer {performer:.2f} (measured)", verdict
+
+
+def _judge_losses(rows):
+    last = _last_step(rows)
+    names = sorted({row["quantity"] for row in rows if row["quantity"].startswith("loss")})
+    ends = {name: [fmean(_values(rows, name, step=step)) for step in (0, last)] for name in names}
+    moving = {name: pair for name, pair in ends.items() if max(pair) > 0}
+    lower = [after < before for before, after in moving.values()]
+    verdict = "reproduced" if all(lower) else "partly" if any(lower) else "not reproduced"
+    shown = ", ".join(f"{name[6:]} {a:.3g} to {b:.3g}" for name, (a, b) in moving.items())
+    return f"{shown} (measured, held-out; the scores' parts are 0, queries and keys being the teacher's)", verdict
+
+
+def _judge_turned(rows):
+    method = "SEA, k turned after training"
+    keys = sorted({row["keys"] for row in rows if row.get("method") == method})
+    covered = [fmean(_values(rows, "coverage", method=method, keys=k)) for k in keys]
+    errors = [fmean(_values(rows, "context error", method=method, keys=k)) for k in keys]
+    rising = all(a < b for a, b in pairwise(covered))
+    falling = all(a > b for a, b in pairwise(errors))
+    verdict = "reproduced" if rising and falling else "partly" if rising else "not reproduced"
+    shown = ", ".join(f"k={k} {c:.2f}" for k, c in zip(keys, covered, strict=True))
+    return f"coverage {shown}; output error {errors[0]:.2f} to {errors[-1]:.2f} (measured)", verdict
+
+
+def _judge_exact(rows):
+    gaps = _values(rows, "difference, flat_csr against dense") + _values(rows, "difference, A V against the context")
+    return f"largest relative difference {max(gaps):.1e} (measured)", (
+        "reproduced" if max(gaps) <= 1e-5 else "not reproduced"
+    )
+
+
+def _judge_embedding(rows):
+    ours, performer, window = (
+        fmean(_values(rows, "embedding cosine", method=name))
+        for name in ("SEA", "Performer", "local window, first and last token")
+    )
+    verdict = "reproduced" if ours > max(performer, window) else "partly" if ours > performer else "not reproduced"
+    return (
+        f"one layer replaced, cosine to the teacher's embedding: SEA {ours:.3f}, Performer {performer:.3f}, "
+        f"local window {window:.3f} (measured)"
+    ), verdict
+
+
+def _judge_language(rows):
+    bits = {
+        name: fmean(_values(rows, "bits per byte, all layers replaced", method=name))
+        for name in ("teacher", "SEA", "Performer", "local window and first token")
+    }
+    lost = {name: b / bits["teacher"] - 1 for name, b in bits.items()}
+    near = lost["SEA"] <= 0.05 and lost["Performer"] >= 3 * lost["SEA"]
+    verdict = "reproduced" if near else "partly" if lost["SEA"] < lost["Performer"] else "not reproduced"
+    shown = ", ".join(f"{name} {b:.3f}" for name, b in bits.items())
+    return f"bits per byte, all layers replaced: {shown} (measured)", verdict
+
+
+def _judge_groups(rows):
+    found = {
+        estimate: [
+            fmean(_values(rows, "coverage by group", estimate=estimate, group=group))
+            for group in ("query", "causal_batch", "batch")
+        ]
+        for estimate in ("trained", "oracle")
+    }
+    better = {name: max(together, all_) > each for name, (each, together, all_) in found.items()}
+    verdict = "reproduced" if all(better.values()) else "partly" if any(better.values()) else "not reproduced"
+    shown = "; ".join(f"{name} {a:.3f} / {b:.3f} / {c:.3f}" for name, (a, b, c) in found.items())
+    return f"coverage per query / over heads / over all: {shown} (measured)", verdict
+
+
+_TIMED = ("SEA, flat_csr", "dense, matrix written out", "dense, torch's fused kernel")
+
+
+def _timed_lengths(rows, method):
+    lengths = sorted({row["tokens"] for row in rows if row["quantity"] == "time" and row["method"] == method})
+    if not lengths or lengths[-1] < 2048:
+        raise ValueError(f"{method} was timed up to {lengths[-1] if lengths else 0} tokens only")
+    return lengths
+
+
+def _judge_growth(rows):
+    _timed_lengths(rows, _TIMED[0])
+    ours, written, fused = (_values(rows, "growth exponent of the time", method=name)[0] for name in _TIMED)
+    dense = min(written, fused)
+    verdict = "reproduced" if ours <= min(1.2, dense - 0.4) else "partly" if ours < dense - 0.2 else "not reproduced"
+    return f"time grows as T^{ours:.2f}, dense T^{written:.2f} (written out), T^{fused:.2f} (fused) (measured)", verdict
+
+
+def _judge_cheaper(rows):
+    faster, shown = {}, []
+    for dense in _TIMED[1:]:
+        longest = _timed_lengths(rows, dense)[-1]
+        ours, theirs = (_values(rows, "time", method=name, tokens=longest)[0] for name in (_TIMED[0], dense))
+        faster[dense] = ours < theirs
+        shown.append(f"at {longest:,} tokens {ours:.0f} ms, {dense} {theirs:.0f} ms")
+    verdict = "reproduced" if all(faster.values()) else "partly" if any(faster.values()) else "not reproduced"
+    return "; ".join(shown) + " (measured)", verdict
+
+
+CLAIMS = (
+    Claim("exact", "The flattened sparse path computes what the mask says, and an attention matrix is there to see.",
+          "method", "exact", "from memory", "distillation", _judge_exact),
+    Claim("coverage", "The compressed estimate, learnt from the teacher, finds where the attention is.",
+          "method; no figure", "at least 4 x random and 0.45 (our bound)", "from memory", "distillation",
+          _judge_coverage),
+    Claim("error", "The layer's output comes closer to the teacher's than the linear attention it starts from.",
+          "tables of accuracy", "Performer clearly worse", "from memory", "distillation", _judge_error),
+    Claim("losses", "The layer's losses make every part of the student follow the teacher.",
+          "method", "every part falls", "from memory", "distillation", _judge_losses),
+    Claim("dynamic-k", "The number of keys can be changed after training; more keys come closer to the teacher.",
+          "experiments; MNLI in the authors' repository", "trained with k = 7 / 13 / 25: .818 / .835 / .843",
+          "published", "distillation", _judge_turned),
+    Claim("encoder", "A BERT keeps its accuracy with SEA in place of attention where other linear methods lose much.",
+          "MNLI accuracy, authors' repository", "SEA 84.6, CosFormer 82.7, Reformer 82.3, Performer 74.7",
+          "published", "distillation", _judge_embedding),
+    Claim("groups", "Ranking cells over all heads spends the budget better than a fixed number per query.",
+          "method", "better; no figure", "from memory", "ablations", _judge_groups),
+    Claim("language", "A causal language model keeps its perplexity with SEA where the Performer doubles it.",
+          "OPT-125M on WikiText-2, k = 64, plot script in the authors' repository",
+          "teacher 25.16, SEA 25.88, Performer 49.79", "published", "causal", _judge_language),
+    Claim("linear", "Time grows linearly with the sequence at fixed k and width.",
+          "abstract", "linear", "published", "timing", _judge_growth),
+    Claim("cheaper", "On long sequences it costs less than dense attention.",
+          "experiments", "less; no figure for a CPU", "from memory", "timing", _judge_cheaper),
+)  # fmt: skip
+
+PAPER = Paper(
+    key="sea",
+    title="SEA: Sparse Linear Attention with Estimated Attention Mask",
+    authors="Heejun Lee, Jina Kim, Jeffrey Willette and Sung Ju Hwang",
+    year=2023,
+    arxiv="2310.01777",
+    family="attention",
+    summary=(
+        "A trained transformer is distilled into one of linear cost that keeps an attention matrix to look at. "
+        "A kernel-based pass over the sequence lets a small convolutional decoder predict, for every query, a row of "
+        "fixed width that stands for its attention over all keys. The best cells are stretched to the keys they cover, "
+        "and exact softmax attention runs over those alone."
+    ),
+    state=(
+        "complete for one layer at a time; the whole model is not trained together, as the paper does, and there is no "
+        "LoRA and no oversampling of cells."
+    ),
+    claims=CLAIMS,
+    knobs=KNOBS,
+    sample=sample,
+    run=run,
+    view=view,
+    experiments=(
+        Experiment("distillation", "One layer of MiniLM distilled", "accuracy", _experiment("distillation")),
+        Experiment("ablations", "Width, features and groups", "accuracy", _experiment("ablations")),
+        Experiment("causal", "Every layer of a language model distilled", "accuracy", _experiment("causal")),
+        Experiment("timing", "Time over the length of the sequence", "timing", _experiment("timing")),
+    ),
+)
