@@ -185,7 +185,7 @@ def test_gradients(pattern):
 @pytest.mark.parametrize("summary", ["mean", "sum"])
 @pytest.mark.parametrize("pattern", ["fixed", "logsparse", "axial_mixture"])
 def test_other_summaries_keep_full_support(pattern, summary, assert_close):
-    q, k, v = qkv()
+    q, k, _ = qkv()
     a = effective_attention(q, k, pattern=pattern, seg_len=8, summary=summary)
     lower = torch.ones(40, 40, dtype=torch.bool).tril()
     assert (a[:, :, lower] > 0).all() and (a[:, :, ~lower] == 0).all()
