@@ -1,12 +1,16 @@
-"""How a paper enters the workbench: four frozen dataclasses, of which `Knob` lives with the controls that draw it."""
+"""How a paper enters the workbench: four frozen dataclasses, of which `Knob` lives with the controls that draw it.
+
+Beside them, what experiments make rows with, and judges read them with.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 from widgets.controls.knob import Knob
 
-__all__ = ["Claim", "Experiment", "Knob", "Paper"]
+__all__ = ["Claim", "Experiment", "Knob", "Paper", "loaded_later", "row", "rows_with", "values"]
 
 Row = dict[str, Any]
 Verdict = Literal["reproduced", "partly", "not reproduced"]
@@ -92,3 +96,38 @@ class Paper:
     def notebook(self) -> str:
         """Path of the paper's notebook inside the notebooks folder."""
         return f"papers/{self.key}.ipynb"
+
+
+def row(quantity: str, value, unit: str, kind: str, **labels) -> Row:
+    """Return one row of a record; labels come first, so that tables start with them."""
+    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
+
+
+def rows_with(rows: Sequence[Row], quantity: str, **labels) -> list[Row]:
+    """Return the rows of a quantity that carry these labels; LookupError if there are none."""
+    found = [r for r in rows if r["quantity"] == quantity and all(r.get(key) == x for key, x in labels.items())]
+    if not found:
+        raise LookupError(f"no row of {quantity!r} with {labels}")
+    return found
+
+
+def values(rows: Sequence[Row], quantity: str, **labels) -> list:
+    """Return the values of the rows that `rows_with` finds."""
+    return [r["value"] for r in rows_with(rows, quantity, **labels)]
+
+
+def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
+    """Return an experiment's ``run`` whose module, with torch and all, is imported when it runs.
+
+    Parameters
+    ----------
+    module : in ``workbench/papers``.
+    function : ``function(size, seed, report)`` -> rows. It takes no matrix.
+    """
+
+    def run(size, seed, matrix=None, report=lambda fraction, step: None):
+        if matrix is not None:
+            raise ValueError(f"{function} does not run on a matrix of yours; leave out --matrix")
+        return getattr(import_module(f"workbench.papers.{module}"), function)(size, seed, report)
+
+    return run

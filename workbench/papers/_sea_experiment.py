@@ -22,6 +22,7 @@ from workbench.models.sea import (
     oracle_estimate,
     teacher,
 )
+from workbench.paper import row
 
 LAYER = 3  # of MiniLM
 BATCH = 4
@@ -65,11 +66,6 @@ SIZES = {
         128, 32, 12, 64, (0, 60, 120, 180), 3, 12, 120, 192, 60, 12_000, (512, 1024, 2048, 4096, 8192, 16384), 7
     ),
 }
-
-
-def row(quantity, value, unit, kind, **labels):
-    """Return one row of a record."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
 
 
 # Inputs --------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """XAttention on a sentence encoder's heads: samplers at equal budgets, selection rules, thresholds per head."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_scores import true_block_mass
 from kernels.masks.block_select import select_blocks
+from workbench import paper
 from workbench.data.text import documents
 from workbench.models import minilm
 from workbench.models.xattention import block_scores, dp_thresholds, profile_thresholds
@@ -49,9 +51,7 @@ def encoder_heads(size, seed) -> Heads:
     return Heads(q, k, v, np.repeat(layers, model.config.heads))
 
 
-def row(quantity, value, unit, **labels):
-    """Return one counted row."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": "counted"}
+row = partial(paper.row, kind="counted")
 
 
 def scores_of(heads, sampler, stride, seed, block=BLOCK):

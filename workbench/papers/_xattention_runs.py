@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import kernels
 from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_scores import true_block_mass
 from kernels.masks.block_select import block_density, select_blocks
+from workbench import paper
 from workbench.data.text import sample
 from workbench.models import tiny_lm
 from workbench.models.attention_inputs import vertical_slash
@@ -26,9 +28,7 @@ RATIOS = tuple(np.arange(1, 101) / 100)
 TIMED_HEADS, WIDTH, TIMED_STRIDE, WANTED_DENSITY, ROUNDS = 4, 64, 16, 0.2, 7
 
 
-def row(quantity, value, unit, kind="counted", **labels):
-    """Return one row."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
+row = partial(paper.row, kind="counted")
 
 
 # Generated lines -----------------------------------------------------------------------------------------------------
@@ -231,8 +231,8 @@ def _timed(t, seed):
     for name, each in times.items():
         low, high = np.percentile(each, (25, 75))
         spread = {"step": name, "spread_ms": round(float(high - low), 4)}
-        rows.append(row("time, median", statistics.median(each), "ms", "measured", **spread, **labels))
+        rows.append(row("time, median", statistics.median(each), "ms", kind="measured", **spread, **labels))
     *ours, dense = (r["value"] for r in rows)
-    rows.append(row("dense over scoring, selecting and attending", dense / sum(ours), "x", "measured", **labels))
-    rows.append(row("dense over attending", dense / ours[2], "x", "measured", **labels))
+    rows.append(row("dense over scoring, selecting and attending", dense / sum(ours), "x", kind="measured", **labels))
+    rows.append(row("dense over attending", dense / ours[2], "x", kind="measured", **labels))
     return rows

@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 
 from widgets.controls.knob import Knob
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 GROUP_CHOICES = (
     ("query", "each query and head"),
@@ -68,31 +68,7 @@ def view(**state):
     return explorer(**(start | state))
 
 
-# Experiments ---------------------------------------------------------------------------------------------------------
-
-
-def _experiment(name):
-    def run_experiment(size, seed, matrix=None, report=lambda fraction, step: None):
-        if matrix is not None:
-            raise ValueError(f"sea/{name}: runs on text; a matrix cannot take its place")
-        from workbench.papers import _sea_experiment
-
-        return getattr(_sea_experiment, name)(size, seed, report)
-
-    return run_experiment
-
-
 # Claims --------------------------------------------------------------------------------------------------------------
-
-
-def _values(rows, quantity, **labels) -> list[float]:
-    """Values of a quantity over the rows with these labels; LookupError if there are none."""
-    found = [
-        row["value"] for row in rows if row["quantity"] == quantity and all(row.get(k) == x for k, x in labels.items())
-    ]
-    if not found:
-        raise LookupError(f"no row of {quantity!r} with {labels}")
-    return found
 
 
 def _last_step(rows):
@@ -104,10 +80,10 @@ def _last_step(rows):
 
 
 def _judge_coverage(rows):
-    ours = fmean(_values(rows, "coverage", method="SEA", step=_last_step(rows)))
-    chance = fmean(_values(rows, "coverage", method="random cells"))
-    window = fmean(_values(rows, "coverage", method="local window, first and last token"))
-    best = fmean(_values(rows, "coverage", method="oracle keys"))
+    ours = fmean(values(rows, "coverage", method="SEA", step=_last_step(rows)))
+    chance = fmean(values(rows, "coverage", method="random cells"))
+    window = fmean(values(rows, "coverage", method="local window, first and last token"))
+    best = fmean(values(rows, "coverage", method="oracle keys"))
     enough = ours >= 4 * chance and ours >= 0.45
     verdict = "reproduced" if enough else "partly" if ours > chance else "not reproduced"
     return (
@@ -117,8 +93,8 @@ def _judge_coverage(rows):
 
 
 def _judge_error(rows):
-    ours = fmean(_values(rows, "context error", method="SEA", step=_last_step(rows)))
-    performer = fmean(_values(rows, "context error", method="Performer"))
+    ours = fmean(values(rows, "context error", method="SEA", step=_last_step(rows)))
+    performer = fmean(values(rows, "context error", method="Performer"))
     verdict = "reproduced" if ours <= performer - 0.15 else "partly" if ours < performer else "not reproduced"
     return f"relative error of the output {ours:.2f}, Performer {performer:.2f} (measured)", verdict
 
@@ -126,7 +102,7 @@ def _judge_error(rows):
 def _judge_losses(rows):
     last = _last_step(rows)
     names = sorted({row["quantity"] for row in rows if row["quantity"].startswith("loss")})
-    ends = {name: [fmean(_values(rows, name, step=step)) for step in (0, last)] for name in names}
+    ends = {name: [fmean(values(rows, name, step=step)) for step in (0, last)] for name in names}
     moving = {name: pair for name, pair in ends.items() if max(pair) > 0}
     lower = [after < before for before, after in moving.values()]
     verdict = "reproduced" if all(lower) else "partly" if any(lower) else "not reproduced"
@@ -137,8 +113,8 @@ def _judge_losses(rows):
 def _judge_turned(rows):
     method = "SEA, k turned after training"
     keys = sorted({row["keys"] for row in rows if row.get("method") == method})
-    covered = [fmean(_values(rows, "coverage", method=method, keys=k)) for k in keys]
-    errors = [fmean(_values(rows, "context error", method=method, keys=k)) for k in keys]
+    covered = [fmean(values(rows, "coverage", method=method, keys=k)) for k in keys]
+    errors = [fmean(values(rows, "context error", method=method, keys=k)) for k in keys]
     rising = all(a < b for a, b in pairwise(covered))
     falling = all(a > b for a, b in pairwise(errors))
     verdict = "reproduced" if rising and falling else "partly" if rising else "not reproduced"
@@ -147,7 +123,7 @@ def _judge_turned(rows):
 
 
 def _judge_exact(rows):
-    gaps = _values(rows, "difference, flat_csr against dense") + _values(rows, "difference, A V against the context")
+    gaps = values(rows, "difference, flat_csr against dense") + values(rows, "difference, A V against the context")
     return f"largest relative difference {max(gaps):.1e} (measured)", (
         "reproduced" if max(gaps) <= 1e-5 else "not reproduced"
     )
@@ -155,7 +131,7 @@ def _judge_exact(rows):
 
 def _judge_embedding(rows):
     ours, performer, window = (
-        fmean(_values(rows, "embedding cosine", method=name))
+        fmean(values(rows, "embedding cosine", method=name))
         for name in ("SEA", "Performer", "local window, first and last token")
     )
     verdict = "reproduced" if ours > max(performer, window) else "partly" if ours > performer else "not reproduced"
@@ -167,7 +143,7 @@ def _judge_embedding(rows):
 
 def _judge_language(rows):
     bits = {
-        name: fmean(_values(rows, "bits per byte, all layers replaced", method=name))
+        name: fmean(values(rows, "bits per byte, all layers replaced", method=name))
         for name in ("teacher", "SEA", "Performer", "local window and first token")
     }
     lost = {name: b / bits["teacher"] - 1 for name, b in bits.items()}
@@ -180,7 +156,7 @@ def _judge_language(rows):
 def _judge_groups(rows):
     found = {
         estimate: [
-            fmean(_values(rows, "coverage by group", estimate=estimate, group=group))
+            fmean(values(rows, "coverage by group", estimate=estimate, group=group))
             for group in ("query", "causal_batch", "batch")
         ]
         for estimate in ("trained", "oracle")
@@ -203,7 +179,7 @@ def _timed_lengths(rows, method):
 
 def _judge_growth(rows):
     _timed_lengths(rows, _TIMED[0])
-    ours, written, fused = (_values(rows, "growth exponent of the time", method=name)[0] for name in _TIMED)
+    ours, written, fused = (values(rows, "growth exponent of the time", method=name)[0] for name in _TIMED)
     dense = min(written, fused)
     verdict = "reproduced" if ours <= min(1.2, dense - 0.4) else "partly" if ours < dense - 0.2 else "not reproduced"
     return f"time grows as T^{ours:.2f}, dense T^{written:.2f} (written out), T^{fused:.2f} (fused) (measured)", verdict
@@ -213,7 +189,7 @@ def _judge_cheaper(rows):
     faster, shown = {}, []
     for dense in _TIMED[1:]:
         longest = _timed_lengths(rows, dense)[-1]
-        ours, theirs = (_values(rows, "time", method=name, tokens=longest)[0] for name in (_TIMED[0], dense))
+        ours, theirs = (values(rows, "time", method=name, tokens=longest)[0] for name in (_TIMED[0], dense))
         faster[dense] = ours < theirs
         shown.append(f"at {longest:,} tokens {ours:.0f} ms, {dense} {theirs:.0f} ms")
     verdict = "reproduced" if all(faster.values()) else "partly" if any(faster.values()) else "not reproduced"
@@ -270,9 +246,15 @@ PAPER = Paper(
     run=run,
     view=view,
     experiments=(
-        Experiment("distillation", "One layer of MiniLM distilled", "accuracy", _experiment("distillation")),
-        Experiment("ablations", "Width, features and groups", "accuracy", _experiment("ablations")),
-        Experiment("causal", "Every layer of a language model distilled", "accuracy", _experiment("causal")),
-        Experiment("timing", "Time over the length of the sequence", "timing", _experiment("timing")),
+        Experiment(
+            "distillation", "One layer of MiniLM distilled", "accuracy", loaded_later("_sea_experiment", "distillation")
+        ),
+        Experiment("ablations", "Width, features and groups", "accuracy", loaded_later("_sea_experiment", "ablations")),
+        Experiment(
+            "causal", "Every layer of a language model distilled", "accuracy", loaded_later("_sea_experiment", "causal")
+        ),
+        Experiment(
+            "timing", "Time over the length of the sequence", "timing", loaded_later("_sea_experiment", "timing")
+        ),
     ),
 )

@@ -11,7 +11,7 @@ from workbench.data.matrices import banded, graph, poisson2d, power_law, rmat, w
 from workbench.data.product_pairs import paired, relabelled, rmat_pair, small_pairs, worked_example
 from workbench.data.text_matrices import word_cooccurrence
 from workbench.machines.piuma import PiumaConfig, SimResult, baseline, simulate_spgemm
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, row
 
 VERSIONS = (1, 2, 3)
 METHODS = ("auto", "smash-v1", "smash-v2", "smash-v3", "dense", "merge", "inner", "outer")
@@ -127,10 +127,6 @@ def view(**state):
 # Experiments ---------------------------------------------------------------------------------------------------------
 
 
-def _row(quantity, value, unit, kind, **labels):
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
-
-
 def _main_input(size, seed, matrix) -> Operands:
     """Return the user's matrix (squared, or times its transpose), or the reference workload at the size asked for."""
     if matrix is not None:
@@ -156,8 +152,8 @@ def _correctness(size, seed, matrix=None, report=lambda fraction, step: None):
             report((number + place / len(METHODS)) / len(cases), f"{method} on {case.title}")
             c = spgemm(case.a, case.b, method=method)
             labels = {"matrix": case.title, "method": method}
-            rows.append(_row("largest error", _largest_error(c, expected), "relative", "measured", **labels))
-            rows.append(_row("entries too many or missing", abs(c.nnz - structure), "entries", "counted", **labels))
+            rows.append(row("largest error", _largest_error(c, expected), "relative", "measured", **labels))
+            rows.append(row("entries too many or missing", abs(c.nnz - structure), "entries", "counted", **labels))
     return rows
 
 
@@ -181,20 +177,20 @@ def _versions(size, seed, matrix=None, report=lambda fraction, step: None):
         runs[v] = simulate_spgemm(case.a, case.b, v, progress=_share(report, (v - 1) / 4, 1 / 4, f"V{v}"))
         rows += _run_rows(runs[v], matrix=case.title, version=f"V{v}")
     differing = int(np.abs(runs[2].histogram - runs[3].histogram).sum())
-    rows.append(_row("products whose probes differ, V2 to V3", differing, "products", "counted", matrix=case.title))
+    rows.append(row("products whose probes differ, V2 to V3", differing, "products", "counted", matrix=case.title))
     for dataflow in DATAFLOWS:
         report(0.75, f"closed form, {dataflow}")
         bound = baseline(case.a, case.b, dataflow)
-        rows.append(_row("time, closed form", bound.ms, "ms", "modelled", matrix=case.title, version=dataflow))
+        rows.append(row("time, closed form", bound.ms, "ms", "modelled", matrix=case.title, version=dataflow))
     return rows
 
 
 def _counts(case):
     products, stored = int(row_flops(case.a, case.b).sum()), int(symbolic_nnz(case.a, case.b).sum())
     counted = {"nnz(A)": case.a.nnz, "nnz(B)": case.b.nnz, "products F": products, "nnz(C)": stored}
-    rows = [_row(name, value, "", "counted", matrix=case.title) for name, value in counted.items()]
+    rows = [row(name, value, "", "counted", matrix=case.title) for name, value in counted.items()]
     ratio = products / stored if stored else 1.0
-    return [*rows, _row("compression ratio", ratio, "products per entry", "counted", matrix=case.title)]
+    return [*rows, row("compression ratio", ratio, "products per entry", "counted", matrix=case.title)]
 
 
 def _run_rows(run: SimResult, **labels):
@@ -213,8 +209,8 @@ def _run_rows(run: SimResult, **labels):
         "windows": (run.windows, "windows"),
         "tokens": (run.tokens, "tokens"),
     }
-    return [_row(name, *value, "modelled", **labels) for name, value in modelled.items()] + [
-        _row(name, *value, "counted", **labels) for name, value in counted.items()
+    return [row(name, *value, "modelled", **labels) for name, value in modelled.items()] + [
+        row(name, *value, "counted", **labels) for name, value in counted.items()
     ]
 
 
@@ -229,10 +225,10 @@ def _traffic(size, seed, matrix=None, report=lambda fraction, step: None):
         report(place / len(DATAFLOWS), dataflow)
         traffic = dataflow_traffic(case.a, case.b, dataflow)
         labels = {"matrix": case.title, "dataflow": dataflow}
-        rows.append(_row("elements moved", traffic.elements, "elements", "counted", **labels))
-        rows += [_row(f"bytes, {s}", x, "bytes", "counted", **labels) for s, x in traffic.bytes_by_stream.items()]
-        rows.append(_row("products F", traffic.flops, "products", "counted", **labels))
-        rows.append(_row("most partial results alive", traffic.peak_live, "elements", "counted", **labels))
+        rows.append(row("elements moved", traffic.elements, "elements", "counted", **labels))
+        rows += [row(f"bytes, {s}", x, "bytes", "counted", **labels) for s, x in traffic.bytes_by_stream.items()]
+        rows.append(row("products F", traffic.flops, "products", "counted", **labels))
+        rows.append(row("most partial results alive", traffic.peak_live, "elements", "counted", **labels))
     return rows
 
 
@@ -247,8 +243,8 @@ def _structure(size, seed, matrix=None, report=lambda fraction, step: None):
             step = _share(report, (4 * place + part) * share, share, f"{case.title}, V{v}")
             result = simulate_spgemm(case.a, case.b, v, config, hash=hash, progress=step)
             named = labels | {"version": f"V{v}", "hash": result.hash}
-            rows.append(_row("time", result.ms, "ms", "modelled", **named))
-            rows.append(_row("extra probes", result.mean_extra_probes, "per product", "counted", **named))
+            rows.append(row("time", result.ms, "ms", "modelled", **named))
+            rows.append(row("extra probes", result.mean_extra_probes, "per product", "counted", **named))
     return rows
 
 
@@ -295,8 +291,8 @@ def _sensitivity(size, seed, matrix=None, report=lambda fraction, step: None):
         for v in VERSIONS:
             result = _sweep_run(case, v, name, value)
             labels = {"matrix": case.title, "changed": name, "to": value, "version": f"V{v}"}
-            rows.append(_row("time", result.ms, "ms", "modelled", **labels))
-            rows.append(_row("extra probes", result.mean_extra_probes, "per product", "counted", **labels))
+            rows.append(row("time", result.ms, "ms", "modelled", **labels))
+            rows.append(row("extra probes", result.mean_extra_probes, "per product", "counted", **labels))
     return rows
 
 
@@ -399,9 +395,9 @@ def _judge_exact(rows):
 
 def _judge_structure(rows):
     times = {}
-    for row in rows:
-        if row["quantity"] == "time" and row["hash"] != "multiplicative":
-            times.setdefault((row["matrix"], row["log2_slots"]), {})[row["version"]] = row["value"]
+    for r in rows:
+        if r["quantity"] == "time" and r["hash"] != "multiplicative":
+            times.setdefault((r["matrix"], r["log2_slots"]), {})[r["version"]] = r["value"]
     fastest = [t["V3"] <= min(t.values()) for t in times.values()]
     verdict = "reproduced" if all(fastest) else "partly" if any(fastest) else "not reproduced"
     return f"V3 is the fastest on {sum(fastest)} of {len(fastest)} inputs (modelled)", verdict

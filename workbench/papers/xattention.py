@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from widgets.controls.knob import Knob
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, loaded_later, rows_with, values
 
 INPUTS = (
     ("minilm", "MiniLM encoder (bidirectional)"),
@@ -52,37 +52,14 @@ def view(**state):
     return explorer(**({"method": PAPER.key} | state))
 
 
-# Experiments ---------------------------------------------------------------------------------------------------------
-
-
-def _experiment(module, name):
-    """Load what needs torch only when it runs."""
-
-    def run(size, seed, matrix=None, report=lambda fraction, step: None):
-        from importlib import import_module
-
-        if matrix is not None:
-            raise ValueError(f"{name} works on attention; a matrix cannot take its place")
-        return getattr(import_module(f"workbench.papers.{module}"), name)(size, seed, report)
-
-    return run
-
-
 # Claims --------------------------------------------------------------------------------------------------------------
 
 _SLIDES = "authors' slides"
 _QUARTER = "mass kept, a quarter of the blocks"
 
 
-def _rows(rows, quantity, **labels):
-    found = [r for r in rows if r["quantity"] == quantity and all(r.get(k) == v for k, v in labels.items())]
-    if not found:
-        raise LookupError(f"no row {quantity!r} with {labels}")
-    return found
-
-
 def _value(rows, quantity, **labels):
-    return _rows(rows, quantity, **labels)[0]["value"]
+    return rows_with(rows, quantity, **labels)[0]["value"]
 
 
 def _judge_lead(against, least):
@@ -149,12 +126,12 @@ def _judge_complete(rows):
 
 def _judge_selection(rows):
     """Reproduced if the threshold curve lies above every point of top-k and of ratio; partly if above some."""
-    curve = sorted((d["value"], m["value"]) for d, m in zip(
-        _rows(rows, "density", rule="threshold"), _rows(rows, "mass kept", rule="threshold"), strict=True))  # fmt: skip
+    both = (values(rows, quantity, rule="threshold") for quantity in ("density", "mass kept"))
+    curve = sorted(zip(*both, strict=True))
     densities, masses = np.array(curve).T
     leads = {}
     for rule in ("top-k", "ratio"):
-        for d, m in zip(_rows(rows, "density", rule=rule), _rows(rows, "mass kept", rule=rule), strict=True):
+        for d, m in zip(rows_with(rows, "density", rule=rule), rows_with(rows, "mass kept", rule=rule), strict=True):
             if densities[0] <= d["value"] <= densities[-1]:
                 leads[rule, d["setting"]] = float(np.interp(d["value"], densities, masses)) - m["value"]
     ahead = [x > 0 for x in leads.values()]
@@ -169,7 +146,7 @@ def _judge_thresholds(rows):
     for method in ("fixed 0.9", "minimum"):
         for text in ("calibration", "held out"):
             for quantity in ("density", "output error"):
-                found = _rows(rows, quantity, thresholds=method, text=text)
+                found = rows_with(rows, quantity, thresholds=method, text=text)
                 mean[method, text, quantity] = sum(r["value"] for r in found) / len(found)
 
     def better(text):
@@ -220,7 +197,7 @@ def _judge_cost(others, name):
 
 
 def _pieces(rows, **labels):
-    return np.array([r["value"] for r in _rows(rows, "cost of one piece", **labels)])
+    return np.array([r["value"] for r in rows_with(rows, "cost of one piece", **labels)])
 
 
 def _sampled(sampler):
@@ -281,14 +258,14 @@ PAPER = Paper(
     view=view,
     experiments=(
         Experiment("samplers", "Samplers on 72 heads of a sentence encoder", "accuracy",
-                   _experiment("_xattention_heads", "samplers")),
+                   loaded_later("_xattention_heads", "samplers")),
         Experiment("pattern", "Samplers on generated slashes and columns", "accuracy",
-                   _experiment("_xattention_runs", "pattern")),
+                   loaded_later("_xattention_runs", "pattern")),
         Experiment("selection", "Thresholds against top-k, and thresholds per head", "accuracy",
-                   _experiment("_xattention_heads", "selection")),
+                   loaded_later("_xattention_heads", "selection")),
         Experiment("language", "A language model with sparse attention in every layer", "accuracy",
-                   _experiment("_xattention_runs", "language")),
+                   loaded_later("_xattention_runs", "language")),
         Experiment("timing", "Scoring, selecting and attending against dense attention", "timing",
-                   _experiment("_xattention_runs", "timing")),
+                   loaded_later("_xattention_runs", "timing")),
     ),
 )  # fmt: skip
