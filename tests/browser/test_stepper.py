@@ -29,7 +29,8 @@ PLAY_TO_THE_END = """async ([source, loses]) => {
     else kernel.flow = message.flow;
     show(answered = message.question ?? answered);
   }); };
-  const model = { get: (name) => data[name], on: (name, call) => (listeners[name] ||= []).push(call), off() {}, send: receive };
+  const on = (name, call) => (listeners[name] ||= []).push(call);
+  const model = { get: (name) => data[name], on, off() {}, send: receive };
   const el = document.body.appendChild(document.createElement("div"));
   widget.render({ model, el });
   const count = () => el.querySelector(".wb-stepper-count").textContent;
