@@ -162,13 +162,13 @@ def _judge_words(rows):
 
 
 def _judge_pretraining(rows):
-    """Reproduced within 4.3 % of attention and ahead of FNet by 4.5 %; partly if it is ahead of either."""
+    """Partly within 4.3 % of attention and ahead of FNet by 4.5 %: a stand-in can say no more about GLUE."""
     right = _by_mixing(rows, "masked words guessed")
     to_attention, to_fnet = right["PoNet"] / right["attention"], right["PoNet"] / right["FNet"]
-    both = to_attention >= 0.957 and to_fnet >= 1.045
-    verdict = "reproduced" if both else "partly" if to_attention >= 0.957 or to_fnet > 1 else "not reproduced"
-    shown = f"{to_attention:.1%} of attention's and {to_fnet:.1%} of FNet's share of masked words guessed"
-    return f"{shown} ({right['PoNet']:.3f}; a stand-in for GLUE; counted)", verdict
+    verdict = "partly" if to_attention >= 0.957 and to_fnet >= 1.045 else "not reproduced"
+    steps = next(r["steps"] for r in rows if r["quantity"] == "masked words guessed")
+    found = ", ".join(f"{name} {right[name]:.3f}" for name in ("PoNet", "attention", "FNet"))
+    return f"masked words guessed after {steps} steps: {found} (a stand-in for GLUE; counted)", verdict
 
 
 def _judge_order(rows):

@@ -51,8 +51,10 @@ def show(figure, alt):
 def maps(pictures, alt, size=320):
     figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.04)
     for place, values in enumerate(pictures.values(), start=1):
-        figure.add_heatmap(z=np.asarray(values, float), row=1, col=place, colorscale="Blues", showscale=False)
-        figure.update_yaxes(autorange="reversed", row=1, col=place)
+        at = {"row": 1, "col": place}
+        figure.add_heatmap(z=np.asarray(values, float), colorscale="Blues", showscale=False, **at)
+        figure.update_yaxes(autorange="reversed", scaleanchor=figure.data[-1].xaxis, constrain="domain", **at)
+        figure.update_xaxes(constrain="domain", **at)
     return show(figure.update_layout(height=size, margin={"t": 40, "b": 20}), alt)
 
 
@@ -322,6 +324,12 @@ entropy = found["word frequencies"]["entropy of the words"]
 f"entropy of the words {entropy:.2f} nats (counted): a model that ignores context can do no better on its own text"
 
 # %% [markdown]
+# The word losses tell how far each has come in the same few steps. Pooling sees the neighbours from the first step on;
+# attention has to learn where they are, and after so little training has hardly begun. So the distance between them
+# says who learns *faster*, not who would be better in the end. Which way round two sentences stand is hardly learnt by
+# any of them.
+
+# %% [markdown]
 # ## 7. The claim beside ours, and what was left out
 
 # %%
@@ -394,16 +402,11 @@ check("ponet/fusion", answer)
 # %% [markdown]
 # **5.** Write the local pool yourself: `x` is tokens x features, the window is three, borders use what exists.
 
+# %%
+given("ponet/local")  # tokens and features of the cases that your function will be tried on
 
 # %%
-given("ponet/local")  # the shapes that your function will be tried on
-
-
-# %%
-def local_pool(x):
-    return ...
-
-
+local_pool = ...  # def local_pool(x): ...
 check("ponet/local", local_pool)
 
 # %% [markdown]

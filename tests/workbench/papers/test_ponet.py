@@ -41,7 +41,7 @@ def words(entropy=5.0, guessing=6.0, ponet=4.0):
 
 def guessed(ponet, attention, fnet):
     found = {"PoNet": ponet, "attention": attention, "FNet": fnet}
-    return [{"quantity": "masked words guessed", "mixing": name, "value": x} for name, x in found.items()]
+    return [{"quantity": "masked words guessed", "mixing": name, "steps": 9, "value": x} for name, x in found.items()]
 
 
 def orders(share, tested=900):
@@ -73,9 +73,9 @@ CASES = [
     ("words", words(ponet=4.0), "reproduced"),
     ("words", words(ponet=5.5), "partly"),
     ("words", words(ponet=6.5), "not reproduced"),
-    ("glue", guessed(0.29, 0.3, 0.2), "reproduced"),
-    ("glue", guessed(0.25, 0.3, 0.2), "partly"),
-    ("glue", guessed(0.15, 0.3, 0.2), "not reproduced"),
+    ("glue", guessed(0.29, 0.3, 0.2), "partly"),
+    ("glue", guessed(0.25, 0.3, 0.2), "not reproduced"),
+    ("glue", guessed(0.4, 0.3, 0.39), "not reproduced"),
     ("order", orders(0.5), "reproduced"),
     ("order", orders(0.34), "partly"),
     ("order", orders(0.3), "not reproduced"),
@@ -91,6 +91,7 @@ def test_claims_judge_both_ways(key, rows, verdict):
 
 def test_every_claim_is_tried_all_ways():
     tried = {key: {verdict for k, _, verdict in CASES if k == key} for key in JUDGES}
+    assert tried.pop("glue") == {"partly", "not reproduced"}  # measured by a stand-in, so never more than partly
     assert all(verdicts == set(Verdict.__args__) for verdicts in tried.values())
 
 
