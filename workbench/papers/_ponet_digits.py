@@ -191,9 +191,9 @@ def _encoder_step(mixing, t, seed):
     return lambda: F.cross_entropy(model(ids), torch.zeros(4, dtype=torch.long)).backward()
 
 
-def _times(runs, rounds, quantity, **labels):
+def _times(runs, turns, quantity, **labels):
     times = {name: [] for name in runs}
-    for turn in range(rounds + 1):  # the first round warms up
+    for turn in range(turns + 1):  # the first round warms up
         for name, run in runs.items():
             start = time.perf_counter()
             run()
