@@ -38,7 +38,8 @@ def view(**state):
     """Return the interactive view of masks, opened on PoNet."""
     from workbench.attention_explorer import explorer
 
-    return explorer(**({"method": PAPER.key, "tokens": 256, "right": "effective"} | state))
+    start = {"method": PAPER.key, "input": _DEFAULTS["input"], "tokens": _DEFAULTS["tokens"], "right": "effective"}
+    return explorer(**(start | state))
 
 
 # Experiments ---------------------------------------------------------------------------------------------------------

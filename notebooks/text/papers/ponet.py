@@ -212,8 +212,9 @@ assert (pictures["local"][np.abs(np.subtract.outer(range(7), range(7))) > 1] == 
 # A head of a real encoder, pooled. Left its true attention, right what the three poolings read on average.
 #
 # 1. Make the segments shorter, then longer. Which part of the right picture changes?
-# 2. Choose *allowed* as the right picture: the pairs of the two maximum pools. Where are tokens that nobody reads?
-# 3. Look at the key scores below: the one row of global weights. Does it agree with the columns of the true attention?
+# 2. Take the *product with each token* away, and the local maxima too. How many different output rows are left?
+# 3. Choose *allowed* as the right picture: the pairs of the two maximum pools. Where are tokens that nobody reads?
+# 4. Look at the key scores below: the one row of global weights. Does it agree with the columns of the true attention?
 
 # %%
 from workbench.papers.ponet import view
@@ -341,8 +342,8 @@ table(
 
 # %% [markdown]
 # *published* values were read in the paper's abstract or in the authors' repository; those *from memory* could not be
-# checked. The paper trains models of 110 million parameters on GPUs for days, ours have 0.1 to 1.5 million and train
-# for minutes on a CPU: accuracies stand for themselves, only their order is compared.
+# checked. The paper trains models of 110 million parameters on GPUs for days, ours are a hundred times smaller and
+# train for minutes on a CPU: accuracies stand for themselves, only their order is compared.
 #
 # Left out: GLUE, the other four tasks of the Long Range Arena, classification of long documents, and the published
 # weights (`chtan/ponet-base-uncased`).
