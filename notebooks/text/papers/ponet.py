@@ -212,9 +212,11 @@ assert (pictures["local"][np.abs(np.subtract.outer(range(7), range(7))) > 1] == 
 # A head of a real encoder, pooled. Left its true attention, right what the three poolings read on average.
 #
 # 1. Make the segments shorter, then longer. Which part of the right picture changes?
-# 2. Take the *product with each token* away, and the local maxima too. How many different output rows are left?
-# 3. Choose *allowed* as the right picture: the pairs of the two maximum pools. Where are tokens that nobody reads?
-# 4. Look at the key scores below: the one row of global weights. Does it agree with the columns of the true attention?
+# 2. Take *Product with each token* away, and *Local maxima* too. How many different output rows are left? Choose
+#    *likeness of output rows* as the right picture and try again.
+# 3. Choose *winners of segment maxima* as the right picture. Are there tokens that nobody reads?
+# 4. Look at the score of every key below: the one row of global weights. Does it agree with the columns of the true
+#    attention?
 
 # %%
 from workbench.papers.ponet import view

@@ -269,7 +269,7 @@ table(
 # Left what is true, right what is computed. Every control stays yours.
 #
 # 1. Below, a generated slash of width 2. Switch *Read* from antidiagonal to diagonal. What happens to the band?
-# 2. Choose *read* as the right picture. Where are the entries that were looked at?
+# 2. Choose *logits read for the estimate* as the right picture. Zoom in until you see single entries.
 # 3. Go back to *MiniLM encoder* as input and walk through the layers. Which heads need few blocks, which need many?
 # 4. Set the stride to 1. What is the estimate then, and what does it cost?
 
