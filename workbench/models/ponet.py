@@ -24,6 +24,7 @@ __all__ = [
     "SelfAttentionMixing",
     "effective_maps",
     "global_aggregation",
+    "influence_map",
     "local_max_pool",
     "lra_segment_index",
     "pooling_fusion",
@@ -162,8 +163,10 @@ class PoNetMixing(nn.Module):
         treats them as any token.
     """
 
-    def __init__(self, dim, heads, *, use=POOLINGS, fuse=True, second_stage=True, special_tokens="zero"):
+    def __init__(self, dim, heads, *, use=POOLINGS, fuse=True, second_stage=True, special_tokens="zero", causal=False):
         super().__init__()
+        if causal:
+            raise ValueError("PoNetMixing: global and segment pooling see the whole sequence; it cannot be causal")
         if dim % heads:
             raise ValueError(f"PoNetMixing: dim {dim} must be a multiple of heads {heads}")
         if not set(use) <= set(POOLINGS) or special_tokens not in ("zero", "plain"):
@@ -232,6 +235,24 @@ def effective_maps(a, hs, hl, segment_index, heads, keep=None, kernel_size=3) ->
     return Maps(**{name: value.detach().numpy().astype(np.float32) for name, value in maps.items()})
 
 
+def influence_map(mixing, x, segment_index) -> np.ndarray:
+    """Return how far each token's output moves with each token's input: Frobenius norms of d out_i / d x_j, (N, N).
+
+    Parameters
+    ----------
+    mixing : a module called as ``mixing(x, segment_index)``.
+    x : (1, N, D), N up to 128: the whole Jacobian is made.
+
+    Raises
+    ------
+    ValueError : more than one sequence, or more than 128 tokens.
+    """
+    if x.ndim != 3 or x.shape[0] != 1 or x.shape[1] > 128:
+        raise ValueError(f"influence_map: x must be (1, N, D) with N up to 128, got {tuple(x.shape)}")
+    jacobian = torch.autograd.functional.jacobian(lambda y: mixing(y, segment_index), x, vectorize=True)
+    return jacobian[0, :, :, 0].square().sum((1, 3)).sqrt().detach().numpy()  # (N, D, N, D) before the sums
+
+
 class SelfAttentionMixing(nn.Module):
     """Softmax self-attention with the same call as `PoNetMixing`: the quadratic baseline."""
 
@@ -262,10 +283,21 @@ class PoNetEncoder(nn.Module):
     vocabulary, max_tokens : sizes of the token and position tables.
     mixing : makes one layer's mixing module from (dim, heads).
     norm : "pre" (LRA) or "post" (BERT skeleton).
+    dropout : on what each part adds to the stream, and on the embeddings; none on pooling weights.
     """
 
     def __init__(
-        self, vocabulary, max_tokens, *, dim=64, heads=2, layers=2, hidden=128, mixing=PoNetMixing, norm="pre"
+        self,
+        vocabulary,
+        max_tokens,
+        *,
+        dim=64,
+        heads=2,
+        layers=2,
+        hidden=128,
+        mixing=PoNetMixing,
+        norm="pre",
+        dropout=0.1,
     ):
         super().__init__()
         if norm not in ("pre", "post"):
@@ -277,31 +309,32 @@ class PoNetEncoder(nn.Module):
             nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)) for _ in range(layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2 * layers + 1))
+        self.drop = nn.Dropout(dropout)
         self.apply(_small_init)
 
     def forward(self, ids, segment_index, keep=None, special=None):
         """Map token ids (b, N) to features (b, N, dim)."""
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
-        if not self.pre:
-            x = self.norms[-1](x)
+        x = self.drop(x if self.pre else self.norms[-1](x))
         for i, (mix, feed) in enumerate(zip(self.mixings, self.feeds, strict=True)):
             first, second = self.norms[2 * i], self.norms[2 * i + 1]
             if self.pre:
-                x = x + mix(first(x), segment_index, keep, special)
-                x = x + feed(second(x))
+                x = x + self.drop(mix(first(x), segment_index, keep, special))
+                x = x + self.drop(feed(second(x)))
             else:
-                x = first(x + mix(x, segment_index, keep, special))
-                x = second(x + feed(x))
+                x = first(x + self.drop(mix(x, segment_index, keep, special)))
+                x = second(x + self.drop(feed(x)))
         return self.norms[-1](x) if self.pre else x
 
 
-def sso_examples(sentences, rng, *, count):
+def sso_examples(sentences, rng, *, count, swaps=True):
     """Draw sentence pairs for the sentence structural objective.
 
     Parameters
     ----------
     sentences : list of lists: chunks of consecutive sentences (any objects); at least two chunks of two sentences.
     rng : numpy Generator.
+    swaps : False leaves the swapped pairs out: BERT's next sentence prediction (ablation), half of the others each.
 
     Returns
     -------
@@ -317,7 +350,8 @@ def sso_examples(sentences, rng, *, count):
         raise ValueError("sso_examples: needs at least two chunks of two sentences or more")
     examples = []
     for _ in range(count):
-        label, here = int(rng.integers(3)), int(rng.integers(len(usable)))
+        label = int(rng.integers(3)) if swaps else 2 * int(rng.integers(2))
+        here = int(rng.integers(len(usable)))
         chunk = usable[here]
         at = int(rng.integers(len(chunk) - 1))
         first, second = chunk[at], chunk[at + 1]

@@ -49,7 +49,7 @@ def view(**state):
     """Return the interactive view of masks, opened on XAttention."""
     from workbench.attention_explorer import explorer
 
-    return explorer(**({"method": PAPER.key} | state))
+    return explorer(**({"method": PAPER.key, "input": _DEFAULTS["input"]} | state))
 
 
 # Claims --------------------------------------------------------------------------------------------------------------

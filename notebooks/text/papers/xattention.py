@@ -50,8 +50,10 @@ def show(figure, alt):
 def maps(pictures, alt, size=340):
     figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.04)
     for place, values in enumerate(pictures.values(), start=1):
-        figure.add_heatmap(z=np.asarray(values, float), row=1, col=place, colorscale="Blues", showscale=False)
-        figure.update_yaxes(autorange="reversed", row=1, col=place)
+        at = {"row": 1, "col": place}
+        figure.add_heatmap(z=np.asarray(values, float), colorscale="Blues", showscale=False, **at)
+        figure.update_yaxes(autorange="reversed", scaleanchor=figure.data[-1].xaxis, constrain="domain", **at)
+        figure.update_xaxes(constrain="domain", **at)
     return show(figure.update_layout(height=size, margin={"t": 40, "b": 20}), alt)
 
 
@@ -267,14 +269,14 @@ table(
 # Left what is true, right what is computed. Every control stays yours.
 #
 # 1. Below, a generated slash of width 2. Switch *Read* from antidiagonal to diagonal. What happens to the band?
-# 2. Choose *read* as the right picture. Where are the entries that were looked at?
+# 2. Choose *logits read for the estimate* as the right picture. Zoom in until you see single entries.
 # 3. Go back to *MiniLM encoder* as input and walk through the layers. Which heads need few blocks, which need many?
 # 4. Set the stride to 1. What is the estimate then, and what does it cost?
 
 # %%
 from workbench.papers.xattention import view
 
-view(input="slash", tokens=512, head=4, stride=8, threshold=0.7, right="keep")
+view(input="slash", tokens=512, head=4, stride=8, threshold=0.4, right="keep")
 
 # %% [markdown]
 # The trade-off in one picture: turn the threshold, watch density and coverage together.
@@ -373,7 +375,7 @@ figure.update_layout(xaxis_title="density", yaxis_title="attention covered (coun
 show(figure, "The threshold lies above top-k from a density of about 0.3 on.")
 
 # %% [markdown]
-# Heads differ: some need three blocks, some need twelve. A threshold lets each row say. Can it be lowered head by head?
+# Heads differ: some need few blocks, some need most. A threshold lets each row say. Can it be lowered head by head?
 # The paper searches the lowest thresholds by dynamic programming; what it finds on calibration text need not hold on
 # other text.
 
@@ -410,10 +412,11 @@ table(
 )
 
 # %% [markdown]
-# Three rows to stop at. The *oracle*, with the same rule, shows what a perfect estimate would be worth. *Mean pool*
-# costs clearly most. And *top-k* and *ratio*, at no higher density, cost **less** than the threshold: the opposite of
-# the paper's table, and of what the encoder above shows. Coverage is not everything: a row with one strong block
-# reaches its share at once, and is left with little else to read. (That is our guess; section 7 holds the verdict.)
+# Three rows to stop at. The *oracle*, with the same rule, shows what a perfect estimate would be worth. Of the
+# samplers, *mean pool* costs most. And *top-k* and *ratio*, at no higher density, cost **less** than the threshold: the
+# opposite of the paper's table, and of what the encoder above shows. Coverage is not everything: a row with one strong
+# block reaches its share at once, and is left with little else to read. (That is our guess; section 7 holds the
+# verdict.)
 #
 # Time, on the machine of the record: the steps of one sparse attention beside one dense attention.
 
@@ -511,14 +514,10 @@ check("xattention/cost", answer)
 # of the *antidiagonal*, without scaling, as a matrix with one row per tile of queries. No loop is needed.
 
 # %%
-given("xattention/reshape")  # the shapes that your function will be tried on
-
+given("xattention/reshape")  # tokens, width and stride of the cases that your function will be tried on
 
 # %%
-def tile_sums(q, k, stride):
-    return ...
-
-
+tile_sums = ...  # def tile_sums(q, k, stride): ...
 check("xattention/reshape", tile_sums)
 
 # %% [markdown]

@@ -11,6 +11,7 @@ from workbench.models.ponet import (
     SelfAttentionMixing,
     effective_maps,
     global_aggregation,
+    influence_map,
     local_max_pool,
     lra_segment_index,
     segment_max_pool,
@@ -162,6 +163,50 @@ def test_sentence_pairs_carry_their_label():
     assert min(np.bincount(labels)) > 70
 
 
+def test_without_swaps_pairs_are_next_sentence_prediction():
+    chunks = [[(c, i) for i in range(5)] for c in range(4)]
+    drawn = sso_examples(chunks, np.random.default_rng(0), count=200, swaps=False)
+    assert {label for _, _, label in drawn} == {0, 2}
+    assert all((a[0] == b[0]) == (label == 0) for a, b, label in drawn)
+
+
+def test_influence_reaches_what_the_poolings_read(layer, x):
+    """Segment and local pools alone reach the segment and the neighbours; a global part reaches everybody."""
+    y = x[:1]
+    near = (torch.arange(10)[:, None] - torch.arange(10)).abs() <= 1
+    reach = ((SEGMENTS[:, None] == SEGMENTS) | near).numpy()
+    parts = influence_map(layer(use=("smp", "lmp")), y, SEGMENTS)
+    assert (parts[~reach] == 0).all() and (np.diag(parts) > 0).all()
+    mix = layer()
+    whole = influence_map(mix, y, SEGMENTS)
+    assert (whole > 0).all()
+    step = torch.zeros_like(y)
+    step[0, 4, 3] = 1e-6
+    moved = (mix(y + step, SEGMENTS) - mix(y, SEGMENTS))[0].norm(dim=1).detach() / 1e-6
+    assert (moved.numpy() <= whole[:, 4] + 1e-4).all()
+    with pytest.raises(ValueError, match="up to 128"):
+        influence_map(mix, x, SEGMENTS)
+
+
+def test_the_fill_of_hidden_tokens_never_leaks(layer, x):
+    """A special token between specials, and a padded segment: no -10000 in any real row."""
+    segments = torch.tensor([0, 1, 2, 3, 3, 4, 5, 6, 6, 7])
+    special = torch.zeros(2, 10, dtype=torch.bool)
+    special[:, [0, 1, 2, 5, 6]] = True
+    keep = torch.arange(10).expand(2, 10) < 7
+    out = layer()(x, segments, keep, special)
+    assert out.abs().max() < 100 and (out[:, 7:] == 0).all()
+
+
+def test_dropout_works_in_training_only():
+    torch.manual_seed(0)
+    encoder = PoNetEncoder(17, 32, dim=16, layers=1, dropout=0.5)
+    ids, segments = torch.randint(17, (2, 32)), lra_segment_index(32, 4)
+    assert not torch.equal(encoder(ids, segments), encoder(ids, segments))
+    encoder.eval()
+    assert torch.equal(encoder(ids, segments), encoder(ids, segments))
+
+
 def test_trace_rows_sum_to_one():
     generator = torch.Generator().manual_seed(0)
     hq, hk = (torch.randn(1, 1, 20, 4, generator=generator) for _ in range(2))
@@ -175,6 +220,8 @@ def test_bad_input_is_named(x):
             segment_max_pool(x, bad)
     with pytest.raises(ValueError, match="odd"):
         local_max_pool(x, 4)
+    with pytest.raises(ValueError, match="cannot be causal"):
+        PoNetMixing(8, 2, causal=True)
     with pytest.raises(ValueError, match="multiple of heads"):
         PoNetMixing(9, 2)
     with pytest.raises(ValueError, match="no real token"):

@@ -1,0 +1,433 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   workbench:
+#     description: 'Tokens mixed by pooling at three ranges instead of attention, at a cost
+#       that grows with the length and not with its square.'
+#     title: 'PoNet: pooling instead of attention'
+# ---
+
+# %% [markdown]
+# # PoNet: pooling instead of attention
+#
+# C.-H. Tan, Q. Chen, W. Wang, Q. Zhang, S. Zheng, Z.-H. Ling, *PoNet: Pooling Network for Efficient Token Mixing in
+# Long Sequences*, 2021, [arXiv 2110.02442](https://arxiv.org/abs/2110.02442).
+#
+# Attention lets every token look at every other, which costs the square of the length. This paper asks how much of that
+# can be replaced by something as plain as a *maximum*. By the end you will have built its three poolings, seen why
+# they need one small product to be of any use, and measured what they cost.
+#
+# Numbers carry a label. **counted** follows from the data without a clock, **measured** was timed. Keep your changes in
+# your own copy: `workbench copy ponet`.
+
+# %% workbench={"step": "Loading"}
+import os
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from IPython.display import Markdown
+
+from widgets.figures.plot_pane import PlotPane
+from widgets.theme import template
+
+STEPS = {"tiny": 3, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "small")]
+
+
+def table(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+def show(figure, alt):
+    pane = PlotPane()
+    pane.show(figure.update_layout(template=template()), alt)
+    return pane
+
+
+def maps(pictures, alt, size=320):
+    figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.04)
+    for place, values in enumerate(pictures.values(), start=1):
+        at = {"row": 1, "col": place}
+        figure.add_heatmap(z=np.asarray(values, float), colorscale="Blues", showscale=False, **at)
+        figure.update_yaxes(autorange="reversed", scaleanchor=figure.data[-1].xaxis, constrain="domain", **at)
+        figure.update_xaxes(constrain="domain", **at)
+    return show(figure.update_layout(height=size, margin={"t": 40, "b": 20}), alt)
+
+
+# %% [markdown]
+# ## 1. The question
+#
+# What does a token need to know about the others? Three things, says the paper: what the *whole text* is about, what
+# its own *sentence* says, and who its *neighbours* are. Attention answers all three at once, with a table of
+# $N \times N$ weights. Count the numbers in that table, and those in a table of $N$ tokens by $D = 64$ features.
+
+# %%
+table(
+    ["tokens N", "N x N (counted)", "N x 64 (counted)", "ratio"],
+    [[f"{n:,}", f"{n * n:,}", f"{64 * n:,}", f"{n / 64:g}"] for n in (64, 512, 4096, 16384)],
+)
+
+# %% [markdown]
+# **The question: can the three needs be met one by one, without ever making the big table?**
+
+# %% [markdown]
+# ## 2. The picture
+#
+# Seven tokens, three sentences, one feature. Take the *largest* value of every sentence, and the largest of every
+# token with its two neighbours.
+
+# %%
+from workbench.models.ponet import local_max_pool, segment_max_pool
+
+values = torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0, 0.0, 6.0])[None, :, None]
+sentences = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+pooled = {
+    "sentence": sentences,
+    "value": values[0, :, 0].int(),
+    "largest of the sentence": segment_max_pool(values, sentences)[0, :, 0].int(),
+    "largest of three neighbours": local_max_pool(values)[0, :, 0].int(),
+}
+table(["token", *range(7)], [[name, *x.tolist()] for name, x in pooled.items()])
+
+# %% [markdown]
+# Check the last two rows by eye. Token 2 has a neighbour in the next sentence: the local maximum takes it, the
+# sentence's does not. With 64 features, each feature finds its own largest token: sixty-four small elections per
+# sentence.
+#
+# The whole text is met by a third pooling: *one* attention query for everybody, the mean of all queries. So instead of
+# $N$ rows of weights there is one.
+#
+# | range | how | reads |
+# |---|---|---|
+# | global | one attention query, the mean | all tokens, weighted |
+# | segment | largest per feature | one winner per feature and sentence |
+# | local | largest per feature | one winner per feature among three |
+
+# %% [markdown]
+# ## 3. The formula and its reference
+#
+# Five linear maps of the input $X$: $H_q, H_k, H_o, H_s, H_l$. Then
+#
+# $$\bar q = \tfrac1N\sum_n H_q[n], \qquad a = \mathrm{softmax}(H_k \bar q / \sqrt d), \qquad g = \sum_n a_n H_k[n]$$
+#
+# $$S[n] = \max_{m \,\in\, \text{segment of } n} H_s[m], \qquad L[n] = \max_{|m-n| \le 1} H_l[m]$$
+#
+# $$P[n] = (g + S[n]) \odot H_o[n] + L[n]$$
+#
+# Note two things. There is no separate value: $H_k$ is key and value. And only the shared vectors $g$ and $S$ are
+# multiplied by $H_o$; the local one is added as it is. As a reference, in loops:
+
+
+# %%
+def global_reference(hq, hk):
+    mean = hq.mean(axis=0)
+    weights = np.exp(hk @ mean / np.sqrt(hk.shape[1]))
+    weights /= weights.sum()
+    return weights @ hk, weights
+
+
+def segment_reference(hs, segments):
+    return np.array([hs[segments == segment].max(axis=0) for segment in segments])
+
+
+def local_reference(hl):
+    return np.array([hl[max(0, n - 1) : n + 2].max(axis=0) for n in range(len(hl))])
+
+
+# %% [markdown]
+# ## 4. The fast form
+#
+# The module does all of it at once, for batches, heads and padding. With one head, its parts must equal the loops.
+
+# %%
+from workbench.models.ponet import PoNetMixing, global_aggregation, pooling_fusion
+
+torch.manual_seed(0)
+mixing = PoNetMixing(8, 1).double()
+x = torch.randn(1, 7, 8, dtype=torch.float64)
+hq, hk, ho, hs, hl = (layer(x)[0].detach() for layer in (mixing.q, mixing.k, mixing.o, mixing.s, mixing.l))
+g, weights = global_reference(hq.numpy(), hk.numpy())
+s, l = segment_reference(hs.numpy(), sentences.numpy()), local_reference(hl.numpy())
+fast_g, fast_weights = global_aggregation(hq[None, None], hk[None, None])
+assert np.allclose(fast_g[0, 0], g) and np.allclose(fast_weights[0, 0], weights)
+assert np.allclose(segment_max_pool(hs[None], sentences)[0], s)
+assert np.allclose(local_max_pool(hl[None])[0], l)
+
+# %%
+fused = pooling_fusion(torch.from_numpy(g), torch.from_numpy(s), torch.from_numpy(l), ho)
+assert torch.allclose(mixing(x, sentences)[0], mixing.out(fused))
+f"{sum(p.numel() for p in mixing.parameters())} parameters: 6 D² + 6 D = {6 * 64 + 6 * 8} for D = 8 (counted)"
+
+# %% [markdown]
+# ### Why the product?
+#
+# Leave out the local pool, and the product with $H_o$: what do two tokens of one sentence get?
+
+# %%
+bare = PoNetMixing(8, 1, use=("ga", "smp"), fuse=False).double()
+product = PoNetMixing(8, 1, use=("ga", "smp")).double()
+
+
+def same_rows(layer):
+    out = layer(x, sentences)[0]
+    return torch.cdist(out, out).detach().numpy().round(6)
+
+
+maps({"without the product": same_rows(bare), "with it": same_rows(product)}, "Distances between output rows.")
+
+# %% [markdown]
+# White squares on the left: *all tokens of a sentence come out identical*. Nothing later in the layer can tell them
+# apart. **First insight: pooling shares one vector among many tokens; the product with each token's own features makes
+# it theirs again**, at the price of one multiplication per feature, and with no table of weights.
+#
+# ### What each token reads
+#
+# Pooling has no attention matrix, but one can say who is read: the one row of global weights, and for each maximum the
+# share of features that each token wins.
+
+# %%
+from workbench.models.ponet import influence_map
+
+_, seen = mixing(x, sentences, return_maps=True)
+pictures = {"global": seen.ga[0, 0], "segment": seen.smp[0, 0], "local": seen.lmp[0, 0]}
+maps(pictures | {"all: influence": influence_map(mixing, x, sentences)}, "Rank one, block diagonal, tridiagonal, all.")
+
+# %% [markdown]
+# Equal rows; blocks; a band. Every row sums to 1. The last picture asks the layer itself: how far does output $i$ move
+# when input $j$ moves (norm of the derivative)? The structure of the three is all there.
+
+# %%
+for picture in pictures.values():
+    assert np.allclose(picture.sum(axis=1), 1)
+assert (pictures["segment"][sentences[:, None] != sentences] == 0).all()
+assert (pictures["local"][np.abs(np.subtract.outer(range(7), range(7))) > 1] == 0).all()
+
+# %% [markdown]
+# ## 5. Play
+#
+# A head of a real encoder, pooled. Left its true attention, right what the three poolings read on average.
+#
+# 1. Make the segments shorter, then longer. Which part of the right picture changes?
+# 2. Take *Product with each token* away, and *Local maxima* too. How many different output rows are left? Choose
+#    *likeness of output rows* as the right picture and try again.
+# 3. Choose *winners of segment maxima* as the right picture. Are there tokens that nobody reads?
+# 4. Look at the score of every key below: the one row of global weights. Does it agree with the columns of the true
+#    attention?
+
+# %%
+from workbench.papers.ponet import view
+
+view(tokens=128, part=16)
+
+# %% [markdown]
+# Now train one. Handwritten digits, read pixel by pixel as a sequence of 256 symbols; the model never learns that
+# pixels 16 apart lie above one another. (Here only a few steps; section 6 trains longer.)
+
+# %%
+from workbench.papers._ponet_digits import MIXINGS, accuracy, sequences, train
+
+model = train(MIXINGS["PoNet"], STEPS, seed=1)
+f"after {STEPS} steps: {accuracy(model):.0%} of the test digits (counted), chance 10%"
+
+# %%
+from workbench.data.images import digits
+
+images, labels = digits()[1]
+ids = sequences(images[:1])
+encoder, segments = model.encoder, model.segments
+tokens = encoder.norms[0](encoder.tokens(ids) + encoder.positions.weight)
+_, seen = encoder.mixings[0](tokens, segments, return_maps=True)
+winners = {"the digit": ids[0], "global weights": seen.ga[0, 0, 0], "segment winners": seen.smp[0, 0].sum(0)}
+winners["local winners"] = seen.lmp[0, 0].sum(0)
+maps({name: np.asarray(x).reshape(16, 16) for name, x in winners.items()}, f"A {labels[0]}, and who is read.", size=260)
+
+# %% [markdown]
+# Which pixels win? Of all tokens of a segment, ink and the edges of ink should be read more than the empty ground, once
+# the model is trained. Train for more steps, and for another pooling left out (`MIXINGS` has them all).
+
+# %% [markdown]
+# ## 6. The experiment
+#
+# `workbench run ponet` trains everything longer and writes records; from here on the notebook only reads them.
+
+# %%
+from workbench.experiments import record
+
+image = record.read("ponet", "image")
+found = {}
+for r in image["rows"]:
+    found.setdefault(r["mixing"], {}).setdefault(r["quantity"], []).append(r["value"])
+steps = image["rows"][0]["steps"]
+table(
+    ["mixing", f"test accuracy after {steps} steps (counted)", "seeds", "parameters"],
+    [
+        [name, f"{np.mean(x['test accuracy']):.3f}", len(x["test accuracy"]), f"{x['parameters'][0]:,}"]
+        for name, x in found.items()
+    ],
+)
+
+# %% [markdown]
+# All are far from done after so few steps, and one seed differs from the next, so read no order into small differences.
+# What stands out: pooling keeps up with attention; without the segments it falls far behind; without the global part or
+# the product it does *not*. And the fixed Fourier transform is ahead of all on these small pictures, against the
+# paper's order: section 7 says so too.
+#
+# Time of one layer, forward and backward:
+
+# %%
+timing = record.read("ponet", "timing")
+layer = [r for r in timing["rows"] if r["quantity"].startswith("time of a layer")]
+figure = go.Figure()
+for name in ("PoNet", "attention", "FNet"):
+    points = [(r["tokens"], r["value"]) for r in layer if r["mixing"] == name]
+    figure.add_scatter(x=[p[0] for p in points], y=[p[1] for p in points], name=name, mode="lines+markers")
+figure.update_layout(xaxis_title="tokens", yaxis_title="ms (measured)", height=380)
+figure.update_xaxes(type="log").update_yaxes(type="log")
+show(figure, "On logarithmic axes attention is steeper; the lines cross.")
+
+# %%
+times = {(r["mixing"], r["tokens"]): r["value"] for r in layer}
+lengths = sorted({t for _, t in times})
+rows = [[name, *(f"{times[name, t]:.2f}" for t in lengths)] for name in ("PoNet", "attention", "FNet")]
+threads = layer[0]["threads"]
+table([f"ms, {threads} threads (measured)", *(f"{t:,} tokens" for t in lengths)], rows)
+
+# %% [markdown]
+# **Second insight: linear is not the same as fast.** The attention of today streams its weights through fast memory and
+# never writes them down, so it is hard to beat where sequences are short. The crossing tells from where on the square
+# hurts. And memory, where the weights *are* written down as in 2021:
+
+# %%
+memory = record.read("ponet", "memory")["rows"]
+largest = {(r["mixing"], r["tokens"]): r["value"] for r in memory}
+names = dict.fromkeys(name for name, _ in largest)
+lengths = sorted({t for _, t in largest})
+cells = [[name, *(f"{largest[name, t]:,}" if (name, t) in largest else "" for t in lengths)] for name in names]
+table(["largest tensor in numbers (counted)", *(f"{t:,} tokens" for t in lengths)], cells)
+
+# %% [markdown]
+# Does pooling learn language? Two layers are trained on sentences of Python's documentation: guess masked words, and
+# say whether the second sentence follows the first, comes before it, or comes from elsewhere.
+
+# %%
+language = record.read("ponet", "language")["rows"]
+found = {}
+for r in language:
+    found.setdefault(r["mixing"], {})[r["quantity"]] = r["value"]
+columns = ("loss per masked word", "masked words guessed", "orders guessed")
+table(
+    ["mixing (held-out text, counted)", *columns],
+    [[name, *(f"{x[c]:.3f}" if c in x else "" for c in columns)] for name, x in found.items()],
+)
+
+# %%
+entropy = found["word frequencies"]["entropy of the words"]
+f"entropy of the words {entropy:.2f} nats (counted): a model that ignores context can do no better on its own text"
+
+# %% [markdown]
+# The word losses tell how far each has come in the same few steps. Pooling sees the neighbours from the first step on;
+# attention has to learn where they are, and after so little training has hardly begun. So the distance between them
+# says who learns *faster*, not who would be better in the end. Which way round two sentences stand is hardly learnt by
+# any of them.
+
+# %% [markdown]
+# ## 7. The claim beside ours, and what was left out
+
+# %%
+claims = [c for e in ("image", "memory", "timing", "language") for c in record.read("ponet", e)["claims"]]
+table(
+    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
+    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
+)
+
+# %% [markdown]
+# *published* values were read in the paper's abstract or in the authors' repository; those *from memory* could not be
+# checked. The paper trains models of 110 million parameters on GPUs for days, ours are a hundred times smaller and
+# train for minutes on a CPU: accuracies stand for themselves, only their order is compared.
+#
+# Left out: GLUE, the other four tasks of the Long Range Arena, classification of long documents, and the published
+# weights (`chtan/ponet-base-uncased`).
+
+# %% [markdown]
+# ## 8. Exercises
+#
+# Your inputs are your own. `check` explains, `hint("ponet/...")` helps a little more each time.
+#
+# **1.** What does the segment pool give for this one feature? Answer with a list, one number per token.
+
+# %%
+from workbench.app.exercises import check, given, hint
+
+feature, segment = given("ponet/segment")
+feature.tolist(), segment.tolist()
+
+# %%
+answer = ...
+check("ponet/segment", answer)
+
+# %% [markdown]
+# **2.** In the language model every [CLS] and [SEP] is a segment of its own. Number the segments of this line: a list,
+# one number per token, starting at 0.
+
+# %%
+line = given("ponet/numbering")
+" ".join(line)
+
+# %%
+answer = ...
+check("ponet/numbering", answer)
+
+# %% [markdown]
+# **3.** The Long Range Arena's rule cuts $N$ tokens into segments of $\lfloor N / m \rfloor + 1$. How many segments
+# come out?
+
+# %%
+tokens, wanted = given("ponet/cut")
+tokens, wanted
+
+# %%
+answer = ...
+check("ponet/cut", answer)
+
+# %% [markdown]
+# **4.** One feature of one token: what comes out of the fusion?
+
+# %%
+parts = given("ponet/fusion")
+parts
+
+# %%
+answer = ...
+check("ponet/fusion", answer)
+
+# %% [markdown]
+# **5.** Write the local pool yourself: `x` is tokens x features, the window is three, borders use what exists.
+
+# %%
+given("ponet/local")  # tokens and features of the cases that your function will be tried on
+
+# %%
+local_pool = ...  # def local_pool(x): ...
+check("ponet/local", local_pool)
+
+# %% [markdown]
+# **6.** Token $i$ is changed, all others stay. Which tokens' *segment and local parts* can change at all? Answer with a
+# sorted list of positions.
+
+# %%
+changed, segment = given("ponet/reach")
+changed, segment.tolist()
+
+# %%
+answer = ...
+check("ponet/reach", answer)
+
+# %% [markdown]
+# Stuck? Each call says a little more.
+
+# %%
+hint("ponet/reach")

@@ -1,0 +1,207 @@
+"""PoNet on digits read as sequences of pixels (the shape of LRA's Image task), and what a mixing layer costs."""
+
+import statistics
+import time
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import kernels
+from workbench.data.images import digits
+from workbench.models.ponet import (
+    FourierMixing,
+    PoNetEncoder,
+    PoNetMixing,
+    SelfAttentionMixing,
+    lra_segment_index,
+)
+
+SIDE, SYMBOLS, SEGMENTS, CLASSES = 16, 17, 16, 10
+BATCH, RATE = 32, 3e-3
+STEPS = {"tiny": 4, "small": 60, "full": 500}
+MIXINGS = {
+    "PoNet": PoNetMixing,
+    "attention": SelfAttentionMixing,
+    "FNet": lambda dim, heads: FourierMixing(),
+    "without GA": partial(PoNetMixing, use=("smp", "lmp")),
+    "without SMP": partial(PoNetMixing, use=("ga", "lmp")),
+    "without LMP": partial(PoNetMixing, use=("ga", "smp")),
+    "without the product": partial(PoNetMixing, fuse=False),
+    "GA by average only": partial(PoNetMixing, second_stage=False),
+}
+COMPARED = ("PoNet", "attention", "FNet")
+DIM, HEADS = 64, 2
+LENGTHS = {"tiny": (64, 128, 256), "small": (512, 1024, 2048), "full": (256, 512, 1024, 2048, 4096, 8192)}
+ENCODER_LENGTHS = {"tiny": (64,), "small": (256,), "full": (256, 2048)}
+ROUNDS = {"tiny": 2, "small": 5, "full": 7}
+
+
+def row(quantity, value, unit, kind, **labels):
+    """Return one row."""
+    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
+
+
+# Digits --------------------------------------------------------------------------------------------------------------
+
+
+def sequences(images) -> torch.Tensor:
+    """Return images (n, 8, 8) in [0, 1] as (n, 256) symbols from 0 to 16: resized to 16 x 16, read row by row."""
+    large = F.interpolate(torch.from_numpy(images)[:, None] * 16, (SIDE, SIDE), mode="bilinear")
+    return large.round().long().flatten(1)
+
+
+class Classifier(nn.Module):
+    """The encoder of the LRA runs with a mean over tokens and a linear layer on top."""
+
+    def __init__(self, mixing, *, length=SIDE * SIDE, classes=CLASSES):
+        super().__init__()
+        self.encoder = PoNetEncoder(SYMBOLS, length, dim=DIM, heads=HEADS, mixing=mixing, dropout=0.0)
+        self.head = nn.Linear(DIM, classes)
+        self.segments = lra_segment_index(length, SEGMENTS)
+
+    def forward(self, ids):
+        """Map (b, length) symbols to (b, classes) logits."""
+        return self.head(self.encoder(ids, self.segments[: ids.shape[1]]).mean(1))
+
+
+def train(mixing, steps, seed, report=lambda fraction: None) -> Classifier:
+    """Train on the digits for a number of steps: AdamW, cosine, batches of 32."""
+    (images, labels), _ = digits()
+    ids, wanted = sequences(images), torch.from_numpy(labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Classifier(mixing)
+    rng = np.random.default_rng(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for step in range(steps):
+        report(step / steps)
+        batch = rng.integers(len(ids), size=BATCH)
+        optimiser.zero_grad()
+        F.cross_entropy(model(ids[batch]), wanted[batch]).backward()
+        optimiser.step()
+        schedule.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def accuracy(model) -> float:
+    """Return the share of test digits that are recognised."""
+    _, (images, labels) = digits()
+    return float((model(sequences(images)).argmax(1).numpy() == labels).mean())
+
+
+def image(size, seed, report):
+    """Train every mixing in the same skeleton; PoNet, attention and FNet from two seeds, ablations from one."""
+    runs = [(name, seed + i) for i in range(1 if size == "tiny" else 2) for name in COMPARED]
+    runs += [(name, seed) for name in MIXINGS if name not in COMPARED]
+    rows, steps = [], STEPS[size]
+    for place, (name, own_seed) in enumerate(runs):
+        start = place / len(runs)
+        model = train(MIXINGS[name], steps, own_seed, lambda f, s=start, n=name: report(s + f / len(runs), n))
+        labels = {"mixing": name, "seed": own_seed, "steps": steps, "tokens": SIDE * SIDE}
+        rows.append(row("test accuracy", accuracy(model), "share", "counted", **labels))
+        size_of = sum(p.numel() for p in model.parameters())
+        rows.append(row("parameters", size_of, "numbers", "counted", **labels))
+    return rows
+
+
+# Cost ----------------------------------------------------------------------------------------------------------------
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        made = out if isinstance(out, (tuple, list)) else (out,)
+        self.size = max([self.size, *(x.numel() for x in made if isinstance(x, torch.Tensor))])
+        return out
+
+
+class PlainAttention(SelfAttentionMixing):
+    """The same attention with its weights written out, as the papers of 2021 measured it."""
+
+    def forward(self, x, segment_index=None, keep=None, special=None):
+        """Map (b, N, D) to (b, N, D)."""
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
+        weights = torch.softmax(q @ k.mT * q.shape[3] ** -0.5, -1)
+        return self.out((weights @ v).transpose(1, 2).flatten(2))
+
+
+LAYERS = {"PoNet": PoNetMixing, "attention, weights written out": PlainAttention, "FNet": MIXINGS["FNet"]}
+
+
+def memory(size, seed, report):
+    """Count the largest tensor that forward and backward of one layer make."""
+    rows = []
+    for name, mixing in LAYERS.items():
+        for t in LENGTHS[size]:
+            if name.startswith("attention") and t > 4096:
+                continue  # 8192 x 8192 x 2 heads would take half a gigabyte per tensor
+            report(0.0, f"{name}, {t} tokens")
+            run = _layer_step(mixing, t, seed)
+            with _Largest() as largest:
+                run()
+            rows.append(row("largest tensor", largest.size, "elements", "counted", mixing=name, tokens=t, dim=DIM))
+    return rows
+
+
+def _layer_step(mixing, t, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, t, DIM, generator=generator, requires_grad=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layer = mixing(DIM, HEADS)
+    segments = lra_segment_index(t, 64)
+    return lambda: layer(x, segments).sum().backward()
+
+
+def timing(size, seed, report):
+    """Time forward and backward of one layer, and a training step of the encoder; interleaved medians."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(kernels.get_num_threads())
+    labels = {"threads": kernels.get_num_threads(), "rounds": ROUNDS[size]}
+    rows = []
+    try:
+        for t in LENGTHS[size]:
+            report(0.5 * t / LENGTHS[size][-1], f"one layer, {t} tokens")
+            runs = {name: _layer_step(MIXINGS[name], t, seed) for name in COMPARED}
+            rows += _times(runs, ROUNDS[size], "time of a layer, forward and backward", tokens=t, **labels)
+        for t in ENCODER_LENGTHS[size]:
+            report(0.5 + 0.5 * t / ENCODER_LENGTHS[size][-1], f"encoder, {t} tokens")
+            runs = {name: _encoder_step(MIXINGS[name], t, seed) for name in COMPARED}
+            rows += _times(runs, ROUNDS[size], "time of a training step, batch 4", tokens=t, **labels)
+    finally:
+        torch.set_num_threads(before)
+    return rows
+
+
+def _encoder_step(mixing, t, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Classifier(mixing, length=t)
+    ids = torch.randint(SYMBOLS, (4, t), generator=torch.Generator().manual_seed(seed))
+    return lambda: F.cross_entropy(model(ids), torch.zeros(4, dtype=torch.long)).backward()
+
+
+def _times(runs, turns, quantity, **labels):
+    times = {name: [] for name in runs}
+    for turn in range(turns + 1):  # the first round warms up
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    rows = []
+    for name, each in times.items():
+        low, high = np.percentile(each, (25, 75))
+        spread = {"mixing": name, "spread_ms": round(float(high - low), 4)}
+        rows.append(row(quantity, statistics.median(each), "ms", "measured", **spread, **labels))
+    return rows

@@ -1,0 +1,237 @@
+"""PoNet: tokens are mixed by pooling at three ranges instead of attention."""
+
+import numpy as np
+
+from widgets.controls.knob import Knob
+from workbench.paper import Claim, Experiment, Paper
+
+INPUTS = (("minilm", "MiniLM encoder (bidirectional)"), ("slash", "Generator: a slash and a column"))
+
+KNOBS = (
+    Knob("input", "Queries and keys", "minilm", choices=INPUTS, help="Where queries and keys come from."),
+    Knob("tokens", "Tokens", 256, 64, 1024, scale="log2", help="Models stop at their context."),
+    Knob("layer", "Layer", 2, 0, 31, 1, help="Of the model; clipped to what it has."),
+    Knob("head", "Head", 0, 0, 31, 1, help="Of the layer; clipped to what it has."),
+    Knob("part", "Segment (tokens)", 16, 1, 256, scale="log2", help="Tokens per segment."),
+)
+_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
+
+
+def sample(**knobs):
+    """Return one head's queries, keys and values, as the knobs describe."""
+    from workbench.models.attention_inputs import load_input
+
+    k = _DEFAULTS | knobs
+    return load_input(k["input"], tokens=k["tokens"], layer=k["layer"], head=k["head"])
+
+
+def run(given, **knobs):
+    """Pool one head at three ranges, its values in both maximum pools; return what every token reads."""
+    from workbench.models.ponet import lra_segment_index, trace
+
+    tokens = given.q.shape[2]
+    segments = lra_segment_index(tokens, max(1, tokens // (_DEFAULTS | knobs)["part"]))
+    return trace(given.q, given.k, given.v[0], given.v[0], segments)
+
+
+def view(**state):
+    """Return the interactive view of masks, opened on PoNet."""
+    from workbench.attention_explorer import explorer
+
+    start = {"method": PAPER.key, "input": _DEFAULTS["input"], "tokens": _DEFAULTS["tokens"], "right": "effective"}
+    return explorer(**(start | state))
+
+
+# Experiments ---------------------------------------------------------------------------------------------------------
+
+
+def _experiment(module, name):
+    """Load what needs torch only when it runs."""
+
+    def run(size, seed, matrix=None, report=lambda fraction, step: None):
+        from importlib import import_module
+
+        if matrix is not None:
+            raise ValueError(f"{name} works on sequences; a matrix cannot take its place")
+        return getattr(import_module(f"workbench.papers.{module}"), name)(size, seed, report)
+
+    return run
+
+
+# Claims --------------------------------------------------------------------------------------------------------------
+
+_LRA, _SPEED, _MEMORY = "LRA figure of the repository", "LRA text, training speed", "LRA text, peak memory"
+_LAYER = "time of a layer, forward and backward"
+
+
+def _by_mixing(rows, quantity):
+    """Return the mean value per mixing."""
+    found = {}
+    for r in rows:
+        if r["quantity"] == quantity:
+            found.setdefault(r["mixing"], []).append(r["value"])
+    if not found:
+        raise LookupError(f"no row {quantity!r}")
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _by_length(rows, quantity, mixing):
+    found = {r["tokens"]: r["value"] for r in rows if r["quantity"] == quantity and r["mixing"] == mixing}
+    if not found:
+        raise LookupError(f"no row {quantity!r} of {mixing}")
+    return found
+
+
+def _exponent(values):
+    """Fit value ~ tokens^exponent from 512 tokens on."""
+    points = [(t, x) for t, x in values.items() if t >= 512]
+    if len(points) < 2:
+        raise LookupError("needs two lengths from 512 tokens on")
+    return float(np.polyfit(*np.log(np.array(points).T), 1)[0])
+
+
+def _judge_accuracy(other, near):
+    """Reproduced if PoNet is ahead; partly if it is at most ``near`` behind."""
+
+    def judge(rows):
+        mean = _by_mixing(rows, "test accuracy")
+        lead = mean["PoNet"] - mean[other]
+        verdict = "reproduced" if lead > 0 else "partly" if lead >= -near else "not reproduced"
+        seeds = sum(r["quantity"] == "test accuracy" and r["mixing"] == other for r in rows)
+        shown = f"{mean['PoNet']:.3f} against {mean[other]:.3f} on digits of 256 pixels"
+        return f"{shown} (mean of {seeds} seeds; counted)", verdict
+
+    return judge
+
+
+def _judge_parts(rows):
+    """Reproduced if every ablation is worse; partly if most are."""
+    mean = _by_mixing(rows, "test accuracy")
+    full = mean["PoNet"]
+    others = {name: x for name, x in mean.items() if name not in ("PoNet", "attention", "FNet")}
+    worse = [x < full for x in others.values()]
+    verdict = "reproduced" if all(worse) else "partly" if sum(worse) > len(worse) / 2 else "not reproduced"
+    shown = ", ".join(f"{name} {x:.3f}" for name, x in others.items())
+    return f"whole {full:.3f}; {shown} (ablations from one seed; counted)", verdict
+
+
+def _judge_linear(rows):
+    """Reproduced if PoNet's exponent is at most 1.3 and attention's is larger; partly if it is only smaller."""
+    ours, attention = (_exponent(_by_length(rows, _LAYER, name)) for name in ("PoNet", "attention"))
+    verdict = "not reproduced" if ours >= attention else "reproduced" if ours <= 1.3 else "partly"
+    return f"time grows as N^{ours:.2f}, attention's as N^{attention:.2f} (measured)", verdict
+
+
+def _judge_speed(rows):
+    """Reproduced if PoNet is faster from 512 tokens on; partly if it is from some length up to 4096."""
+    ours, attention = (_by_length(rows, _LAYER, name) for name in ("PoNet", "attention"))
+    ratio = {t: attention[t] / ours[t] for t in ours if t >= 512}
+    late = [r for t, r in ratio.items() if t >= 4096]
+    if not late:
+        raise LookupError("needs 4096 tokens")
+    verdict = "reproduced" if min(ratio.values()) > 1 else "partly" if min(late) > 1 else "not reproduced"
+    shown = ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items())
+    crossing = min((t for t in ratio if all(ratio[u] > 1 for u in ratio if u >= t)), default=None)
+    return f"{shown}; faster from {crossing or 'no'} tokens on (one layer; measured)", verdict
+
+
+def _judge_fnet_speed(rows):
+    """Reproduced if FNet is faster, but at most twice as fast; partly if it is faster still."""
+    ours, fnet = (_by_length(rows, _LAYER, name) for name in ("PoNet", "FNet"))
+    ratio = {t: ours[t] / fnet[t] for t in ours if t >= 512}
+    if not ratio:
+        raise LookupError("needs 512 tokens")
+    verdict = "not reproduced" if min(ratio.values()) < 1 else "reproduced" if max(ratio.values()) <= 2 else "partly"
+    return ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items()) + " tokens (one layer; measured)", verdict
+
+
+def _judge_memory(rows):
+    ours = _exponent(_by_length(rows, "largest tensor", "PoNet"))
+    attention = _exponent(_by_length(rows, "largest tensor", "attention, weights written out"))
+    verdict = "not reproduced" if ours >= attention else "reproduced" if ours <= 1.05 else "partly"
+    return f"largest tensor grows as N^{ours:.2f}, attention's weights as N^{attention:.2f} (counted)", verdict
+
+
+def _judge_words(rows):
+    """Reproduced if a masked word costs less than the words' entropy; partly if less than guessing by frequency."""
+    loss = _by_mixing(rows, "loss per masked word")
+    entropy = _by_mixing(rows, "entropy of the words")["word frequencies"]
+    ours, guessing = loss["PoNet"], loss["word frequencies"]
+    verdict = "reproduced" if ours < entropy else "partly" if ours < guessing else "not reproduced"
+    shown = f"{ours:.2f} nats per masked word, entropy of the words {entropy:.2f}, guessing by frequency {guessing:.2f}"
+    return f"{shown} (held-out text; counted)", verdict
+
+
+def _judge_pretraining(rows):
+    """Partly within 4.3 % of attention and ahead of FNet by 4.5 %: a stand-in can say no more about GLUE."""
+    right = _by_mixing(rows, "masked words guessed")
+    to_attention, to_fnet = right["PoNet"] / right["attention"], right["PoNet"] / right["FNet"]
+    verdict = "partly" if to_attention >= 0.957 and to_fnet >= 1.045 else "not reproduced"
+    steps = next(r["steps"] for r in rows if r["quantity"] == "masked words guessed")
+    found = ", ".join(f"{name} {right[name]:.3f}" for name in ("PoNet", "attention", "FNet"))
+    return f"masked words guessed after {steps} steps: {found} (a stand-in for GLUE; counted)", verdict
+
+
+def _judge_order(rows):
+    """Reproduced if the order of sentences is guessed more often than by chance, by twice the standard error."""
+    right = _by_mixing(rows, "orders guessed")["PoNet"]
+    tested = next(r["tested"] for r in rows if r["quantity"] == "orders guessed")
+    error = float(np.sqrt(2 / 9 / tested))
+    verdict = "reproduced" if right > 1 / 3 + 2 * error else "partly" if right > 1 / 3 else "not reproduced"
+    return f"{right:.3f} of {tested} held-out pairs, chance 0.333 ± {error:.3f} (counted)", verdict
+
+
+CLAIMS = (
+    Claim("image", "Pooling classifies sequences of pixels better than attention does.", _LRA,
+          "LRA Image 46.88 against 38.20; average 61.05 against 58.77", "published", "image",
+          _judge_accuracy("attention", 0.08)),
+    Claim("fnet", "Pooling is more accurate than Fourier mixing.", _LRA,
+          "LRA Image 46.88 against 35.55; average 61.05 against 53.10", "published", "image",
+          _judge_accuracy("FNet", 0.02)),
+    Claim("parts", "Each pooling and the fusion by a product contribute.", "ablation study",
+          "each ablation is worse; no number at hand", "from memory", "image", _judge_parts),
+    Claim("linear", "Time grows linearly with the length.", "section 3, complexity", "O(N D)", "published", "timing",
+          _judge_linear),
+    Claim("speed", "Training is faster than with attention, the more so the longer the sequence.", _SPEED,
+          "1.1x at 512, 2.1x at 1024, 4.4x at 2048, 9.0x at 4096 tokens", "published", "timing", _judge_speed),
+    Claim("fnet-speed", "It is only somewhat slower than Fourier mixing.", _SPEED,
+          "FNet is 1.65x as fast at 512, 1.3x at 4096, 1.2x at 16384 tokens", "published", "timing",
+          _judge_fnet_speed),
+    Claim("memory", "Memory grows linearly with the length.", _MEMORY,
+          "1.1 to 2.4 GB from 512 to 4096 tokens, attention 1.4 to 23.8 GB", "published", "memory", _judge_memory),
+    Claim("words", "Pre-training with masked words learns from context.", "section 3.2", "works; no such number",
+          "from memory", "language", _judge_words),
+    Claim("glue", "It keeps most of attention's transfer ability, and more than Fourier mixing.", "abstract",
+          "GLUE: 95.7 % of BERT, 4.5 % above FNet", "published", "language", _judge_pretraining),
+    Claim("order", "The sentence structural objective can be learnt.", "section 3.2", "no number at hand",
+          "from memory", "language", _judge_order),
+)  # fmt: skip
+
+PAPER = Paper(
+    key="ponet",
+    title="PoNet: Pooling Network for Efficient Token Mixing in Long Sequences",
+    authors="Chao-Hong Tan, Qian Chen, Wen Wang, Qinglin Zhang, Siqi Zheng, Zhen-Hua Ling",
+    year=2021,
+    arxiv="2110.02442",
+    family="attention",
+    summary=(
+        "Attention lets every token read every other, at a cost that grows with the square of the length. PoNet pools "
+        "instead, at three ranges: one attention query for the whole sequence, a maximum per segment, and a maximum "
+        "over three neighbours; a product with each token's own features makes the shared vectors its own. The cost "
+        "is linear, and the accuracy on long sequences is that of attention or better."
+    ),
+    state="complete; GLUE and the Long Range Arena are replaced by digits and the Python documentation",
+    claims=CLAIMS,
+    knobs=KNOBS,
+    sample=sample,
+    run=run,
+    view=view,
+    experiments=(
+        Experiment("image", "Digits as sequences of 256 pixels", "accuracy", _experiment("_ponet_digits", "image")),
+        Experiment("memory", "Largest tensor of one layer", "accuracy", _experiment("_ponet_digits", "memory")),
+        Experiment("timing", "Time of a layer and of a training step", "timing",
+                   _experiment("_ponet_digits", "timing")),
+        Experiment("language", "Masked words and the order of sentences", "accuracy",
+                   _experiment("_ponet_text", "language")),
+    ),
+)  # fmt: skip
