@@ -54,7 +54,8 @@ def maps(pictures, alt):
     figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=tuple(pictures))
     for at, z in enumerate(pictures.values(), start=1):
         figure.add_heatmap(z=z, row=1, col=at, colorscale="Cividis", showscale=False)
-        figure.update_yaxes(autorange="reversed", row=1, col=at)
+        figure.update_yaxes(autorange="reversed", scaleanchor=f"x{at}", constrain="domain", row=1, col=at)
+        figure.update_xaxes(constrain="domain", row=1, col=at)
     return show(figure.update_layout(height=420), alt)
 
 
