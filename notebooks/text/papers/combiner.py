@@ -53,7 +53,7 @@ def show(figure, alt):
 def maps(pictures, alt):
     figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=tuple(pictures))
     for at, z in enumerate(pictures.values(), start=1):
-        figure.add_heatmap(z=z, row=1, col=at, colorscale="Cividis", showscale=False)
+        figure.add_heatmap(z=np.asarray(z), row=1, col=at, colorscale="Cividis", showscale=False)
         figure.update_yaxes(autorange="reversed", scaleanchor=f"x{at}", constrain="domain", row=1, col=at)
         figure.update_xaxes(constrain="domain", row=1, col=at)
     return show(figure.update_layout(height=420), alt)
@@ -278,7 +278,7 @@ show(figure, "Distance is zero at both ends and largest between; the operations 
 from workbench.models.combiner import CombinerSelfAttention
 from workbench.models.pixel_model import bits_per_pixel, digits, draw, train
 
-model = train(lambda: CombinerSelfAttention(64, 4, pattern="axial_mixture", seg_len=8), steps=STEPS)
+model = train(lambda: CombinerSelfAttention(64, 4, pattern="fixed", seg_len=8), steps=STEPS)
 guessing = np.log2(17)
 f"{STEPS} steps: {bits_per_pixel(model):.3f} bits per pixel on unseen digits (measured); guessing: {guessing:.3f}"
 
@@ -289,7 +289,7 @@ f"{STEPS} steps: {bits_per_pixel(model):.3f} bits per pixel on unseen digits (me
 pictures = digits()[1][:8]
 drawn = draw(model, pictures, given=32)
 rows = [torch.cat(list(x.view(-1, 8, 8)), dim=1) for x in (pictures, drawn)]
-figure = go.Figure(go.Heatmap(z=torch.cat(rows), colorscale="gray", showscale=False))
+figure = go.Figure(go.Heatmap(z=torch.cat(rows).numpy(), colorscale="gray", showscale=False))
 figure.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(showticklabels=False)
 show(figure.update_layout(height=280), "Above eight digits, below the same with lower halves drawn by the model.")
 
