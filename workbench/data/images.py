@@ -25,7 +25,9 @@ def picture(name: str) -> np.ndarray:
     try:
         from skimage import data
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("picture: scikit-image is not installed; pip install scikit-image") from None
+        raise ModuleNotFoundError(
+            "picture: scikit-image is not installed; pip install 'sparse-workbench[models]'"
+        ) from None
     return np.asarray(getattr(data, name)())
 
 
@@ -69,7 +71,9 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("digits: scikit-learn is not installed; pip install scikit-learn") from None
+        raise ModuleNotFoundError(
+            "digits: scikit-learn is not installed; pip install 'sparse-workbench[models]'"
+        ) from None
     stored = load_digits()
     order = np.random.default_rng(0).permutation(len(stored.target))
     images, labels = (stored.images[order] / 16).astype(np.float32), stored.target[order].astype(np.int64)

@@ -53,8 +53,8 @@ class Setting:
 PUBLISHED = tuple(SIZES)
 SETTINGS = {
     "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 3, 1, 60, 28, 2, (14, 28), 2),
-    "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 120, 1, 360, 56, 16, (28, 56), 5),
-    "full": Setting(PUBLISHED, 224, (56, 8, 8), 600, 3, 360, 56, 64, (28, 56, 112), 7),
+    "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 1, 360, 56, 16, (28, 56), 5),
+    "full": Setting(PUBLISHED, 224, (56, 8, 8), 200, 3, 360, 56, 64, (28, 56, 112), 7),
 }
 
 
@@ -249,7 +249,7 @@ def corruptions(images, seed):
     }
 
 
-def digits_experiment(size, seed, report):
+def recognition(size, seed, report):
     """Train the same net with each kind of attention and test it on clean and on spoilt digits."""
     s = SETTINGS[size]
     images, labels = digit_tensors(s.test)[2:]
