@@ -6,6 +6,7 @@ Symbols: H x W map, M window, s = dilation (M - 1) + 1 span, n_w windows, r = a 
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse
 
 __all__ = ["factorized_keys", "fusion_matrix", "window_source_index"]
@@ -26,18 +27,24 @@ def window_source_index(height, width, window=7, dilation=1) -> torch.Tensor:
     """
     sources = []
     for name, size in (("height", height), ("width", width)):
-        span = dilation * (window - 1) + 1
-        padded = -(-size // span) * span
-        if padded - size >= size:
-            raise ValueError(
-                f"window_source_index: {name} {size} is too small for window {window} with dilation {dilation}: "
-                f"reflection would need {padded - size} more pixels; the smallest {name} that works is {span // 2 + 1}"
-            )
+        span, padded = _padded(name, size, window, dilation)
         start = torch.arange(0, padded, span)[:, None] + dilation * torch.arange(window)  # (windows, M)
         sources.append(torch.where(start < size, start, 2 * (size - 1) - start))
     rows, columns = sources
     flat = rows[:, None, :, None] * width + columns[None, :, None, :]  # (windows down, windows across, M, M)
     return flat.reshape(-1, window * window)
+
+
+def _padded(name, size, window, dilation):
+    """Span of a window, and the side after padding to a multiple of it."""
+    span = dilation * (window - 1) + 1
+    padded = -(-size // span) * span
+    if padded - size >= size:
+        raise ValueError(
+            f"window_source_index: {name} {size} is too small for window {window} with dilation {dilation}: "
+            f"reflection would need {padded - size} more pixels; the smallest {name} that works is {span // 2 + 1}"
+        )
+    return span, padded
 
 
 def fusion_matrix(height, width, window=7, dilation=1) -> sparse.csr_array:
@@ -72,9 +79,15 @@ def factorized_keys(x_map, *, window=7, dilation=1, pooling="window_mean", heads
     c, height, width = x_map.shape[1:]
     if c % heads:
         raise ValueError(f"factorized_keys: {c} channels do not divide among {heads} heads")
-    source = window_source_index(height, width, window, dilation)
-    taken = x_map.flatten(2)[:, :, source].unflatten(1, (heads, c // heads))  # (B, h, c/h, n_w, M*M)
+    span, tall = _padded("height", height, window, dilation)
+    wide = _padded("width", width, window, dilation)[1]
+    padded = F.pad(x_map, (0, wide - width, 0, tall - height), mode="reflect")
+    cut = padded.unflatten(3, (-1, span)).unflatten(2, (-1, span))  # (B, c, down, s, across, s)
+    taken = (
+        cut[:, :, :, ::dilation, :, ::dilation].permute(0, 1, 2, 4, 3, 5).flatten(4).flatten(2, 3)
+    )  # (B, c, n_w, M*M)
+    taken = taken.unflatten(1, (heads, c // heads))
     if pooling == "window_mean":
         return taken.mean(3).mT
     by_window = taken.permute(0, 1, 4, 3, 2).flatten(3)  # (B, h, M*M, n_w * c/h), window major
-    return by_window.unflatten(3, (c // heads, source.shape[0])).mean(4)
+    return by_window.unflatten(3, (c // heads, -1)).mean(4)

@@ -33,7 +33,7 @@ class Setting:
     ----------
     models, image : published models built, side of the photograph that the smallest one sees.
     reach : side, dilation and stride of the map on which the reach of one layer is measured.
-    steps, seeds, test : training steps of every digit net, nets per kind, test digits.
+    steps, batch, seeds, test : training steps of every digit net, digits per step, nets per kind, test digits.
     side, queries : patches per side of a photograph, queries asked in each.
     sides, rounds : map sides of the timing, and how often each is timed.
     """
@@ -42,6 +42,7 @@ class Setting:
     image: int
     reach: tuple[int, int, int]
     steps: int
+    batch: int
     seeds: int
     test: int
     side: int
@@ -52,9 +53,9 @@ class Setting:
 
 PUBLISHED = tuple(SIZES)
 SETTINGS = {
-    "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 3, 1, 60, 28, 2, (14, 28), 2),
-    "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 1, 360, 56, 16, (28, 56), 5),
-    "full": Setting(PUBLISHED, 224, (56, 8, 8), 200, 3, 360, 56, 64, (28, 56, 112), 7),
+    "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 1, 8, 1, 40, 28, 2, (14, 28), 2),
+    "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 64, 1, 360, 56, 16, (28, 56), 5),
+    "full": Setting(PUBLISHED, 224, (56, 8, 8), 200, 64, 3, 360, 56, 64, (28, 56, 112), 7),
 }
 
 
@@ -214,8 +215,8 @@ def digit_tensors(test=360):
     return wide[0], torch.from_numpy(y), wide[1], torch.from_numpy(w[:test])
 
 
-def train_digits(kind, *, steps, seed, convolutions=True):
-    """Return a `DigitNet` of a kind of `KINDS` after so many steps of AdamW at a cosine rate, batches of 64."""
+def train_digits(kind, *, steps, seed, batch=64, convolutions=True):
+    """Return a `DigitNet` of a kind of `KINDS` after so many steps of AdamW at a cosine rate."""
     images, labels = digit_tensors()[:2]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -224,7 +225,7 @@ def train_digits(kind, *, steps, seed, convolutions=True):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        rows = torch.randint(len(images), (64,), generator=draw)
+        rows = torch.randint(len(images), (batch,), generator=draw)
         loss = F.cross_entropy(net(images[rows]), labels[rows])
         optimiser.zero_grad()
         loss.backward()
@@ -259,7 +260,7 @@ def recognition(size, seed, report):
     rows = []
     for number, (name, kind, how, each) in enumerate(plan):
         report(number / len(plan), f"{name}, seed {each}")
-        net = train_digits(kind, steps=s.steps, seed=each, **how)
+        net = train_digits(kind, steps=s.steps, seed=each, batch=s.batch, **how)
         labelled = {"attention": name, "seed": each, "steps": s.steps}
         rows.append(row("parameters", sum(p.numel() for p in net.parameters()), "", "counted", **labelled))
         for corruption, x in spoilt.items():
