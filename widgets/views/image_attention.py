@@ -5,27 +5,21 @@ from typing import Any
 
 import ipywidgets
 
-from widgets.controls.knob import Knob
 from widgets.figures.fact_table import fact_table
 from widgets.figures.image_attention import ImageScene, covered, image_attention_figure
 from widgets.figures.plot_pane import PlotPane
 from widgets.views.view import View
 from widgets.views.worker import Progress
 
-PLACES = (
-    Knob("row", "Query row", 27, 0, 55, 1, help="Or click a pixel of any map."),
-    Knob("column", "Query column", 27, 0, 55, 1, help="Or click a pixel of any map."),
-    Knob("key", "Key", -1, -1, 195, 1, help="Or click a key: its source pixels light up; -1 for none."),
-)
-
 
 class ImageAttentionView(View):
     """Explore the attention of one query of a picture; a click on a map asks that pixel, a click on a key shows it.
 
+    A subclass gives ``knobs``, with whole numbers "row", "column" (the query) and "key" (-1 for none) among them.
+
     Parameters
     ----------
     source : ``source(state, progress) -> ImageScene``; all computing is there.
-    knobs : knobs of the picture and of the attention; those of `PLACES` are added unless given.
     recipe_lines : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
     """
 

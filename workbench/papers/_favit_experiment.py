@@ -94,10 +94,12 @@ def reach(size, seed, report):
     """Count the pixels that move one output pixel, by gradients, and the multiply-adds of the attention products."""
     side, dilation, stride = SETTINGS[size].reach
     rows = []
-    for number, (name, attend, keys) in enumerate(_attentions(side, dilation, stride)):
+    for number, (name, attend, keys) in enumerate(attentions(side, dilation, stride)):
         report(number / 6, name)
         labels = {"attention": name, "side": side}
-        rows.append(row("pixels that move one output", _moving(attend, side, seed), "pixels", "counted", **labels))
+        rows.append(
+            row("pixels that move one output", moving_pixels(attend, side, seed), "pixels", "counted", **labels)
+        )
         rows.append(row("keys per query", keys, "keys", "counted", **labels))
     rows.append(row("pixels of the map", side * side, "pixels", "counted", attention="", side=side))
     for each in (14, 28, 56, 112):
@@ -117,7 +119,7 @@ def reach(size, seed, report):
     return rows
 
 
-def _attentions(side, dilation, stride):
+def attentions(side, dilation, stride):
     """Attention of one head on (1, side * side, d) tokens without any learnt map or convolution; its keys per query."""
     window = 7
 
@@ -147,7 +149,8 @@ def _attentions(side, dilation, stride):
     )
 
 
-def _moving(attend, side, seed):
+def moving_pixels(attend, side, seed):
+    """Count the input pixels with a gradient on one output pixel near the middle."""
     draw = torch.Generator().manual_seed(seed)
     x = (0.3 * torch.randn(1, side * side, 8, generator=draw, dtype=torch.float64)).requires_grad_()
     query = (side // 2) * side + side // 2 + 1
