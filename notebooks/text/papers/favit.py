@@ -118,7 +118,8 @@ view(row=14, column=24, key=24)
 # A window of $M \times M$ pixels at dilation $\delta$ spans $s = \delta (M - 1) + 1$ pixels. With $n_w$ windows,
 #
 # $$z_r = \frac{1}{n_w} \sum_{w} x_{\,w,r}, \qquad
-# \text{out}_n = \mathrm{softmax}\!\left(\frac{q_n K^\top}{\sqrt d}\right) V, \qquad K, V \text{ from } z_1 \dots z_{M^2}$$
+# \text{out}_n = \mathrm{softmax}\!\left(\frac{q_n K^\top}{\sqrt d}\right) V, \qquad
+# K, V \text{ from } z_1 \dots z_{M^2}$$
 #
 # Here is the fusion, for a map that the windows fit on:
 
