@@ -113,7 +113,7 @@ _CSS = """
 .wb{font:14px/1.45 FONT;color:var(--wb-ink);background:var(--wb-paper);box-sizing:border-box;max-width:100%;}
 .wb *{box-sizing:border-box;}
 :root[data-wb-theme=dark] .wb{color-scheme:dark;}
-.wb button,.wb select,.wb input:not([type=range]):not([type=checkbox]){font:inherit;color:var(--wb-ink);
+.wb button,.wb select,.wb textarea,.wb input:not([type=range]):not([type=checkbox]){font:inherit;color:var(--wb-ink);
  background:var(--wb-paper);border:1px solid var(--wb-control);border-radius:4px;padding:4px 10px;min-height:32px;}
 .wb select{padding-right:4px;max-width:100%;}
 .wb button{cursor:pointer;}

@@ -12,65 +12,98 @@ Symbols: b h t d as everywhere, S stride, B block_size, n = t / S tiles.
 
 import numpy as np
 
-MODES = ("antidiagonal", "diagonal", "random")
+MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
+NEIGHBOURS = {"double": {0: 1, 1: 1}, "triple": {-1: 1, 0: 2, 1: 1}}  # how often key lane t + s counts in lane t
 
 
-def antidiagonal_reshape(q, k, stride, *, mode="antidiagonal", seed=0):
+def antidiagonal_reshape(q, k, stride, *, mode="antidiagonal", seed=0, query_every=1):
     """Regroup rows so that one dot product sums one line of a stride x stride tile of the logits.
 
     Parameters
     ----------
     q : (b, h, tq, d) float32 or float64, tq a multiple of ``stride``.
     k : (b, h, tk, d), tk a multiple of ``stride``.
-    mode : which line is read: "antidiagonal" meets every vertical and every slash of width two; "diagonal" and
-        "random" (one permutation per call, from ``seed``) are the ablations.
+    mode : which line is read: "antidiagonal" meets every vertical and every slash of width two. Ablations: "diagonal";
+        "random", one permutation per call from ``seed``, never one of those two if there is another; "double" and
+        "triple", the antidiagonal with each key lane replaced by a sum over neighbours, round the end of the group.
+    query_every : regroup only every so-manyth group of queries.
 
     Returns
     -------
-    (b, h, tq / S, S d) and (b, h, tk / S, S d).
+    (b, h, tq / (S query_every), S d), rounded up, and (b, h, tk / S, S d).
 
     Raises
     ------
-    ValueError : unknown mode, or a length that is no multiple of the stride.
+    ValueError : unknown mode, query_every below 1, or a length that is no multiple of the stride.
 
     Source
     ------
-    Xu et al. 2025, "XAttention", section 2.1 and Table 5 (samplers).
+    Xu et al. 2025, "XAttention", section 2.1 and Table 5 (samplers). "double", "triple" (middle lane counted twice) and
+    ``query_every`` ("kdb") are options of the released code.
     """
     if mode not in MODES:
         raise ValueError(f"antidiagonal_reshape: mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if query_every < 1:
+        raise ValueError(f"antidiagonal_reshape: query_every must be at least 1, got {query_every}")
     for name, x in (("q", q), ("k", k)):
         if stride < 1 or x.shape[2] % stride:
             raise ValueError(
                 f"antidiagonal_reshape: {name} has {x.shape[2]} tokens, not a multiple of stride {stride}; pad it"
             )
-    orders = {"antidiagonal": np.arange(stride)[::-1], "diagonal": np.arange(stride)}
-    order = orders[mode] if mode in orders else np.random.default_rng(seed).permutation(stride)
-
-    def groups(x, line):
-        b, h, t, d = x.shape
-        return x.reshape(b, h, t // stride, stride, d)[:, :, :, line].reshape(b, h, t // stride, stride * d)
-
-    return groups(q, order), groups(k, np.arange(stride))
+    b, h, _, d = q.shape
+    q_lanes = q.reshape(b, h, -1, stride, d)[:, :, ::query_every, _query_order(stride, mode, seed)]
+    k_lanes = k.reshape(b, h, -1, stride, d)
+    if mode in NEIGHBOURS:
+        k_lanes = sum(count * np.roll(k_lanes, -step, axis=3) for step, count in NEIGHBOURS[mode].items())
+    return tuple(x.reshape(b, h, -1, stride * d) for x in (q_lanes, k_lanes))
 
 
-def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiagonal", seed=0):
+def lines_read(stride, *, mode="antidiagonal", seed=0):
+    """Count how often each logit of a stride x stride tile enters the tile's score, (S, S) int64; rows are queries.
+
+    Source
+    ------
+    Xu et al. 2025, "XAttention", Figure 2.
+    """
+    eye = np.eye(stride, dtype=np.int64)[None, None]
+    q_lanes, k_lanes = antidiagonal_reshape(eye, eye, stride, mode=mode, seed=seed)
+    return q_lanes.reshape(stride, stride).T @ k_lanes.reshape(stride, stride)
+
+
+def _query_order(stride, mode, seed):
+    """Return which query of its group each lane takes."""
+    straight = np.arange(stride)
+    if mode == "diagonal":
+        return straight
+    if mode != "random":
+        return straight[::-1]
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(stride)
+    while stride > 2 and (np.array_equal(order, straight) or np.array_equal(order, straight[::-1])):
+        order = rng.permutation(stride)
+    return order
+
+
+def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiagonal", seed=0, norm=1.0, query_every=1):
     """Estimate the attention mass of every block pair from one line per tile.
 
-    Softmax runs over the reduced keys of each reduced query; a block's score is the sum of its tiles. Queries are the
-    last tq positions of the keys. Lengths that are no multiple of the block are padded at the end; padded keys get no
-    mass, padded queries none to give.
+    Softmax runs over the reduced keys of each reduced query; a block's score is the sum of its tiles. With ``causal``
+    queries are the last tq positions of the keys (a cache holds the keys before them), and block rows begin where key
+    blocks do. Lengths that are no multiple of the block are padded; padded keys get no mass, padded queries none to
+    give.
 
     Parameters
     ----------
     q : (b, h, tq, d) float32 or float64.
-    k : (b, h, tk, d), dtype of q; with ``causal`` tk >= tq and tk - tq a multiple of ``block_size``.
-    block_size, stride : block_size a multiple of stride.
-    mode, seed : see `antidiagonal_reshape`.
+    k : (b, h, tk, d), dtype of q; with ``causal`` tk >= tq.
+    block_size, stride : block_size a multiple of stride, and of stride * query_every.
+    mode, seed, query_every : see `antidiagonal_reshape`.
+    norm : further divisor of the logits; 2 and 4 make means of what "double" and "triple" sum.
 
     Returns
     -------
-    (b, h, ceil(tq / B), ceil(tk / B)), dtype of q: every row of whole blocks sums to B / S.
+    (b, h, rows, ceil(tk / B)), dtype of q, one row per key block that holds a query, ceil(tq / B) if tq = tk: every row
+    of whole blocks sums to B / (S query_every).
 
     Raises
     ------
@@ -87,33 +120,34 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     line; the diagonal tile is read whole, so its upper half counts too.
     """
     name = "xattn_block_scores"
-    _check(name, q, k, block_size)
-    if stride < 1 or block_size % stride:
-        raise ValueError(f"{name}: block_size {block_size} must be a multiple of stride {stride}")
-    tq, tk, d = q.shape[2], k.shape[2], q.shape[3]
-    offset = tk - tq
-    if causal and (offset < 0 or offset % block_size):
+    _check(name, q, k, block_size, causal)
+    if stride < 1 or query_every < 1 or block_size % (stride * query_every):
         raise ValueError(
-            f"{name}: causal scoring takes queries that are the last positions: tk - tq = {offset} must be a multiple "
-            f"of block_size {block_size} and not negative"
+            f"{name}: block_size {block_size} must be a multiple of stride {stride} times query_every {query_every}"
         )
+    if not norm > 0:
+        raise ValueError(f"{name}: norm must be above 0, got {norm}")
+    tk, d = k.shape[2], q.shape[3]
+    q, first, last, start = _aligned(q, tk, block_size, causal)
     q_groups, k_groups = antidiagonal_reshape(
-        _padded(q, block_size), _padded(k, block_size), stride, mode=mode, seed=seed
+        q, _padded(k, block_size), stride, mode=mode, seed=seed, query_every=query_every
     )
     rows, cols, per_block = q_groups.shape[2], k_groups.shape[2], block_size // stride
-    valid_rows = (np.arange(rows) * stride < tq)[:, None]
+    tile = np.arange(rows)[:, None] * query_every  # of the reduced queries, counted from the first block row
+    valid_rows = ((tile + 1) * stride > first) & (tile * stride < last)
     hidden = np.broadcast_to(np.arange(cols) * stride >= tk, (rows, cols))
     if causal:
-        hidden = hidden | (np.arange(cols) > np.arange(rows)[:, None] + offset // stride)
-    scores = np.empty((*q.shape[:2], rows // per_block, cols // per_block), q.dtype)
-    scale = q.dtype.type(1 / (np.sqrt(d) * stride))
+        hidden = hidden | (np.arange(cols) > tile + start // stride)
+    block_rows = q.shape[2] // block_size
+    scores = np.empty((*q.shape[:2], block_rows, cols // per_block), q.dtype)
+    scale = q.dtype.type(1 / (np.sqrt(d) * stride * norm))
     for batch, head in np.ndindex(*q.shape[:2]):
         mass = _softmax(q_groups[batch, head] @ k_groups[batch, head].T * scale, hidden) * valid_rows  # (n_q, n_k)
-        scores[batch, head] = mass.reshape(rows // per_block, per_block, -1, per_block).sum(axis=(1, 3))
+        scores[batch, head] = mass.reshape(block_rows, -1, cols // per_block, per_block).sum(axis=(1, 3))
     return scores
 
 
-def mean_pool_block_scores(q, k, *, block_size, hidden=None):
+def mean_pool_block_scores(q, k, *, block_size, hidden=None, causal=False):
     """Estimate the attention mass of every block pair from block means.
 
     softmax over blocks of mean(Q_I) . mean(K_J) / sqrt(d); the last block's mean includes its zero padding.
@@ -122,6 +156,7 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None):
     ----------
     q, k : (b, h, t, d) float32 or float64, same dtype.
     hidden : bool, broadcastable to (b, h, blocks, blocks): pairs that take no part; a row without any other is zero.
+    causal : queries are the last positions of the keys, as in `xattn_block_scores`; blocks of the future are hidden.
 
     Returns
     -------
@@ -135,13 +170,17 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None):
     ------
     Wang et al. 2025, "PBS-Attn", section 3 (block selection); baseline in Xu et al. 2025.
     """
-    _check("mean_pool_block_scores", q, k, block_size)
+    _check("mean_pool_block_scores", q, k, block_size, causal)
+    q, _, _, start = _aligned(q, k.shape[2], block_size, causal)
     q_mean, k_mean = (
-        x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3)
-        for x in (_padded(q, block_size), _padded(k, block_size))
+        x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3) for x in (q, _padded(k, block_size))
     )
     logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
-    return _softmax(logits, np.zeros((), bool) if hidden is None else hidden)
+    hidden = np.zeros((), bool) if hidden is None else hidden
+    if causal:
+        rows, cols = logits.shape[2:]
+        hidden = hidden | (np.arange(cols) > np.arange(rows)[:, None] + start // block_size)
+    return _softmax(logits, hidden)
 
 
 def true_block_mass(q, k, *, block_size, causal=True):
@@ -149,21 +188,22 @@ def true_block_mass(q, k, *, block_size, causal=True):
 
     Returns
     -------
-    (b, h, ceil(tq / B), ceil(tk / B)) float64; every row of whole blocks sums to B.
+    (b, h, rows, ceil(tk / B)) float64, rows as in `xattn_block_scores`; every row of whole blocks sums to B.
     """
-    _check("true_block_mass", q, k, block_size)
+    _check("true_block_mass", q, k, block_size, causal)
     tq, tk = q.shape[2], k.shape[2]
     hidden = np.arange(tk) > np.arange(tq)[:, None] + (tk - tq) if causal else np.zeros((), bool)
-    blocks = (-(-tq // block_size), -(-tk // block_size))
+    first = (tk - tq) % block_size if causal else 0
+    blocks = (-(-(first + tq) // block_size), -(-tk // block_size))
     mass = np.empty((*q.shape[:2], *blocks))
     for batch, head in np.ndindex(*q.shape[:2]):
         p = _softmax(q[batch, head] @ k[batch, head].T * q.dtype.type(q.shape[3] ** -0.5), hidden)
-        p = np.pad(p, [(0, blocks[0] * block_size - tq), (0, blocks[1] * block_size - tk)])
+        p = np.pad(p, [(first, blocks[0] * block_size - first - tq), (0, blocks[1] * block_size - tk)])
         mass[batch, head] = p.reshape(blocks[0], block_size, blocks[1], block_size).sum(axis=(1, 3), dtype=np.float64)
     return mass
 
 
-def _check(name, q, k, block_size):
+def _check(name, q, k, block_size, causal):
     for label, x in (("q", q), ("k", k)):
         if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64) or x.dtype != q.dtype:
             raise TypeError(
@@ -177,6 +217,23 @@ def _check(name, q, k, block_size):
             raise ValueError(f"{name}: {label} holds NaN; scores of NaN would drop blocks at random")
     if not isinstance(block_size, (int, np.integer)) or block_size < 1:
         raise ValueError(f"{name}: block_size must be an int of at least 1, got {block_size!r}")
+    if causal and q.shape[2] > k.shape[2]:
+        raise ValueError(
+            f"{name}: causal queries are the last positions of the keys, so there cannot be more of them: "
+            f"{q.shape[2]} queries, {k.shape[2]} keys"
+        )
+
+
+def _aligned(q, tk, block_size, causal):
+    """Pad queries so that block rows begin where key blocks do.
+
+    Returns the queries, where the real ones begin and end in them, and the position of the first row.
+    """
+    tq = q.shape[2]
+    offset = tk - tq if causal else 0
+    first = offset % block_size
+    padded = np.pad(q, [(0, 0), (0, 0), (first, -(first + tq) % block_size), (0, 0)])
+    return padded, first, first + tq, offset - first
 
 
 def _padded(x, multiple):

@@ -1,16 +1,17 @@
 // Runs a row-wise product block by block, writing the result once and in place.
 //
 // How long the result is becomes known only while it is computed. A counting pass beforehand would cost almost as much
-// as the product. Instead each worker computes a block of rows into a scratch area that stays in its cache, waits for
-// its turn (blocks are handed out in rising order, so whoever it waits for is at work), learns the block's place, lets
-// the next one go on and copies. What is written does not depend on who computed it.
+// as the product. Instead each worker computes a block of rows into a scratch area that stays in its cache and says how
+// long it is; once all earlier blocks have done so its place is known, and the worker copies it there. Until then it goes
+// on with other blocks, so that a heavy row holds nobody up. What is written does not depend on who computed it.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "csr.hpp"
@@ -51,48 +52,92 @@ inline RowBlocks cut_rows(const std::int64_t *products, std::int64_t rows, std::
     return blocks;
 }
 
-// Blocks take their places in the result one after the other.
-class Turnstile {
+// Where blocks go: each behind the one before, as soon as the lengths of all earlier ones are known.
+class Places {
   public:
-    bool is_open(std::int64_t block) const { return turn_.load(std::memory_order_acquire) == block; }
+    explicit Places(std::int64_t blocks) : place(blocks), entries_(blocks, -1) {}
 
-    // -> where the block's entries go
-    std::int64_t pass(std::int64_t block, std::int64_t entries) {
-        for (int spin = 0; spin < 2000 && !is_open(block); ++spin) pause();
-        for (std::int64_t now; (now = turn_.load(std::memory_order_acquire)) != block;) turn_.wait(now);
-        const std::int64_t place = filled_;
-        filled_ += entries;
-        turn_.store(block + 1, std::memory_order_release);
-        turn_.notify_all();
-        return place;
-    }
-
+    // True: all earlier blocks have their places, and this one starts at filled(); it may be written there directly.
+    bool is_next(std::int64_t block) const { return placed_.load(std::memory_order_acquire) == block; }
+    bool is_placed(std::int64_t block) const { return placed_.load(std::memory_order_acquire) > block; }
     std::int64_t filled() const { return filled_; }
 
-  private:
-    static void pause() {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
+    void tell(std::int64_t block, std::int64_t entries) {
+        const std::lock_guard lock(mutex_);
+        entries_[block] = entries;
+        std::int64_t next = placed_.load(std::memory_order_relaxed);
+        for (; next < static_cast<std::int64_t>(entries_.size()) && entries_[next] >= 0; ++next) {
+            place[next] = filled_;
+            filled_ += entries_[next];
+        }
+        placed_.store(next, std::memory_order_release);
+        placed_.notify_all();
     }
 
-    std::atomic<std::int64_t> turn_{0};
-    std::int64_t filled_ = 0;  // written only by the block whose turn it is
+    void wait_for(std::int64_t block) const {
+        for (std::int64_t now; (now = placed_.load(std::memory_order_acquire)) <= block;) placed_.wait(now);
+    }
+
+    std::vector<std::int64_t> place;  // of every block that is placed
+
+  private:
+    std::vector<std::int64_t> entries_;  // of each block, -1 until told
+    std::mutex mutex_;
+    std::atomic<std::int64_t> placed_{0};  // blocks [0, placed_) have their places
+    std::int64_t filled_ = 0;              // their entries
 };
 
+// One worker's scratch area and the finished blocks in it that still wait for their places.
 template <class I, class T>
-struct Scratch {
-    std::unique_ptr<char[]> memory;
-    I *indices = nullptr;
-    T *data = nullptr;
-
-    void grow(std::int64_t entries) {
-        if (memory) return;
-        const std::size_t n = static_cast<std::size_t>(entries + slack);
-        memory.reset(new char[n * (sizeof(I) + sizeof(T)) + 64]);
-        data = reinterpret_cast<T *>((reinterpret_cast<std::uintptr_t>(memory.get()) + 63) / 64 * 64);
-        indices = reinterpret_cast<I *>(data + n);
+class Waiting {
+  public:
+    // -> room for `entries` behind the blocks that wait; if there is none, wait until all have gone.
+    std::pair<I *, T *> room(std::int64_t entries, const Places &places, I *indices, T *data) {
+        if (!memory_) allocate(std::max(2 * entries, least_capacity));
+        if (used_ + entries + slack > capacity_) {
+            places.wait_for(blocks_.back().block);
+            send(places, indices, data);
+        }
+        return {indices_ + used_, data_ + used_};
     }
+
+    void add(std::int64_t block, std::int64_t entries) {
+        blocks_.push_back({block, used_, entries});
+        used_ += entries;
+    }
+
+    // Copy the blocks whose places are known.
+    void send(const Places &places, I *indices, T *data) {
+        std::size_t sent = 0;
+        for (; sent < blocks_.size() && places.is_placed(blocks_[sent].block); ++sent) {
+            const auto &[block, start, entries] = blocks_[sent];
+            std::copy_n(indices_ + start, entries, indices + places.place[block]);
+            std::copy_n(data_ + start, entries, data + places.place[block]);
+        }
+        blocks_.erase(blocks_.begin(), blocks_.begin() + static_cast<std::ptrdiff_t>(sent));
+        if (blocks_.empty()) used_ = 0;
+    }
+
+  private:
+    static constexpr std::int64_t least_capacity = 1 << 15;
+
+    struct Block {
+        std::int64_t block, start, entries;
+    };
+
+    void allocate(std::int64_t entries) {
+        capacity_ = entries + slack;
+        const auto n = static_cast<std::size_t>(capacity_);
+        memory_.reset(new char[n * (sizeof(I) + sizeof(T)) + 64]);
+        data_ = reinterpret_cast<T *>((reinterpret_cast<std::uintptr_t>(memory_.get()) + 63) / 64 * 64);
+        indices_ = reinterpret_cast<I *>(data_ + n);
+    }
+
+    std::vector<Block> blocks_;
+    std::int64_t used_ = 0, capacity_ = 0;
+    std::unique_ptr<char[]> memory_;
+    I *indices_ = nullptr;
+    T *data_ = nullptr;
 };
 
 // Keep the entries that are not 0.0 (NaN is kept). -> how many
@@ -143,50 +188,41 @@ void multiply_blocks(std::int64_t rows, const RowBlocks &blocks, int threads, bo
     product.data.reserve(blocks.entries + slack);
     product.indices.reserve(blocks.entries + slack);
     product.indptr.reserve(rows + 1);
-    product.place.resize(blocks.count() < 0 ? 0 : blocks.count());
     I *const indptr = product.indptr.data();
     indptr[0] = 0;
 
     if (threads <= 0) threads = get_num_threads();
     std::vector<std::unique_ptr<Kernel>> kernels(threads);
-    std::vector<Scratch<I, T>> scratches(threads);
-    Turnstile turnstile;
+    std::vector<Waiting<I, T>> waiting(threads);
+    Places places(std::max<std::int64_t>(blocks.count(), 0));
     std::atomic<bool> failed{false};
 
     const auto body = [&](std::int64_t block, int worker) {
         std::int64_t count = 0;
-        I *indices = product.indices.data();
-        T *data = product.data.data();
-        const bool direct = turnstile.is_open(block);
+        waiting[worker].send(places, product.indices.data(), product.data.data());
+        const bool direct = places.is_next(block);
         try {
             if (!kernels[worker]) kernels[worker].reset(new Kernel{make_kernel()});
-            if (direct) {
-                indices += turnstile.filled();
-                data += turnstile.filled();
-            } else {
-                scratches[worker].grow(blocks.largest);
-                indices = scratches[worker].indices;
-                data = scratches[worker].data;
-            }
             if (!failed.load(std::memory_order_relaxed)) {
+                const auto [indices, data] =
+                    direct ? std::pair{product.indices.data() + places.filled(), product.data.data() + places.filled()}
+                           : waiting[worker].room(blocks.largest, places, product.indices.data(), product.data.data());
                 const std::int64_t first = blocks.first[block], last = blocks.first[block + 1];
                 count = block_of_rows(*kernels[worker], first, last, indices, data, indptr + first + 1);
                 if (drop_zeros) count = squeeze_zeros(indices, data, indptr + first + 1, last - first);
             }
+            if (!direct && count > 0) waiting[worker].add(block, count);
         } catch (...) {
             failed = true;
             count = 0;
         }
-        const std::int64_t place = turnstile.pass(block, count);
-        product.place[block] = place;
-        if (!direct && count > 0) {
-            std::memcpy(product.indices.data() + place, indices, count * sizeof(I));
-            std::memcpy(product.data.data() + place, data, count * sizeof(T));
-        }
+        places.tell(block, count);
     };
     parallel_for(blocks.count(), threads, body);
+    for (auto &left : waiting) left.send(places, product.indices.data(), product.data.data());
+    product.place = std::move(places.place);
+    product.nnz = places.filled();
     if (failed) throw std::bad_alloc();
-    product.nnz = turnstile.filled();
 }
 
 // -> row pointers of the whole result, from those of the blocks. P is wider than I when nnz needs it.

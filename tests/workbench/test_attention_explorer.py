@@ -1,34 +1,135 @@
-"""The attention explorer: every method on generated heads, own files, refusals, recipe."""
+"""The attention explorer: every method on generated heads, own files, refusals, stories, one query, recipe."""
 
 import io
 
 import numpy as np
 import pytest
 
+from widgets.views.attention_stories import STORIES
 from workbench.attention_explorer import explorer
-from workbench.models.attention_inputs import load_input, read_npz
-from workbench.models.attention_methods import METHODS, coverage_curve
+from workbench.models.attention_inputs import SOURCES, read_npz
+from workbench.models.attention_methods import METHODS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_shows_a_head_and_counts_its_cost(method):
-    view = explorer(input="heavy", method=method, tokens=256, block=16).wait()
+    given = {} if METHODS[method].pictures else {"input": "heavy", "tokens": 256}
+    view = explorer(**given, method=method, block=16).wait()
     try:
         assert view.error == ""
         result = view.scene.result
-        assert result.panels["attention"].sum() == pytest.approx(256, rel=1e-4)
+        assert result.panels["attention"].sum() == pytest.approx(view.scene.t, rel=1e-4)
         assert 0 < result.density <= 1.2
-        assert int(result.facts["operations to attend (counted)"].replace(",", "")) > 0
+        assert int(result.facts["operations to attend (counted)"].split(", dense")[0].replace(",", "")) > 0
+        assert any("measured" in fact for fact in result.facts)
     finally:
         view.close()
 
 
-def test_curves_rise_with_density():
-    given = load_input("slash", tokens=256)
-    state = {"block": 16, "stride": 4, "threshold": 0.9, "sampler": "antidiagonal"}
-    density, coverage, settings = coverage_curve(given, "xattention", state)
-    assert (np.diff(density) >= 0).all() and (np.diff(coverage) >= 0).all() and len(settings) == len(density)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", STORIES)
+def test_every_story_can_be_told(method):
+    view = explorer(method=method)
+    try:
+        for number, story in enumerate(STORIES[method]):
+            if story.state.get("tokens", 0) > 2048 or story.state.get("input") == "minilm":
+                continue
+            view._story_chosen(str(number))
+            view.wait()
+            assert view.error == "" and view.method == method
+            assert story.state.items() <= view.state.items()
+            assert len(view.query) < 300
+    finally:
+        view.close()
+
+
+def facts(**state):
+    view = explorer(**state).wait()
+    try:
+        assert view.error == ""
+        return view.scene
+    finally:
+        view.close()
+
+
+def test_the_antidiagonal_sees_a_slash_that_the_diagonal_does_not():
+    scene = facts(method="xattention", **STORIES["xattention"][0].state)
+    band = {r.method: np.diagonal(r.panels["keep"], -1).mean() for r in (scene.result, scene.other)}  # 77: block before
+    assert scene.result.coverage > scene.other.coverage + 0.1
+    assert band["XAttention (antidiagonal)"] > 0.9 > band["XAttention (diagonal)"] + 0.1
+
+
+def test_sorting_keys_covers_more_at_one_budget_and_sorts_back():
+    how = {"input": "heavy", "block": 64, "segment": 4, "choose": "ratio", "kept_share": 0.25, "tokens": 2048}
+    scene = facts(method="pbs_attn", **how, versus="pbs_none")
+    assert scene.result.coverage > scene.other.coverage + 0.1
+    label = next(label for label in scene.result.facts if label.startswith("un-permuted"))
+    assert float(scene.result.facts[label]) < 1e-5
+    assert [curve.label for curve in scene.curves] == [
+        "PBS-Attn, sorted keys", "PBS-Attn, random order", "PBS-Attn, unsorted"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("permute", ["keys", "queries", "both", "random"])
+def test_any_sort_gives_plain_attention_back(permute):
+    scene = facts(method="pbs_attn", input="heavy", tokens=256, block=16, permute=permute)
+    label = next(label for label in scene.result.facts if label.startswith("un-permuted"))
+    assert float(scene.result.facts[label]) < 1e-5
+    assert (scene.result.query_order is None) == (permute in ("keys", "random"))
+
+
+def test_one_segment_is_full_attention_and_every_key_weighs():
+    scene = facts(method="combiner", input="slash", tokens=64, part=1)
+    np.testing.assert_allclose(scene.result.panels["effective"], scene.result.panels["attention"], atol=1e-6)
+    scene = facts(method="combiner", input="slash", tokens=64, pattern="logsparse", versus="combiner_alone")
+    assert (scene.result.panels["effective"][40, :41] > 0).all() and (scene.other.panels["effective"][40] == 0).any()
+    row = scene.query(40, {"method": "combiner", "pattern": "logsparse", "part": 16})
+    assert [len(region) for region in row.regions] == [8, 32] and "101000 in binary" in row.note
+
+
+def test_without_the_product_rows_of_a_segment_are_identical():
+    how = {"method": "ponet", "input": "heavy", "tokens": 64, "part": 16, "use_lmp": False}
+    fused, bare = (facts(**how, fuse=fuse).result for fuse in (True, False))
+    assert bare.facts["different output rows (counted)"] == "4 of 64"
+    assert fused.facts["different output rows (counted)"] == "64 of 64"
+    np.testing.assert_allclose(bare.panels["likeness"][:16, :16], 1, atol=1e-5)
+
+
+def test_own_segments_come_and_go_with_a_click():
+    view = explorer(method="ponet", input="slash", tokens=64, segments="own", cuts="10 30").wait()
+    try:
+        view._pair_picked(view.left_canvas, 5, 30)
+        assert view.cuts == "10"
+        view._pair_picked(view.left_canvas, 5, 20)
+        assert view.cuts == "10 20" and view.wait().scene.result.facts["segments"] == "3"
+        view.cuts = "10 x"
+        assert "'x' is none" in view.wait().error
+    finally:
+        view.close()
+
+
+@pytest.mark.slow
+def test_pictures_are_chosen_for_methods_that_need_them():
+    view = explorer(input="slash", tokens=64).wait()
+    try:
+        view.method = "favit"
+        assert view.wait().input == "landscape" and "now pixels" in view.note and view.error == ""
+        maps = view.scene.query(2286, view.state)
+        reached = {name: int(np.count_nonzero(m)) for name, m in maps.maps.items()}
+        assert reached["window (Swin)"] == 49 == maps.costs["fused keys, dilation 1"]
+        assert reached["fused keys, dilation 1"] == 56 * 56
+        view._query_clicked([{"curve": 0, "x": 3, "y": 2}])
+        assert view.row == 2 * 56 + 3
+        view._query_clicked([{"curve": 1 + len(maps.maps), "x": 1, "y": 2}])
+        assert view.place == 2 * 7 + 1
+        view.input = "slash"
+        assert "reads pictures" in view.error
+    finally:
+        view.close()
+    linked = explorer(query="method=favit").wait()
+    assert linked.error == "" and linked.scene.t == 56 * 56
+    linked.close()
 
 
 def npz(**arrays):
@@ -52,16 +153,48 @@ def test_own_file_is_shown_and_bad_ones_are_named(rng):
     ):
         with pytest.raises(ValueError, match=words):
             read_npz(content, "bad.npz")
-
-
-def test_what_is_too_long_is_refused_before_work():
-    view = explorer(input="heavy", method="combiner", tokens=128)
+    view = explorer(input="file", head=1).wait()
     try:
-        view.wait()
-        view.tokens = 4096
-        assert "takes up to 1,024 tokens" in view.error
-        view.input = "file"
-        view.tokens = 128
-        assert "No file yet" in view.wait().error
+        assert "No file yet" in view.error
+        view._uploaded("mine.npz", npz(q=q, k=k))
+        logits = q[1] @ k[1].T / 8**0.5 + np.where(np.tri(40), 0, -np.inf)
+        wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(view.wait().scene.result.panels["attention"], wanted, rtol=1e-4, atol=1e-6)
+        assert view.error == ""
     finally:
         view.close()
+
+
+def test_what_is_too_long_is_lowered_or_refused_before_work():
+    view = explorer(input="heavy", tokens=4096, method="formula")
+    try:
+        view.wait()
+        view.method = "combiner"
+        assert view.tokens == 1024 and "lowered to 1,024" in view.note
+    finally:
+        view.close()
+    linked = explorer(query="input=heavy&tokens=4096&method=combiner")
+    assert "takes up to 1,024 tokens" in linked.error and linked.scene is None
+    linked.close()
+
+
+@pytest.mark.slow
+def test_block_masks_of_65536_tokens():
+    scene = facts(input="slash", tokens=65536, block=128, stride=16, threshold=0.3, left="estimate", right="keep")
+    assert scene.t == 65536 and scene.result.panels["keep"].shape == (512, 512) and scene.query is None
+    assert "attention" not in scene.result.panels and 0 < scene.result.density < 1
+
+
+def test_own_text_is_read():
+    view = explorer(words="one two three. " * 20, tokens=64, layer=0, head=0).wait()
+    try:
+        assert view.error == "" and "your text" in view.scene.source
+        assert "".join(view.scene.tokens).startswith("one two three. one two")
+    finally:
+        view.close()
+
+
+def test_sources_say_what_they_read():
+    for key, source in SOURCES.items():
+        assert source.settings or source.pictures, key
+        assert 64 <= source.limits["tokens"] <= 65536

@@ -19,7 +19,7 @@ function render({ model, el }) {
         aria-roledescription="matrix picture"></canvas><canvas class="wb-over" aria-hidden="true"></canvas></div>
       <div class="wb-right"><canvas class="wb-strip" aria-hidden="true"></canvas></div>
       <div class="wb-bottom"><canvas class="wb-strip" aria-hidden="true"></canvas></div></div>
-    <div class="wb-legend"><span>fewest</span><canvas width="240" height="10" aria-hidden="true"></canvas><span
+    <div class="wb-legend"><span class="wb-least">fewest</span><canvas width="240" height="10" aria-hidden="true"></canvas><span
       class="wb-most">most</span><span class="wb-total"></span></div>
     <p class="wb-readout" aria-live="polite">Point at the picture, or click it and use the arrow keys, to read entries.</p>
     <details><summary>How to steer</summary>Click the picture first. Scroll or pinch zooms, dragging moves. Arrow keys
@@ -150,7 +150,9 @@ function render({ model, el }) {
   }
   function drawLegend() {
     paintRamp($(".wb-legend canvas"), palette());
-    $(".wb-most").textContent = `densest: ${Number(tile.top.toPrecision(3))} per position`;
+    const most = Number((tile.top * model.get("each")).toPrecision(3));
+    $(".wb-least").textContent = model.get("unit") === "entries" ? "fewest" : "least";
+    $(".wb-most").textContent = model.get("unit") === "entries" ? `densest: ${most} per position` : `most: ${most}`;
     $(".wb-total").textContent = `${counted(tile.total)} in view`;
   }
 
@@ -184,17 +186,18 @@ function render({ model, el }) {
   }
   function counted(n) {
     const unit = model.get("unit");
-    return `${number(n)} ${n === 1 && unit === "entries" ? "entry" : unit}`;
+    return `${number(n * model.get("each"))} ${n === 1 && unit === "entries" ? "entry" : unit}`;
   }
   function sentence(a) {
     const where = `${range(a.rows, "Row")}, ${range(a.columns, "column")}`;
     const was = a.names ? ` (before reordering ${a.names[0]}, ${a.names[1]})` : "";
+    const words = a.labels ? ` (${a.labels.map((text) => `“${text.replaceAll("\n", "↵")}”`).join(" reads ")})` : "";
     const one = a.rows[1] - a.rows[0] === 1 && a.columns[1] - a.columns[0] === 1;
     const what = one && a.count === 1 ? `value ${typeof a.value === "number" ? number(a.value) : a.value}`
       : one && a.count > 1 && model.get("unit") === "entries" ? `value ${typeof a.value === "number" ? number(a.value) : a.value}, ${a.count} entries summed`
       : one && a.value != null ? `value ${number(a.value)}` : one ? "no entry" : counted(a.count);
     const block = a.block ? ` Block (${a.block[0]}, ${a.block[1]}): ${counted(a.block[2])}.` : "";
-    return `${where}${was}: ${what}.${block}`;
+    return `${where}${was}${words}: ${what}.${block}`;
   }
   let queryTimer = null;
   let queryAt = null;

@@ -23,7 +23,7 @@ class RasterCanvas(anywidget.AnyWidget):
     Attributes
     ----------
     title, alt : name of the picture, and what it shows, in words.
-    unit : what the read-out counts, a plural; the source says.
+    unit, each : what the read-out counts, a plural, and how much of it one count is; the source says.
     window : [r0, r1, c0, c1], what is seen; changed by the reader and by you.
     block : side of the blocks drawn as a grid and named in the read-out; 0 for none.
     marks : ``{"rows": [...], "columns": [...], "cells": [[row, column], ...]}`` drawn over the picture; at most 5,000
@@ -44,6 +44,7 @@ class RasterCanvas(anywidget.AnyWidget):
     brush_columns = traitlets.List(traitlets.Int()).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
     unit = traitlets.Unicode("entries").tag(sync=True)
+    each = traitlets.Float(1.0).tag(sync=True)
     palettes = traitlets.Dict(traitlets.Bytes()).tag(sync=True)
 
     def __init__(self, **kwargs):
@@ -65,7 +66,7 @@ class RasterCanvas(anywidget.AnyWidget):
             self.size = [rows, columns]
             self.window = list(clip_window(window or (0, rows, 0, columns), source.shape))
             self.alt = alt
-            self.unit = getattr(source, "unit", "entries")
+            self.unit, self.each = getattr(source, "unit", "entries"), getattr(source, "each", 1.0)
             self.version += 1
 
     def mark(self, rows=(), columns=(), cells=()) -> None:
@@ -85,8 +86,8 @@ class RasterCanvas(anywidget.AnyWidget):
         Returns
         -------
         ``rows``, ``columns`` ([first, end]), ``count``; for one position also ``value`` (None where nothing is
-        stored) and, if reordered, ``names``; with a block grid and a window inside one block ``block`` ([row, column],
-        entries in it).
+        stored), if reordered ``names`` and, if the source has them, ``labels``; with a block grid and a window inside
+        one block ``block`` ([row, column], entries in it).
         """
         source = self._source
         answer = {"rows": [r0, r1], "columns": [c0, c1], "count": int(source.counts((r0, r1, c0, c1), (1, 1)).sum())}
@@ -95,6 +96,9 @@ class RasterCanvas(anywidget.AnyWidget):
             answer["value"] = value if value is None or isinstance(value, (int, float)) else str(value)
             if source.row_names is not None:
                 answer["names"] = [int(source.row_names[r0]), int(source.column_names[c0])]
+            labels = getattr(source, "labels", ())
+            if max(r0, c0) < len(labels):
+                answer["labels"] = [labels[r0], labels[c0]]
         if self.block > 0 and r0 // self.block == (r1 - 1) // self.block and c0 // self.block == (c1 - 1) // self.block:
             i, j = r0 // self.block, c0 // self.block
             rows, columns = source.shape

@@ -66,10 +66,12 @@ class BitsSource:
     ----------
     bits : uint8 (m, ceil(columns / 8)), little bit order, as for `kernels.raster.raster_bits`.
     columns : columns of the mask.
+    labels : what row and column numbers stand for, such as words, one per row; empty for none.
     """
 
     bits: np.ndarray
     columns: int
+    labels: tuple[str, ...] = ()
     row_names: None = field(default=None, init=False)
     column_names: None = field(default=None, init=False)
 
@@ -99,12 +101,15 @@ class WeightSource:
     Parameters
     ----------
     weights : float32 (m, n), not negative; not copied. A whole row or column must sum to less than 4,000.
+    labels : what row and column numbers stand for, such as words, one per row; empty for none.
     """
 
     weights: np.ndarray
+    labels: tuple[str, ...] = ()
     row_names: None = field(default=None, init=False)
     column_names: None = field(default=None, init=False)
-    unit: str = field(default="millionths of weight", init=False)
+    unit: str = field(default="weight", init=False)
+    each: float = field(default=1e-6, init=False)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ class Knob:
     low, high, step : inclusive range of a number. ``scale="log2"`` makes the slider move in powers of two.
     choices : allowed values of a text knob, as ``(value, label)`` pairs.
     help : one sentence for the tooltip.
+    lines : height of a text knob's field; more than one lets the text wrap.
     tag : where a machine constant comes from: "published", "from memory", "calibrated"; empty for a user's choice.
     """
 
@@ -29,6 +30,7 @@ class Knob:
     choices: tuple[tuple[str, str], ...] = ()
     help: str = ""
     tag: str = ""
+    lines: int = 1
 
     def __post_init__(self):
         if not self.key.isidentifier():

@@ -120,9 +120,10 @@ function render({ model, el }) {
       box.append(element("div", { class: "wb-head" }, label, output), slide, describe);
     } else {
       const number = c.control === "number";
-      const input = element("input", { ...common, type: number ? "number" : "text", step: number ? c.step : null,
+      const input = c.lines > 1 ? element("textarea", { ...common, rows: c.lines }) : element("input", { ...common, type: number ? "number" : "text", step: number ? c.step : null,
         min: number ? c.low : null, max: number ? c.high : null });
       input.value = value;
+      if (c.lines > 1) box.classList.add("wb-wide");
       input.addEventListener("change", () => {
         if (number && input.value === "") { input.value = model.get("values")[c.key]; return; }
         send(c.key, number ? Number(input.value) : input.value);

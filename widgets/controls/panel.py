@@ -22,7 +22,7 @@ def control_spec(knob: Knob, *, play: bool = False) -> dict:
     if isinstance(knob.default, bool):
         return spec | {"control": "box"}
     if isinstance(knob.default, str):
-        return spec | {"control": "text"}
+        return spec | {"control": "text", "lines": knob.lines}
     whole = isinstance(knob.default, int)
     step = knob.step if knob.step is not None else (1 if whole or knob.scale != "linear" else "any")
     if knob.low is None or knob.high is None:

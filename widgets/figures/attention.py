@@ -1,6 +1,8 @@
 """What an attention method keeps, and at what cost: the data that mask views draw, and the plots beside the masks."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,11 +13,20 @@ PANELS = (
     ("attention", "true attention"),
     ("estimate", "the method's estimate"),
     ("read", "logits read for the estimate"),
+    ("cells", "chosen cells of the estimate"),
     ("keep", "kept blocks"),
+    ("blocks", "blocks: full, partial, empty"),
     ("allowed", "pairs computed"),
     ("effective", "attention as computed"),
     ("lost", "true attention left out"),
-    ("permuted", "pairs computed, keys in the method's order"),
+    ("sorted", "true attention, keys sorted"),
+    ("permuted", "pairs computed, keys sorted"),
+    ("ga", "read by global aggregation"),
+    ("smp", "winners of segment maxima"),
+    ("lmp", "winners of local maxima"),
+    ("likeness", "likeness of output rows"),
+    ("only", "pairs only this method computes"),
+    ("change", "difference of attention as computed"),
 )
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -28,7 +39,9 @@ class MaskResult:
     Parameters
     ----------
     method : name shown to readers.
-    panels : key of `PANELS` -> weights (float32) or a mask (bool), two-dimensional; a missing panel has no key.
+    panels : key of `PANELS` -> weights (float32) or a mask (bool), two-dimensional; a missing panel has no key. Those
+        that follow from others (see `panel`) need no key.
+    order, query_order : (t,) original key (query) of each sorted slot; None where nothing is sorted.
     cells : key -> tokens per row and column of that panel, where it is coarser than tokens.
     coverage : share of the true attention that the computed pairs hold; NaN where unknown.
     density : computed pairs over dense pairs, at the method's own grain.
@@ -43,6 +56,69 @@ class MaskResult:
     cells: dict[str, int] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     key_scores: np.ndarray | None = None
+    order: np.ndarray | None = None
+    query_order: np.ndarray | None = None
+
+
+def panel_keys(result: MaskResult, other: MaskResult | None = None) -> tuple[str, ...]:
+    """Return the keys of `PANELS` that a result can show, those that compare it with another included."""
+    has = result.panels
+    derived = {
+        "lost": "attention" in has and "allowed" in has,
+        "blocks": "allowed" in has and "keep" in has,
+        "sorted": "attention" in has and result.order is not None,
+        "permuted": "allowed" in has and result.order is not None,
+        "only": other is not None and _shared(result, other) is not None,
+        "change": other is not None and "effective" in has and "effective" in other.panels,
+    }
+    return tuple(key for key, _ in PANELS if key in has or derived.get(key))
+
+
+def panel(result: MaskResult, key: str, other: MaskResult | None = None) -> np.ndarray:
+    """Return one picture of a result; see `panel_keys` for what there is."""
+    has = result.panels
+    if key in has:
+        return has[key]
+    if key == "lost":
+        return np.where(has["allowed"], np.float32(0), has["attention"])
+    if key == "blocks":
+        return block_shares(_sorted(result, "allowed"), result.cells["keep"])
+    if key in ("sorted", "permuted"):
+        return _sorted(result, {"sorted": "attention", "permuted": "allowed"}[key])
+    if key == "only":
+        shared = _shared(result, other)
+        return has[shared] & ~other.panels[shared]
+    if key == "change":
+        return np.abs(has["effective"] - other.panels["effective"])
+    raise ValueError(f"panel: {result.method} has no {key!r}")
+
+
+def block_shares(mask: np.ndarray, block: int) -> np.ndarray:
+    """Return the share of every block's pairs that a mask (t, t) holds, (n, n) float32: 1 full, 0 empty."""
+    t = len(mask)
+    missing = -t % block
+    padded = np.pad(mask, [(0, missing), (0, missing)]) if missing else mask
+    n = len(padded) // block
+    counts = padded.reshape(t + missing, n, block).sum(axis=2, dtype=np.int32).reshape(n, block, n).sum(axis=1)
+    inside = np.minimum(block, t - block * np.arange(n))
+    return (counts / (inside[:, None] * inside)).astype(np.float32)
+
+
+def _sorted(result, key):
+    array = result.panels[key]
+    if result.query_order is not None:
+        array = array[result.query_order]
+    return array if result.order is None else np.ascontiguousarray(array[:, result.order])
+
+
+def _shared(result, other):
+    """The finest mask that both have at one shape and in one order: pairs, else kept blocks of unsorted keys."""
+    for key in ("allowed", "keep"):
+        a, b = result.panels.get(key), other.panels.get(key)
+        plain = key == "allowed" or (result.order is None and other.order is None)
+        if a is not None and b is not None and a.shape == b.shape and plain:
+            return key
+    return None
 
 
 @dataclass(frozen=True)
@@ -73,6 +149,8 @@ class AttentionScene:
     tokens : their texts; empty where there are none.
     result, other : the method, and the one it is compared with (None for none).
     curves : coverage over density; the present settings are drawn as a larger marker.
+    query : ``query(row, state)`` -> what one query reads, a `attention_query.QueryRow` or `QueryMaps`; None where rows
+        are too long to hold.
     """
 
     source: str
@@ -81,6 +159,7 @@ class AttentionScene:
     other: MaskResult | None = None
     tokens: tuple[str, ...] = ()
     curves: tuple[CoverageCurve, ...] = ()
+    query: Callable[[int, Mapping[str, Any]], Any] | None = None
 
 
 def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") -> go.Figure:

@@ -1,27 +1,78 @@
 """Attention masks: true attention, a method's estimate, what it keeps and computes, its cost, another beside it."""
 
+import html
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ipywidgets
 import numpy as np
-from scipy import sparse
 
 from widgets.canvas.canvas import RasterCanvas
-from widgets.canvas.source import CsrSource, WeightSource
+from widgets.canvas.source import BitsSource, WeightSource
+from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.upload import Upload
-from widgets.figures.attention import PANELS, AttentionScene, MaskResult, coverage_figure, key_score_figure
+from widgets.figures.attention import (
+    PANELS,
+    MaskResult,
+    coverage_figure,
+    key_score_figure,
+    panel,
+    panel_keys,
+)
+from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
 from widgets.figures.fact_table import fact_table
 from widgets.figures.plot_pane import PlotPane
 from widgets.views.view import View
 
 UPLOAD_LIMIT_BYTES = 64_000_000
+EXPORTED_CELLS = 2**22
 PICTURES = (
     Knob("left", "Left picture", "attention", choices=PANELS, help="What the left picture shows."),
     Knob("right", "Right picture", "allowed", choices=PANELS, help="What the right picture shows."),
+    Knob("row", "One query (row)", 300, 0, 65535, 1, help="The query whose keys are drawn below; or click a picture."),
 )
 _NAMES = dict(PANELS)
+_IN_METHODS_ORDER = frozenset({"keep", "blocks", "estimate", "sorted", "permuted"})
+
+
+@dataclass(frozen=True)
+class Story:
+    """A setting worth seeing: a button's label, the knobs that differ from their defaults, and what to look at."""
+
+    label: str
+    state: Mapping[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a view of attention masks is told about its inputs and methods; every part may be left out.
+
+    Parameters
+    ----------
+    relevant : knob -> choice -> knobs that only matter with that choice, a knob after those that it depends on; what
+        no choice names is always shown.
+    limits : state -> knob -> largest value that makes a difference.
+    adjust : (state, knobs just turned) -> (knobs to turn along, a remark that says so or "").
+    budget : state -> None or the sentence that refuses.
+    picked : (state, query, key) -> knobs to turn when a reader picks a pair in a picture.
+    recipe : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
+    stories : method -> settings worth seeing.
+    upload : ``upload(file name, bytes)`` takes a reader's .npz of q and k; raises ValueError if it cannot be read.
+    file_choice : the choice of "input" that the uploaded file is.
+    """
+
+    relevant: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    limits: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda state: {}
+    adjust: Callable[[Mapping[str, Any], set[str]], tuple[dict[str, Any], str]] = lambda state, keys: ({}, "")
+    budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None
+    picked: Callable[[Mapping[str, Any], int, int], dict[str, Any]] = lambda state, row, column: {"row": row}
+    recipe: Callable[[str], str] = lambda words: f"view = ...  # {words}"
+    stories: Mapping[str, Sequence[Story]] = field(default_factory=dict)
+    upload: Callable[[str, bytes], None] | None = None
+    file_choice: str = "file"
 
 
 class AttentionMaskView(View):
@@ -32,83 +83,131 @@ class AttentionMaskView(View):
 
     Parameters
     ----------
-    source : ``source(state, progress) -> AttentionScene``; all computing is there.
-    relevant : method key -> keys of the knobs that it reads; other method knobs are not shown.
-    budget : ``budget(state)`` -> None or the sentence that refuses.
-    recipe_lines : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
-    upload : ``upload(file name, bytes)`` takes a reader's .npz of q and k; raises ValueError if it cannot be read.
+    source : ``source(state, progress) -> AttentionScene``, or a generator of scenes, each more complete; all computing
+        is there.
+    wiring : what to show, refuse and offer.
     """
 
     title = "Attention masks"
     kind = "counted"
-    paint_only = frozenset({"left", "right"})
+    paint_only = frozenset({"left", "right", "row", "place"})
 
     def __init__(
         self,
-        source: Callable[[Mapping[str, Any], Callable], AttentionScene],
+        source: Callable[[Mapping[str, Any], Callable], Any],
+        wiring: Wiring | None = None,
         *,
-        relevant: Mapping[str, Sequence[str]],
-        budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None,
-        recipe_lines: Callable[[str], str] = lambda words: f"view = ...  # {words}",
-        upload: Callable[[str, bytes], None] | None = None,
         link_base: str = "",
         query: str = "",
         **state,
     ):
-        self._source, self._budget, self._recipe, self._upload = source, budget, recipe_lines, upload
-        self._relevant = relevant
-        self._method_knobs = {key for keys in relevant.values() for key in keys}
-        self._drawn: tuple | None = None
+        self._source, self._wiring = source, wiring or Wiring()
+        choices = self._wiring.relevant.values()
+        self._depending = {key for choice in choices for keys in choice.values() for key in keys}
+        self._drawn: dict = {}
+        self._offered: tuple = ()
         super().__init__(link_base=link_base, query=query, **state)
-        self.observe(self._methods_changed, names=["method", "versus"])
+        self._tell_stories()
 
     # Picture --------------------------------------------------------------------------------------------------------
     def build(self):
         """Make the two canvases, the table of facts and the plots."""
         self.left_canvas, self.right_canvas = RasterCanvas(title="left"), RasterCanvas(title="right")
-        self._facts = ipywidgets.HTML()
-        self._curves, self._scores = PlotPane(), PlotPane()
+        self._facts, self._query_note = ipywidgets.HTML(), ipywidgets.HTML()
+        self._curves, self._scores, self._query_pane = PlotPane(), PlotPane(), PlotPane()
         self._curves.title, self._scores.title = "coverage over density", "key scores"
+        self._query_pane.title = "one query"
+        self._query_pane.on_click(self._query_clicked)
         for canvas in (self.left_canvas, self.right_canvas):
             canvas.observe(self._zoomed, names="window")
+            canvas.on_pick(lambda row, column, canvas=canvas: self._pair_picked(canvas, row, column))
             canvas.layout.flex, canvas.layout.min_width, canvas.layout.max_width = "1 1 420px", "0", "640px"
         row = {"display": "flex", "flex_flow": "row wrap"}
         pictures = ipywidgets.Box([self.left_canvas, self.right_canvas], layout=row)
         plots = ipywidgets.VBox([self._curves, self._scores])
         for part in (self._facts, plots):
             part.layout.flex, part.layout.min_width, part.layout.max_width = "1 1 420px", "0", "640px"
+        self._query_pane.layout.max_width = "1280px"
+        self._stories = Choices([], self._story_chosen, label="Worth seeing")
         below = ipywidgets.Box([self._facts, plots], layout=row)
-        if self._upload is None:
-            return [pictures, below]
-        label = f"Your own q and k (.npz with arrays q and k, up to {UPLOAD_LIMIT_BYTES / 1e6:g} MB)"
-        return [Upload(label, ".npz", UPLOAD_LIMIT_BYTES, self._uploaded), pictures, below]
+        found = [self._stories, pictures, self._query_pane, self._query_note, below]
+        if self._wiring.upload is not None:
+            label = f"Your own q and k (.npz with arrays q and k, up to {UPLOAD_LIMIT_BYTES / 1e6:g} MB)"
+            self._upload_field = Upload(label, ".npz", UPLOAD_LIMIT_BYTES, self._uploaded)
+            found.insert(0, self._upload_field)
+            self._show_upload()
+        return found
 
     def compute(self, state, progress):
         """Ask the source."""
         return self._source(state, progress)
 
     def paint(self, scene):
-        """Draw both pictures, the facts and the plots."""
+        """Draw both pictures, one query, the facts and the plots."""
+        offered = panel_keys(scene.result, scene.other)
+        if scene.other is not None:
+            offered = tuple(key for key in offered if key in panel_keys(scene.other, scene.result))
+        if (offered, scene.t) != self._offered:
+            self._offered = (offered, scene.t)
+            self._panel.draw(self._shown_knobs())
+        row = min(self.row, scene.t - 1)
         versus = scene.other is not None
-        left = (scene.result, self.right) if versus else (scene.result, self.left)
-        right = (scene.other, self.right) if versus else (scene.result, self.right)
-        drawn = (id(scene), left[1], right[1], self.theme)
-        if drawn == self._drawn:
-            return
-        for canvas, (result, panel) in ((self.left_canvas, left), (self.right_canvas, right)):
-            canvas.theme = self.theme
-            name, array, cell = shown_panel(result, panel)
-            canvas.title = f"{name}: {result.method}" if versus else name
-            canvas.block = max(1, result.cells.get("keep", 1) // cell) if result.cells.get("keep", 1) > cell else 0
-            canvas.show(_raster_source(array), alt=_panel_alt(name, result, array, cell), keep_window=True)
-        self._facts.value = _facts_html(scene)
-        if self._drawn is None or self._drawn[0] != id(scene) or self._drawn[3] != self.theme:
+        left = (scene.result, scene.other, self.right if versus else self.left)
+        right = (scene.other, scene.result, self.right) if versus else (scene.result, None, self.right)
+        for canvas, (result, other, wanted) in ((self.left_canvas, left), (self.right_canvas, right)):
+            self._paint_canvas(canvas, scene, result, other, wanted)
+            self._mark_row(canvas, result, row)
+        if self._changed("facts", id(scene), self.theme):
+            self._facts.value = _facts_html(scene)
             self._curves.show(coverage_figure(scene, self.theme), _curves_alt(scene))
             scores = scene.result.key_scores
             self._scores.layout.display = "" if scores is not None else "none"
             if scores is not None:
                 self._scores.show(key_score_figure(scores, self.theme), _scores_alt(scores))
-        self._drawn = drawn
+        self._paint_query(scene, row)
+
+    def _changed(self, part, *now):
+        before, self._drawn[part] = self._drawn.get(part), now
+        return before != now
+
+    def _paint_canvas(self, canvas, scene, result, other, wanted):
+        key = shown_panel(result, wanted, other)
+        compared = id(other.panels) if other is not None else None
+        if not self._changed(canvas, id(result.panels), compared, key, self.theme):
+            return
+        array = panel(result, key, other)
+        cell = result.cells.get(key, 1)
+        block = result.cells.get("keep", 1)
+        canvas.theme = self.theme
+        canvas.title = f"{_NAMES[key]}: {result.method}" if scene.other is not None else _NAMES[key]
+        canvas.block = block // cell if block > cell else 0
+        labels = scene.tokens if array.shape[0] == array.shape[1] == len(scene.tokens) and result.order is None else ()
+        canvas.show(_raster_source(array, labels), alt=_panel_alt(key, result, array, cell), keep_window=True)
+
+    def _mark_row(self, canvas, result, row):
+        cell = self._cell_of(canvas, result)
+        key = self._drawn[canvas][2]
+        if result.query_order is not None and key in _IN_METHODS_ORDER:
+            row = int(np.flatnonzero(result.query_order == row)[0])
+        canvas.mark(rows=[row // cell])
+
+    def _cell_of(self, canvas, result):
+        return result.cells.get(self._drawn[canvas][2], 1)
+
+    def _paint_query(self, scene, row):
+        for part in (self._query_pane, self._query_note):
+            part.layout.display = "none" if scene.query is None else ""
+        place = self.state.get("place")
+        if scene.query is None or not self._changed("query", id(scene.result.panels), row, place, self.theme):
+            return
+        shown = scene.query(row, self.state)
+        if isinstance(shown, QueryMaps):
+            self._query_pane.show(query_maps_figure(shown, self.theme), _maps_alt(shown))
+            note = "Click a pixel to ask another query, a fused key to see the pixels behind it."
+        else:
+            self._query_pane.show(query_row_figure(shown, self.theme), _row_alt(shown))
+            note = shown.note
+        self._query_note.value = f"<p class='wb wb-note'>{html.escape(note)}</p>" if note else ""
 
     def table(self, scene):
         """Return facts of the method (and of the other) and the curves as one table."""
@@ -123,10 +222,16 @@ class AttentionMaskView(View):
         return ("what", "item", "value"), rows
 
     def arrays(self, scene):
-        """Return every panel of the method, and of the other under ``other_``."""
-        found = dict(scene.result.panels)
-        if scene.other is not None:
-            found |= {f"other_{key}": array for key, array in scene.other.panels.items()}
+        """Return what both pictures show, and every other panel of up to four million cells."""
+        found = {}
+        for prefix, result, other in (("", scene.result, scene.other), ("other_", scene.other, scene.result)):
+            if result is None:
+                continue
+            shown = {shown_panel(result, key, other) for key in (self.left, self.right)}
+            keys = [key for key in result.panels if key in shown or result.panels[key].size <= EXPORTED_CELLS]
+            found |= {prefix + key: panel(result, key, other) for key in dict.fromkeys((*keys, *sorted(shown)))}
+            if result.order is not None:
+                found[prefix + "order"] = result.order
         return found
 
     def alt_text(self, scene):
@@ -140,36 +245,120 @@ class AttentionMaskView(View):
     def recipe(self):
         """Return Python that remakes the picture."""
         changed = {key: value for key, value in self.state.items() if value != self.knob(key).default}
-        return self._recipe(", ".join(f"{key}={value!r}" for key, value in changed.items()))
+        return self._wiring.recipe(", ".join(f"{key}={value!r}" for key, value in changed.items()))
 
     def budget(self, state):
         """Refuse what the source says is too much."""
-        return self._budget(state)
+        return self._wiring.budget(state)
 
     # Controls -------------------------------------------------------------------------------------------------------
     def _shown_knobs(self):
-        used = {*self._relevant.get(self.method, ()), *self._relevant.get(self.versus, ())}
-        return [knob for knob in super()._shown_knobs() if knob.key in used or knob.key not in self._method_knobs]
+        state, wiring = self.state, self._wiring
+        used: set[str] = set()
+        for knob, choice in wiring.relevant.items():
+            if knob in used or knob not in self._depending:
+                used |= set(choice.get(state[knob], ()))
+        limits = wiring.limits(state)
+        if self._offered:
+            limits = {**limits, "row": self._offered[1] - 1}
+        found = []
+        for knob in super()._shown_knobs():
+            if knob.key in self._depending - used or (knob.key == "left" and self.versus != "none"):
+                continue
+            if knob.key in limits and knob.high is not None:
+                knob = replace(knob, default=min(knob.default, limits[knob.key]), high=limits[knob.key])
+            if knob.key in ("left", "right") and self._offered:
+                knob = self._with_offered(knob, state[knob.key])
+            found.append(knob)
+        return found
 
-    def _methods_changed(self, change):
-        self._panel.draw(self._shown_knobs())
-        self._state_shown()
+    def _with_offered(self, knob, chosen):
+        choices = tuple((key, name) for key, name in knob.choices if key in self._offered[0])
+        if chosen not in self._offered[0]:
+            choices += ((chosen, f"{_NAMES[chosen]} (not here)"),)
+        label = "Both pictures show" if self.versus != "none" else knob.label
+        return replace(knob, choices=choices, default=choices[0][0], label=label)
+
+    def _state_changed(self, keys):
+        changes, remark = self._wiring.adjust(self.state, set(keys))
+        if changes:
+            held, self._held = self._held, True
+            try:
+                for key, value in changes.items():
+                    setattr(self, key, value)
+            finally:
+                self._held = held
+            keys = set(keys) | set(changes)
+        if keys & {*self._wiring.relevant, *changes}:
+            self._panel.draw(self._shown_knobs())
+            self._show_upload()
+        if "method" in keys:
+            self._tell_stories()
+        super()._state_changed(keys)
+        if remark:
+            self._toolbar.note = remark
+
+    def _tell_stories(self):
+        told = self._wiring.stories.get(self.method, ())
+        with self._stories.hold_sync():
+            self._stories.options = [[str(i), story.label] for i, story in enumerate(told)]
+            self._stories.selected, self._stories.text = "", ""
+        self._stories.layout.display = "" if told else "none"
+
+    def _story_chosen(self, key):
+        story = self._wiring.stories[self.method][int(key)]
+        state = {knob.key: knob.default for knob in self.knobs} | {"method": self.method} | dict(story.state)
+        with self.changes():
+            for name, value in state.items():
+                setattr(self, name, value)
+        with self._stories.hold_sync():
+            self._stories.selected, self._stories.text = key, story.text
+
+    def _pair_picked(self, canvas, row, column):
+        if self._closing or self.scene is None:
+            return
+        result = self.scene.result
+        if canvas is self.right_canvas and self.scene.other is not None:
+            result = self.scene.other
+        cell, key = self._cell_of(canvas, result), self._drawn[canvas][2]
+        row, column = min(row * cell, self.scene.t - 1), min(column * cell, self.scene.t - 1)
+        if result.query_order is not None and key in _IN_METHODS_ORDER:
+            row = int(result.query_order[row])
+        self._turn_along(self._wiring.picked(self.state, row, column))
+
+    def _query_clicked(self, points):
+        if self._closing or self.scene is None or self.scene.query is None or not points:
+            return
+        shown = self.scene.query(min(self.row, self.scene.t - 1), self.state)
+        point = points[0]
+        if not isinstance(shown, QueryMaps) or not all(isinstance(point.get(axis), int | float) for axis in "xy"):
+            return
+        x, y = round(point["x"]), round(point["y"])
+        if point["curve"] == 1 + len(shown.maps):
+            self._turn_along({"place": y * shown.keys.shape[1] + x})
+        elif point["curve"] <= len(shown.maps):
+            self._turn_along({"row": y * shown.picture.shape[1] + x})
+
+    def _turn_along(self, changes):
+        with self.changes():
+            for key, value in changes.items():
+                setattr(self, key, value)
 
     def _zoomed(self, change):
         other = self.right_canvas if change["owner"] is self.left_canvas else self.left_canvas
         if self._closing or self.scene is None or not change["new"] or other.size == [0, 0]:
             return
-        own = change["owner"].size
-        scaled = [
-            round(edge * size / max(1, mine))
-            for edge, size, mine in zip(change["new"], np.repeat(other.size, 2), np.repeat(own, 2), strict=True)
-        ]
-        if other.size == own and list(other.window) != scaled:
-            other.window = scaled
+        if other.size == change["owner"].size and list(other.window) != list(change["new"]):
+            other.window = list(change["new"])
+
+    def _show_upload(self):
+        if self._wiring.upload is not None:
+            chosen = self.state.get("input") == self._wiring.file_choice
+            self._upload_field.layout.display = "" if chosen else "none"
 
     def _uploaded(self, filename, content):
         try:
-            self._upload(filename, content)
+            self._wiring.upload(filename, content)
         except ValueError as error:
             self._failed(error)
             return
@@ -177,32 +366,34 @@ class AttentionMaskView(View):
 
     def close(self):
         """Take the view off the page and let it be freed."""
-        if not self._closing:
+        if not self._closing and self._worker is not None:
             for canvas in (self.left_canvas, self.right_canvas):
                 canvas.unobserve_all()
-            self._source = self._upload = None
+            self._source, self._wiring = None, Wiring()
+            self._drawn = {}
         super().close()
 
 
-def shown_panel(result: MaskResult, panel: str) -> tuple[str, np.ndarray, int]:
-    """Return name, array and tokens per cell of a panel, or of the nearest one that the method has."""
-    for key in (panel, "allowed", "keep", "effective", "estimate"):
-        if key in result.panels:
-            return _NAMES[key], result.panels[key], result.cells.get(key, 1)
+def shown_panel(result: MaskResult, wanted: str, other: MaskResult | None = None) -> str:
+    """Return the key of the panel that is asked for, or of the nearest one that the method has."""
+    has = panel_keys(result, other)
+    for key in (wanted, "allowed", "keep", "effective", "estimate"):
+        if key in has:
+            return key
     raise ValueError(f"{result.method} has nothing to show")
 
 
-def _raster_source(array):
+def _raster_source(array, labels):
     if array.dtype == np.bool_:
-        return CsrSource(sparse.csr_array(array, dtype=np.float32))
-    return WeightSource(array)
+        return BitsSource(np.packbits(array, axis=1, bitorder="little"), array.shape[1], labels)
+    return WeightSource(array, labels)
 
 
-def _panel_alt(name, result, array, cell):
+def _panel_alt(key, result, array, cell):
     rows, columns = array.shape
     grain = "" if cell == 1 else f", one cell is {cell} tokens"
     share = f"; {array.mean():.1%} of the cells are set" if array.dtype == np.bool_ else ""
-    return f"{name} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
+    return f"{_NAMES[key]} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
 
 
 def _facts_html(scene):
@@ -230,3 +421,16 @@ def _curves_alt(scene):
 
 def _scores_alt(scores):
     return f"Line of key scores; the largest, {scores.max():.4g}, is at key {int(scores.argmax())}."
+
+
+def _row_alt(shown):
+    top, mine = int(shown.true.argmax()), int(shown.computed.argmax())
+    return (
+        f"Query {shown.row}: true attention is largest at key {top} ({shown.true[top]:.3g}), {shown.method} gives most "
+        f"to key {mine} ({shown.computed[mine]:.3g}); {int(shown.direct.sum()):,} keys are computed one by one."
+    )
+
+
+def _maps_alt(shown):
+    reach = "; ".join(f"{name} reaches {np.count_nonzero(m):,} pixels" for name, m in shown.maps.items())
+    return f"Pixel {shown.row}: {reach}."

@@ -73,6 +73,7 @@ class SparsityView(View):
     matrix : a matrix (NumPy, SciPy sparse, torch, `BitsSource`), or a dict of names to matrices or to functions that
         load one. A bit mask of over 10^8 positions stays packed: no ordering and no brush.
     read : ``read(file name, bytes) -> matrix`` for files that the reader uploads; no upload without it.
+    titles : what the menu calls the matrices, by name; the name itself where there is none.
     sources : Python expressions that remake the matrices, by name, for the recipe; ``imports`` is the line they need.
     state : initial values of the knobs.
     """
@@ -96,6 +97,7 @@ class SparsityView(View):
         matrix: Any,
         *,
         read: Callable[[str, bytes], Any] | None = None,
+        titles: Mapping[str, str] | None = None,
         sources: Mapping[str, str] | None = None,
         imports: str = "",
         upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
@@ -107,6 +109,7 @@ class SparsityView(View):
             raise ValueError("SparsityView: the dict of matrices is empty; give at least one.")
         self._given = given
         self._read, self._upload_limit = read, upload_limit_bytes
+        self._titles = dict(titles or {})
         self._sources, self._imports = dict(sources or {}), imports
         self._loaded: tuple[Any, sparse.csr_array, int] | None = None
         self._ordered: tuple[Any, CsrSource] | None = None
@@ -114,11 +117,10 @@ class SparsityView(View):
         self.knobs = self._knobs_for(given)
         super().__init__(link_base=link_base, **state)
 
-    @classmethod
-    def _knobs_for(cls, given):
-        choices = tuple((name, name) for name in given)
+    def _knobs_for(self, given):
+        choices = tuple((name, self._titles.get(name, name)) for name in given)
         chosen = Knob("matrix", "Matrix", choices[0][0], choices=choices, help="Which matrix to show.")
-        return (chosen, *cls.knobs[1:])
+        return (chosen, *type(self).knobs[1:])
 
     # Picture --------------------------------------------------------------------------------------------------------
     def build(self):
@@ -143,15 +145,16 @@ class SparsityView(View):
 
     def compute(self, state, progress):
         """Yield the picture first, then the picture with its numbers."""
-        progress(0.0, f"loading {state['matrix']}")
+        name = self._titles.get(state["matrix"], state["matrix"])
+        progress(0.0, f"loading {name}")
         matrix, duplicates = self._load(state["matrix"])
         if is_large_mask(matrix):
-            yield from _mask_scenes(matrix, state, progress)
+            yield from _mask_scenes(name, matrix, state, progress)
             return
         progress(0.2, "ordering rows and columns")
         source = self._order(matrix, state)
         region = _region(state, source.shape)
-        scene = SparsityScene(state["matrix"], state["ordering"], source, duplicates, region)
+        scene = SparsityScene(name, state["ordering"], source, duplicates, region)
         yield scene
         progress(0.5, "counting")
         part = _part(source.matrix, region)
@@ -349,12 +352,12 @@ def _part(matrix, region):
     return part
 
 
-def _mask_scenes(mask, state, progress):
+def _mask_scenes(name, mask, state, progress):
     """Yield the scenes of a bit mask that stays packed: as given, whole, blocks where they divide it."""
     if state["ordering"] != "none" or state["brush_rows"] or state["brush_columns"]:
-        raise ValueError(f"{state['matrix']}: masks of over 10^8 positions are shown as given; clear order and brush.")
+        raise ValueError(f"{name}: masks of over 10^8 positions are shown as given; clear order and brush.")
     whole = (0, mask.shape[0], 0, mask.shape[1])
-    scene = SparsityScene(state["matrix"], "none", mask, 0, whole)
+    scene = SparsityScene(name, "none", mask, 0, whole)
     yield scene
     progress(0.3, "counting")
     found = bit_statistics(mask.bits, mask.columns)

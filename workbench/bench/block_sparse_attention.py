@@ -227,17 +227,22 @@ def _set_threads(threads, loaded):
         _load_torch().set_num_threads(threads)
 
 
+SHAPES = {  # (tokens, block size)
+    "forward": ((1024, 64), (4096, 64), (4096, 128), (8192, 64), (16384, 64)),
+    "backward": ((1024, 64), (4096, 64)),
+}
+QUICK_SHAPES = {"forward": ((1024, 64), (4096, 64)), "backward": ((1024, 64),)}
+
+
 def _specs(quick, threads, loaded):
-    lengths, blocks = ((1024, 4096), (64,)) if quick else ((1024, 2048, 4096, 8192, 16384), (64, 128))
-    densities = (0.05, 0.2) if quick else DENSITIES
     specs = []
-    for backward, direction in ((False, "forward"), (True, "backward")):
-        for density in densities:
-            for t in lengths if not backward else lengths[:1] if quick else lengths[::2]:
-                for block in blocks if not backward else blocks[:1]:
-                    build = partial(_build, t, block, density, backward, threads, tuple(loaded))
-                    name = f"{t}x{block}/{density:g}/{direction}"
-                    specs.append(CaseSpec(name, f"{direction}, density {density:g}", build))
+    for direction, shapes in (QUICK_SHAPES if quick else SHAPES).items():
+        for density in (0.05, 0.2) if quick else DENSITIES:
+            for t, block in shapes:
+                build = partial(_build, t, block, density, direction == "backward", threads, tuple(loaded))
+                specs.append(
+                    CaseSpec(f"{t}x{block}/{density:g}/{direction}", f"{direction}, density {density:g}", build)
+                )
     return specs
 
 

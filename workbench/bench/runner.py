@@ -50,21 +50,18 @@ def run(
     for i, spec in enumerate(specs):
         report(i / len(specs), spec.name)
         try:
-            row = (
-                timed_row(bench.key, spec.name, quick, threads, rounds)
-                if bench.own_process
-                else measured_row(spec, rounds)
-            )
+            own = bench.own_process
+            row = timed_row(bench.key, spec.name, quick, threads, rounds) if own else measured_row(spec, rounds)
         except RuntimeError as error:
             cure = f"free memory, or try it alone: workbench bench {bench.key} --case '{spec.name}'"
             failed.append({"name": spec.name, "reason": str(error), "cure": cure})
             continue
-        if memory:
-            report((i + 0.7) / len(specs), f"{spec.name}: memory")
-            for timing in row["timings"]:
-                timing["peak_bytes"] = peak_bytes(bench.key, spec.name, timing["name"], quick, threads)
         rows.append(row)
         done(row)
+    for i, row in enumerate(rows if memory else ()):  # after all timings, which need a quiet machine; this does not
+        report(i / len(rows), f"{row['name']}: memory")
+        for timing in row["timings"]:
+            timing["peak_bytes"] = peak_bytes(bench.key, row["name"], timing["name"], quick, threads)
     report(1.0, "done")
     return {
         "schema": SCHEMA,

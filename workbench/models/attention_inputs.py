@@ -2,17 +2,20 @@
 
 import io
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
 from workbench.data import text as texts
 
-__all__ = ["SOURCES", "AttentionInput", "heavy_hitters", "load_input", "read_npz", "vertical_slash"]
+__all__ = ["SOURCES", "AttentionInput", "Source", "heavy_hitters", "load_input", "read_npz", "slash", "vertical_slash"]
 
 MAX_TOKENS = 65536
+PICTURE_SIDE = 56
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class AttentionInput:
     q, k, v : (1, 1, t, d) float32 tensors, q not scaled.
     causal : whether the model that they come from is causal.
     tokens : text of every token; empty where there are none.
+    all_q, all_k : (1, h, t, d), the whole layer with this head first, for methods that budget over heads; None where
+        there is one head.
+    grid : rows and columns of pixels in raster order; None where tokens are no pixels.
+    picture : (rows, columns, 3) uint8, what the pixels show; None where they are no picture.
     """
 
     title: str
@@ -33,6 +40,58 @@ class AttentionInput:
     v: torch.Tensor
     causal: bool
     tokens: tuple[str, ...] = ()
+    all_q: torch.Tensor | None = None
+    all_k: torch.Tensor | None = None
+    grid: tuple[int, int] | None = None
+    picture: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place where queries and keys come from.
+
+    Parameters
+    ----------
+    title : what readers see.
+    settings : names of the settings that it reads.
+    load : settings -> input.
+    limits : setting -> largest value that makes a difference.
+    causal : whether queries see only what came before.
+    pictures : whether tokens are pixels.
+    """
+
+    title: str
+    settings: tuple[str, ...]
+    load: Callable[[Mapping[str, Any]], AttentionInput]
+    limits: Mapping[str, int]
+    causal: bool = True
+    pictures: bool = False
+
+
+def slash(t, *, heads=1, width=2, d=128, seed=0, delta_up_to=400, column_up_to=512, delta=None, column=None):
+    """Draw q and k of `vertical_slash`, and where the pattern lies, without the mask of all pairs.
+
+    Returns
+    -------
+    q, k : (1, heads, t, d) float32; delta, column : (heads,) offsets and columns.
+    """
+    rng = np.random.default_rng(seed)
+    codes = rng.choice(np.float32([-1, 1]), (heads, 1024 + t, d))
+    common = rng.choice(np.float32([-1, 1]), (heads, d))
+    drawn = rng.integers(3, max(4, min(delta_up_to, t)), heads)
+    drawn_column = rng.integers(0, max(1, min(column_up_to, t)), heads)
+    delta = np.broadcast_to(drawn if delta is None else delta, heads)
+    column = np.broadcast_to(drawn_column if column is None else column, heads)
+    if delta.max(initial=0) + width > 1024 or delta.min(initial=0) < 0 or width < 1:
+        raise ValueError(f"slash: delta + width must be from 1 to 1,024 and delta not negative, got {delta}, {width}")
+    if column.min(initial=0) < 0 or column.max(initial=0) >= max(t, 1):
+        raise ValueError(f"slash: column must be from 0 to {t - 1}, got {column}")
+    k, q = codes[:, 1024:].copy(), np.empty((heads, t, d), np.float32)
+    for h in range(heads):
+        k[h, column[h]] += common[h]
+        first = 1024 - delta[h]
+        q[h] = sum(codes[h, first - w : first - w + t] for w in range(width)) + common[h]
+    return q[None], k[None], delta, column
 
 
 def vertical_slash(t, *, heads=1, width=2, d=128, seed=0, delta_up_to=400, column_up_to=512, delta=None, column=None):
@@ -52,23 +111,15 @@ def vertical_slash(t, *, heads=1, width=2, d=128, seed=0, delta_up_to=400, colum
     ------
     Our generator for the picture in Xu et al. 2025, "XAttention", Figure 1.
     """
-    rng = np.random.default_rng(seed)
-    codes = rng.choice([-1.0, 1.0], (heads, 1024 + t, d)).astype(np.float32)
-    common = rng.choice([-1.0, 1.0], (heads, d)).astype(np.float32)
-    drawn = rng.integers(3, max(4, min(delta_up_to, t)), heads)
-    drawn_column = rng.integers(0, max(1, min(column_up_to, t)), heads)
-    delta = np.broadcast_to(drawn if delta is None else delta, heads)
-    column = np.broadcast_to(drawn_column if column is None else column, heads)
-    k, q = codes[:, 1024:].copy(), np.empty((heads, t, d), np.float32)
+    how = {"delta_up_to": delta_up_to, "column_up_to": column_up_to, "delta": delta, "column": column}
+    q, k, delta, column = slash(t, heads=heads, width=width, d=d, seed=seed, **how)
     true = np.zeros((heads, t, t), bool)
     for h in range(heads):
-        k[h, column[h]] += common[h]
-        q[h] = sum(codes[h, 1024 + np.arange(t) - delta[h] - w] for w in range(width)) + common[h]
         for w in range(width):
             rows = np.arange(delta[h] + w, t)
             true[h, rows, rows - delta[h] - w] = True
         true[h, column[h] :, column[h]] = True
-    return q[None], k[None], true[None]
+    return q, k, true[None]
 
 
 def heavy_hitters(t, *, d=64, share=0.02, seed=0):
@@ -91,7 +142,7 @@ def heavy_hitters(t, *, d=64, share=0.02, seed=0):
 
 
 def read_npz(content: bytes, name="file") -> AttentionInput:
-    """Read arrays q and k (and v) of shape (t, d) or (heads, t, d) or (1, heads, t, d); the first head is shown.
+    """Read arrays q and k (and v) of shape (t, d) or (heads, t, d) or (1, heads, t, d); `of_head` picks one.
 
     Raises
     ------
@@ -109,17 +160,26 @@ def read_npz(content: bytes, name="file") -> AttentionInput:
     for key, array in found.items():
         if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (2, 3, 4):
             raise ValueError(f"read_npz: {key} in {name} must be floats (.., t, d), got {array.dtype} {array.shape}")
-        head = array.reshape(-1, *array.shape[-2:])
-        if not len(head) or not np.isfinite(head[0]).all():
+        if not array.size or not np.isfinite(array).all():
             raise ValueError(f"read_npz: {key} in {name} is empty or holds NaN or infinity")
-        heads[key] = torch.from_numpy(np.ascontiguousarray(head[0], np.float32))[None, None]
+        layer = np.ascontiguousarray(array.reshape(-1, *array.shape[-2:]), np.float32)
+        heads[key] = torch.from_numpy(layer)[None]
     if not heads["q"].shape == heads["k"].shape == heads["v"].shape:
         raise ValueError(
             f"read_npz: q, k, v in {name} must have one shape, got {[tuple(x.shape) for x in heads.values()]}"
         )
     if heads["q"].shape[2] > MAX_TOKENS:
         raise ValueError(f"read_npz: {name} has {heads['q'].shape[2]:,} tokens; at most {MAX_TOKENS:,}")
-    return AttentionInput(f"your file {name}", heads["q"], heads["k"], heads["v"], causal=True)
+    return of_head(f"your file {name}", heads["q"], heads["k"], heads["v"], 0, causal=True)
+
+
+def of_head(title, q, k, v, head, *, causal, tokens=()) -> AttentionInput:
+    """Pick one head of a layer (1, h, t, d), clipped to what there is; the layer stays at hand with that head first."""
+    head = min(head, q.shape[1] - 1)
+    order = [head, *(h for h in range(q.shape[1]) if h != head)]
+    all_q, all_k = q[:, order].contiguous(), k[:, order].contiguous()
+    own_v = v[:, head : head + 1].contiguous()
+    return AttentionInput(title, all_q[:, :1], all_k[:, :1], own_v, causal, tokens, all_q, all_k)
 
 
 @lru_cache(maxsize=4)
@@ -147,40 +207,135 @@ def _layer(name, words, tokens, layer):
 
 
 def _of_model(name, title, causal):
-    def load(words, tokens, layer, head, seed):
-        layer, q, k, v, pieces = _layer(name, words, tokens, layer)
-        head = min(head, q.shape[1] - 1)
-        q, k, v = (x[:, head : head + 1].contiguous() for x in (q, k, v))
-        which = "your text" if words else "held-out Python documentation"
-        return AttentionInput(f"{title}, layer {layer}, head {head}, {which}", q, k, v, causal, pieces)
+    def load(s):
+        layer, q, k, v, pieces = _layer(name, s["words"], s["tokens"], s["layer"])
+        which = "your text" if s["words"] else "held-out Python documentation"
+        head = min(s["head"], q.shape[1] - 1)
+        return of_head(f"{title}, layer {layer}, head {head}, {which}", q, k, v, head, causal=causal, tokens=pieces)
 
     return load
 
 
-def _generated(title, make):
-    def load(words, tokens, layer, head, seed):
-        q, k = (torch.from_numpy(x) for x in make(tokens, seed=1000 * layer + head + seed)[:2])
-        return AttentionInput(title, q, k, k, causal=True)
+def _slash(s):
+    t = s["tokens"]
+    q, k, delta, column = slash(
+        t, width=s["width"], seed=s["seed"], delta=min(s["delta"], t), column=min(s["column"], t - 1)
+    )
+    q, k = torch.from_numpy(q), torch.from_numpy(k)
+    title = f"Generated: a slash of width {s['width']} at offset {delta[0]} and column {column[0]}"
+    return AttentionInput(title, q, k, k, causal=True)
 
-    return load
+
+def _heavy(s):
+    q, k = (torch.from_numpy(x) for x in heavy_hitters(s["tokens"], share=s["share"], seed=s["seed"]))
+    return AttentionInput(f"Generated: keys are heavy with probability {s['share']:g}", q, k, k, causal=True)
 
 
+def picture_features(picture) -> np.ndarray:
+    """Return what every pixel looks like, (rows * columns, 8) float32 of mean 0 and deviation 1: colour and gradients.
+
+    Red, green, blue, down and across gradients of brightness, their size, red over green, blue over yellow.
+    """
+    rgb = np.asarray(picture, np.float64) / 255
+    down, across = np.gradient(rgb.mean(axis=2))
+    red, green, blue = np.moveaxis(rgb, 2, 0)
+    planes = (red, green, blue, down, across, np.hypot(down, across), red - green, blue - (red + green) / 2)
+    flat = np.stack(planes, axis=-1).reshape(-1, len(planes))
+    deviation = flat.std(axis=0)
+    return ((flat - flat.mean(axis=0)) / np.where(deviation == 0, 1, deviation)).astype(np.float32)
+
+
+def drawn_picture(side=PICTURE_SIDE) -> np.ndarray:
+    """Draw a landscape (side, side, 3) uint8: sky, sun, hills, and one red house on either hand."""
+    y, x = np.mgrid[0:side, 0:side] / side
+    rgb = np.stack([0.45 + 0.3 * y, 0.65 + 0.2 * y, 0.95 - 0.1 * y], axis=-1)
+    rgb[(x - 0.72) ** 2 + (y - 0.2) ** 2 < 0.011] = (1.0, 0.85, 0.3)
+    rgb[y > 0.58 + 0.1 * np.sin(6 * x + 1)] = (0.35, 0.55, 0.35)
+    rgb[y > 0.72 + 0.06 * np.sin(9 * x)] = (0.25, 0.42, 0.2)
+    for left in (0.12, 0.7):
+        rgb[(abs(x - left - 0.08) < 0.08) & (y > 0.66) & (y < 0.84)] = (0.75, 0.2, 0.15)
+        rgb[(abs(x - left - 0.08) < (y - 0.54) * 0.9) & (y > 0.54) & (y <= 0.66)] = (0.3, 0.2, 0.2)
+        rgb[(abs(x - left - 0.08) < 0.025) & (y > 0.75) & (y < 0.84)] = (0.95, 0.9, 0.6)
+    return np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
+
+
+def _photo(name):
+    def picture():
+        try:
+            from skimage import data, transform
+        except ImportError:
+            raise ModuleNotFoundError(
+                "attention_inputs: this photograph comes with scikit-image: pip install scikit-image; "
+                "the drawn landscape needs nothing"
+            ) from None
+        photo = getattr(data, name)()
+        side = min(photo.shape[:2])
+        top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
+        square = photo[top : top + side, left : left + side, :3]
+        small = transform.resize(square, (PICTURE_SIDE, PICTURE_SIDE), anti_aliasing=True, preserve_range=True)
+        return np.rint(small).clip(0, 255).astype(np.uint8)
+
+    return picture
+
+
+def _of_picture(title, make):
+    made = lru_cache(maxsize=1)(make)
+
+    def load(s):
+        picture = made()
+        x = torch.from_numpy(picture_features(picture))[None, None]
+        return AttentionInput(title, x, x, x, causal=False, grid=picture.shape[:2], picture=picture)
+
+    return Source(title, (), load, {"tokens": PICTURE_SIDE**2}, causal=False, pictures=True)
+
+
+_GENERATED = {"tokens": MAX_TOKENS}
+_TEXT = ("words", "tokens", "layer", "head")
+_MINILM = {"tokens": 512, "layer": 5, "head": 11}
 SOURCES = {
-    "lm": ("Tiny language model (causal)", _of_model("lm", "Tiny language model", causal=True)),
-    "minilm": ("MiniLM encoder (bidirectional)", _of_model("minilm", "MiniLM encoder", causal=False)),
-    "slash": ("Generator: a slash and a column", _generated("Slash and column", vertical_slash)),
-    "heavy": ("Generator: heavy-hitter keys", _generated("Heavy-hitter keys", heavy_hitters)),
+    "lm": Source(
+        "Tiny language model (causal)",
+        _TEXT,
+        _of_model("lm", "Tiny language model", causal=True),
+        {"tokens": 2048, "layer": 5, "head": 7},
+    ),
+    "minilm": Source(
+        "MiniLM encoder (both directions)",
+        _TEXT,
+        _of_model("minilm", "MiniLM encoder", causal=False),
+        _MINILM,
+        causal=False,
+    ),
+    "minilm_causal": Source(
+        "MiniLM encoder under a causal mask",
+        _TEXT,
+        _of_model("minilm", "MiniLM encoder under a causal mask", causal=True),
+        _MINILM,
+    ),
+    "slash": Source(
+        "Generator: a slash and a column", ("tokens", "delta", "width", "column", "seed"), _slash, _GENERATED
+    ),
+    "heavy": Source("Generator: heavy-hitter keys", ("tokens", "share", "seed"), _heavy, _GENERATED),
+    "landscape": _of_picture("Picture: drawn landscape", drawn_picture),
+    "astronaut": _of_picture("Picture: astronaut", _photo("astronaut")),
+    "coffee": _of_picture("Picture: coffee", _photo("coffee")),
+    "chelsea": _of_picture("Picture: cat", _photo("chelsea")),
 }
+_DEFAULTS = {"words": "", "tokens": 512, "layer": 0, "head": 0, "seed": 0}
+_DEFAULTS |= {"delta": 37, "width": 2, "column": 100, "share": 0.02}
 
 
-def load_input(source: str, *, words="", tokens=512, layer=0, head=0, seed=0) -> AttentionInput:
+def load_input(source: str, **settings) -> AttentionInput:
     """Return one head's inputs from a source of `SOURCES`.
 
     Parameters
     ----------
     words : text for the models; the documentation's held-out part if empty.
-    tokens : at most this many (models stop at their context).
-    layer, head : clipped to what the model has; with ``seed`` they seed the generators.
+    tokens : at most this many (models stop at their context; pictures have their own number).
+    layer, head : clipped to what the model has.
+    delta, width, column : where the generated slash and column lie.
+    share : chance that a generated key is heavy.
+    seed : of the generators.
 
     Raises
     ------
@@ -188,6 +343,10 @@ def load_input(source: str, *, words="", tokens=512, layer=0, head=0, seed=0) ->
     """
     if source not in SOURCES:
         raise ValueError(f"load_input: source must be one of {', '.join(SOURCES)}; got {source!r}")
-    if not 2 <= tokens <= MAX_TOKENS:
-        raise ValueError(f"load_input: tokens must be from 2 to {MAX_TOKENS:,}, got {tokens}")
-    return SOURCES[source][1](words, tokens, layer, head, seed)
+    unknown = set(settings) - set(_DEFAULTS)
+    if unknown:
+        raise TypeError(f"load_input: no setting {sorted(unknown)[0]!r}; settings are {', '.join(_DEFAULTS)}")
+    s = _DEFAULTS | settings
+    if not 2 <= s["tokens"] <= MAX_TOKENS:
+        raise ValueError(f"load_input: tokens must be from 2 to {MAX_TOKENS:,}, got {s['tokens']}")
+    return SOURCES[source].load(s)

@@ -1,5 +1,7 @@
 """Every way to thin out attention that the workbench knows, each with its knobs and what it does with one head."""
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,18 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels.attention.block_sparse import block_sparse_attention_work
-from kernels.masks.block_scores import true_block_mass
+from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_work
 from kernels.masks.block_select import block_density, select_blocks
 from kernels.masks.formula import mask_from_formula
+from workbench.models import attention_cost as cost
+from workbench.models import attention_curves as lines
 from workbench.models import combiner, favit, pbs_attn, ponet, sea, xattention
 from workbench.models.attention_inputs import AttentionInput
 from workbench.models.attention_trace import AttentionTrace
-from workbench.models.dense_attention import attention_weights, dense_flops
+from workbench.models.dense_attention import attention_weights, dense_attention, dense_flops
 
-__all__ = ["DENSE_LIMIT", "METHODS", "Method", "coverage_curve"]
+__all__ = ["DENSE_LIMIT", "METHODS", "OTHERS", "Method"]
 
 DENSE_LIMIT = 4096
+READ_LIMIT = 150_000_000_000
+Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,78 +33,293 @@ class Method:
     Parameters
     ----------
     title : what readers see.
-    knobs : keys of the knobs that it reads.
-    trace : (input, state) -> what it does with the head.
-    curve : settings to draw a coverage-density curve for, as (text, changes of the state); empty for none.
+    knobs : keys of the knobs that it reads, those left out that only matter with one choice of another.
+    trace : (input, settings) -> what it does with the head.
+    curves : (input, settings, trace) -> coverage over density, as `attention_curves.Curve`; one scoring pass a curve.
+    runs : (input, settings, trace) -> the work itself, by part, to be timed; empty where there is none to time.
+    moved : (input, settings, trace) -> bytes that the sparse attention moves.
     longest : most tokens it takes here.
-    keeps : (input, state, thresholds) -> block masks (1, 1, n, n), one per threshold, at the cost of one scoring; None
-        where a curve must be traced point by point.
-    refuse : state -> the sentence that refuses settings that do not fit together, or None.
+    refuse : settings -> the sentence that refuses settings that do not fit together, or None.
+    causal : whether it can keep queries from seeing what comes later; one that cannot looks both ways.
+    pictures : whether tokens must be the pixels of a picture.
+    shows : the picture that says most: "allowed" pairs, or the "effective" attention where no pair is left out.
     """
 
     title: str
     knobs: tuple[str, ...]
-    trace: Callable[[AttentionInput, Mapping[str, Any]], AttentionTrace]
-    curve: tuple[tuple[str, dict[str, Any]], ...] = ()
+    trace: Callable[[AttentionInput, Settings], AttentionTrace]
+    curves: Callable[[AttentionInput, Settings, AttentionTrace], list[lines.Curve]] = lambda given, s, seen: []
+    runs: Callable[[AttentionInput, Settings, AttentionTrace], dict[str, Callable]] = lambda given, s, seen: {}
+    moved: Callable[[AttentionInput, Settings, AttentionTrace], int] = cost.bytes_by_pair
     longest: int = DENSE_LIMIT
-    keeps: Callable[[AttentionInput, Mapping[str, Any], list[float]], list[np.ndarray]] | None = None
-    refuse: Callable[[Mapping[str, Any]], str | None] = lambda state: None
+    refuse: Callable[[Settings], str | None] = lambda s: None
+    causal: bool = True
+    pictures: bool = False
+    shows: str = "allowed"
 
 
+# Blocks by a share of the mass, or by a share of the blocks -----------------------------------------------------------
+def _rekept(given, seen, keep, allowed, density) -> AttentionTrace:
+    """The trace with other blocks kept."""
+    coverage, effective = float("nan"), None
+    if seen.attention is not None:
+        coverage = float((seen.attention * allowed).sum() / seen.attention.sum())
+        effective = attention_weights(given.q, given.k, causal=seen.causal, allowed=allowed)[0, 0].numpy()
+    t, d = given.q.shape[2:]
+    flops = block_sparse_attention_work(keep[None, None], t=t, d=d, block_size=seen.block_size).flops
+    return dataclasses.replace(
+        seen, keep=keep, allowed=allowed, density=density, coverage=coverage, effective=effective, attention_flops=flops
+    )
+
+
+# XAttention ---------------------------------------------------------------------------------------------------------
 def _xattention(given, s):
-    return xattention.trace(
+    seen = xattention.trace(
         given.q, given.k, block_size=s["block"], stride=s["stride"], threshold=s["threshold"],
         causal=given.causal, mode=s["sampler"], dense_limit=DENSE_LIMIT,
     )  # fmt: skip
+    if s["choose"] == "threshold":
+        return seen
+    keep = select_blocks(seen.estimate[None, None], causal=given.causal, method="ratio", k=s["kept_share"])
+    how = {"block_size": s["block"], "causal": given.causal}
+    allowed = None if seen.allowed is None else xattention.token_mask(keep, seen.t, **how)[0, 0]
+    return _rekept(given, seen, keep[0, 0], allowed, block_density(keep, causal=given.causal))
 
 
-def _xattention_keeps(given, s, thresholds):
-    scores = xattention.block_scores(
-        given.q, given.k, block_size=s["block"], stride=s["stride"], causal=given.causal, mode=s["sampler"]
-    )
-    return [select_blocks(scores, threshold, causal=given.causal) for threshold in thresholds]
-
-
-def _stride_must_divide(s):
+def _xattention_refuses(s):
     if s["block"] % s["stride"]:
         return f"The block ({s['block']} tokens) must be a multiple of the stride ({s['stride']})."
+    if s["sampler"] == "oracle" and s["tokens"] > 4 * DENSE_LIMIT:
+        return f"The oracle reads all logits: at most {4 * DENSE_LIMIT:,} tokens."
+    if s["sampler"] not in ("mean_pool", "oracle") and s["tokens"] ** 2 * 128 / s["stride"] > READ_LIMIT:
+        return f"Reading one logit in {s['stride']} of {s['tokens']:,} tokens takes too long here: raise the stride."
     return None
 
 
+# PBS-Attn -----------------------------------------------------------------------------------------------------------
+def pbs_sizes(given, s) -> dict[str, Any]:
+    """Return block and segment of PBS-Attn; without causality all tokens, in whole blocks, are one segment."""
+    block = s["block"]
+    segment = s["segment"] * block if given.causal else -(-given.q.shape[2] // block) * block
+    return {"block_size": block, "segment_size": segment, "causal": given.causal}
+
+
 def _pbs(given, s):
-    segment = s["segment"] * s["block"] if given.causal else given.q.shape[2]
-    block = s["block"] if given.causal or segment % s["block"] == 0 else 1
-    return pbs_attn.trace(
-        given.q, given.k, block_size=block, segment_size=segment, threshold=s["threshold"],
-        permute=s["permute"], causal=given.causal, dense_limit=DENSE_LIMIT,
-    )  # fmt: skip
+    seen = pbs_attn.trace(
+        given.q, given.k, threshold=s["threshold"], permute=s["permute"], dense_limit=DENSE_LIMIT, **pbs_sizes(given, s)
+    )
+    rows = None
+    if s["permute"] in ("queries", "both"):
+        rows = pbs_attn.query_aware_permutation(given.q, given.k, **pbs_sizes(given, s))[0, 0]
+    facts = dict(seen.facts)
+    if s["choose"] == "ratio":
+        scored = pbs_attn.scored_mask(given.q, given.k, permute=s["permute"], **pbs_sizes(given, s))
+        eligible = np.tri(len(scored.segment_mask), dtype=bool) & ~scored.segment_mask if given.causal else None
+        chosen = select_blocks(scored.block_scores, causal=False, eligible=eligible, method="ratio", k=s["kept_share"])
+        mask = dataclasses.replace(scored, keep=scored.keep | chosen)
+        allowed = None if seen.allowed is None else pbs_attn.token_mask(mask, seen.t)[0, 0]
+        seen = _rekept(given, seen, mask.keep[0, 0], allowed, pbs_attn.computed_density(mask))
+        facts["kept blocks outside the diagonal segment"] = int((mask.keep & ~mask.segment_mask).sum())
+        facts["share of the tiles in diagonal segments"] = float(
+            (mask.keep & mask.segment_mask).sum() / mask.keep.sum()
+        )
+    if seen.t <= DENSE_LIMIT:
+        facts["un-permuted output against plain attention, all blocks kept: largest relative difference (measured)"] = (
+            _unpermuted_difference(given, seen.order, rows, seen.block_size)
+        )
+    return dataclasses.replace(seen, facts=facts, query_order=rows)
 
 
+def _unpermuted_difference(given, order, rows, block) -> float:
+    """Attend over sorted keys (and queries), put the rows back, compare with attention that sorted nothing."""
+    plain = dense_attention(given.q, given.k, given.v, causal=given.causal)
+    k, v = given.k[:, :, order], given.v[:, :, order]
+    if rows is None:
+        n = -(-given.q.shape[2] // block)
+        arrays = [np.ascontiguousarray(x.numpy()) for x in (given.q, k, v)]
+        every = np.ones((1, 1, n, n), bool)
+        how = {"block_size": block, "causal": given.causal, "key_positions": order[None, None]}
+        found = torch.from_numpy(block_sparse_attention(*arrays, every, **how))
+    else:
+        seen = torch.from_numpy(rows[:, None] >= order if given.causal else np.ones((1, 1), bool))
+        sorted_rows = attention_weights(given.q[:, :, rows], k, causal=False, allowed=seen) @ v
+        found = sorted_rows[:, :, np.argsort(rows)]
+    return float((found - plain).abs().max() / plain.abs().max())
+
+
+# SEA ----------------------------------------------------------------------------------------------------------------
 def _sea(given, s):
-    return sea.trace(given.q, given.k, width=s["cells"], k_keys=s["keys_per_query"], causal=given.causal)
+    width, keys, group = s["cells"], s["keys_per_query"], s["group"]
+    seen = sea.trace(given.q, given.k, width=width, k_keys=keys, causal=given.causal)
+    lengths = torch.tensor([seen.t])
+    est = torch.from_numpy(seen.estimate)[None, None]
+    if group == "query" or given.all_q is None:
+        cells = sea.grouped_topk(est, keys, lengths, group, causal=given.causal)
+    else:
+        est = sea.oracle_estimate(given.all_q, given.all_k, width, lengths, causal=given.causal)
+        cells = sea.grouped_topk(est, keys, lengths, group, causal=given.causal)
+    allowed = sea.expand_cells(cells[:, :1], lengths, causal=given.causal)[0, 0]
+    attention = torch.from_numpy(seen.attention)
+    pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
+    spent = cells[0].sum(-1, dtype=torch.float32).mean(-1)
+    facts = {"cells per row": width, "mean keys per query": float(allowed.sum() / seen.t)}
+    if len(spent) > 1:
+        facts["cells a query spends: this head / all heads, fewest to most"] = (
+            f"{spent[0]:.3g} / {spent.mean():.3g}, {spent.min():.3g} to {spent.max():.3g}"
+        )
+    return dataclasses.replace(
+        seen,
+        allowed=allowed.numpy(),
+        effective=attention_weights(given.q, given.k, causal=False, allowed=allowed)[0, 0].numpy(),
+        density=float(allowed.sum() / pairs),
+        coverage=float((attention * allowed).sum() / attention.sum()),
+        attention_flops=4 * given.q.shape[3] * int(allowed.sum()),
+        maps={"cells": cells[0, 0].numpy()},
+        facts=facts,
+    )
+
+
+def _sea_refuses(s):
+    if s["group"] != "query" and s["tokens"] > 1024:
+        return f"Budgets over heads take up to 1,024 tokens here; {s['tokens']:,} asked for."
+    return None
+
+
+# Combiner -----------------------------------------------------------------------------------------------------------
+def combiner_how(given, s) -> dict[str, Any]:
+    """Return the keyword arguments of `combiner` functions; without causality only "fixed" and whole segments fit."""
+    both_ways = ("fixed", "axial_rowmajor")
+    pattern = s["pattern"] if given.causal or s["pattern"] in both_ways else "fixed"
+    return {"pattern": pattern, "seg_len": s["part"], "causal": given.causal}
+
+
+def _whole_segments(given, s):
+    length = given.q.shape[2]
+    if not given.causal:
+        length = max(length // s["part"], 1) * s["part"]
+    return (x[:, :, :length] for x in (given.q, given.k, given.v))
 
 
 def _combiner(given, s):
-    pattern = s["pattern"] if given.causal else "fixed"
-    length = given.q.shape[2]
-    q, k = (
-        (given.q, given.k) if given.causal else (x[:, :, : length // s["part"] * s["part"]] for x in (given.q, given.k))
+    q, k, _ = _whole_segments(given, s)
+    if q.shape[2] % s["part"] and not given.causal:
+        raise ValueError(f"The segment ({s['part']} tokens) is longer than the text ({q.shape[2]})")
+    return combiner.trace(q, k, **combiner_how(given, s))
+
+
+def _combiner_alone(given, s):
+    """The sparse pattern that the Combiner variant starts from, and nothing else."""
+    how = combiner_how(given, s)
+    t, d = given.q.shape[2:]
+    allowed = combiner.sparse_counterpart_mask(how["pattern"], t, how["seg_len"])
+    attention = attention_weights(given.q, given.k)[0, 0]
+    return AttentionTrace(
+        method=f"Sparse pattern alone ({how['pattern'].replace('_', ' ')})",
+        t=t,
+        causal=True,
+        density=float(allowed.sum() / (t * (t + 1) / 2)),
+        coverage=float((attention * torch.as_tensor(allowed)).sum() / attention.sum()),
+        attention_flops=4 * d * int(allowed.sum()),
+        dense_flops=dense_flops(t, d),
+        attention=attention.numpy(),
+        effective=attention_weights(given.q, given.k, allowed=allowed)[0, 0].numpy(),
+        allowed=allowed,
     )
-    return combiner.trace(q, k, pattern=pattern, seg_len=s["part"], causal=given.causal)
+
+
+# PoNet --------------------------------------------------------------------------------------------------------------
+def segment_index(given, s) -> torch.Tensor:
+    """Return PoNet's segment of every token: equal parts, sentences of the text, or the reader's own starts."""
+    t = given.q.shape[2]
+    if s["segments"] == "equal" or (s["segments"] == "sentences" and not given.tokens):
+        return torch.arange(t) // s["part"]
+    starts = sentence_starts(given.tokens) if s["segments"] == "sentences" else own_starts(s["cuts"])
+    is_start = torch.zeros(t, dtype=torch.long)
+    is_start[[start for start in starts if 0 < start < t]] = 1
+    return is_start.cumsum(0)
+
+
+def sentence_starts(tokens) -> list[int]:
+    """Return the tokens that begin a sentence or paragraph."""
+    starts, ended = [], False
+    for i, text in enumerate(tokens):
+        if ended and text.strip():
+            starts.append(i)
+            ended = False
+        if re.search(r"[.!?:]\s*$|\n\s*\n", text):
+            ended = True
+    return starts
+
+
+def own_starts(cuts: str) -> list[int]:
+    """Read the reader's segment starts, such as "12 40 41"; ValueError names what is no whole number."""
+    parts = re.split(r"[\s,]+", cuts.strip())
+    wrong = [part for part in parts if part and not part.isdecimal()]
+    if wrong:
+        raise ValueError(f"Segment starts must be whole numbers; {wrong[0]!r} is none")
+    return sorted({int(part) for part in parts if part})
+
+
+def ponet_parts(given):
+    """Return stand-ins for PoNet's five projections: the head's query, key, and value (segment, local), and query."""
+    return given.q, given.k, given.v[0], given.v[0], given.q[0]
 
 
 def _ponet(given, s):
-    t = given.q.shape[2]
-    segments = ponet.lra_segment_index(t, max(1, t // s["part"]))
-    return ponet.trace(given.q, given.k, given.v[0], given.v[0], segments)
+    hq, hk, hs, hl, ho = ponet_parts(given)
+    index = segment_index(given, s)
+    seen = ponet.trace(hq, hk, hs, hl, index)
+    g, a = ponet.global_aggregation(hq, hk)
+    found = ponet.effective_maps(a, hs, hl, index, 1)
+    maps = {name: getattr(found, name)[0, 0] for name in ("ga", "smp", "lmp")}
+    used = [name for name in maps if s[f"use_{name}"]]
+    slow = s["use_ga"] * g + s["use_smp"] * ponet.segment_max_pool(hs, index)
+    out = (slow * ho if s["fuse"] else slow + 0 * hs) + s["use_lmp"] * ponet.local_max_pool(hl)
+    unit = torch.nn.functional.normalize(out[0].double(), dim=-1)
+    same_row = torch.unique(out[0], dim=0).shape[0]
+    facts = dict(seen.facts) | {
+        "poolings in use": ", ".join(used) or "none",
+        "different output rows (counted)": f"{same_row:,} of {seen.t:,}",
+    }
+    maps["likeness"] = (unit @ unit.T).clamp(min=0).numpy().astype(np.float32)
+    return dataclasses.replace(
+        seen,
+        effective=sum((maps[name] for name in used), np.zeros((seen.t, seen.t), np.float32)) / max(1, len(used)),
+        allowed=sum((maps[name] for name in used if name != "ga"), np.zeros((seen.t, seen.t), np.float32)) > 0,
+        maps=maps,
+        facts=facts,
+    )
 
 
+# FaViT --------------------------------------------------------------------------------------------------------------
 def _favit(given, s):
-    side = int(given.q.shape[2] ** 0.5)
-    q, k = (x[:, :, : side * side] for x in (given.q, given.k))
-    return favit.trace(q, k, side, side, window=s["window"], dilation=s["dilation"])
+    return favit.trace(given.q, given.k, *given.grid, window=s["window"], dilation=s["dilation"])
 
 
+def _windows(given, s):
+    """Attention inside windows that do not overlap: the same number of keys per query, all of them near."""
+    rows, columns = given.grid
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    window = (y // s["window"]) * columns + x // s["window"]
+    allowed = window[:, None] == window
+    attention = attention_weights(given.q, given.k, causal=False)[0, 0]
+    t, d = given.q.shape[2:]
+    return AttentionTrace(
+        method="Windows (Swin)",
+        t=t,
+        causal=False,
+        density=float(allowed.mean()),
+        coverage=float((attention * torch.as_tensor(allowed)).sum() / attention.sum()),
+        attention_flops=4 * d * int(allowed.sum()),
+        dense_flops=dense_flops(t, d, causal=False),
+        attention=attention.numpy(),
+        effective=attention_weights(given.q, given.k, causal=False, allowed=allowed)[0, 0].numpy(),
+        allowed=allowed,
+        facts={"keys per query": f"{s['window'] ** 2}, fewer at the border"},
+    )
+
+
+# Formula ------------------------------------------------------------------------------------------------------------
 def _formula(given, s):
     """A mask by formula, computed block by block: full, partial and empty blocks."""
     t, d, block = given.q.shape[2], given.q.shape[3], s["block"]
@@ -126,50 +346,91 @@ def _formula(given, s):
     )
 
 
-_THRESHOLDS = tuple((f"threshold {tau:g}", {"threshold": tau}) for tau in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99))
 METHODS = {
     "xattention": Method(
         "XAttention",
-        ("block", "stride", "threshold", "sampler"),
+        ("block", "stride", "choose", "sampler"),
         _xattention,
-        _THRESHOLDS,
+        lines.of_samplers,
+        cost.run_xattention,
+        cost.bytes_by_block,
         longest=65536,
-        keeps=_xattention_keeps,
-        refuse=_stride_must_divide,
+        refuse=_xattention_refuses,
     ),
-    "pbs_attn": Method("PBS-Attn", ("block", "segment", "threshold", "permute"), _pbs, _THRESHOLDS, longest=65536),
+    "pbs_attn": Method(
+        "PBS-Attn",
+        ("block", "segment", "choose", "permute"),
+        _pbs,
+        lambda given, s, seen: lines.of_sorting(given, s, seen, **pbs_sizes(given, s)),
+        lambda given, s, seen: cost.run_pbs(given, s, seen, **pbs_sizes(given, s)),
+        cost.bytes_by_block,
+        longest=65536,
+    ),
     "sea": Method(
         "SEA",
-        ("cells", "keys_per_query"),
+        ("cells", "keys_per_query", "group"),
         _sea,
-        tuple((f"{k} keys", {"keys_per_query": k}) for k in (2, 4, 8, 16, 32, 64)),
+        lines.of_keys,
+        cost.run_pairs,
         longest=2048,
+        refuse=_sea_refuses,
     ),
-    "combiner": Method("Combiner", ("pattern", "part"), _combiner, longest=1024),
-    "ponet": Method("PoNet", ("part",), _ponet, longest=1024),
-    "favit": Method("FaSA (FaViT)", ("window", "dilation"), _favit, longest=DENSE_LIMIT),
-    "formula": Method("Formula", ("formula", "block"), _formula),
+    "combiner": Method(
+        "Combiner",
+        ("pattern", "part"),
+        _combiner,
+        runs=lambda given, s, seen: cost.on_inputs(
+            tuple(_whole_segments(given, s)), combiner.combiner_attention, **combiner_how(given, s)
+        ),
+        longest=1024,
+        shows="effective",
+    ),
+    "ponet": Method(
+        "PoNet",
+        ("segments", "use_ga", "use_smp", "use_lmp", "fuse"),
+        _ponet,
+        runs=lambda given, s, seen: cost.run_poolings(ponet_parts(given), segment_index(given, s)),
+        moved=lambda given, s, seen: cost.bytes_once(given, 6),
+        longest=1024,
+        causal=False,
+        shows="effective",
+    ),
+    "favit": Method(
+        "FaSA (FaViT)",
+        ("window", "dilation", "place"),
+        _favit,
+        runs=lambda given, s, seen: cost.run_fused(given, s["window"], s["dilation"]),
+        moved=lambda given, s, seen: cost.bytes_once(given, 4),
+        causal=False,
+        pictures=True,
+        shows="effective",
+    ),
+    "formula": Method("Formula", ("formula", "block"), _formula, runs=cost.run_pairs, moved=cost.bytes_by_block),
 }
 
 
-def coverage_curve(given: AttentionInput, key: str, state: Mapping[str, Any], report=lambda fraction: None):
-    """Return density, coverage and setting texts of a method over its curve's settings; None without a curve.
-
-    Block methods are traced from block masses, so that a curve costs little more than one picture.
-    """
+def _with(key, title, **changes):
+    """The method again with some settings fixed."""
     method = METHODS[key]
-    t = given.q.shape[2]
-    if not method.curve or t > DENSE_LIMIT:
-        return None
-    if method.keeps:
-        mass = true_block_mass(given.q.numpy(), given.k.numpy(), block_size=state["block"], causal=given.causal)
-        keeps = method.keeps(given, state, [change["threshold"] for _, change in method.curve])
-        points = [(block_density(keep, causal=given.causal), float((mass * keep).sum() / mass.sum())) for keep in keeps]
-    else:
-        points = []
-        for i, (_, change) in enumerate(method.curve):
-            report(i / len(method.curve))
-            seen = method.trace(given, {**state, **change})
-            points.append((seen.density, seen.coverage))
-    density, coverage = np.array(points).T
-    return density, coverage, tuple(text for text, _ in method.curve)
+    return dataclasses.replace(
+        method,
+        title=title,
+        knobs=tuple(knob for knob in method.knobs if knob not in changes),
+        trace=lambda given, s: method.trace(given, {**s, **changes}),
+        curves=lambda given, s, seen: [],
+        runs=lambda given, s, seen: method.runs(given, {**s, **changes}, seen),
+        refuse=lambda s: method.refuse({**s, **changes}),
+    )
+
+
+OTHERS = METHODS | {
+    "xattention_antidiagonal": _with("xattention", "XAttention, antidiagonal read", sampler="antidiagonal"),
+    "xattention_diagonal": _with("xattention", "XAttention, diagonal read", sampler="diagonal"),
+    "xattention_random": _with("xattention", "XAttention, random read", sampler="random"),
+    "mean_pool": _with("xattention", "Blocks by their means", sampler="mean_pool"),
+    "oracle": _with("xattention", "Best blocks (oracle)", sampler="oracle"),
+    "pbs_none": _with("pbs_attn", "PBS-Attn without sorting", permute="none"),
+    "pbs_random": _with("pbs_attn", "PBS-Attn, random order", permute="random"),
+    "combiner_alone": Method("Combiner's sparse pattern alone", ("pattern", "part"), _combiner_alone, longest=1024),
+    "windows": Method("Windows (Swin)", ("window",), _windows, causal=False, pictures=True),
+}

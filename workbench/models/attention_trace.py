@@ -22,11 +22,12 @@ class AttentionTrace:
     keep : (n, n) bool kept blocks of ``block_size`` tokens, in the order of ``order``; None for token-level methods.
     estimate : (r, c) float32, what the method thought each cell holds, at its own resolution; rows sum to 1.
     read : (t, t) bool, logits that the estimate looked at; None where it looked at none or at all.
-    order : (t,) int64, original position of each key slot; None if keys stay in place.
+    order, query_order : (t,) int64, original position of each key (query) slot; None if keys (queries) stay in place.
     key_scores : (t,) float32, a score per original key; None where there is none.
     coverage : share of the true attention mass on the allowed pairs, in [0, 1]; NaN where unknown.
     density : computed pairs over the pairs that dense attention computes, at the method's own grain, in [0, 1].
     score_flops, attention_flops, dense_flops : operations of the estimate, of the sparse attention, of dense attention.
+    maps : further pictures of the method's own, by name, not negative or bool.
     facts : further readouts, label -> value, in the order they are shown.
     """
 
@@ -46,5 +47,7 @@ class AttentionTrace:
     estimate: np.ndarray | None = None
     read: np.ndarray | None = None
     order: np.ndarray | None = None
+    query_order: np.ndarray | None = None
     key_scores: np.ndarray | None = None
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, float | int | str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ counts once, whatever its size. Symbols: b h L d, s segment length, n = L / s se
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ __all__ = [
 _NEVER = -torch.inf
 
 
-def combiner_attention(q, k, v, *, pattern="fixed", seg_len=None, causal=True, summary="max", key_row="wsum"):
+def combiner_attention(
+    q, k, v, *, pattern="fixed", seg_len=None, causal=True, summary="max", key_row="wsum", span_bias=None, dropout=0.0
+):
     """Attend to everything through direct keys and region summaries.
 
     Parameters
@@ -46,10 +49,13 @@ def combiner_attention(q, k, v, *, pattern="fixed", seg_len=None, causal=True, s
     v : (b, h, L, e); e may differ from d.
     pattern : one of `PATTERNS`.
     seg_len : segment length s, or row width of the axial patterns; ceil(sqrt(L)) unless given. Not used by "logsparse".
-    causal : position i sees 0..i. False is defined for "fixed" and "axial_rowmajor".
-    summary : how q and k of a region are pooled: "max" (the paper's code), "mean", or a module (..., m, d) -> (..., d).
+    causal : position i sees 0..i; False is not defined for "logsparse".
+    summary : how q and k of a region are pooled: "max" (the paper's), "mean", "sum", or a module from (..., m, d) to
+        (..., d).
     key_row : key of an earlier row in "axial_rowmajor": "none" (k of the same column), "wsum" (attention-weighted
         keys), or a module that maps the row's output (b, h, n, s, e) to keys (b, h, n, s, d).
+    span_bias : "log_size" adds the log of a region's size to its logit (our extension); None is the paper's.
+    dropout : rate, on the weights inside regions only; for training.
 
     Returns
     -------
@@ -73,43 +79,85 @@ def combiner_attention(q, k, v, *, pattern="fixed", seg_len=None, causal=True, s
     pool = _POOLS.get(summary, summary) if isinstance(summary, str) else summary
     if isinstance(pool, str):
         raise ValueError(f"combiner_attention: summary must be one of {', '.join(_POOLS)} or a module; got {summary!r}")
+    if span_bias not in (None, "log_size"):
+        raise ValueError(f"combiner_attention: span_bias must be None or 'log_size', got {span_bias!r}")
+    inside = _Inside(pool, summary, dropout, span_bias is not None)
     q = q * q.shape[3] ** -0.5
     if pattern == "logsparse":
-        return _logsparse(q, k, v, pool)
+        return _logsparse(q, k, v, inside)
     missing = -length % seg_len
     q, k, v = (F.pad(x, (0, 0, 0, missing)).unflatten(2, (-1, seg_len)) for x in (q, k, v))  # (b, h, n, s, d)
     if pattern == "fixed":
-        out = _fixed(q, k, v, pool, causal)
+        out = _fixed(q, k, v, inside, causal)
     elif pattern == "axial_rowmajor":
-        out = _rowmajor(q, k, v, causal, key_row)
+        out = _rowmajor(q, k, v, inside, causal, key_row)
     else:
-        out = _axial(q, k, v, summary, _FAMILIES[pattern])
+        out = _axial(q, k, v, inside, _FAMILIES[pattern], causal)
     return out.flatten(2, 3)[:, :, :length]
 
 
-def _summaries(q, k, v, pool):
-    """Region keys and values, for regions that fill the second last axis of (..., m, d)."""
-    p = torch.softmax((pool(q).unsqueeze(-2) * k).sum(-1), -1)  # (..., m)
-    return pool(k), (p.unsqueeze(-1) * v).sum(-2)
+@dataclass(frozen=True)
+class _Inside:
+    """What happens inside regions: how q and k are pooled, what is dropped, whether size counts."""
+
+    pool: Callable
+    summary: str | nn.Module
+    dropout: float
+    by_size: bool
+
+    def weights(self, logits):
+        """Softmax over a region's keys, the last axis."""
+        return F.dropout(torch.softmax(logits, -1), self.dropout)
+
+    def summaries(self, q, k, v):
+        """Region keys and values, for regions that fill the second last axis of (..., m, d)."""
+        p = self.weights((self.pool(q).unsqueeze(-2) * k).sum(-1))  # (..., m)
+        return self.pool(k), (p.unsqueeze(-1) * v).sum(-2)
+
+    def prefixes(self, q, k, v):
+        """Summaries of the prefixes 0..t of the second last axis, for every t: (..., m, d), (..., m, e)."""
+        if self.summary not in ("max", "mean", "sum"):
+            raise ValueError("combiner_attention: axial patterns pool prefixes; summary must be 'max', 'mean' or 'sum'")
+        if self.summary == "max":
+            pooled_q, pooled_k = q.cummax(-2).values, k.cummax(-2).values
+        else:
+            count = torch.arange(1, q.shape[-2] + 1, dtype=q.dtype)[:, None] if self.summary == "mean" else 1
+            pooled_q, pooled_k = q.cumsum(-2) / count, k.cumsum(-2) / count
+        seen = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool).tril()
+        return pooled_k, self.weights((pooled_q @ k.mT).masked_fill(~seen, _NEVER)) @ v
+
+    def beside(self, q, k, v, side):
+        """Summaries of all that stands strictly before (side 1) or after (side -1) each entry, zeros at the end."""
+        if side == -1:
+            return tuple(x.flip(-2) for x in self.beside(*(x.flip(-2) for x in (q, k, v)), 1))
+        found = self.prefixes(q, k, v)
+        return tuple(torch.cat([torch.zeros_like(x[..., :1, :]), x[..., :-1, :]], -2) for x in found)
+
+    def bias(self, size, dtype):
+        """What a region's size, an int or a tensor, adds to its logit."""
+        return torch.as_tensor(size, dtype=dtype).clamp(min=1).log() if self.by_size else 0.0
 
 
-def _fixed(q, k, v, pool, causal):
+def _fixed(q, k, v, inside, causal):
+    region_k, region_v = inside.summaries(q, k, v)  # (b, h, n, d), (b, h, n, e)
+    far = torch.einsum("bhnsd,bhmd->bhnsm", q, region_k) + inside.bias(q.shape[3], q.dtype)
+    return _near_and_far(q, k, v, far, causal, region_v, "bhnsm,bhme->bhnse")
+
+
+def _near_and_far(q, k, v, far, causal, far_v, rule):
+    """One softmax over the own segment and one region per other segment."""
     n, s = q.shape[2:4]
-    region_k, region_v = _summaries(q, k, v, pool)  # (b, h, n, d), (b, h, n, e)
     direct = q @ k.mT  # (b, h, n, s, s)
-    far = torch.einsum("bhnsd,bhmd->bhnsm", q, region_k)
     segment = torch.arange(n)
     if causal:
         direct = direct.masked_fill(~torch.ones(s, s, dtype=torch.bool).tril(), _NEVER)
-        hidden = segment >= segment[:, None]
-    else:
-        hidden = segment == segment[:, None]
+    hidden = segment >= segment[:, None] if causal else segment == segment[:, None]
     far = far.masked_fill(hidden[:, None, :], _NEVER)
     near, away = torch.softmax(torch.cat([direct, far], -1), -1).split([s, n], -1)
-    return near @ v + torch.einsum("bhnsm,bhme->bhnse", away, region_v)
+    return near @ v + torch.einsum(rule, away, far_v)
 
 
-def _logsparse(q, k, v, pool):
+def _logsparse(q, k, v, inside):
     length = q.shape[2]
     position = torch.arange(length)
     logits, values = [(q * k).sum(-1, keepdim=True)], [v]
@@ -117,18 +165,18 @@ def _logsparse(q, k, v, pool):
         size = 1 << level
         whole = length // size * size
         blocks = (x[:, :, :whole].unflatten(2, (-1, size)) for x in (q, k, v))
-        region_k, region_v = _summaries(*blocks, pool)
+        region_k, region_v = inside.summaries(*blocks)
         has = (position >> level) & 1 == 1
         left = ((position >> level) - 1).clamp(min=0)
-        logits.append((q * region_k[:, :, left]).sum(-1, keepdim=True).masked_fill(~has[:, None], _NEVER))
+        logit = (q * region_k[:, :, left]).sum(-1, keepdim=True) + inside.bias(size, q.dtype)
+        logits.append(logit.masked_fill(~has[:, None], _NEVER))
         values.append(region_v[:, :, left])
     weights = torch.softmax(torch.cat(logits, -1), -1)
     return sum(weights[..., i : i + 1] * value for i, value in enumerate(values))
 
 
-def _rowmajor(q, k, v, causal, key_row):
-    rows, width = q.shape[2:4]
-    in_row = torch.softmax(q @ k.mT, -1)  # (b, h, n, s, s), never causal: an earlier row is complete
+def _rowmajor(q, k, v, inside, causal, key_row):
+    in_row = inside.weights(q @ k.mT)  # (b, h, n, s, s), never causal: an earlier row is complete
     row_v = in_row @ v
     if isinstance(key_row, str):
         if key_row not in ("none", "wsum"):
@@ -136,61 +184,32 @@ def _rowmajor(q, k, v, causal, key_row):
         row_k = k if key_row == "none" else in_row @ k
     else:
         row_k = key_row(row_v)
-    direct = q @ k.mT
-    if causal:
-        direct = direct.masked_fill(~torch.ones(width, width, dtype=torch.bool).tril(), _NEVER)
-    far = torch.einsum("bhrcd,bhtcd->bhrct", q, row_k)
-    row = torch.arange(rows)
-    hidden = row >= row[:, None] if causal else row == row[:, None]
-    far = far.masked_fill(hidden[:, None, :], _NEVER)
-    near, away = torch.softmax(torch.cat([direct, far], -1), -1).split([width, rows], -1)
-    return near @ v + torch.einsum("bhrct,bhtce->bhrce", away, row_v)
+    far = torch.einsum("bhrcd,bhtcd->bhrct", q, row_k) + inside.bias(q.shape[3], q.dtype)
+    return _near_and_far(q, k, v, far, causal, row_v, "bhrct,bhtce->bhrce")
 
 
-def _prefix_summaries(q, k, v, summary):
-    """Summaries of the prefixes 0..t of the second last axis, for every t: (..., m, d), (..., m, e)."""
-    if summary == "max":
-        pooled_q, pooled_k = q.cummax(-2).values, k.cummax(-2).values
-    else:
-        count = torch.arange(1, q.shape[-2] + 1, dtype=q.dtype)[:, None]
-        pooled_q, pooled_k = q.cumsum(-2) / count, k.cumsum(-2) / count
-    seen = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool).tril()
-    return pooled_k, torch.softmax((pooled_q @ k.mT).masked_fill(~seen, _NEVER), -1) @ v
-
-
-def _shifted(x, by):
-    """Move along the second last axis so that entry t holds what ended just before t (by = 1) or began just after."""
-    return (
-        torch.cat([torch.zeros_like(x[..., :1, :]), x[..., :-1, :]], -2)
-        if by == 1
-        else _shifted(x.flip(-2), 1).flip(-2)
-    )
-
-
-def _axial(q, k, v, summary, families):
-    if summary not in ("max", "mean"):
-        raise ValueError("combiner_attention: axial patterns pool prefixes; summary must be 'max' or 'mean'")
+def _axial(q, k, v, inside, families, causal):
     rows, width = q.shape[2:4]
     row, column = torch.arange(rows), torch.arange(width)
-    above = (row < row[:, None])[:, None, :]  # (r, 1, t): rows before r
+    others = (row < row[:, None] if causal else row != row[:, None])[:, None, :]  # (r, 1, t)
+    later = (column > column[:, None]) & torch.tensor(causal)
     logits = [
-        torch.einsum("bhrcd,bhtcd->bhrct", q, k).masked_fill(~above, _NEVER),
-        (q @ k.mT).masked_fill(column > column[:, None], _NEVER),
+        torch.einsum("bhrcd,bhtcd->bhrct", q, k).masked_fill(~others, _NEVER),
+        (q @ k.mT).masked_fill(later, _NEVER),
     ]
     values = [("bhrct,bhtce->bhrce", v), ("bhrcu,bhrue->bhrce", v)]
     if "up" in families:
-        turned = (x.transpose(2, 3) for x in (q, k, v))  # columns as sequences over rows
-        up_k, up_v = (_shifted(x, 1).transpose(2, 3) for x in _prefix_summaries(*turned, summary))
-        hidden = (column == column[:, None]) | (row == 0)[:, None, None]
-        logits.append((q @ up_k.mT).masked_fill(hidden, _NEVER))
-        values.append(("bhrcu,bhrue->bhrce", up_v))
+        turned = [x.transpose(2, 3) for x in (q, k, v)]  # columns as sequences over rows
+        for side, size in ((1, row), (-1, rows - 1 - row))[: 1 if causal else 2]:
+            up_k, up_v = (x.transpose(2, 3) for x in inside.beside(*turned, side))
+            hidden = (column == column[:, None]) | (size == 0)[:, None, None]
+            logits.append((q @ up_k.mT + inside.bias(size[:, None, None], q.dtype)).masked_fill(hidden, _NEVER))
+            values.append(("bhrcu,bhrue->bhrce", up_v))
     if "sides" in families:
-        left_k, left_v = (_shifted(x, 1) for x in _prefix_summaries(q, k, v, summary))
-        backward = (x.flip(3) for x in (q, k, v))
-        right_k, right_v = (_shifted(x.flip(3), -1) for x in _prefix_summaries(*backward, summary))
-        for side_k, side_v, edge in ((left_k, left_v, 0), (right_k, right_v, width - 1)):
-            hidden = ~above | (column == edge)[:, None]
-            logits.append(torch.einsum("bhrcd,bhtcd->bhrct", q, side_k).masked_fill(hidden, _NEVER))
+        for side, size in ((1, column), (-1, width - 1 - column)):
+            side_k, side_v = inside.beside(q, k, v, side)
+            logit = torch.einsum("bhrcd,bhtcd->bhrct", q, side_k) + inside.bias(size[:, None], q.dtype)
+            logits.append(logit.masked_fill(~others | (size == 0)[:, None], _NEVER))
             values.append(("bhrct,bhtce->bhrce", side_v))
     weights = torch.softmax(torch.cat(logits, -1), -1).split([x.shape[-1] for x in logits], -1)
     return sum(torch.einsum(rule, w, value) for w, (rule, value) in zip(weights, values, strict=True))
@@ -198,7 +217,7 @@ def _axial(q, k, v, summary, families):
 
 _FAMILIES = {"axial_mixture": ("up", "sides"), "axial_vertical": ("up",), "axial_horizontal": ("sides",)}
 PATTERNS = ("fixed", "logsparse", "axial_rowmajor", *_FAMILIES)
-_POOLS: dict[str, Callable] = {"max": lambda x: x.amax(-2), "mean": lambda x: x.mean(-2)}
+_POOLS: dict[str, Callable] = {"max": lambda x: x.amax(-2), "mean": lambda x: x.mean(-2), "sum": lambda x: x.sum(-2)}
 
 
 def effective_attention(q, k, **how):
@@ -237,11 +256,11 @@ def support(pattern, length, seg_len=None, *, causal=True) -> dict:
     direct = (same_segment | (column == column[:, None])) & visible
     regions = []
     for i in range(length):
-        earlier, mine = segment < segment[i], []
+        sides, mine = (segment < segment[i], (segment > segment[i]) & (not causal)), []
         if "up" in _FAMILIES[pattern]:
-            mine += [np.flatnonzero(earlier & (column == u)) for u in range(seg_len) if u != column[i]]
+            mine += [np.flatnonzero(s & (column == u)) for s in sides for u in range(seg_len) if u != column[i]]
         if "sides" in _FAMILIES[pattern]:
-            for r in range(segment[i]):
+            for r in np.unique(segment[sides[0] | sides[1]]):
                 mine += [
                     np.flatnonzero((segment == r) & (column < column[i])),
                     np.flatnonzero((segment == r) & (column > column[i])),
@@ -305,16 +324,31 @@ class CombinerSelfAttention(nn.Module):
     ----------
     dim, heads : model width, a multiple of the heads.
     pattern, seg_len, causal : as `combiner_attention`.
-    summary : "max", "mean" or "deepsets" (own parameters).
+    summary : "max", "mean", "sum" or "deepsets" (own parameters).
     key_row : "none", "wsum" or "proj": LayerNorm of input plus projected row output, then a linear map (the paper's
         default for "axial_rowmajor").
+    span_bias : as `combiner_attention`.
+    dropout : rate inside regions and on the projected row output, in training only.
     """
 
-    def __init__(self, dim, heads, *, pattern="fixed", seg_len=None, causal=True, summary="max", key_row="wsum"):
+    def __init__(
+        self,
+        dim,
+        heads,
+        *,
+        pattern="fixed",
+        seg_len=None,
+        causal=True,
+        summary="max",
+        key_row="wsum",
+        span_bias=None,
+        dropout=0.0,
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"CombinerSelfAttention: dim {dim} must be a multiple of heads {heads}")
-        self.heads, self.how = heads, {"pattern": pattern, "seg_len": seg_len, "causal": causal}
+        self.heads, self.dropout = heads, dropout
+        self.how = {"pattern": pattern, "seg_len": seg_len, "causal": causal, "span_bias": span_bias}
         self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
         self.summary = DeepSetsSummary(dim // heads) if summary == "deepsets" else summary
         self.key_row = key_row
@@ -329,11 +363,12 @@ class CombinerSelfAttention(nn.Module):
             n, s = rows.shape[2:4]
             merged = rows.permute(0, 2, 3, 1, 4).flatten(3)
             padded = F.pad(x, (0, 0, 0, n * s - x.shape[1])).unflatten(1, (n, s))
-            keys = self.row_key(self.row_norm(padded + self.row_out(merged)))
+            keys = self.row_key(self.row_norm(padded + F.dropout(self.row_out(merged), self.dropout, self.training)))
             return keys.unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)
 
         key_row = projected_keys if self.key_row == "proj" else self.key_row
-        out = combiner_attention(q, k, v, summary=self.summary, key_row=key_row, **self.how)
+        dropout = self.dropout if self.training else 0.0
+        out = combiner_attention(q, k, v, summary=self.summary, key_row=key_row, dropout=dropout, **self.how)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -383,10 +418,8 @@ def _checked(q, k, v, pattern, seg_len, causal):
         )
     length = q.shape[2]
     seg_len = _segment(pattern, length, seg_len)
-    if not causal and pattern not in ("fixed", "axial_rowmajor"):
-        raise ValueError(
-            f"combiner_attention: {pattern!r} is defined for causal attention; use 'fixed' or 'axial_rowmajor'"
-        )
+    if not causal and pattern == "logsparse":
+        raise ValueError("combiner_attention: 'logsparse' is defined for causal attention only; use another pattern")
     if not causal and length % seg_len:
         raise ValueError(
             f"combiner_attention: without causality L = {length} must be a multiple of seg_len = {seg_len}"

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_work
-from kernels.masks.block_scores import mean_pool_block_scores, true_block_mass, xattn_block_scores
+from kernels.masks.block_scores import MODES as LINES
+from kernels.masks.block_scores import lines_read, mean_pool_block_scores, true_block_mass, xattn_block_scores
 from kernels.masks.block_select import block_density, select_blocks
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.dense_attention import attention_weights, dense_flops
@@ -29,23 +30,25 @@ __all__ = [
     "xattention",
 ]
 
-MODES = ("antidiagonal", "diagonal", "random", "mean_pool", "oracle")
+MODES = (*LINES, "mean_pool", "oracle")
 
 
-def block_scores(q, k, *, block_size=128, stride=16, causal=True, mode="antidiagonal", seed=0) -> np.ndarray:
-    """Score every block pair, (b, h, ceil(tq / B), ceil(tk / B)), by one of `MODES`.
+def block_scores(
+    q, k, *, block_size=128, stride=16, causal=True, mode="antidiagonal", seed=0, norm=1.0, query_every=1
+) -> np.ndarray:
+    """Score every block pair, (b, h, block rows, block columns), by one of `MODES`.
 
-    "antidiagonal" is the paper's; "diagonal" and "random" read another line of each tile at the same cost;
-    "mean_pool" compares block means; "oracle" is the true mass at the cost of dense attention.
+    "antidiagonal" is the paper's; "diagonal" and "random" read another line of each tile at the same cost; "double" and
+    "triple" sum neighbouring keys first; "mean_pool" compares block means; "oracle" is the true mass at the cost of
+    dense attention. ``norm`` and ``query_every`` as in `kernels.masks.block_scores.xattn_block_scores`.
     """
     q, k = _array(q), _array(k)
+    how = {"block_size": block_size, "causal": causal}
     if mode == "oracle":
-        return true_block_mass(q, k, block_size=block_size, causal=causal)
+        return true_block_mass(q, k, **how)
     if mode == "mean_pool":
-        rows, cols = -(-q.shape[2] // block_size), -(-k.shape[2] // block_size)
-        hidden = np.arange(cols) > cols - rows + np.arange(rows)[:, None] if causal else None
-        return mean_pool_block_scores(q, k, block_size=block_size, hidden=hidden)
-    return xattn_block_scores(q, k, block_size=block_size, stride=stride, causal=causal, mode=mode, seed=seed)
+        return mean_pool_block_scores(q, k, **how)
+    return xattn_block_scores(q, k, stride=stride, mode=mode, seed=seed, norm=norm, query_every=query_every, **how)
 
 
 def xattention(q, k, v, *, block_size=128, stride=16, threshold=0.9, causal=True, mode="antidiagonal", keep=None):
@@ -53,14 +56,16 @@ def xattention(q, k, v, *, block_size=128, stride=16, threshold=0.9, causal=True
 
     Parameters
     ----------
-    q, k, v : (b, h, t, d) float32 tensors after position encoding, keys repeated to the query heads.
+    q : (b, h, tq, d) float32 tensor after position encoding. With ``causal`` queries are the last positions of the
+        keys: earlier keys come from a cache. A single query (decoding) attends to everything.
+    k, v : (b, h, tk, d), repeated to the query heads.
     block_size : a multiple of 16 from 16 to 128 and of ``stride``.
     threshold : in [0, 1], one number or one per head.
-    keep : (b, h, n, n) bool block mask to use instead of choosing one.
+    keep : (b, h, block rows, block columns) bool block mask to use instead of choosing one.
 
     Returns
     -------
-    out : (b, h, t, d) float32 tensor, and keep : (b, h, n, n) bool array.
+    out : (b, h, tq, d) float32 tensor, and keep : bool array, one row per key block that holds a query.
 
     Raises
     ------
@@ -71,21 +76,38 @@ def xattention(q, k, v, *, block_size=128, stride=16, threshold=0.9, causal=True
     Xu et al. 2025, Algorithm 1. *Differs from the released code:* the forced blocks are exactly the sink (block 0) and
     the diagonal block of every row, in every chunk.
     """
-    if q.shape != k.shape:
-        raise ValueError(
-            f"xattention: prefill needs as many queries as keys; q is {tuple(q.shape)}, k {tuple(k.shape)}"
-        )
+    _check_heads(q, k, v, causal)
+    tq, tk = q.shape[2], k.shape[2]
     if keep is None:
         scores = block_scores(q, k, block_size=block_size, stride=stride, causal=causal, mode=mode)
-        keep = select_blocks(scores, threshold, causal=causal)
-    out = block_sparse_attention(*map(_array, (q, k, v)), keep, block_size=block_size, causal=causal)
-    return torch.from_numpy(out), keep
+        decoding = tq == 1 < tk
+        keep = np.ones(scores.shape, bool) if decoding else select_blocks(scores, threshold, causal=causal)
+    before = keep.shape[3] - keep.shape[2]
+    whole = np.pad(keep, [(0, 0), (0, 0), (before, 0), (0, 0)])  # rows of queries that came earlier: nothing to do
+    rows = np.pad(_array(q), [(0, 0), (0, 0), (tk - tq, 0), (0, 0)])
+    out = block_sparse_attention(rows, _array(k), _array(v), whole, block_size=block_size, causal=causal)
+    return torch.from_numpy(out[:, :, tk - tq :]), keep
 
 
-def token_mask(keep, t, *, block_size, causal=True) -> np.ndarray:
-    """Expand a block mask to token pairs, (b, h, t, t) bool."""
-    allowed = np.repeat(np.repeat(keep, block_size, axis=2), block_size, axis=3)[:, :, :t, :t]
-    return allowed & np.tri(t, dtype=bool) if causal else allowed
+def _check_heads(q, k, v, causal):
+    if not q.ndim == k.ndim == 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            "xattention: q must be (b, h, tq, d), k and v (b, h, tk, d) with the keys repeated to the query heads; got "
+            f"{tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if q.shape[2] > k.shape[2] or (q.shape[2] != k.shape[2] and not causal):
+        raise ValueError(
+            f"xattention: needs as many keys as queries, or more with causal=True; got {q.shape[2]} queries, "
+            f"{k.shape[2]} keys, causal={causal}"
+        )
+
+
+def token_mask(keep, t, *, block_size, causal=True, queries=None) -> np.ndarray:
+    """Expand a block mask to token pairs, (b, h, queries, t) bool; the queries are the last positions, all if None."""
+    first = t - (t if queries is None else queries)
+    start = (keep.shape[3] - keep.shape[2]) * block_size
+    allowed = np.repeat(np.repeat(keep, block_size, axis=2), block_size, axis=3)[:, :, first - start : t - start, :t]
+    return allowed & (np.arange(t) <= np.arange(first, t)[:, None]) if causal else allowed
 
 
 def coverage(q, k, keep, *, block_size, causal=True) -> np.ndarray:
@@ -95,7 +117,10 @@ def coverage(q, k, keep, *, block_size, causal=True) -> np.ndarray:
 
 
 def scoring_flops(t, d, *, block_size, stride, mode="antidiagonal") -> int:
-    """Count the operations of scoring one head: 2 t^2 d / S by lines, 2 n^2 d by block means, 2 t^2 d by the oracle."""
+    """Count the operations of scoring one head: 2 t^2 d / S by lines, 2 n^2 d by block means, 2 t^2 d by the oracle.
+
+    The sums of neighbouring keys of "double" and "triple" are of order t d and not counted.
+    """
     padded = -(-t // block_size) * block_size
     if mode == "mean_pool":
         return 2 * (padded // block_size) ** 2 * d
@@ -124,7 +149,7 @@ class ThresholdTable:
 
 
 def dp_thresholds(
-    eval_fn: Callable[[np.ndarray], float], n_heads: int, *, start=0.9, factor=0.9, passes=1
+    eval_fn: Callable[[np.ndarray], float], n_heads: int, *, start=0.9, factor=0.9, passes=1, max_steps=None
 ) -> ThresholdTable:
     """Lower thresholds head by head by dynamic programming ("minimum threshold prediction").
 
@@ -136,6 +161,7 @@ def dp_thresholds(
     ----------
     eval_fn : thresholds (heads,) -> performance, higher is better; pass i of p calls it about heads^2 (i - 1/2) times.
     start : a number, or one per head.
+    max_steps : most lowerings in total; None for as many as the passes allow.
 
     Source
     ------
@@ -150,7 +176,8 @@ def dp_thresholds(
     for done in range(passes):
         for head in range(n_heads):
             before = list(best)
-            for m in range(1, done * n_heads + head + 2):
+            most = done * n_heads + head + 1
+            for m in range(1, (most if max_steps is None else min(most, max_steps)) + 1):
                 lowered = before[m - 1][1].copy()
                 lowered[head] *= factor
                 value = eval_fn(lowered)
@@ -221,9 +248,9 @@ def trace(
         attention = attention_weights(q_t, k_t, causal=causal)[0, 0].numpy()
         allowed = token_mask(keep, t, **how)[0, 0]
         effective = attention_weights(q_t, k_t, causal=causal, allowed=allowed)[0, 0].numpy()
-        if mode in ("antidiagonal", "diagonal"):
-            row, col = np.arange(t)[:, None] % stride, np.arange(t) % stride
-            read = row + col == stride - 1 if mode == "antidiagonal" else row == col
+        if mode in LINES:
+            place = np.arange(t) % stride
+            read = lines_read(stride, mode=mode, seed=seed)[place[:, None], place] > 0
     row_sum = scores.sum(-1, keepdims=True)
     return AttentionTrace(
         method=f"XAttention ({mode.replace('_', ' ')})",
@@ -245,4 +272,4 @@ def trace(
 
 
 def _array(x) -> np.ndarray:
-    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    return np.ascontiguousarray(x.detach().numpy() if isinstance(x, torch.Tensor) else x)

@@ -8,16 +8,17 @@
 #     needs: [torch]
 #     title: Attention masks
 #     description: 'What sparse attention keeps of a real model''s attention, what it costs, and what it leaves out.'
-#     papers: []
-#     thumbnail: ''
+#     papers: [xattention, pbs_attn, sea, combiner, ponet, favit]
+#     thumbnail: attention_masks.png
 # ---
 
 # %% [markdown]
 # # Attention masks
 #
-# Queries and keys come from a real model on real text, from a generator, or from your own file. Pick a method and look
-# at what it keeps: true attention at the left, what the method computes at the right. Both pictures zoom together.
-# Choose a second method under *Beside it* to see two masks side by side.
+# Queries and keys come from a real model on real text, from a generator, from a picture, or from your own file. Pick a
+# method and look at what it keeps: true attention at the left, what the method computes at the right; both zoom
+# together. Click a picture to see what one query reads. Choose a second method under *Beside it* to compare two, or
+# press one of the buttons for a setting worth seeing.
 
 # %% workbench={"step": "Load the models and the drawing tools"}
 from workbench.app import request

@@ -27,6 +27,7 @@ from workbench.data.matrix_market import read_matrix_market
 view = SparsityView(
     {key: source.load for key, source in MATRICES.items()},
     read=lambda name, content: read_matrix_market(content),
+    titles={key: source.title for key, source in MATRICES.items()},
     sources={key: f'MATRICES["{key}"].load()' for key in MATRICES},
     imports="from workbench.data.matrices import MATRICES",
     query=request.query_string(),

@@ -7,6 +7,7 @@
 #   workbench:
 #     description: 'A sparse product that merges its partial products at once, in hash
 #       tables on chip, on a model of Intel''s PIUMA.'
+#     thumbnail: record:versions/time
 #     title: 'SMASH: a sparse product without stored partial products'
 # ---
 

@@ -1,11 +1,12 @@
-"""AttentionMaskView on plain data: panels, comparison, linked zoom, shown knobs, facts, exports."""
+"""AttentionMaskView on plain data: panels, comparison, linked zoom, shown knobs, one query, stories, facts, exports."""
 
 import numpy as np
 import pytest
 
 from widgets.controls.knob import Knob
 from widgets.figures.attention import AttentionScene, CoverageCurve, MaskResult
-from widgets.views.attention_mask import PICTURES, AttentionMaskView, shown_panel
+from widgets.figures.attention_query import QueryRow
+from widgets.views.attention_mask import PICTURES, AttentionMaskView, Story, Wiring, shown_panel
 
 METHODS = (("a", "A"), ("b", "B"))
 
@@ -16,35 +17,62 @@ class Small(AttentionMaskView):
         Knob("versus", "Beside it", "none", choices=(("none", "nothing"), *METHODS)),
         Knob("block", "Block", 4, 4, 8),
         Knob("share", "Share", 0.5, 0.0, 1.0),
+        Knob("rule", "Rule", "x", choices=(("x", "X"), ("y", "Y"))),
+        Knob("depth", "Depth", 1, 0, 9),
         *PICTURES,
     )
 
 
-def result(key, block):
+RELEVANT = {
+    "method": {"a": ("block",), "b": ("share", "rule")},
+    "versus": {"a": ("block",), "b": ("share", "rule")},
+    "rule": {"y": ("depth",)},
+}
+
+
+def result(key, block, order=None):
     attention = np.tril(np.full((16, 16), 1 / 16, np.float32))
     allowed = np.tril(np.ones((16, 16), bool))
     allowed[:, 4:8] = key == "a"
     panels = {"attention": attention, "allowed": allowed, "keep": np.eye(16 // block, dtype=bool)}
-    return MaskResult(key.upper(), panels, 0.75, 0.5, {"keep": block}, {"flops (counted)": "12"}, np.arange(16.0))
+    facts, scores = {"flops (counted)": "12"}, np.arange(16.0)
+    return MaskResult(key.upper(), panels, 0.75, 0.5, {"keep": block, "blocks": block}, facts, scores, order)
+
+
+def row(at, state):
+    return QueryRow(at, "A", np.eye(16)[at], np.full(16, 1 / 16), np.arange(16) < 8, note=f"note {at}")
 
 
 def source(state, progress):
     other = None if state["versus"] == "none" else result(state["versus"], state["block"])
     curve = CoverageCurve("A", np.array([0.1, 0.9]), np.array([0.4, 1.0]), ("low", "high"))
-    return AttentionScene("made up", 16, result(state["method"], state["block"]), other, curves=(curve,))
+    return AttentionScene("made up", 16, result(state["method"], state["block"]), other, curves=(curve,), query=row)
+
+
+STORY = Story("Half", {"share": 0.25, "versus": "b"}, "Look at the half.")
 
 
 @pytest.fixture
 def view():
-    made = Small(
-        source, relevant={"a": ("block",), "b": ("share",)}, budget=lambda s: "too much." if s["block"] == 8 else None
+    wiring = Wiring(
+        relevant=RELEVANT,
+        budget=lambda state: "too much." if state["block"] == 8 else None,
+        limits=lambda state: {"depth": 3},
+        adjust=lambda state, keys: ({"depth": 2}, "Depth lowered.") if state["depth"] > 3 else ({}, ""),
+        stories={"a": (STORY,)},
     )
+    made = Small(source, wiring)
     yield made.wait()
     made.close()
 
 
+def bits(canvas):
+    rows, columns = canvas.size
+    return canvas._source.counts((0, rows, 0, columns), (rows, columns)) > 0
+
+
 def test_left_and_right_show_what_is_asked_for(view):
-    np.testing.assert_array_equal(view.right_canvas._source.matrix.toarray() > 0, result("a", 4).panels["allowed"])
+    np.testing.assert_array_equal(bits(view.right_canvas), result("a", 4).panels["allowed"])
     assert view.left_canvas._source.weights is view.scene.result.panels["attention"]
     view.left = "keep"
     assert view.wait().left_canvas.size == [4, 4]
@@ -52,20 +80,76 @@ def test_left_and_right_show_what_is_asked_for(view):
     assert view.left_canvas.title == "pairs computed"
 
 
+def test_blocks_are_full_partial_or_empty(view):
+    view.left = "blocks"
+    shares = view.wait().left_canvas._source.weights
+    assert shares[1, 0] == 1 and shares[0, 0] == 10 / 16 and shares[0, 1] == 1
+
+
+def test_sorted_pictures_reorder_columns():
+    order = np.arange(16)[::-1].copy()
+    view = Small(lambda state, progress: AttentionScene("made up", 16, result("a", 4, order)), left="permuted")
+    np.testing.assert_array_equal(bits(view.wait().left_canvas), result("a", 4).panels["allowed"][:, ::-1])
+    view.close()
+
+
 def test_two_methods_stand_side_by_side_with_one_zoom(view):
     view.versus = "b"
     view.wait()
     assert view.left_canvas.title == "pairs computed: A" and view.right_canvas.title == "pairs computed: B"
-    assert view.right_canvas._source.matrix.nnz < view.left_canvas._source.matrix.nnz
+    assert bits(view.right_canvas).sum() < bits(view.left_canvas).sum()
     view.left_canvas.window = [2, 10, 0, 8]
     assert view.right_canvas.window == [2, 10, 0, 8]
+    view.right = "only"
+    only = bits(view.wait().left_canvas) if view.left_canvas.window == [0, 16, 0, 16] else None
+    view.left_canvas.window = [0, 16, 0, 16]
+    only = bits(view.left_canvas)
+    np.testing.assert_array_equal(np.flatnonzero(only.any(axis=0)), [4, 5, 6, 7])
+    assert not bits(view.right_canvas).any()
 
 
-def test_only_knobs_that_the_methods_read_are_shown(view):
-    shown = lambda: {knob.key for knob in view._shown_knobs()}  # noqa: E731
-    assert "block" in shown() and "share" not in shown()
+def shown(view):
+    return {knob.key: knob for knob in view._shown_knobs()}
+
+
+def test_only_knobs_that_matter_are_shown_up_to_what_there_is(view):
+    assert "block" in shown(view) and not {"share", "rule", "depth"} & set(shown(view))
+    view.rule = "y"  # not a knob of method a: what hangs on it stays hidden
+    assert "depth" not in shown(view)
     view.versus = "b"
-    assert {"block", "share"} <= shown()
+    assert {"block", "share", "rule", "depth"} <= set(shown(view)) and "left" not in shown(view)
+    assert shown(view)["depth"].high == 3 and shown(view)["row"].high == 15
+    assert {key for key, _ in shown(view)["right"].choices} == {
+        "attention",
+        "keep",
+        "blocks",
+        "allowed",
+        "lost",
+        "only",
+    }
+
+
+def test_a_value_out_of_reach_is_turned_along_with_a_remark(view):
+    view.depth = 7
+    assert view.wait().depth == 2 and view.note == "Depth lowered."
+
+
+def test_a_story_sets_the_knobs_and_says_what_to_look_at(view):
+    assert view._stories.options == [["0", "Half"]]
+    view.depth = 3
+    view._story_chosen("0")
+    assert (view.share, view.versus, view.depth) == (0.25, "b", 1) and view._stories.text == STORY.text
+    view.method = "b"
+    assert view._stories.options == [] and view._stories.text == ""
+
+
+def test_picking_a_pair_asks_its_query(view):
+    view._pair_picked(view.right_canvas, 5, 2)
+    assert view.row == 5 and view.wait().right_canvas.marks["rows"] == [5]
+    assert "note 5" in view._query_note.value and "Query 5: true attention is largest at key 5" in view._query_pane.alt
+    view.right = "keep"
+    view.wait()._pair_picked(view.right_canvas, 3, 0)
+    assert view.row == 12 and view.right_canvas.marks["rows"] == [3]
 
 
 def test_words_and_table_carry_the_numbers(view):
@@ -76,11 +160,13 @@ def test_words_and_table_carry_the_numbers(view):
     assert ("A", "coverage", 0.75) in rows and ("A", "coverage at high", 1.0) in rows
     assert "12" in view._facts.value and "0.7500" in view._facts.value
     assert set(view.arrays(view.scene)) == {"attention", "allowed", "keep"}
+    view.left = "lost"
+    assert view.wait().arrays(view.scene)["lost"].sum() == 0
 
 
 def test_state_survives_a_link_and_refusals_say_why(view):
     view.versus, view.share = "b", 0.25
-    again = Small(source, relevant={}, query=view.query)
+    again = Small(source, query=view.query)
     assert again.state == view.state
     again.close()
     view.block = 8
@@ -88,7 +174,6 @@ def test_state_survives_a_link_and_refusals_say_why(view):
 
 
 def test_panel_names():
-    name, array, cell = shown_panel(result("a", 4), "keep")
-    assert (name, array.shape, cell) == ("kept blocks", (4, 4), 4)
+    assert shown_panel(result("a", 4), "keep") == "keep"
     with pytest.raises(ValueError, match="nothing to show"):
         shown_panel(MaskResult("empty", {}, 0.0, 0.0), "keep")

@@ -22,10 +22,10 @@ def qkv(length=40, d=6, seed=0, b=1, h=2):
     return [torch.randn(b, h, length, d, generator=generator, dtype=torch.float64) for _ in range(3)]
 
 
-def reference(q, k, v, pattern, seg_len):
+def reference(q, k, v, pattern, seg_len, *, causal=True, by_size=False):
     """One position at a time, straight from the definition, for one head (L, d)."""
     q = q / q.shape[1] ** 0.5
-    where, out = support(pattern, len(q), seg_len), []
+    where, out = support(pattern, len(q), seg_len, causal=causal), []
     for i in range(len(q)):
         direct = torch.as_tensor(np.flatnonzero(where["direct"][i]))
         logits, values = [q[i] @ k[j] for j in direct], [v[j] for j in direct]
@@ -36,7 +36,7 @@ def reference(q, k, v, pattern, seg_len):
                 pooled = q[region].amax(0)
             p = torch.softmax(k[region] @ pooled, 0)
             key = p @ k[region] if pattern == "axial_rowmajor" else k[region].amax(0)
-            logits.append(q[i] @ key)
+            logits.append(q[i] @ key + (np.log(len(region)) if by_size else 0))
             values.append(p @ v[region])
         out.append(torch.softmax(torch.stack(logits), 0) @ torch.stack(values))
     return torch.stack(out)
@@ -49,6 +49,44 @@ def test_vectorised_equals_definition(pattern, length, seg_len, assert_close):
     out = combiner_attention(q, k, v, pattern=pattern, seg_len=seg_len)
     for head in range(2):
         assert_close(out[0, head], reference(q[0, head], k[0, head], v[0, head], pattern, seg_len))
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p != "logsparse"])
+def test_vectorised_equals_definition_looking_both_ways(pattern, assert_close):
+    q, k, v = qkv(40)
+    out = combiner_attention(q, k, v, pattern=pattern, seg_len=8, causal=False)
+    assert_close(out[0, 0], reference(q[0, 0], k[0, 0], v[0, 0], pattern, 8, causal=False))
+    a = effective_attention(q, k, pattern=pattern, seg_len=8, causal=False)
+    assert (a > 0).all()
+    assert_close(a.sum(-1), torch.ones(1, 2, 40, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_size_of_a_region_counts_only_when_asked(pattern, causal, assert_close):
+    if pattern == "logsparse" and not causal:
+        return
+    q, k, v = qkv(40)
+    out = combiner_attention(q, k, v, pattern=pattern, seg_len=8, causal=causal, span_bias="log_size")
+    assert_close(out[0, 0], reference(q[0, 0], k[0, 0], v[0, 0], pattern, 8, causal=causal, by_size=True))
+    plain = combiner_attention(q, k, v, pattern=pattern, seg_len=8, causal=causal)
+    assert not torch.allclose(out, plain)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_single_precision_agrees_with_double(pattern, assert_close):
+    q, k, v = qkv(61)
+    out = combiner_attention(*(x.float() for x in (q, k, v)), pattern=pattern, seg_len=8)
+    assert out.dtype == torch.float32
+    assert_close(out, combiner_attention(q, k, v, pattern=pattern, seg_len=8).float())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_nothing_of_the_size_of_the_full_matrix_is_made(pattern, largest_tensor):
+    q, k, v = (x.float() for x in qkv(4096, d=8, h=1))
+    with largest_tensor:
+        combiner_attention(q, k, v, pattern=pattern)
+    assert largest_tensor.size <= 4096 * 64 * 8
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -76,7 +114,27 @@ def test_changing_the_future_changes_nothing_before(pattern):
 )
 def test_limits_are_exact_attention(pattern, seg_len, assert_close):
     q, k, v = qkv()
-    assert_close(combiner_attention(q, k, v, pattern=pattern, seg_len=seg_len), dense_attention(q, k, v))
+    for key_row in ("wsum", "none") if pattern == "axial_rowmajor" else ("wsum",):
+        out = combiner_attention(q, k, v, pattern=pattern, seg_len=seg_len, key_row=key_row)
+        assert_close(out, dense_attention(q, k, v))
+
+
+def test_logsparse_is_exact_where_its_regions_are_single_tokens(assert_close):
+    q, k, v = qkv()
+    out = combiner_attention(q, k, v, pattern="logsparse")
+    assert_close(out[:, :, :2], dense_attention(q, k, v)[:, :, :2])
+    weights = effective_attention(q, k, pattern="logsparse")
+    for i in range(3, 40, 2):  # an odd position has its left neighbour as a region of one
+        ratio = weights[0, 0, i, i - 1] / weights[0, 0, i, i]
+        assert_close(ratio, torch.exp((q[0, 0, i] * (k[0, 0, i - 1] - k[0, 0, i])).sum() / 6**0.5))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 9, 17, 33])
+def test_logsparse_misses_no_block_one_past_a_power_of_two(length, assert_close):
+    zero = torch.zeros(1, 1, length, 2, dtype=torch.float64)
+    last = effective_attention(zero, zero, pattern="logsparse")[0, 0, -1]
+    assert (last > 0).all()
+    assert_close(last.sum(), torch.tensor(1.0, dtype=torch.float64))
 
 
 def test_bidirectional_fixed_covers_everything(assert_close):
@@ -124,6 +182,37 @@ def test_gradients(pattern):
     assert torch.autograd.gradcheck(lambda *x: combiner_attention(*x, pattern=pattern, seg_len=3), leaves)
 
 
+@pytest.mark.parametrize("summary", ["mean", "sum"])
+@pytest.mark.parametrize("pattern", ["fixed", "logsparse", "axial_mixture"])
+def test_other_summaries_keep_full_support(pattern, summary, assert_close):
+    q, k, v = qkv()
+    a = effective_attention(q, k, pattern=pattern, seg_len=8, summary=summary)
+    lower = torch.ones(40, 40, dtype=torch.bool).tril()
+    assert (a[:, :, lower] > 0).all() and (a[:, :, ~lower] == 0).all()
+    assert not torch.allclose(a, effective_attention(q, k, pattern=pattern, seg_len=8))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_dropout_touches_regions_only(pattern):
+    q, k, v = qkv()
+    first = v.clone()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = combiner_attention(q, k, v, pattern=pattern, seg_len=8, dropout=0.5)
+    plain = combiner_attention(q, k, first, pattern=pattern, seg_len=8)
+    assert not torch.allclose(out, plain)
+    torch.testing.assert_close(out[:, :, 0], plain[:, :, 0])  # sees no region
+
+
+def test_layer_drops_in_training_only():
+    torch.manual_seed(0)
+    layer = CombinerSelfAttention(16, 4, seg_len=5, pattern="axial_rowmajor", key_row="proj", dropout=0.5)
+    x = torch.randn(1, 20, 16)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
 @pytest.mark.parametrize("how", [{"summary": "deepsets"}, {"pattern": "axial_rowmajor", "key_row": "proj"}])
 def test_layer_learns_and_stays_causal(how):
     torch.manual_seed(0)
@@ -161,6 +250,8 @@ def test_trace_agrees_with_the_method(assert_close):
         ({"seg_len": 7, "causal": False}, "multiple of seg_len"),
         ({"summary": "median"}, "summary"),
         ({"pattern": "axial_rowmajor", "key_row": "median"}, "key_row"),
+        ({"pattern": "axial_mixture", "summary": torch.nn.Identity()}, "prefixes"),
+        ({"span_bias": "size"}, "span_bias"),
     ],
 )
 def test_bad_input_is_named(how, words):

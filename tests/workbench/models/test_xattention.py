@@ -112,10 +112,55 @@ def test_trace_agrees_with_the_method():
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("queries", [1, 7, 64, 100, 150])
+def test_queries_after_a_cache_equal_dense_attention_over_the_chosen_pairs(queries, assert_close):
+    q, k, v = qkv()
+    late = q[:, :, 200 - queries :]
+    out, keep = xattention(late, k, v, block_size=32, stride=8, threshold=0.5)
+    allowed = token_mask(keep, 200, block_size=32, queries=queries)
+    assert_close(out, masked_attention(late, k, v, allowed))
+    assert allowed.all(where=np.tri(queries, 200, 200 - queries, dtype=bool)) == (queries == 1)
+
+
+def test_whole_blocks_after_a_cache_choose_as_the_whole_prompt_does():
+    q, k, v = qkv()
+    out, keep = xattention(q[:, :, 64:], k, v, block_size=32, stride=8, threshold=0.5)
+    whole, whole_keep = xattention(q, k, v, block_size=32, stride=8, threshold=0.5)
+    assert (keep == whole_keep[:, :, 2:]).all()
+    assert torch.equal(out, whole[:, :, 64:])
+
+
+def test_a_search_may_be_cut_short():
+    calls = []
+    table = dp_thresholds(lambda tau: calls.append(tau) or float(tau.sum()), 3, passes=2, max_steps=2)
+    assert len(table.performance) == 3 and len(calls) == 1 + 1 + 2 + 2 + 3 * 2
+
+
+def test_only_the_value_of_the_diagonal_tile_is_read_ahead():
+    """The estimate may look at future keys inside a diagonal tile; the attention never reads future values."""
+    q, k, v = qkv()
+    v2 = v.clone()
+    v2[:, :, 101:] += 5
+    out, _ = xattention(q, k, v, block_size=32, stride=8, threshold=0.6)
+    again, _ = xattention(q, k, v2, block_size=32, stride=8, threshold=0.6)
+    assert torch.equal(out[:, :, :101], again[:, :, :101]) and not torch.equal(out, again)
+
+
+def test_threshold_zero_keeps_sink_and_diagonal():
+    _, keep = xattention(*qkv(), block_size=32, stride=8, threshold=0.0)
+    expected = np.eye(7, dtype=bool)
+    expected[:, 0] = True
+    assert (keep == expected).all()
+
+
 def test_bad_input_is_named():
     q, k, v = qkv()
-    with pytest.raises(ValueError, match="as many queries as keys"):
-        xattention(q[:, :, 100:], k, v)
+    with pytest.raises(ValueError, match="as many keys as queries"):
+        xattention(q, k[:, :, 100:], v[:, :, 100:])
+    with pytest.raises(ValueError, match="as many keys as queries"):
+        xattention(q[:, :, 100:], k, v, causal=False)
+    with pytest.raises(ValueError, match="repeated to the query heads"):
+        xattention(q, k[:, :1], v[:, :1])
     with pytest.raises(ValueError, match="multiple of stride"):
         xattention(q, k, v, block_size=32, stride=5)
     with pytest.raises(TypeError, match="float32 or float64"):

@@ -1,0 +1,513 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   workbench:
+#     description: 'Sort the keys inside segments, and a few blocks hold what attention
+#       looks for: the same result, fewer blocks.'
+#     title: 'PBS-Attn: sort the keys, then skip blocks'
+# ---
+
+# %% [markdown]
+# # PBS-Attn: sort the keys, then skip blocks
+#
+# Wang et al., *Sparser Block-Sparse Attention via Token Permutation*, 2025,
+# [arXiv 2510.21270](https://arxiv.org/abs/2510.21270).
+#
+# One idea carries this notebook: attention does not care in which order the keys are listed. So list them in an order
+# that suits the blocks. By the end you will have seen scattered lines collapse into a thin stripe, the same budget hold
+# more of the attention, and inputs on which all of this costs more than it saves.
+#
+# Numbers carry a label. **counted** is exact for the input named, **measured** was timed or came out of a model's run.
+# Keep your changes in your own copy: `workbench copy pbs_attn`.
+
+# %% workbench={"step": "Loading"}
+import os
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from IPython.display import Markdown
+
+from widgets.figures.plot_pane import PlotPane
+from widgets.theme import template
+from workbench.models.attention_inputs import heavy_hitters
+from workbench.models.dense_attention import attention_weights, dense_attention, masked_attention
+
+TOKENS = {"tiny": 1024, "small": 2048, "full": 4096}[os.environ.get("WORKBENCH_SIZE", "small")]
+
+
+def table(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+def show(figure, alt):
+    pane = PlotPane()
+    pane.show(figure.update_layout(template=template()), alt)
+    return pane
+
+
+def maps(pictures, alt):
+    figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=tuple(pictures))
+    for at, z in enumerate(pictures.values(), start=1):
+        figure.add_heatmap(z=z, row=1, col=at, colorscale="Cividis", showscale=False)
+        figure.update_yaxes(autorange="reversed", row=1, col=at)
+    return show(figure.update_layout(height=420), alt)
+
+
+# %% [markdown]
+# ## 1. The question
+#
+# A query $q_i$ looks at every key before it:
+#
+# $$o_i = \sum_{j \le i} a_{ij} v_j, \qquad
+# a_{ij} = \frac{e^{q_i \cdot k_j / \sqrt d}}{\sum_{l \le i} e^{q_i \cdot k_l / \sqrt d}}$$
+#
+# Most $a_{ij}$ are almost nothing. Hardware does not skip single pairs, it skips whole **blocks** of, say, 64 queries
+# by 64 keys. So: how many blocks can be skipped?
+#
+# It depends on where the large weights stand. Here is one head whose queries all want the same few keys, one key in
+# fifty, wherever they happen to lie. (It is drawn by a generator; section 6 turns to real heads.)
+
+# %%
+q, k = heavy_hitters(256, seed=3)
+weights = attention_weights(torch.from_numpy(q), torch.from_numpy(k))[0, 0].numpy()
+maps({"attention, 256 tokens": np.sqrt(weights)}, "A few bright vertical lines: keys that every later query wants.")
+
+# %% [markdown]
+# Vertical lines. Few keys hold nearly everything, and yet: cut the map into blocks of 16 by 16 and count those that a
+# line passes through.
+
+# %%
+BLOCK, SEGMENT = 16, 64
+heavy = k[0, 0, :, 0] > 8
+touched = heavy.reshape(-1, BLOCK).any(axis=1)
+int(heavy.sum()), int(touched.sum()), len(touched)
+
+# %% [markdown]
+# That is: this many wanted keys, in this many block columns, out of so many. Nearly each wanted key spoils a block
+# column of its own. If they stood side by side, one column would do.
+
+# %% [markdown]
+# ## 2. The picture
+#
+# Then put them side by side. Sort the keys by how much they are wanted, and move each value along with its key.
+#
+# One thing forbids sorting all of them: a query may not see keys that come after it. A late key that moved to the front
+# would put forbidden pairs into every block there. So sort **inside segments** of a few blocks. A key never leaves its
+# segment; between two different segments nothing changes about who may see whom.
+#
+# How much is a key wanted? Ask the last block of queries only.
+
+# %%
+from workbench.models.pbs_attn import key_scores, query_aware_permutation
+
+scores = key_scores(q, k, block_size=BLOCK, segment_size=SEGMENT)[0, 0]
+order = query_aware_permutation(q, k, block_size=BLOCK, segment_size=SEGMENT)[0, 0]
+order[:SEGMENT]  # slot -> original position, in the first segment
+
+# %%
+maps(
+    {"keys as they came": np.sqrt(weights), "keys sorted inside segments of 64": np.sqrt(weights[:, order])},
+    "Left scattered vertical lines, right one thin bright stripe at the start of each segment of 64 keys.",
+)
+
+# %% [markdown]
+# The lines moved to the left edge of each segment. Look at the diagonal of the right picture too: inside the segment
+# where a query itself stands, the border between past and future has become ragged. Those blocks will always be
+# computed, pair by pair.
+#
+# Count again how many block columns hold a wanted key.
+
+# %%
+from workbench.models.segment_order import segment_permutation_is_valid
+
+assert segment_permutation_is_valid(order, SEGMENT)
+int(touched.sum()), int(heavy[order].reshape(-1, BLOCK).any(axis=1).sum())
+
+# %% [markdown]
+# **First insight: the attention is the same, only its keys are listed differently, and fewer blocks matter.**
+
+# %% [markdown]
+# ## 3. The formula and its reference
+#
+# Why may we do that? A sum does not depend on the order of its terms. For every order $p$ of the keys
+#
+# $$\mathrm{Attn}(Q, K_p, V_p) = \mathrm{Attn}(Q, K, V)$$
+#
+# and queries in another order give the same rows in that order, $\mathrm{Attn}(Q_p, K, V) = \mathrm{Attn}(Q, K, V)_p$.
+
+# %%
+rng = torch.Generator().manual_seed(0)
+x, y, z = (torch.randn(1, 1, 50, 8, generator=rng, dtype=torch.float64) for _ in range(3))
+p = torch.randperm(50, generator=rng)
+plain = dense_attention(x, y, z, causal=False)
+assert torch.allclose(dense_attention(x, y[:, :, p], z[:, :, p], causal=False), plain, rtol=1e-12)
+assert torch.allclose(dense_attention(x[:, :, p], y, z, causal=False), plain[:, :, p], rtol=1e-12)
+
+# %% [markdown]
+# The whole method, for $L$ tokens, blocks of $B$ and segments of $M$:
+#
+# 1. **Score keys.** $s_j$ is the mean over the last $B$ queries of their softmax over all keys, without a causal mask.
+# 2. **Sort** each segment by $s_j$, largest first, ties by position: an order $p$. Values move along.
+# 3. **Estimate blocks.** Means $\bar q_I$ and $\bar k_J$ of every block; softmax over $J$ of
+#    $\bar q_I \cdot \bar k_J / \sqrt d$, taken over the blocks of *earlier segments* only.
+# 4. **Keep** the fewest of them, largest first, that together reach the share $\tau$; the whole segment of the query
+#    itself; and the block that now holds token 0.
+# 5. **Attend** exactly over what was kept. In the query's own segment a pair counts only if the key's *original*
+#    position is not later than the query.
+#
+# Step 4 in plain Python, for one row of estimates:
+
+
+# %%
+def kept(estimates, tau):
+    by_size = np.argsort(-estimates, kind="stable")
+    reached = np.cumsum(estimates[by_size])
+    return by_size[: int(np.searchsorted(reached, tau)) + 1]  # the block that crosses tau is kept too
+
+
+kept(np.array([0.1, 0.5, 0.15, 0.25]), tau=0.7)
+
+# %% [markdown]
+# And what the result must equal: dense attention, in which every pair outside the kept blocks is hidden. This is the
+# reference; it forms all $L^2$ pairs, which the fast form never does.
+
+# %%
+import inspect
+
+Markdown(f"```python\n{inspect.getsource(masked_attention)}```")
+
+# %% [markdown]
+# ## 4. The fast form
+#
+# The kernel takes sorted keys, the mask of blocks, and the original position of each key. It streams over the kept
+# blocks only.
+
+# %%
+from workbench.models.pbs_attn import computed_density, pbs_attention, token_mask
+
+v = torch.randn(1, 1, 256, 64, generator=rng)
+how = {"block_size": BLOCK, "segment_size": SEGMENT}
+out, mask = pbs_attention(q, k, v, threshold=0.5, **how)
+pairs = token_mask(mask, 256)
+assert torch.allclose(out, masked_attention(torch.from_numpy(q), torch.from_numpy(k), v, pairs), atol=1e-5)
+f"{computed_density(mask):.0%} of the causal blocks computed, {pairs.sum():,} of {256 * 257 // 2:,} pairs (counted)"
+
+# %% [markdown]
+# The output rows come in the order of the queries: nothing has to be put back. And with every block kept, sorting alone
+# changes nothing.
+
+# %%
+everything, _ = pbs_attention(q, k, v, threshold=1.0, **how)
+assert torch.allclose(everything, dense_attention(torch.from_numpy(q), torch.from_numpy(k), v), atol=1e-5)
+
+# %% [markdown]
+# The two views of one mask: blocks are solid where keys are sorted, and the same pairs lie scattered where keys stand
+# as they came. The block grid on the left is what the hardware sees.
+
+# %%
+in_order, as_they_came = pairs[0, 0][:, order] * 1.0, pairs[0, 0] * 1.0
+maps(
+    {"pairs computed, keys sorted": in_order, "the same pairs, keys as they came": as_they_came},
+    "Left solid squares, right the same pairs scattered into columns.",
+)
+
+# %% [markdown]
+# Deciding must be cheap, or nothing is won. It takes one block of queries against the keys, and one mean per block:
+
+# %%
+from workbench.models.pbs_attn import scoring_flops
+
+table(
+    ["tokens", "deciding (counted)", "all of q k^T", "share"],
+    [
+        [f"{t:,}", f"{scoring_flops(t, 64, block_size=128, segment_size=256):,}", f"{2 * t * t * 64:,}",
+         f"{scoring_flops(t, 64, block_size=128, segment_size=256) / (2 * t * t * 64):.2%}"]
+        for t in (2048, 8192, 32768, 131072)
+    ],
+)  # fmt: skip
+
+# %% [markdown]
+# ## 5. Play
+#
+# Left: pairs computed, keys as they came, or any other picture of your choice. Right: keys in the method's order.
+#
+# 1. Turn *Sort* from "none" to "keys by last queries" at the same threshold. What happens to density and coverage?
+# 2. Turn *Segment* up. Longer segments sort better; what grows meanwhile at the diagonal?
+# 3. Choose the tiny language model as input and look for vertical lines. Does sorting still pay?
+
+# %%
+from workbench.papers.pbs_attn import view
+
+view(tokens=512, block=32, segment=4, threshold=0.5)
+
+# %% [markdown]
+# Question 1 as curves, on a longer input: every threshold from one scoring.
+
+# %%
+from workbench.models.pbs_attn import coverage_curve
+
+long_q, long_k = heavy_hitters(TOKENS, seed=1)
+taus = np.linspace(0, 1, 21)
+curves = {
+    order: coverage_curve(long_q, long_k, taus, block_size=32, segment_size=256, permute=order)
+    for order in ("none", "random", "keys")
+}
+figure = go.Figure(
+    [
+        go.Scatter(x=d, y=c, name=name, text=[f"threshold {t:.2f}" for t in taus])
+        for name, (d, c) in zip(("not sorted", "random order", "sorted"), curves.values(), strict=True)
+    ]
+)
+figure.update_layout(xaxis_title="density (counted)", yaxis_title="attention covered (counted)", height=380)
+show(figure, "At equal density the curve of sorted keys lies above the others, which lie together.")
+
+# %% [markdown]
+# **Second insight: it is not shuffling that helps, but gathering.** A random order inside the segments does no better
+# than no order.
+#
+# Question 2: the same curve for shorter and longer segments, and what the diagonal segments cost by themselves.
+
+# %%
+rows = []
+for segment in (64, 128, 256, 512):
+    d, c = coverage_curve(long_q, long_k, taus, block_size=32, segment_size=segment)
+    enough = int(np.argmax(c >= 0.95))
+    rows.append([segment, f"{d[0]:.0%}", f"{d[enough]:.0%}", f"{c[enough]:.1%}"])
+table(["segment", "density of what is forced", "density that covers 95 %", "covered (counted)"], rows)
+
+# %% [markdown]
+# **Third insight: segments have a price.** Sorting needs long segments, but the query's own segment is always computed
+# in full, both halves of it: about $M/L$ of the causal pairs on top. PBS-Attn is a method for long inputs.
+
+# %% [markdown]
+# ## 6. The experiment
+#
+# `workbench run pbs_attn` repeats everything on real heads and writes records; from here on this notebook only reads
+# them. First the fairest question: give each order the *same number of blocks* per row. Which holds more of the true
+# attention? MiniLM is an encoder; its queries and keys are read with a causal mask here.
+
+# %%
+from workbench.experiments import record
+
+blocks = record.read("pbs_attn", "blocks")["rows"]
+
+
+def held(**labels):
+    found = [r["value"] for r in blocks if all(r[key] == value for key, value in labels.items())]
+    return f"{np.mean(found):.3f}"
+
+
+orders = ("not sorted", "random order", "sorted (PBS-Attn)")
+settings = dict.fromkeys((r["input"], r["tokens"], r["block"], r["segment"], r["choice"]) for r in blocks)
+names = ("input", "tokens", "block", "segment", "choice")
+table(
+    ["input", "tokens", "block", "segment", "blocks chosen by", *orders],
+    [[*s, *(held(**dict(zip(names, s, strict=True)), share=0.25, order=o) for o in orders)] for s in settings],
+)
+
+# %% [markdown]
+# A quarter of the off-segment blocks was kept in each row (counted, mean over all heads). "Best possible" chooses by
+# the true attention: the gain is there too, so it lies in the order of the keys, not in a better guess.
+#
+# Next the generator, which has what the method is made for. What share of the off-segment blocks must be kept to hold
+# 95 per cent of each row's off-segment attention?
+
+# %%
+needed = [r for r in record.read("pbs_attn", "generator")["rows"] if r["quantity"] == "blocks needed"]
+cases = dict.fromkeys((r["heavy"], r["segment"]) for r in needed)
+
+
+def mean_need(heavy, segment, order):
+    same = [r for r in needed if (r["heavy"], r["segment"], r["order"]) == (heavy, segment, order)]
+    return f"{np.mean([r['value'] for r in same if r['choice'] == 'block means']):.2f}"
+
+
+table(
+    ["heavy keys", "segment", *(f"{o} (counted)" for o in orders)],
+    [[f"{h:.0%}", s, *(mean_need(h, s, o) for o in orders)] for h, s in cases],
+)
+
+# %% [markdown]
+# Fewer heavy keys, less gain: at one per cent they hold little more than nine tenths of the attention, and the rest is
+# spread over all blocks.
+#
+# Now as one would use it: set a threshold, and pay for the diagonal segments too.
+
+# %%
+found = record.read("pbs_attn", "thresholds")["rows"]
+points = {}
+for r in found:
+    curve = points.setdefault((r["input"], r["block"], r["method"]), {})
+    curve.setdefault(r["threshold"], {})[r["quantity"]] = r["value"]
+inputs = list(dict.fromkeys((i, b) for i, b, _ in points))
+figure = go.Figure().set_subplots(2, 2, subplot_titles=[f"{i}, blocks of {b}" for i, b in inputs])
+marks = dict(zip(dict.fromkeys(m for *_, m in points), ("circle", "square", "diamond", "x", "cross"), strict=True))
+colours = dict(zip(marks, template().layout.colorway, strict=False))
+for (i, b, m), curve in points.items():
+    line = {"x": [p["density"] for p in curve.values()], "y": [p["coverage"] for p in curve.values()]}
+    row, col = divmod(inputs.index((i, b)), 2)
+    style = {"marker": {"symbol": marks[m], "color": colours[m], "size": 9}, "line": {"color": colours[m]}}
+    figure.add_scatter(**line, **style, name=m, row=row + 1, col=col + 1, showlegend=row + col == 0)
+figure.update_layout(height=640, legend={"orientation": "h", "y": -0.12})
+figure.update_xaxes(title="density (counted)").update_yaxes(title="covered (counted)")
+show(figure, "Sorted keys lie above on the generator and below on short and on language-model heads.")
+
+# %% [markdown]
+# Read the panels one by one. On the generator the sorted curve is far above the others. On 512 tokens of MiniLM and on
+# the tiny language model it lies to the *right* of the unsorted one: the whole diagonal segments cost more than the
+# better order saves. This is the limit of the method, and the reason why it is meant for contexts of many thousand
+# tokens, with models whose heads have heavy keys.
+#
+# What does a language model say? Bits per byte of held-out text, every layer's attention replaced:
+
+# %%
+language = record.read("pbs_attn", "language")["rows"]
+columns = list(dict.fromkeys(r["threshold"] for r in language if r["method"] != "dense"))
+cells = {(r["method"], r["threshold"]): f"{r['value']:.4f} at {r['density']:.0%}" for r in language}
+dense = language[0]
+Markdown(f"Dense attention: **{dense['value']:.4f}** bits per byte (measured), context {dense['context']:,}.")
+
+# %%
+methods = list(dict.fromkeys(r["method"] for r in language[1:]))
+table(
+    ["bits per byte at density (measured)", *(f"threshold {t}" for t in columns)],
+    [[m, *(cells[m, t] for t in columns)] for m in methods],
+)
+
+# %% [markdown]
+# And time. Each contender may use the lowest threshold that still holds 95 per cent of the attention.
+
+# %%
+speed = record.read("pbs_attn", "speed")
+times = {}
+for r in speed["rows"]:
+    if r["quantity"] == "time" and "deciding" not in r["method"]:
+        times.setdefault((r["input"], r["tokens"], r["segment"]), {})[r["method"]] = r["value"]
+contenders = ("dense (torch)", "not sorted", "sorted (PBS-Attn)")
+table(
+    ["input", "tokens", "segment", *(f"{c}, ms" for c in contenders), "dense / sorted"],
+    [
+        [*key, *(f"{found[c]:.1f}" for c in contenders), f"{found[contenders[0]] / found[contenders[2]]:.2f}"]
+        for key, found in times.items()
+    ],
+)
+
+# %%
+cpu, first = speed["machine"]["cpu"], speed["rows"][0]
+Markdown(f"Measured on {cpu}, {first['threads']} threads, medians of {first['rounds']} interleaved rounds.")
+
+# %% [markdown]
+# ## 7. The claim beside ours, and what was left out
+
+# %%
+experiments = ("exactness", "blocks", "generator", "thresholds", "language", "speed")
+claims = [c for e in experiments for c in record.read("pbs_attn", e)["claims"]]
+table(
+    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
+    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
+)
+
+# %% [markdown]
+# The paper measures 8-billion-parameter models on LongBench at up to 128 thousand tokens; ours is a model of seven
+# million parameters at two thousand, and a generator. What carries over is the mechanism: identities, what sorting does
+# at equal budgets, where it stops paying.
+#
+# Where ours differs: if the estimates never reach the threshold, the released code keeps nothing in that row, ours
+# keeps everything that may be kept. One segment alone is attended densely, as in the code. Sorting queries as well is
+# ours for teaching (*Sort* in section 5), and so is sorting without causality.
+#
+# One limit is easy to overlook: the order is made from the *last* queries. So it serves the reading of a prompt, when
+# they are already there, and not the writing of an answer token by token.
+
+# %% [markdown]
+# ## 8. Exercises
+#
+# Your inputs are your own. `check` explains, `hint("pbs_attn/...")` helps a little more each time.
+#
+# **1.** These are scores of keys. Sort them inside segments of the length given, heaviest first, ties by position; a
+# rest that fills no segment keeps its order. Answer with an array: slot -> original position.
+
+# %%
+from workbench.app.exercises import check, given, hint
+
+scores, segment = given("pbs_attn/order")
+scores, segment
+
+# %%
+answer = ...
+check("pbs_attn/order", answer)
+
+# %% [markdown]
+# **2.** Wanted keys stand at these positions. How many blocks hold at least one of them before sorting, and how many
+# after? Answer with a tuple of two.
+
+# %%
+wanted, tokens, block, segment = given("pbs_attn/columns")
+wanted, tokens, block, segment
+
+# %%
+answer = ...
+check("pbs_attn/columns", answer)
+
+# %% [markdown]
+# **3.** Estimates of one row of blocks, and a threshold. How many blocks does the selection keep?
+
+# %%
+estimates, tau = given("pbs_attn/threshold")
+estimates, tau
+
+# %%
+answer = ...
+check("pbs_attn/threshold", answer)
+
+# %% [markdown]
+# **4.** How many pairs of blocks (query block, key block) may the selection choose from at all, in the whole mask?
+# (Only blocks of earlier segments are up for choice.)
+
+# %%
+blocks, blocks_per_segment = given("pbs_attn/eligible")
+blocks, blocks_per_segment
+
+# %%
+answer = ...
+check("pbs_attn/eligible", answer)
+
+# %% [markdown]
+# **5.** An order (slot -> original position), a mask of kept blocks, a block size, and a query. How many keys does this
+# query really attend to?
+
+# %%
+order, keep, block, query = given("pbs_attn/pairs")
+order, keep, block, query
+
+# %%
+answer = ...
+check("pbs_attn/pairs", answer)
+
+# %% [markdown]
+# **6.** Three inputs with their block and segment sizes. On which does sorting lower the density that is needed to
+# cover 95 per cent of the attention? Guess from the attention maps (every fourth token); then use `coverage_curve`,
+# thresholds in steps of 0.05. Answer with a tuple of three: True where it does.
+
+# %%
+cases = given("pbs_attn/pays")
+
+
+def thumbnail(q, k, block, segment):
+    return np.sqrt(attention_weights(torch.from_numpy(q), torch.from_numpy(k))[0, 0].numpy()[::4, ::4])
+
+
+titles = [f"input {i}: segments of {case[3]}" for i, case in enumerate(cases, start=1)]
+maps(dict(zip(titles, (thumbnail(*case) for case in cases), strict=True)), "Attention maps of the three inputs.")
+
+# %%
+answer = ...
+check("pbs_attn/pays", answer)
+
+# %%
+hint("pbs_attn/pays")

@@ -1,0 +1,209 @@
+"""What one query reads: bars over the keys of a sequence, or heat maps over the pixels of a picture."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from widgets import theme
+
+BARS = 1500
+REGIONS = 300
+_TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
+
+
+@dataclass(frozen=True)
+class QueryRow:
+    """One row of attention over a sequence.
+
+    Parameters
+    ----------
+    row : position of the query.
+    method : name of the method.
+    true, computed : (t,) weights; ``computed`` as the method gives them.
+    direct : (t,) bool, keys that the method computes one by one; the others share a summary.
+    regions : positions of every summary, as arrays; empty where the method makes none.
+    tokens : texts of the keys; empty where there are none.
+    note : one sentence on this row; may be empty.
+    """
+
+    row: int
+    method: str
+    true: np.ndarray
+    computed: np.ndarray
+    direct: np.ndarray
+    regions: tuple[np.ndarray, ...] = ()
+    tokens: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class QueryMaps:
+    """What one pixel reads, under several patterns.
+
+    Parameters
+    ----------
+    row : number of the pixel in raster order.
+    picture : (rows, columns, 3) uint8.
+    maps : title -> (rows, columns) weights.
+    keys : (M, M) weights of the fused keys.
+    place : the fused key whose pixels are pointed out.
+    sources : pixels behind it.
+    costs : title -> keys that the query meets.
+    """
+
+    row: int
+    picture: np.ndarray
+    maps: dict[str, np.ndarray]
+    keys: np.ndarray
+    place: int
+    sources: np.ndarray
+    costs: dict[str, int] = field(default_factory=dict)
+
+
+def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.Figure:
+    """Draw a row: true attention as a line, computed weights as bars, plain for direct, hatched for summarised keys."""
+    colours, p = theme.CATEGORIES[appearance], theme.PALETTE[appearance]
+    at = np.arange(len(shown.true))
+    named = [f"key {j} {_quoted(shown.tokens[j])}" if shown.tokens else f"key {j}" for j in at]
+    figure = go.Figure()
+    parts = (
+        ("computed directly", shown.direct, colours[0], ""),
+        ("through a summary", ~shown.direct & (shown.computed > 0), colours[1], "/"),
+    )
+    for name, where, colour, hatch in parts:
+        if not where.any():
+            continue
+        where = np.flatnonzero(where)
+        how = {
+            "x": where,
+            "y": np.sqrt(shown.computed[where]),
+            "customdata": shown.computed[where],
+            "name": name,
+            "text": [named[j] for j in where],
+        }
+        how["hovertemplate"] = "%{text}: %{customdata:.4g}<extra>" + name + "</extra>"
+        if len(at) <= BARS:
+            figure.add_bar(
+                **how, marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch}}, width=0.9
+            )
+        else:
+            symbol = "circle" if not hatch else "x"
+            figure.add_scatter(**how, mode="markers", marker={"color": colour, "size": 4, "symbol": symbol})
+    figure.add_scatter(
+        x=at,
+        y=np.sqrt(shown.true),
+        customdata=shown.true,
+        name="true attention",
+        mode="lines",
+        line={"color": p["ink"], "width": 1.4, "shape": "hvh"},
+        text=named,
+        hovertemplate="%{text}: %{customdata:.4g}<extra>true attention</extra>",
+    )
+    top = float(np.sqrt(max(shown.true.max(initial=0), shown.computed.max(initial=0), 1e-9)))
+    levels = _levels(shown.regions)
+    if 0 < len(shown.regions) <= REGIONS:
+        x, y, text = [], [], []
+        for region, level in zip(shown.regions, levels, strict=True):
+            for first, last in _runs(region):
+                x += [first - 0.4, last + 0.4, None]
+                y += [-top * (0.05 + 0.05 * level)] * 2 + [None]
+                said = f"a summary of {len(region):,} keys, {region[0]} to {region[-1]}"
+                text += [said, said, ""]
+        figure.add_scatter(
+            x=x, y=y, text=text, mode="lines", name="keys that share a summary", line={"color": colours[1], "width": 4},
+            hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    said = f" {_quoted(shown.tokens[shown.row])}" if shown.tokens else ""
+    figure.update_layout(
+        template=theme.template(appearance),
+        title=f"What query {shown.row}{said} reads: {shown.method} (counted)",
+        height=380,
+        barmode="overlay",
+        bargap=0,
+        margin={"t": 60, "b": 110},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.25, "x": 0},
+        xaxis={"title": {"text": "key position"}, "range": [-1, len(at)]},
+        yaxis={
+            "title": {"text": "weight (root scale)"},
+            "tickvals": np.sqrt(_TICKS),
+            "ticktext": [f"{x:g}" for x in _TICKS],
+        },
+    )
+    return figure
+
+
+def _levels(regions):
+    """Heights for regions such that neighbours stand apart."""
+    return [i % 2 for i in range(len(regions))]
+
+
+def _runs(region):
+    """First and last of every run of consecutive positions."""
+    cuts = np.flatnonzero(np.diff(region) > 1)
+    firsts, lasts = np.r_[region[0], region[cuts + 1]], np.r_[region[cuts], region[-1]]
+    return zip(firsts.tolist(), lasts.tolist(), strict=True)
+
+
+def _quoted(text):
+    return "'" + text.replace("\n", "\u21b5").replace("<", "&lt;") + "'"
+
+
+def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", columns: int = 3) -> go.Figure:
+    """Draw the picture, one heat map per pattern, and the fused keys; a cross is the pixel, rings a key's sources."""
+    p, colours = theme.PALETTE[appearance], theme.CATEGORIES[appearance]
+    width = shown.picture.shape[1]
+    titles = [f"{name}: {shown.costs[name]:,} keys" if name in shown.costs else name for name in shown.maps]
+    titles = ["the picture", *titles, f"the {shown.keys.size} fused keys"]
+    rows = -(-len(titles) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=titles, horizontal_spacing=0.05, vertical_spacing=0.5 / rows / 3
+    )
+    ramp = [[i / 255, f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(theme.colour_map(appearance))]
+    y, x = divmod(shown.row, width)
+    for number in range(len(titles)):
+        at = {"row": number // columns + 1, "col": number % columns + 1}
+        if number == 0:
+            figure.add_trace(go.Image(z=shown.picture, hovertemplate="row %{y}, column %{x}<extra></extra>"), **at)
+        else:
+            last = number == len(titles) - 1
+            weights = shown.keys if last else list(shown.maps.values())[number - 1]
+            tip = "key (%{y}, %{x})" if last else "row %{y}, column %{x}"
+            heat = go.Heatmap(
+                z=np.sqrt(weights).round(5), customdata=weights.round(6), colorscale=ramp, showscale=False, zmin=0,
+                hovertemplate=tip + ": %{customdata}<extra></extra>",
+            )  # fmt: skip
+            figure.add_trace(heat, **at)
+        axes = {"visible": False, "constrain": "domain"}
+        figure.update_xaxes(**axes, **at)
+        figure.update_yaxes(**axes, autorange="reversed", scaleanchor=f"x{number + 1 if number else ''}", **at)
+    for number in range(len(titles)):
+        at = {"row": number // columns + 1, "col": number % columns + 1}
+        if number == len(titles) - 1:
+            b, a = divmod(shown.place, shown.keys.shape[1])
+            figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the key pointed out"), **at)
+            continue
+        if number == 0 or list(shown.maps)[number - 1].startswith("fused"):
+            b, a = np.divmod(shown.sources, width)
+            if number == 0:
+                figure.add_trace(_marks(a, b, "circle-open", colours[1], 7, "pixels behind one fused key"), **at)
+        figure.add_trace(_marks([x], [y], "x", p["highlight"], 11, "the query"), **at)
+    figure.update_layout(
+        template=theme.template(appearance),
+        title=f"What pixel ({y}, {x}) reads (counted); darkness is the root of the weight"
+        if appearance == "light"
+        else f"What pixel ({y}, {x}) reads (counted); brightness is the root of the weight",
+        height=290 * rows + 70,
+        showlegend=False,
+        margin={"l": 10, "r": 10, "t": 80, "b": 10},
+    )
+    figure.update_annotations(font={"size": 13})
+    return figure
+
+
+def _marks(x, y, symbol, colour, size, name):
+    return go.Scatter(
+        x=x, y=y, mode="markers", name=name, hoverinfo="skip",
+        marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 2, "color": colour}},
+    )  # fmt: skip
