@@ -1,0 +1,183 @@
+"""FaViT's entry: real pictures, readings that follow the knobs, rows that judges can read, verdicts of every kind."""
+
+import numpy as np
+import pytest
+
+from workbench.paper import Verdict
+from workbench.papers.favit import CLAIMS, FASA, KNOBS, MODELS, PAPER, SIDE, run, sample, view
+
+EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
+JUDGES = {claim.key: claim.judge for claim in CLAIMS}
+FULL = "full attention, fused kernel"
+
+
+def models(quantity, values):
+    return [{"quantity": quantity, "value": x, "model": m} for m, x in zip(MODELS, values, strict=True)]
+
+
+def moving(fine, windows, keys=(49, 49)):
+    rows = [{"quantity": "pixels of the map", "value": 3136}]
+    for name, pixels, count in zip(("FaSA, dilation 1", "windows"), (fine, windows), keys, strict=True):
+        rows.append({"quantity": "pixels that move one output", "value": pixels, "attention": name})
+        rows.append({"quantity": "keys per query", "value": count, "attention": name})
+    return rows
+
+
+def growing(groups, layer):
+    counts = {"FaSA, window groups": groups, "FaSA, all groups": layer, "full attention": 16}
+    return [
+        {"quantity": "multiply-adds of the products", "value": ratio**i * 100, "attention": name, "side": 14 * 2**i}
+        for name, ratio in counts.items()
+        for i in range(3)
+    ]
+
+
+def accuracies(fasa, windows, steps=200):
+    rows = []
+    for name, values in ((FASA, fasa), ("windows", windows), ("full attention", windows)):
+        for seed, value in enumerate(values):
+            rows.append(
+                {
+                    "quantity": "test accuracy",
+                    "value": value,
+                    "attention": name,
+                    "seed": seed,
+                    "corruption": "none",
+                    "steps": steps,
+                }
+            )
+    return rows
+
+
+def times(fasa, windows, full, side=112):
+    values = {FASA: fasa, "windows": windows, FULL: full}
+    return [{"quantity": "time of one layer", "value": x, "attention": n, "side": side} for n, x in values.items()]
+
+
+CASES = [
+    ("parameters", models("parameters", (3_428_000, 12_959_000, 24_920_000, 48_746_000)), "reproduced"),
+    ("parameters", models("parameters", (3_500_000, 12_959_000, 24_920_000, 48_746_000)), "partly"),
+    ("parameters", models("parameters", (4_500_000, 12_959_000, 24_920_000, 48_746_000)), "not reproduced"),
+    ("operations", models("multiply-adds at 224 x 224", (0.63e9, 2.36e9, 4.46e9, 8.51e9)), "reproduced"),
+    ("operations", models("multiply-adds at 224 x 224", (0.63e9, 2.34e9, 4.46e9, 8.7e9)), "partly"),
+    ("operations", models("multiply-adds at 224 x 224", (0.63e9, 2.34e9, 4.46e9, 9.9e9)), "not reproduced"),
+    ("reach", moving(3136, 49), "reproduced"),
+    ("reach", moving(3136, 49, keys=(64, 49)), "partly"),
+    ("reach", moving(700, 49), "partly"),
+    ("reach", moving(49, 49), "not reproduced"),
+    ("linear", growing(4, 4), "reproduced"),
+    ("linear", growing(4, 12), "partly"),
+    ("linear", growing(5, 12), "not reproduced"),
+    ("accuracy", accuracies((0.98, 0.982), (0.96, 0.962)), "reproduced"),
+    ("accuracy", accuracies((0.97, 0.98), (0.97, 0.98)), "partly"),
+    ("accuracy", accuracies((0.93, 0.94), (0.93, 0.94)), "not reproduced"),
+    ("accuracy", accuracies((0.95, 0.95), (0.98, 0.98)), "not reproduced"),
+    ("time", times(1, 2, 3), "reproduced"),
+    ("time", times(2, 1, 3), "partly"),
+    ("time", times(3, 1, 2), "not reproduced"),
+]
+
+
+@pytest.mark.parametrize("key, found, verdict", CASES)
+def test_claims_judge_both_ways(key, found, verdict):
+    ours, got = JUDGES[key](found)
+    assert got == verdict
+    assert isinstance(ours, str) and ours.endswith(")")
+
+
+def test_every_claim_is_tried_both_ways():
+    tried = {key: {verdict for k, _, verdict in CASES if k == key} for key in JUDGES}
+    assert all({"reproduced", "not reproduced"} <= verdicts for verdicts in tried.values())
+    assert set().union(*tried.values()) == set(Verdict.__args__)
+
+
+def test_short_runs_decide_nothing():
+    with pytest.raises(ValueError, match="3 steps only"):
+        JUDGES["accuracy"](accuracies((0.9,), (0.9,), steps=3))
+    with pytest.raises(ValueError, match="28 x 28 only"):
+        JUDGES["time"](times(1, 2, 3, side=28))
+    with pytest.raises(LookupError, match="parameters"):
+        JUDGES["parameters"]([])
+
+
+def test_sample_is_a_photograph_in_patches():
+    given = sample(image="coffee")
+    assert given.rgb.shape == (SIDE, SIDE, 3) and given.tokens.shape == (SIDE * SIDE, 8)
+    assert np.corrcoef(given.rgb[..., 0].ravel(), given.tokens[:, 0])[0, 1] > 0.999
+    assert "Coffee" in given.title
+
+
+def test_knobs_reach_the_readings():
+    given = sample()
+    full, swin, fine, coarse, summary = run(given, row=10, column=40, window=5, dilation=4, stride="7")
+    assert [r.keys for r in (full, swin, fine, coarse, summary)] == [3136, 25, 25, 25, 64]
+    assert swin.reached[10:15, 40:45].all() and swin.reached.sum() == 25
+    assert fine.reached.all() and coarse.reached.mean() < 0.2 and "dilation 4" in coarse.name
+
+
+def test_published_reach_of_the_first_stage():
+    coarse = run(sample())[3]
+    assert coarse.reached.any(1).sum() == coarse.reached.any(0).sum() == 14  # of 56 rows and columns
+
+
+def test_the_view_shows_the_chosen_keys_pixels():
+    shown = view(key=10, dilation=4).wait()
+    try:
+        assert not shown.error
+        fine, coarse = shown.scene.readings[-2:]
+        assert len(fine.sources) == 64 and {(r % 7, c % 7) for r, c in fine.sources.tolist()} == {(1, 3)}
+        assert coarse.reached[tuple(coarse.sources.T)].all()
+        assert "key=10" in shown.recipe() and "dilation=4" in shown.recipe()
+        shown.key = 195  # no such key in a window of 7
+        assert shown.wait().scene.readings[-1].sources is None and not shown.error
+    finally:
+        shown.close()
+
+
+@pytest.mark.parametrize("key", EXPERIMENTS)
+def test_a_matrix_cannot_take_the_place_of_pictures(key):
+    with pytest.raises(ValueError, match="pictures"):
+        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")
+
+
+def test_reach_is_counted_by_gradients():
+    rows = EXPERIMENTS["reach"](size="tiny", seed=1)
+    moving = {r["attention"]: r["value"] for r in rows if r["quantity"] == "pixels that move one output"}
+    assert moving["windows"] == 49 and moving["FaSA, dilation 1"] == moving["full attention"] == 28 * 28
+    assert JUDGES["reach"](rows)[1] == "reproduced" and JUDGES["linear"](rows)[1] == "partly"
+
+
+def test_nets_differ_in_attention_only():
+    from workbench.papers import _favit_experiment as experiment
+
+    counts = {
+        kind: sum(p.numel() for p in experiment.DigitNet(make()).parameters())
+        for kind, make in experiment.KINDS.items()
+    }
+    assert counts[FASA] == counts["FaSA, window_mean"] and counts["windows"] == counts["full attention"]
+    assert max(counts.values()) / min(counts.values()) < 1.01
+
+
+def test_spoilt_digits_are_spoilt_and_equal_seeds_spoil_alike():
+    from workbench.papers import _favit_experiment as experiment
+
+    images = experiment.digit_tensors()[2][:20]
+    one, again = experiment.corruptions(images, 1), experiment.corruptions(images, 1)
+    assert all(bool((one[name] == again[name]).all()) for name in one)
+    assert one["none"] is images and all((x != images).any() for name, x in one.items() if name != "none")
+
+
+def test_silent_convolutions_stay_silent():
+    import torch
+
+    from workbench.papers import _favit_experiment as experiment
+
+    net = experiment.train_digits(FASA, steps=1, seed=1, batch=4, convolutions=False)
+    group = net.blocks[0].attention.local[0]
+    assert not group.value_conv.weight.any() and not group.value_conv.bias.any()
+    x = torch.randn(1, 28, 16, 16)
+    torch.testing.assert_close(net.blocks[0].attention.local_depthwise(x)[:, :28], x)
+
+
+def test_a_knob_for_every_slider():
+    assert {k.key for k in KNOBS} == {"image", "row", "column", "window", "dilation", "stride", "key"}

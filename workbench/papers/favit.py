@@ -1,0 +1,223 @@
+"""FaViT: attention at a window's cost that reaches the whole picture, by keys fused across windows."""
+
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+
+from widgets.controls.knob import Knob
+from workbench.data.images import PICTURES
+from workbench.paper import Claim, Experiment, Paper
+
+SIDE = 56  # patches per side, the first stage's map at 224 x 224 pixels
+KNOBS = (
+    Knob("image", "Picture", "astronaut", choices=tuple(PICTURES.items()), help="Its middle square, in patches."),
+    Knob("row", "Query row", 27, 0, SIDE - 1, 1, help="Or click a pixel of any map."),
+    Knob("column", "Query column", 27, 0, SIDE - 1, 1, help="Or click a pixel of any map."),
+    Knob("window", "Window", 7, 2, 14, 1, help="Keys per query are the window squared."),
+    Knob("dilation", "Dilation of the coarse group", 8, 1, 8, 1, help="Distance of the pixels taken from a window."),
+    Knob("stride", "Stride of the global group", "8", choices=tuple((s, s) for s in ("1", "2", "4", "7", "8", "14")),
+         help="Each of its keys averages a square of this side."),
+    Knob("key", "Key", -1, -1, 195, 1, help="Or click a key: its source pixels light up; -1 for none."),
+)  # fmt: skip
+_KNOB_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photograph in patches.
+
+    Parameters
+    ----------
+    title : what it shows.
+    rgb : (side, side, 3) uint8, mean colour of every patch.
+    tokens : (side * side, 8) float32, what stands for queries and keys.
+    """
+
+    title: str
+    rgb: np.ndarray
+    tokens: np.ndarray
+
+
+def sample(**knobs) -> Picture:
+    """Return the photograph that the knobs name."""
+    from workbench.data.images import patch_features, patches, picture
+
+    k = _KNOB_DEFAULTS | knobs
+    rgb = picture(k["image"])
+    small = (255 * patches(rgb, SIDE).mean(2)).round().astype(np.uint8)
+    return Picture(f"{PICTURES[k['image']]}, {SIDE} x {SIDE} patches", small, patch_features(rgb, SIDE))
+
+
+def run(given: Picture, **knobs):
+    """Return what the chosen query reads: full attention, a window, FaSA's three groups."""
+    from workbench.models.favit_reading import readings
+
+    k = _KNOB_DEFAULTS | knobs
+    query = k["row"] * SIDE + k["column"]
+    how = {"window": k["window"], "dilation": k["dilation"], "sr": int(k["stride"])}
+    return readings(given.tokens, SIDE, SIDE, query, **how)
+
+
+def view(**state):
+    """Return the view of what one pixel of a photograph reads."""
+    from workbench.papers._favit_view import pixel_view
+
+    return pixel_view(**state)
+
+
+# Experiments ---------------------------------------------------------------------------------------------------------
+
+
+def _experiment(name):
+    def run_experiment(size, seed, matrix=None, report=lambda fraction, step: None):
+        if matrix is not None:
+            raise ValueError(f"favit/{name}: runs on pictures; a matrix cannot take their place")
+        from workbench.papers import _favit_experiment
+
+        return getattr(_favit_experiment, name)(size, seed, report)
+
+    return run_experiment
+
+
+# Claims --------------------------------------------------------------------------------------------------------------
+
+MODELS = ("FaViT-B0", "FaViT-B1", "FaViT-B2", "FaViT-B3")
+FASA = "FaSA, released"
+
+
+def _values(rows, quantity, **labels) -> list[float]:
+    """Values of a quantity over the rows with these labels; LookupError if there are none."""
+    found = [
+        row["value"] for row in rows if row["quantity"] == quantity and all(row.get(k) == x for k, x in labels.items())
+    ]
+    if not found:
+        raise LookupError(f"no row of {quantity!r} with {labels}")
+    return found
+
+
+def _judge_sizes(quantity, scale, paper, digits, note):
+    """Reproduced if every model rounds to the paper's figure; partly if all are within a tenth."""
+
+    def judge(rows):
+        ours = [_values(rows, quantity, model=model)[0] / scale for model in MODELS]
+        gaps = [abs(x - y) for x, y in zip(ours, paper, strict=True)]
+        same = all(gap <= 0.51 * 10**-digits for gap in gaps)
+        near = all(gap <= 0.1 * y for gap, y in zip(gaps, paper, strict=True))
+        verdict = "reproduced" if same else "partly" if near else "not reproduced"
+        return " / ".join(f"{x:.3f}" for x in ours) + f" {note} (counted)", verdict
+
+    return judge
+
+
+def _judge_reach(rows):
+    everything = _values(rows, "pixels of the map")[0]
+    moving = {r["attention"]: r["value"] for r in rows if r["quantity"] == "pixels that move one output"}
+    keys = {r["attention"]: r["value"] for r in rows if r["quantity"] == "keys per query"}
+    fine, window = moving["FaSA, dilation 1"], moving["windows"]
+    same_cost = keys["FaSA, dilation 1"] == keys["windows"]
+    verdict = "reproduced" if fine == everything and same_cost else "partly" if fine > window else "not reproduced"
+    return (
+        f"{keys['FaSA, dilation 1']} keys per query; {fine:,} of {everything:,} pixels move one output, "
+        f"{window:,} with windows (counted, by gradients)"
+    ), verdict
+
+
+def _judge_linear(rows):
+    def ratios(attention):
+        counts = {
+            r["side"]: r["value"]
+            for r in rows
+            if r["quantity"] == "multiply-adds of the products" and r["attention"] == attention
+        }
+        sides = sorted(counts)
+        return [counts[2 * side] / counts[side] for side in sides[:-1]]
+
+    groups, layer = ratios("FaSA, window groups"), ratios("FaSA, all groups")
+    linear = all(ratio == 4 for ratio in groups)
+    whole = all(ratio <= 4.2 for ratio in layer)
+    verdict = "reproduced" if linear and whole else "partly" if linear else "not reproduced"
+    return (
+        f"per doubling of the side: window groups x {groups[-1]:.2f}, all groups x {layer[-1]:.1f} at stride 2, "
+        f"full attention x {ratios('full attention')[-1]:.0f} (counted)"
+    ), verdict
+
+
+def _accuracies(rows, attention):
+    return _values(rows, "test accuracy", attention=attention, corruption="none")
+
+
+def _judge_accuracy(rows):
+    steps = max(row.get("steps", 0) for row in rows)
+    if steps < 100:
+        raise ValueError(f"trained for {steps} steps only")
+    ours, windows, full = (_accuracies(rows, name) for name in (FASA, "windows", "full attention"))
+    gain = fmean(ours) - fmean(windows)
+    noise = (stdev(ours) + stdev(windows)) / len(ours) ** 0.5 if len(ours) > 1 else 0.01
+    near = gain >= -0.02 and min(fmean(x) for x in (ours, windows)) >= 0.95
+    verdict = "reproduced" if near and gain > noise else "partly" if near else "not reproduced"
+    return (
+        f"digits, {len(ours)} nets each: FaSA {fmean(ours):.3f}, windows {fmean(windows):.3f}, full {fmean(full):.3f}; "
+        f"a gain of {gain:+.3f} (measured)"
+    ), verdict
+
+
+def _judge_time(rows):
+    sides = sorted({row["side"] for row in rows if "side" in row})
+    if sides[-1] < 112:
+        raise ValueError(f"timed up to {sides[-1]} x {sides[-1]} only")
+    names = (FASA, "windows", "full attention, fused kernel")
+    ours, windows, full = (_values(rows, "time of one layer", attention=n, side=sides[-1])[0] for n in names)
+    verdict = "reproduced" if ours <= windows else "partly" if ours < full else "not reproduced"
+    return (
+        f"one layer at {sides[-1]} x {sides[-1]}: FaSA {ours:.1f} ms, windows {windows:.1f} ms, full {full:.1f} ms "
+        "(measured)"
+    ), verdict
+
+
+CLAIMS = (
+    Claim("parameters", "The four models have these many parameters.", "model table, authors' repository",
+          "3.4 / 13 / 24 / 48 M; 3.428 / 12.959 / 24.920 / 48.746 in the released code", "published", "architecture",
+          _judge_sizes("parameters", 1e6, (3.428, 12.959, 24.920, 48.746), 3, "M")),
+    Claim("operations", "And cost these many multiply-adds on a picture of 224 x 224.",
+          "model table, authors' repository", "0.6 / 2.4 / 4.5 / 8.5 G", "published", "architecture",
+          _judge_sizes("multiply-adds at 224 x 224", 1e9, (0.6, 2.4, 4.5, 8.5), 1, "G")),
+    Claim("reach", "One layer's fine group reads the whole picture with as many keys as a window has.",
+          "method", "whole picture at local window cost", "published", "reach", _judge_reach),
+    Claim("linear", "The cost of the attention is linear in the pixels.", "method, complexity",
+          "linear", "from memory", "reach", _judge_linear),
+    Claim("accuracy", "At equal cost it classifies better than window attention.",
+          "abstract, ImageNet-1k: B2 against Swin-T", "+1 % (82.3 against 81.3)", "published", "recognition",
+          _judge_accuracy),
+    Claim("time", "A layer takes no longer than window attention.", "title: local window cost",
+          "local window cost", "published", "timing", _judge_time),
+)  # fmt: skip
+
+PAPER = Paper(
+    key="favit",
+    title="Factorization Vision Transformer: Modeling Long Range Dependency with Local Window Cost",
+    authors="Haolin Qin, Daquan Zhou, Tingfa Xu, Ziyang Bian and Jianan Li",
+    year=2023,
+    arxiv="2312.08614",
+    family="attention",
+    summary=(
+        "Window attention is cheap because each pixel meets only the keys of its own window, and blind for the same "
+        "reason. FaViT fuses the pixels at the same place of all windows into one key, so that as many keys as a "
+        "window has stand for the whole picture. Groups of channels use windows of different dilation, and a small one "
+        "a strided summary, which mixes fine and coarse views at linear cost."
+    ),
+    state="complete; ImageNet, detection, segmentation and ImageNet-C are out of reach here, digits stand in for them",
+    claims=CLAIMS,
+    knobs=KNOBS,
+    sample=sample,
+    run=run,
+    view=view,
+    experiments=(
+        Experiment("architecture", "Published sizes", "accuracy", _experiment("architecture")),
+        Experiment("reach", "How far one layer sees, and at what cost", "accuracy", _experiment("reach")),
+        Experiment("recognition", "Digits: the same net with each attention", "accuracy",
+                   _experiment("recognition")),
+        Experiment("pictures", "What queries of photographs read", "accuracy", _experiment("pictures")),
+        Experiment("timing", "Time of one layer over the pixels", "timing", _experiment("timing")),
+    ),
+)  # fmt: skip
