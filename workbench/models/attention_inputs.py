@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from workbench.data import images
 from workbench.data import text as texts
 
 __all__ = ["SOURCES", "AttentionInput", "Source", "heavy_hitters", "load_input", "read_npz", "slash", "vertical_slash"]
@@ -261,19 +262,8 @@ def drawn_picture(side=PICTURE_SIDE) -> np.ndarray:
 
 def _photo(name):
     def picture():
-        try:
-            from skimage import data, transform
-        except ImportError:
-            raise ModuleNotFoundError(
-                "attention_inputs: this photograph comes with scikit-image: pip install scikit-image; "
-                "the drawn landscape needs nothing"
-            ) from None
-        photo = getattr(data, name)()
-        side = min(photo.shape[:2])
-        top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
-        square = photo[top : top + side, left : left + side, :3]
-        small = transform.resize(square, (PICTURE_SIDE, PICTURE_SIDE), anti_aliasing=True, preserve_range=True)
-        return np.rint(small).clip(0, 255).astype(np.uint8)
+        small = images.patches(images.picture(name), PICTURE_SIDE).mean(2)  # (side, side, 3) in [0, 1]
+        return np.rint(255 * small).astype(np.uint8)
 
     return picture
 

@@ -12,19 +12,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from workbench.data import images
+
 __all__ = ["LEVELS", "SIDE", "PixelModel", "bits_per_pixel", "digits", "draw", "train"]
 
 LEVELS, SIDE = 17, 8
 
 
 @cache
-def digits(seed=0):
-    """Return scikit-learn's handwritten digits as grey levels 0..16: int64 (1437, 64) to train, (360, 64) to test."""
-    from sklearn.datasets import load_digits
-
-    pixels = load_digits().data.astype(np.int64)
-    order = np.random.default_rng(seed).permutation(len(pixels))
-    return torch.from_numpy(pixels[order[:1437]]), torch.from_numpy(pixels[order[1437:]])
+def digits():
+    """Return the handwritten digits as grey levels 0..16: int64 (1437, 64) to train, (360, 64) to test."""
+    return tuple(torch.from_numpy((16 * pictures).round().astype(np.int64).reshape(len(pictures), -1))
+                 for pictures, _ in images.digits())  # fmt: skip
 
 
 class PixelModel(nn.Module):

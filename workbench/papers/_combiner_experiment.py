@@ -22,19 +22,14 @@ from workbench.models.combiner import (
 )
 from workbench.models.dense_attention import attention_weights, dense_attention, dense_flops
 from workbench.models.pixel_model import SIDE, bits_per_pixel, train
+from workbench.paper import row
 
 HEADS, DIM, LENGTH = 4, 64, SIDE * SIDE
 
 
-def row(quantity, value, unit, kind, **labels):
-    """Return one row of a record."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
-
-
 # Support -------------------------------------------------------------------------------------------------------------
-def full_support(size, seed, matrix=None, report=lambda fraction, step: None):
+def full_support(size, seed, report=lambda fraction, step: None):
     """Look at the effective attention matrix: positive up to the diagonal, zero beyond, rows of sum one, A v = out."""
-    no_matrix(matrix)
     rng = torch.Generator().manual_seed(seed)
     lengths = ((64, 8),) if size == "tiny" else ((64, 8), (256, 16), (250, 16))
     rows = []
@@ -98,9 +93,8 @@ MAIN = ("full attention", "own row alone", "fixed alone", "logsparse alone", "ax
         "Combiner fixed", "Combiner logsparse", "Combiner axial_mixture")  # fmt: skip
 
 
-def pictures(size, seed, matrix=None, report=lambda fraction, step: None):
+def pictures(size, seed, report=lambda fraction, step: None):
     """Train a one-layer model of the digits with each pattern and count bits per pixel of the test digits."""
-    no_matrix(matrix)
     steps = {"tiny": 3, "small": 300, "full": 1500}[size]
     made = contenders()
     names = list(made) if size != "small" else list(MAIN)
@@ -116,9 +110,8 @@ def pictures(size, seed, matrix=None, report=lambda fraction, step: None):
 
 
 # What a pattern loses ------------------------------------------------------------------------------------------------
-def lost(size, seed, matrix=None, report=lambda fraction, step: None):
+def lost(size, seed, report=lambda fraction, step: None):
     """Count true attention outside the direct pairs, and how far Combiner's rows are from the true ones, untrained."""
-    no_matrix(matrix)
     layers, windows, tokens = {"tiny": (1, 1, 64), "small": (6, 1, 256), "full": (6, 4, 256)}[size]
     model = minilm.load()
     documents = "\n\n".join(document.text for document in text.documents("documentation"))
@@ -162,9 +155,8 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def cost(size, seed, matrix=None, report=lambda fraction, step: None):
+def cost(size, seed, report=lambda fraction, step: None):
     """Time every pattern over the length, one head, and watch the largest tensor; dense attention beside it."""
-    no_matrix(matrix)
     lengths, rounds = {
         "tiny": ((256, 512), 2),
         "small": ((1024, 4096), 3),
@@ -201,9 +193,3 @@ def _interleaved(runs, rounds):
             if turn:
                 times[name].append(1e3 * (time.perf_counter() - start))
     return times
-
-
-def no_matrix(matrix):
-    """Refuse a sparse matrix as input, in a sentence."""
-    if matrix is not None:
-        raise ValueError("an experiment on attention takes queries and keys, not a sparse matrix")

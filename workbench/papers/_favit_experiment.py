@@ -23,6 +23,7 @@ from workbench.models.favit import (
     favit,
 )
 from workbench.models.favit_reading import readings
+from workbench.paper import row
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,6 @@ SETTINGS = {
     "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 64, 1, 360, 56, 16, (28, 56), 5),
     "full": Setting(PUBLISHED, 224, (56, 8, 8), 200, 64, 3, 360, 56, 64, (28, 56, 112), 7),
 }
-
-
-def row(quantity, value, unit, kind, **labels):
-    """Return one row of a record."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
 
 
 # Published sizes -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from workbench.models.pbs_attn import (
     scored_mask,
     select_again,
 )
+from workbench.paper import row
 
 SORTS = ("none", "random", "keys")
 NAMES = {"none": "not sorted", "random": "random order", "keys": "sorted (PBS-Attn)", "queries": "queries sorted",
@@ -25,11 +26,6 @@ ENCODER, LM, GENERATOR = "MiniLM, read causally", "tiny language model", "heavy-
 SHARES = (0.10, 0.25, 0.50)
 THRESHOLDS = (0.5, 0.7, 0.9)
 SETTINGS = ((16, 64), (8, 64))  # block, segment at 512 tokens
-
-
-def row(quantity, value, unit, kind, **labels):
-    """Return one row of a record."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
 
 
 def minilm_heads(groups, layers=None, size=512, windows=3):
@@ -55,9 +51,8 @@ def lm_heads(tokens, layers=None):
 
 
 # All blocks kept -----------------------------------------------------------------------------------------------------
-def exactness(size, seed, matrix=None, report=lambda fraction, step: None):
+def exactness(size, seed, report=lambda fraction, step: None):
     """Keep every block under every order: the result must be dense attention's."""
-    no_matrix(matrix)
     heads = [(ENCODER, *found[1:]) for found in minilm_heads(1, layers=(2,), windows=1)]
     length = {"tiny": 300, "small": 1000, "full": 4000}[size]
     q, k = heavy_hitters(length, seed=seed)
@@ -89,9 +84,8 @@ def _future_leak(seed, length=512, p=300):
 
 
 # Equal number of blocks ----------------------------------------------------------------------------------------------
-def blocks(size, seed, matrix=None, report=lambda fraction, step: None):
+def blocks(size, seed, report=lambda fraction, step: None):
     """Keep the same number of off-segment blocks per row: which order catches more of the true attention?"""
-    no_matrix(matrix)
     held: dict[tuple, list] = {}
     inputs = list(_equal_block_inputs(size))
     for place, (title, tokens, group, settings, q, k) in enumerate(inputs):
@@ -137,9 +131,8 @@ def off_segment(mask: PBSMask) -> np.ndarray:
 
 
 # Equal thresholds ----------------------------------------------------------------------------------------------------
-def thresholds(size, seed, matrix=None, report=lambda fraction, step: None):
+def thresholds(size, seed, report=lambda fraction, step: None):
     """Use one threshold with and without sorting, diagonal segments counted in full; two selections beside it."""
-    no_matrix(matrix)
     rows = []
     for place, (title, tokens, (block, segment), heads) in enumerate(_threshold_inputs(size, seed)):
         found: dict[tuple, list] = {}
@@ -212,9 +205,8 @@ def _covered(mass, keep):
 
 
 # Long contexts, generated --------------------------------------------------------------------------------------------
-def generator(size, seed, matrix=None, report=lambda fraction, step: None):
+def generator(size, seed, report=lambda fraction, step: None):
     """Count the off-segment blocks that hold 95 per cent of each row's off-segment mass, by share of heavy keys."""
-    no_matrix(matrix)
     tokens, seeds = {"tiny": (1024, 1), "small": (4096, 1), "full": (4096, 3)}[size]
     cases = [(share, 64, 256) for share in (0.02, 0.01)] + [(0.02, 64, segment) for segment in (128, 512, 1024)]
     if size == "tiny":
@@ -255,9 +247,3 @@ def _heavy_mass(q, k):
     weights = attention_weights(torch.as_tensor(q[:, :, -256:]), torch.as_tensor(k))[0, 0].numpy()
     heavy = k[0, 0, :, 0] > 8
     return float(weights[:, heavy].sum() / weights.sum())
-
-
-def no_matrix(matrix):
-    """Refuse a sparse matrix as input, in a sentence."""
-    if matrix is not None:
-        raise ValueError("an experiment on attention takes queries and keys, not a sparse matrix")

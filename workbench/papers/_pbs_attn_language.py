@@ -14,15 +14,15 @@ from workbench.models import text_cost, tiny_lm, xattention
 from workbench.models.attention_inputs import heavy_hitters
 from workbench.models.dense_attention import dense_attention
 from workbench.models.pbs_attn import computed_density, coverage_curve, pbs_attention, scored_mask, select_again
-from workbench.papers._pbs_attn_experiment import GENERATOR, LM, NAMES, lm_heads, mean_pooling, no_matrix, row
+from workbench.paper import row
+from workbench.papers._pbs_attn_experiment import GENERATOR, LM, NAMES, lm_heads, mean_pooling
 
 THRESHOLDS = (0.5, 0.7, 0.9, 0.97)
 
 
 # Prediction ----------------------------------------------------------------------------------------------------------
-def language(size, seed, matrix=None, report=lambda fraction, step: None):
+def language(size, seed, report=lambda fraction, step: None):
     """Replace every layer's attention of the tiny language model and count bits per byte of held-out text."""
-    no_matrix(matrix)
     context, windows, (block, segment) = {
         "tiny": (256, 1, (16, 64)), "small": (1024, 2, (32, 128)), "full": (2048, 8, (64, 256))}[size]  # fmt: skip
     taus = THRESHOLDS[1:3] if size == "tiny" else THRESHOLDS
@@ -95,9 +95,8 @@ GOAL = 0.95
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 
 
-def speed(size, seed, matrix=None, report=lambda fraction, step: None):
+def speed(size, seed, report=lambda fraction, step: None):
     """Time prefill attention, every step included, at the lowest threshold that holds 95 per cent of the attention."""
-    no_matrix(matrix)
     lengths, rounds, heads = {"tiny": ((1024,), 2, 1), "small": ((2048, 4096), 5, 1), "full": (
         (4096, 8192, 16384), 7, 2)}[size]  # fmt: skip
     inputs = []

@@ -19,6 +19,7 @@ from workbench.models.ponet import (
     SelfAttentionMixing,
     lra_segment_index,
 )
+from workbench.paper import row
 
 SIDE, SYMBOLS, SEGMENTS, CLASSES = 16, 17, 16, 10
 BATCH, RATE = 32, 3e-3
@@ -38,11 +39,6 @@ DIM, HEADS = 64, 2
 LENGTHS = {"tiny": (64, 128, 256), "small": (512, 1024, 2048), "full": (256, 512, 1024, 2048, 4096, 8192)}
 ENCODER_LENGTHS = {"tiny": (64,), "small": (256,), "full": (256, 2048)}
 ROUNDS = {"tiny": 2, "small": 5, "full": 7}
-
-
-def row(quantity, value, unit, kind, **labels):
-    """Return one row."""
-    return {**labels, "quantity": quantity, "value": value, "unit": unit, "kind": kind}
 
 
 # Digits --------------------------------------------------------------------------------------------------------------

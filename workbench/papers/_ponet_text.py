@@ -18,6 +18,7 @@ from workbench.models.ponet import (
     sso_examples,
     token_segment_index,
 )
+from workbench.paper import row
 
 DIM, HEADS, LAYERS, LENGTH = 128, 4, 2, 64
 BATCH, RATE, MASKED = 32, 1e-3, 0.15
@@ -182,4 +183,4 @@ def language(size, seed, report):
 
 
 def _row(quantity, value, **labels):
-    return {**labels, "quantity": quantity, "value": value, "unit": UNITS.get(quantity, "share"), "kind": "counted"}
+    return row(quantity, value, UNITS.get(quantity, "share"), "counted", **labels)

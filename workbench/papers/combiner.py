@@ -1,11 +1,9 @@
 """Combiner: full attention support at sub-quadratic cost, by attending to regions where a pattern does not reach."""
 
-from importlib import import_module
-
 import numpy as np
 
 from widgets.controls.knob import Knob
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 _PATTERNS = ("fixed", "logsparse", "axial_rowmajor", "axial_mixture", "axial_vertical", "axial_horizontal")
 # Keys and defaults are those of the mask explorer, this paper's view, which imports torch; this file may not.
@@ -48,41 +46,20 @@ def view(**state):
     return explorer(**({"method": "combiner", "input": "lm", "tokens": 256, "right": "effective"} | state))
 
 
-def _experiment(name):
-    """Return the experiment of that name; its module imports torch, so it is loaded when it runs."""
-
-    def experiment(size, seed, matrix=None, report=lambda fraction, step: None):
-        found = getattr(import_module("workbench.papers._combiner_experiment"), name)
-        return found(size, seed, matrix, report)
-
-    return experiment
-
-
 # Claims --------------------------------------------------------------------------------------------------------------
 
 FULL = "full attention"
 
 
-def _values(rows, quantity, **labels) -> list[float]:
-    found = [
-        row["value"]
-        for row in rows
-        if row["quantity"] == quantity and all(row.get(name) == value for name, value in labels.items())
-    ]
-    if not found:
-        raise LookupError(f"no row of {quantity!r} with {labels}")
-    return found
-
-
 def _bits(rows, method) -> float:
     """Mean bits per pixel of a method over its seeds."""
-    return float(np.mean(_values(rows, "bits per pixel", method=method)))
+    return float(np.mean(values(rows, "bits per pixel", method=method)))
 
 
 def _judge_support(rows):
-    empty = sum(_values(rows, "pairs without weight"))
-    leaked = max(_values(rows, "weight on the future"))
-    error = max(_values(rows, "matrix against method") + _values(rows, "rows' sums from one"))
+    empty = sum(values(rows, "pairs without weight"))
+    leaked = max(values(rows, "weight on the future"))
+    error = max(values(rows, "matrix against method") + values(rows, "rows' sums from one"))
     exact = leaked == 0 and error <= 1e-12
     verdict = "reproduced" if exact and empty == 0 else "partly" if exact else "not reproduced"
     return f"{empty} pairs without weight, {leaked:.0e} on the future, matrix and method differ by {error:.0e}", verdict
@@ -186,10 +163,25 @@ PAPER = Paper(
     view=view,
     experiments=(
         Experiment(
-            "support", "The effective attention matrix of every pattern", "accuracy", _experiment("full_support")
+            "support",
+            "The effective attention matrix of every pattern",
+            "accuracy",
+            loaded_later("_combiner_experiment", "full_support"),
         ),
-        Experiment("pictures", "Digits learned pixel by pixel with each pattern", "accuracy", _experiment("pictures")),
-        Experiment("lost", "Attention that a pattern loses, on real heads", "accuracy", _experiment("lost")),
-        Experiment("cost", "Time, operations and memory over length", "timing", _experiment("cost")),
+        Experiment(
+            "pictures",
+            "Digits learned pixel by pixel with each pattern",
+            "accuracy",
+            loaded_later("_combiner_experiment", "pictures"),
+        ),
+        Experiment(
+            "lost",
+            "Attention that a pattern loses, on real heads",
+            "accuracy",
+            loaded_later("_combiner_experiment", "lost"),
+        ),
+        Experiment(
+            "cost", "Time, operations and memory over length", "timing", loaded_later("_combiner_experiment", "cost")
+        ),
     ),
 )

@@ -7,7 +7,7 @@ import numpy as np
 
 from widgets.controls.knob import Knob
 from workbench.data.images import PICTURES
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 SIDE = 56  # patches per side, the first stage's map at 224 x 224 pixels
 KNOBS = (
@@ -66,41 +66,17 @@ def view(**state):
     return pixel_view(**state)
 
 
-# Experiments ---------------------------------------------------------------------------------------------------------
-
-
-def _experiment(name):
-    def run_experiment(size, seed, matrix=None, report=lambda fraction, step: None):
-        if matrix is not None:
-            raise ValueError(f"favit/{name}: runs on pictures; a matrix cannot take their place")
-        from workbench.papers import _favit_experiment
-
-        return getattr(_favit_experiment, name)(size, seed, report)
-
-    return run_experiment
-
-
 # Claims --------------------------------------------------------------------------------------------------------------
 
 MODELS = ("FaViT-B0", "FaViT-B1", "FaViT-B2", "FaViT-B3")
 FASA = "FaSA, released"
 
 
-def _values(rows, quantity, **labels) -> list[float]:
-    """Values of a quantity over the rows with these labels; LookupError if there are none."""
-    found = [
-        row["value"] for row in rows if row["quantity"] == quantity and all(row.get(k) == x for k, x in labels.items())
-    ]
-    if not found:
-        raise LookupError(f"no row of {quantity!r} with {labels}")
-    return found
-
-
 def _judge_sizes(quantity, scale, paper, digits, note):
     """Reproduced if every model rounds to the paper's figure; partly if all are within a tenth."""
 
     def judge(rows):
-        ours = [_values(rows, quantity, model=model)[0] / scale for model in MODELS]
+        ours = [values(rows, quantity, model=model)[0] / scale for model in MODELS]
         gaps = [abs(x - y) for x, y in zip(ours, paper, strict=True)]
         same = all(gap <= 0.51 * 10**-digits for gap in gaps)
         near = all(gap <= 0.1 * y for gap, y in zip(gaps, paper, strict=True))
@@ -111,7 +87,7 @@ def _judge_sizes(quantity, scale, paper, digits, note):
 
 
 def _judge_reach(rows):
-    everything = _values(rows, "pixels of the map")[0]
+    everything = values(rows, "pixels of the map")[0]
     moving = {r["attention"]: r["value"] for r in rows if r["quantity"] == "pixels that move one output"}
     keys = {r["attention"]: r["value"] for r in rows if r["quantity"] == "keys per query"}
     fine, window = moving["FaSA, dilation 1"], moving["windows"]
@@ -144,7 +120,7 @@ def _judge_linear(rows):
 
 
 def _accuracies(rows, attention):
-    return _values(rows, "test accuracy", attention=attention, corruption="none")
+    return values(rows, "test accuracy", attention=attention, corruption="none")
 
 
 def _judge_accuracy(rows):
@@ -167,7 +143,7 @@ def _judge_time(rows):
     if sides[-1] < 112:
         raise ValueError(f"timed up to {sides[-1]} x {sides[-1]} only")
     names = (FASA, "windows", "full attention, fused kernel")
-    ours, windows, full = (_values(rows, "time of one layer", attention=n, side=sides[-1])[0] for n in names)
+    ours, windows, full = (values(rows, "time of one layer", attention=n, side=sides[-1])[0] for n in names)
     verdict = "reproduced" if ours <= windows else "partly" if ours < full else "not reproduced"
     return (
         f"one layer at {sides[-1]} x {sides[-1]}: FaSA {ours:.1f} ms, windows {windows:.1f} ms, full {full:.1f} ms "
@@ -213,11 +189,14 @@ PAPER = Paper(
     run=run,
     view=view,
     experiments=(
-        Experiment("architecture", "Published sizes", "accuracy", _experiment("architecture")),
-        Experiment("reach", "How far one layer sees, and at what cost", "accuracy", _experiment("reach")),
+        Experiment("architecture", "Published sizes", "accuracy", loaded_later("_favit_experiment", "architecture")),
+        Experiment("reach", "How far one layer sees, and at what cost", "accuracy",
+                   loaded_later("_favit_experiment", "reach")),
         Experiment("recognition", "Digits: the same net with each attention", "accuracy",
-                   _experiment("recognition")),
-        Experiment("pictures", "What queries of photographs read", "accuracy", _experiment("pictures")),
-        Experiment("timing", "Time of one layer over the pixels", "timing", _experiment("timing")),
+                   loaded_later("_favit_experiment", "recognition")),
+        Experiment("pictures", "What queries of photographs read", "accuracy",
+                   loaded_later("_favit_experiment", "pictures")),
+        Experiment("timing", "Time of one layer over the pixels", "timing",
+                   loaded_later("_favit_experiment", "timing")),
     ),
 )  # fmt: skip

@@ -1,11 +1,9 @@
 """PBS-Attn: sort keys inside segments, so that a few blocks hold what attention looks for."""
 
-from importlib import import_module
-
 import numpy as np
 
 from widgets.controls.knob import Knob
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 # Keys and defaults are those of the mask explorer, this paper's view, which imports torch; this file may not.
 KNOBS = (
@@ -50,37 +48,14 @@ def view(**state):
     return explorer(**({"method": "pbs_attn", "input": "heavy", "right": "permuted"} | state))
 
 
-# Experiments ---------------------------------------------------------------------------------------------------------
-
-
-def _of(module, name):
-    """Return the experiment of that name; its module imports torch, so it is loaded when it runs."""
-
-    def experiment(size, seed, matrix=None, report=lambda fraction, step: None):
-        return getattr(import_module(f"workbench.papers.{module}"), name)(size, seed, matrix, report)
-
-    return experiment
-
-
 # Claims --------------------------------------------------------------------------------------------------------------
 
 SORTED, UNSORTED, RANDOM = "sorted (PBS-Attn)", "not sorted", "random order"
 ENCODER, LM, GENERATOR = "MiniLM, read causally", "tiny language model", "heavy-hitter generator"
 
 
-def _values(rows, quantity, **labels) -> list[float]:
-    found = [
-        row["value"]
-        for row in rows
-        if row["quantity"] == quantity and all(row.get(name) == value for name, value in labels.items())
-    ]
-    if not found:
-        raise LookupError(f"no row of {quantity!r} with {labels}")
-    return found
-
-
 def _judge_exact(rows):
-    worst = max(_values(rows, "largest error"))
+    worst = max(values(rows, "largest error"))
     verdict = "reproduced" if worst <= 1e-5 else "not reproduced"
     return f"largest relative error {worst:.1e} over every order and input (measured, float32)", verdict
 
@@ -92,14 +67,14 @@ def _judge_blocks(rows):
         for block in (16, 8):
             labels = {"input": ENCODER, "share": 0.25, "choice": choice, "block": block}
             plain, random, ordered = (
-                float(np.mean(_values(rows, "off-segment attention held", order=order, **labels)))
+                float(np.mean(values(rows, "off-segment attention held", order=order, **labels)))
                 for order in (UNSORTED, RANDOM, SORTED)
             )
             gains.append(ordered - plain)
             losses.append(random - plain)
             shown.append(f"{plain:.3f} to {ordered:.3f}")
     lm = [
-        np.mean(_values(rows, "off-segment attention held", input=LM, share=0.25, choice="block means", order=order))
+        np.mean(values(rows, "off-segment attention held", input=LM, share=0.25, choice="block means", order=order))
         for order in (UNSORTED, SORTED)
     ]
     all_gain = min(gains) >= 0.05 and max(losses) <= 0.01
@@ -112,7 +87,7 @@ def _judge_blocks(rows):
 
 def _judge_generator(rows):
     labels = {"heavy": 0.02, "segment": 256, "choice": "block means"}
-    plain, ordered = (float(np.mean(_values(rows, "blocks needed", order=o, **labels))) for o in (UNSORTED, SORTED))
+    plain, ordered = (float(np.mean(values(rows, "blocks needed", order=o, **labels))) for o in (UNSORTED, SORTED))
     ratio = plain / ordered
     verdict = "reproduced" if ratio >= 2 else "partly" if ratio > 1.1 else "not reproduced"
     return f"{plain:.2f} of the off-segment blocks without sorting, {ordered:.2f} with it (counted)", verdict
@@ -125,7 +100,7 @@ def _judge_figure(rows):
         for tau in (0.5, 0.9):
             labels = {"input": title, "tokens": tokens, "segment": segment, "threshold": tau}
             (d0, c0), (d1, c1) = (
-                [_values(rows, quantity, method=method, **labels)[0] for quantity in ("density", "coverage")]
+                [values(rows, quantity, method=method, **labels)[0] for quantity in ("density", "coverage")]
                 for method in (UNSORTED, SORTED)
             )
             wins.append(d1 < d0 and c1 >= c0 - 0.001)
@@ -138,7 +113,7 @@ def _judge_short(rows):
     rises, shown = [], []
     for tau in (0.5, 0.7, 0.9):
         labels = {"input": ENCODER, "threshold": tau}
-        plain, ordered = (_values(rows, "density", method=method, **labels)[0] for method in (UNSORTED, SORTED))
+        plain, ordered = (values(rows, "density", method=method, **labels)[0] for method in (UNSORTED, SORTED))
         rises.append(ordered > plain)
         shown.append(f"{plain:.3f} to {ordered:.3f}")
     verdict = "reproduced" if all(rises) else "partly" if any(rises) else "not reproduced"
@@ -173,7 +148,7 @@ def _judge_speed(rows):
     for title, tokens, segment in sorted(keys):
         labels = {"input": title, "tokens": tokens, "segment": segment}
         dense, ordered, plain = (
-            _values(rows, "time", method=m, **labels)[0] for m in ("dense (torch)", SORTED, UNSORTED)
+            values(rows, "time", method=m, **labels)[0] for m in ("dense (torch)", SORTED, UNSORTED)
         )
         best = max(best, (dense / ordered, f"{tokens:,} tokens of the {title}; without sorting {dense / plain:.2f}x"))
     verdict = "reproduced" if best[0] >= 2.2 else "partly" if best[0] > 1 else "not reproduced"
@@ -223,21 +198,29 @@ PAPER = Paper(
             "exactness",
             "Every order with every block kept, against dense attention",
             "accuracy",
-            _of("_pbs_attn_experiment", "exactness"),
+            loaded_later("_pbs_attn_experiment", "exactness"),
         ),
         Experiment(
-            "blocks", "Attention held by equal numbers of blocks", "accuracy", _of("_pbs_attn_experiment", "blocks")
+            "blocks",
+            "Attention held by equal numbers of blocks",
+            "accuracy",
+            loaded_later("_pbs_attn_experiment", "blocks"),
         ),
         Experiment(
-            "generator", "Blocks needed when few keys are heavy", "accuracy", _of("_pbs_attn_experiment", "generator")
+            "generator",
+            "Blocks needed when few keys are heavy",
+            "accuracy",
+            loaded_later("_pbs_attn_experiment", "generator"),
         ),
         Experiment(
             "thresholds",
             "Density and coverage at equal thresholds",
             "accuracy",
-            _of("_pbs_attn_experiment", "thresholds"),
+            loaded_later("_pbs_attn_experiment", "thresholds"),
         ),
-        Experiment("language", "Bits per byte of a language model", "accuracy", _of("_pbs_attn_language", "language")),
-        Experiment("speed", "Time of prefill attention", "timing", _of("_pbs_attn_language", "speed")),
+        Experiment(
+            "language", "Bits per byte of a language model", "accuracy", loaded_later("_pbs_attn_language", "language")
+        ),
+        Experiment("speed", "Time of prefill attention", "timing", loaded_later("_pbs_attn_language", "speed")),
     ),
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from widgets.controls.knob import Knob
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, loaded_later
 
 INPUTS = (("minilm", "MiniLM encoder (bidirectional)"), ("slash", "Generator: a slash and a column"))
 
@@ -40,22 +40,6 @@ def view(**state):
 
     start = {"method": PAPER.key, "input": _DEFAULTS["input"], "tokens": _DEFAULTS["tokens"], "right": "effective"}
     return explorer(**(start | state))
-
-
-# Experiments ---------------------------------------------------------------------------------------------------------
-
-
-def _experiment(module, name):
-    """Load what needs torch only when it runs."""
-
-    def run(size, seed, matrix=None, report=lambda fraction, step: None):
-        from importlib import import_module
-
-        if matrix is not None:
-            raise ValueError(f"{name} works on sequences; a matrix cannot take its place")
-        return getattr(import_module(f"workbench.papers.{module}"), name)(size, seed, report)
-
-    return run
 
 
 # Claims --------------------------------------------------------------------------------------------------------------
@@ -227,11 +211,11 @@ PAPER = Paper(
     run=run,
     view=view,
     experiments=(
-        Experiment("image", "Digits as sequences of 256 pixels", "accuracy", _experiment("_ponet_digits", "image")),
-        Experiment("memory", "Largest tensor of one layer", "accuracy", _experiment("_ponet_digits", "memory")),
+        Experiment("image", "Digits as sequences of 256 pixels", "accuracy", loaded_later("_ponet_digits", "image")),
+        Experiment("memory", "Largest tensor of one layer", "accuracy", loaded_later("_ponet_digits", "memory")),
         Experiment("timing", "Time of a layer and of a training step", "timing",
-                   _experiment("_ponet_digits", "timing")),
+                   loaded_later("_ponet_digits", "timing")),
         Experiment("language", "Masked words and the order of sentences", "accuracy",
-                   _experiment("_ponet_text", "language")),
+                   loaded_later("_ponet_text", "language")),
     ),
 )  # fmt: skip
