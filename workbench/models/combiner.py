@@ -158,21 +158,25 @@ def _near_and_far(q, k, v, far, causal, far_v, rule):
 
 
 def _logsparse(q, k, v, inside):
+    """Blocks of one level pair up: all of the right block sees the left one as a region, the left one sees none."""
     length = q.shape[2]
-    position = torch.arange(length)
-    logits, values = [(q * k).sum(-1, keepdim=True)], [v]
-    for level in range(max(length - 1, 0).bit_length()):
+    levels = max(length - 1, 0).bit_length()
+    q, k, v = (F.pad(x, (0, 0, 0, (1 << levels) - length)) for x in (q, k, v))
+    logits, values = [(q * k).sum(-1)], []
+    for level in range(levels):
         size = 1 << level
-        whole = length // size * size
-        blocks = (x[:, :, :whole].unflatten(2, (-1, size)) for x in (q, k, v))
-        region_k, region_v = inside.summaries(*blocks)
-        has = (position >> level) & 1 == 1
-        left = ((position >> level) - 1).clamp(min=0)
-        logit = (q * region_k[:, :, left]).sum(-1, keepdim=True) + inside.bias(size, q.dtype)
-        logits.append(logit.masked_fill(~has[:, None], _NEVER))
-        values.append(region_v[:, :, left])
-    weights = torch.softmax(torch.cat(logits, -1), -1)
-    return sum(weights[..., i : i + 1] * value for i, value in enumerate(values))
+        left_q, left_k, left_v = (x.unflatten(2, (-1, 2, size))[:, :, :, 0] for x in (q, k, v))
+        region_k, region_v = inside.summaries(left_q, left_k, left_v)  # (b, h, pairs, d)
+        right_q = q.unflatten(2, (-1, 2, size))[:, :, :, 1]
+        logit = (right_q @ region_k.unsqueeze(-1)).squeeze(-1) + inside.bias(size, q.dtype)  # (b, h, pairs, size)
+        logits.append(torch.stack([torch.full_like(logit, _NEVER), logit], 3).flatten(2))
+        values.append(region_v)
+    weights = torch.softmax(torch.stack(logits, -1), -1)  # (b, h, L, levels + 1)
+    out = weights[..., :1] * v
+    for level, region_v in enumerate(values):
+        weight = weights[..., level + 1].unflatten(2, (-1, 2, 1 << level))
+        out = out + (weight.unsqueeze(-1) * region_v[:, :, :, None, None]).flatten(2, 4)
+    return out[:, :, :length]
 
 
 def _rowmajor(q, k, v, inside, causal, key_row):

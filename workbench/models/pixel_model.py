@@ -33,7 +33,7 @@ class PixelModel(nn.Module):
     Parameters
     ----------
     attention : module that maps (b, L, dim) to (b, L, dim), causal.
-    dim : width; the feed-forward part is four times as wide.
+    dim : width; the feed-forward part is twice as wide.
     length : pixels.
     """
 
@@ -43,7 +43,7 @@ class PixelModel(nn.Module):
         self.positions = nn.Parameter(0.5 * torch.randn(length, dim))
         self.attention = attention
         self.norm_attention, self.norm_feed, self.norm_out = (nn.LayerNorm(dim) for _ in range(3))
-        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.feed = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.predict = nn.Linear(dim, LEVELS)
 
     def forward(self, pictures):
@@ -59,7 +59,7 @@ class PixelModel(nn.Module):
         return F.cross_entropy(self(pictures).flatten(0, 1), pictures.flatten())
 
 
-def train(make_attention, *, steps, seed=0, batch=64, rate=3e-3, report=lambda fraction: None) -> PixelModel:
+def train(make_attention, *, steps, seed=0, batch=32, rate=3e-3, report=lambda fraction: None) -> PixelModel:
     """Train a model on the training digits by AdamW with a cosine schedule.
 
     Parameters

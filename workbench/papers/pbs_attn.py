@@ -1,6 +1,5 @@
 """PBS-Attn: sort keys inside segments, so that a few blocks hold what attention looks for."""
 
-from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -10,11 +9,14 @@ from workbench.paper import Claim, Experiment, Paper
 
 # Keys and defaults are those of the mask explorer, this paper's view, which imports torch; this file may not.
 KNOBS = (
-    Knob("input", "Queries and keys", "minilm", choices=(("minilm", "MiniLM encoder, read causally"),
-         ("lm", "Tiny language model"), ("heavy", "Generator: heavy-hitter keys")), help="Where they come from."),
-    Knob("tokens", "Tokens", 512, 64, 65536, scale="log2", help="Models stop at their context."),
-    Knob("layer", "Layer", 2, 0, 31, 1, help="Of the model; clipped to what it has."),
-    Knob("head", "Head", 0, 0, 31, 1, help="Of the layer; clipped to what it has."),
+    Knob("input", "Queries and keys", "lm", choices=(("lm", "Tiny language model (causal)"),
+         ("minilm_causal", "MiniLM encoder under a causal mask"), ("heavy", "Generator: heavy-hitter keys")),
+         help="Where queries and keys come from."),
+    Knob("tokens", "Tokens", 512, 64, 65536, scale="log2", help="As many as the text has, at most."),
+    Knob("layer", "Layer", 3, 0, 31, 1, help="Of the model."),
+    Knob("head", "Head", 3, 0, 31, 1, help="Of the layer."),
+    Knob("share", "Share of heavy keys", 0.02, 0.001, 0.2, scale="log10", help="Chance that a key is heavy."),
+    Knob("seed", "Seed", 0, 0, 99, 1, help="Of the generator."),
     Knob("block", "Block (tokens)", 32, 16, 128, scale="log2", help="Tokens per block row and column."),
     Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside so many blocks."),
     Knob("threshold", "Share of mass to keep", 0.9, 0.0, 1.0, 0.01, help="Of the estimated off-segment mass."),
@@ -25,11 +27,11 @@ _DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
 
 def sample(**knobs):
-    """Return one causal head, an `AttentionInput`; the encoder's queries and keys get a causal mask."""
+    """Return one causal head, an `AttentionInput`."""
     from workbench.models.attention_inputs import load_input
 
     k = _DEFAULTS | knobs
-    return replace(load_input(k["input"], **{name: k[name] for name in ("tokens", "layer", "head")}), causal=True)
+    return load_input(k["input"], **{name: k[name] for name in ("tokens", "layer", "head", "share", "seed")})
 
 
 def run(given, **knobs):

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
+from kernels.attention.csr_softmax import csr_softmax
+from kernels.matmul.sddmm import sddmm
+from kernels.matmul.spmm import spmm
 from workbench.models.combiner import (
     PATTERNS,
     CombinerSelfAttention,
@@ -14,7 +18,7 @@ from workbench.models.combiner import (
     support,
     trace,
 )
-from workbench.models.dense_attention import dense_attention
+from workbench.models.dense_attention import dense_attention, masked_attention
 
 
 def qkv(length=40, d=6, seed=0, b=1, h=2):
@@ -185,7 +189,7 @@ def test_gradients(pattern):
 @pytest.mark.parametrize("summary", ["mean", "sum"])
 @pytest.mark.parametrize("pattern", ["fixed", "logsparse", "axial_mixture"])
 def test_other_summaries_keep_full_support(pattern, summary, assert_close):
-    q, k, v = qkv()
+    q, k, _ = qkv()
     a = effective_attention(q, k, pattern=pattern, seg_len=8, summary=summary)
     lower = torch.ones(40, 40, dtype=torch.bool).tril()
     assert (a[:, :, lower] > 0).all() and (a[:, :, ~lower] == 0).all()
@@ -232,6 +236,15 @@ def test_counterparts_and_cost():
     growth = np.log2(flops("fixed", 16384, 32) / flops("fixed", 4096, 32)) / 2
     assert 1.4 < growth < 1.6
     assert np.log2(flops("logsparse", 16384, 32) / flops("logsparse", 4096, 32)) / 2 < 1.2
+
+
+@pytest.mark.parametrize("pattern", ["fixed", "logsparse", "axial_mixture"])
+def test_counterpart_runs_through_the_sparse_kernels(pattern, assert_close):
+    q, k, v = (x[0, 0].float().numpy() for x in qkv(40, d=16, h=1))
+    mask = sparse_counterpart_mask(pattern, 40, 8)
+    scores = sddmm(scipy.sparse.csr_array(mask.astype(np.float32)), q / np.float32(4), k)
+    out = spmm(csr_softmax(scores), v)
+    assert_close(out, masked_attention(*(torch.from_numpy(x)[None, None] for x in (q, k, v)), mask)[0, 0].numpy())
 
 
 def test_trace_agrees_with_the_method(assert_close):

@@ -143,6 +143,10 @@ def test_trace_agrees_with_the_method():
     ("change", "words"),
     [
         ({"segment_size": 40}, "multiple of block_size"),
+        ({"block_size": 0}, "multiple of block_size"),
+        ({"segment_size": 0}, "multiple of block_size"),
+        ({"k": torch.zeros(1, 2, 200, 16)}, "one shape"),
+        ({"v": torch.zeros(1, 2, 200, 16)}, "v must have"),
         ({"permute": "sideways"}, "permute must be one of"),
         ({"threshold": 2.0}, "threshold"),
         ({"causal": False}, "one segment"),

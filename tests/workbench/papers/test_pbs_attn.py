@@ -129,8 +129,8 @@ def test_every_input_can_be_run(source):
 
 
 def test_knobs_reach_the_method():
-    given = sample(input="heavy", tokens=512, head=3)
-    assert not np.array_equal(given.q, sample(input="heavy", tokens=512, head=4).q)
+    given = sample(input="heavy", tokens=512, seed=3)
+    assert not np.array_equal(given.q, sample(input="heavy", tokens=512, seed=4).q)
     at = {tau: run(given, block=16, segment=4, threshold=tau).density for tau in (0.2, 0.9)}
     assert at[0.2] < at[0.9]
     assert run(given, permute="none").order.tolist() == list(range(512))
