@@ -7,16 +7,16 @@ sr). Symbols: B images, H x W map, N = H W tokens, C channels, h heads, M window
 n_w windows, r = a M + b place in a window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import sparse
 from torch import nn
 
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.dense_attention import attention_weights, dense_flops
+from workbench.models.favit_windows import factorized_keys, fusion_matrix, window_source_index
 
 __all__ = [
     "SIZES",
@@ -24,83 +24,19 @@ __all__ = [
     "FaViT",
     "FaViTBlock",
     "WindowAttention",
+    "attention_products",
     "effective_attention",
     "factorized_keys",
     "fasa_flops",
     "favit",
+    "favit_b0",
+    "favit_b1",
+    "favit_b2",
+    "favit_b3",
     "fusion_matrix",
     "trace",
     "window_source_index",
 ]
-
-
-def window_source_index(height, width, window=7, dilation=1) -> torch.Tensor:
-    """Return which pixel each window reads at each place, (n_w, M*M) int64, after reflection at right and bottom.
-
-    Windows do not overlap: their stride is the dilated span. Places are row-major, r = a M + b.
-
-    Raises
-    ------
-    ValueError : the padding would be as large as the map; names the smallest map that works.
-
-    Source
-    ------
-    Qin et al. 2023, section 3.2 (dilated windows).
-    """
-    sources = []
-    for name, size in (("height", height), ("width", width)):
-        span = dilation * (window - 1) + 1
-        padded = -(-size // span) * span
-        if padded - size >= size:
-            raise ValueError(
-                f"window_source_index: {name} {size} is too small for window {window} with dilation {dilation}: "
-                f"reflection would need {padded - size} more pixels; the smallest {name} that works is {span // 2 + 1}"
-            )
-        start = torch.arange(0, padded, span)[:, None] + dilation * torch.arange(window)  # (windows, M)
-        sources.append(torch.where(start < size, start, 2 * (size - 1) - start))
-    rows, columns = sources
-    flat = rows[:, None, :, None] * width + columns[None, :, None, :]  # (windows down, windows across, M, M)
-    return flat.reshape(-1, window * window)
-
-
-def fusion_matrix(height, width, window=7, dilation=1) -> sparse.csr_array:
-    """Return S with z = S x: row r averages the pixels at place r of all windows, (M*M, H*W); rows sum to 1."""
-    source = window_source_index(height, width, window, dilation).numpy()
-    windows, places = source.shape
-    rows = np.repeat(np.arange(places), windows)
-    return sparse.csr_array(
-        (np.full(source.size, 1 / windows), (rows, source.T.ravel())), shape=(places, height * width)
-    )
-
-
-def factorized_keys(x_map, *, window=7, dilation=1, pooling="window_mean", heads=1):
-    """Fuse tokens at the same place of all windows into one key token each.
-
-    Parameters
-    ----------
-    x_map : (B, c, H, W) float tensor, c a multiple of ``heads``.
-    pooling : "window_mean" averages each channel over windows; "released" reproduces the released code, which averages
-        runs of n_w entries of the (window, channel) array of each head: it matches published weights.
-
-    Returns
-    -------
-    (B, h, M*M, c / h).
-
-    Source
-    ------
-    Qin et al. 2023, section 3.2 (cross-window fusion).
-    """
-    if pooling not in ("window_mean", "released"):
-        raise ValueError(f"factorized_keys: pooling must be 'window_mean' or 'released', got {pooling!r}")
-    c, height, width = x_map.shape[1:]
-    if c % heads:
-        raise ValueError(f"factorized_keys: {c} channels do not divide among {heads} heads")
-    source = window_source_index(height, width, window, dilation)
-    taken = x_map.flatten(2)[:, :, source].unflatten(1, (heads, c // heads))  # (B, h, c/h, n_w, M*M)
-    if pooling == "window_mean":
-        return taken.mean(3).mT
-    by_window = taken.permute(0, 1, 4, 3, 2).flatten(3)  # (B, h, M*M, n_w * c/h), window major
-    return by_window.unflatten(3, (c // heads, source.shape[0])).mean(4)
 
 
 def channel_groups(dim, sr_ratio) -> tuple[int, ...]:
@@ -349,11 +285,47 @@ class FaViT(nn.Module):
         return self.head(x.mean(1))
 
 
-def favit(size: str, num_classes=1000, **how) -> FaViT:
-    """Build one of the published models, ``size`` one of "b0", "b1", "b2", "b3"."""
+def favit(size: str, num_classes=1000, *, sr_ratios=None, **how) -> FaViT:
+    """Build one of the published models, ``size`` one of "b0", "b1", "b2", "b3"; other arguments as `FaViT`."""
     if size not in SIZES:
         raise ValueError(f"favit: size must be one of {', '.join(SIZES)}; got {size!r}")
-    return FaViT(SIZES[size], num_classes, **how)
+    spec = SIZES[size] if sr_ratios is None else replace(SIZES[size], sr_ratios=tuple(sr_ratios))
+    return FaViT(spec, num_classes, **how)
+
+
+def favit_b0(num_classes=1000, **how) -> FaViT:
+    """Build FaViT-B0: 3.4 M parameters, 0.6 G multiply-adds at 224 x 224; arguments as `favit`."""
+    return favit("b0", num_classes, **how)
+
+
+def favit_b1(num_classes=1000, **how) -> FaViT:
+    """Build FaViT-B1: 13 M parameters, 2.3 G multiply-adds; arguments as `favit`."""
+    return favit("b1", num_classes, **how)
+
+
+def favit_b2(num_classes=1000, **how) -> FaViT:
+    """Build FaViT-B2: 25 M parameters, 4.5 G multiply-adds; arguments as `favit`."""
+    return favit("b2", num_classes, **how)
+
+
+def favit_b3(num_classes=1000, **how) -> FaViT:
+    """Build FaViT-B3: 49 M parameters, 8.5 G multiply-adds; arguments as `favit`."""
+    return favit("b3", num_classes, **how)
+
+
+def attention_products(n, dim, sr_ratio, *, window=7) -> dict[str, int]:
+    """Count the multiply-adds of the attention products of one FaSA layer on n tokens, by channel group.
+
+    Window groups: 2 n M^2 c each, linear in n. Global group: 2 n (n / sr^2) c0, quadratic at a fixed sr.
+
+    Source
+    ------
+    Qin et al. 2023, section 3.2 (complexity); the paper calls the whole linear.
+    """
+    c0, *local = channel_groups(dim, sr_ratio)
+    names = ("dilation 1", f"dilation {sr_ratio}")
+    found = {"global": 2 * n * (n // sr_ratio**2) * c0}
+    return found | {name: 2 * n * window**2 * c for name, c in zip(names, local, strict=False)}
 
 
 def fasa_flops(size: str, image=224, window=7) -> int:
@@ -371,9 +343,10 @@ def fasa_flops(size: str, image=224, window=7) -> int:
         total += (49 if stage == 0 else 9) * before * dim * n
         c0, *local = channel_groups(dim, sr)
         c_l, n_g = sum(local), n // sr**2
-        attention = 2 * n * dim**2 + n_g * c0**2 * sr**2 + 2 * n_g * c0**2 + 9 * n_g * c0 + 2 * n * n_g * c0
+        attention = sum(attention_products(n, dim, sr, window=window).values())
+        attention += 2 * n * dim**2 + n_g * c0**2 * sr**2 + 2 * n_g * c0**2 + 9 * n_g * c0
         attention += 9 * n * c_l + n * c_l**2
-        attention += sum(3 * keys * c**2 // heads + 2 * keys * n * c + 9 * keys * c for c in local)
+        attention += sum(3 * keys * c**2 // heads + 9 * keys * c for c in local)
         mlp = 2 * ratio * n * dim**2 + 9 * ratio * n * dim
         total += spec.depths[stage] * (attention + mlp)
         before = dim

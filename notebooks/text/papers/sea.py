@@ -250,6 +250,7 @@ assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-
 # 1. Turn *Cells per estimated row* down to 8. Which structures survive in the estimate, which are smeared?
 # 2. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far is it from the dense point?
 # 3. Put XAttention beside it at the same density. Which one covers more on this head?
+# 4. Rank the cells over all heads instead of per query. Does this head gain keys, or lose them?
 
 # %%
 from workbench.papers.sea import view

@@ -10,11 +10,13 @@ from workbench.models.favit import (
     FaSA,
     FaViTBlock,
     WindowAttention,
+    attention_products,
     channel_groups,
     effective_attention,
     factorized_keys,
     fasa_flops,
     favit,
+    favit_b0,
     fusion_matrix,
     trace,
     window_source_index,
@@ -86,6 +88,22 @@ def test_groups_and_scales():
     assert len(FaSA(16, 1, 1).local) == 1
 
 
+def test_each_group_has_its_own_scale_and_its_share_of_every_head(assert_close):
+    layer = FaSA(64, 2, 4).double()
+    x = torch.randn(1, 28 * 28, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    _, maps = layer(x, 28, 28, return_maps=True)
+    q, x_map = layer.q(x), x.mT.unflatten(2, (28, 28))
+    k = layer.global_kv(layer.global_norm(layer.global_conv(x_map[:, :8]).flatten(2).mT))[..., :8]
+    assert_close(maps[0].weights[:, 0], torch.softmax(q[..., :8] @ k.mT * 8**-0.5, -1))
+    local = layer.local_pointwise(layer.local_depthwise(x_map[:, 8:]))
+    per_head = (
+        q[..., 8:].unflatten(-1, (2, 28)).transpose(1, 2)
+    )  # inside a head: 14 of the fine group, 14 of the coarse
+    for number, part in enumerate((slice(0, 14), slice(14, 28))):
+        k = layer.local[number](local[:, 28 * number : 28 * number + 28])[0]
+        assert_close(maps[number + 1].weights, torch.softmax(per_head[..., part] @ k.mT * 14**-0.5, -1))
+
+
 def test_constant_image_gives_constant_attention(assert_close):
     layer = FaSA(32, 2, 2, window=4).double()
     for conv in (layer.local_depthwise, layer.global_value_conv, *(g.value_conv for g in layer.local)):
@@ -146,6 +164,23 @@ def test_block_runs_with_either_attention():
 def test_window_cost_grows_linearly():
     flops = [trace(*(torch.randn(1, 1, s * s, 4) for _ in range(2)), s, s).attention_flops for s in (14, 28)]
     assert flops[1] == 4 * flops[0]
+
+
+def test_window_groups_are_linear_and_the_global_group_is_not():
+    small, large = (attention_products(side * side, 64, 2) for side in (28, 56))
+    ratios = {name: large[name] / small[name] for name in small}
+    assert ratios == {"global": 16, "dilation 1": 4, "dilation 2": 4}
+    assert small["dilation 1"] == 2 * 28 * 28 * 49 * 28 and set(attention_products(49, 64, 1)) == {
+        "global",
+        "dilation 1",
+    }
+
+
+def test_models_by_name_take_other_strides():
+    net = favit_b0(10, window=4, sr_ratios=(4, 2, 2, 1))
+    assert net.head.out_features == 10
+    assert [blocks[0].attention.sr for blocks in net.stages] == [4, 2, 2, 1]
+    assert net.stages[0][0].attention.local[1].dilation == 4
 
 
 def test_bad_input_is_named():
