@@ -25,6 +25,7 @@ __all__ = ["KNOBS", "AttentionExplorer", "explorer", "scenes"]
 
 FILE = "file"
 FIRST_PICTURE = next(key for key, source in SOURCES.items() if source.pictures)
+A_PIXEL = 2251  # of the left house
 _METHOD_CHOICES = tuple((key, method.title) for key, method in METHODS.items())
 _OTHER_CHOICES = (("none", "nothing"), *((key, method.title) for key, method in OTHERS.items()))
 _INPUT_CHOICES = (*((key, source.title) for key, source in SOURCES.items()), (FILE, "Your file"))
@@ -107,7 +108,7 @@ def explorer(*, query="", **state) -> AttentionExplorer:
     if asked.get("method") in METHODS and METHODS[asked["method"]].pictures and "input" not in asked:
         if query:
             query += f"&input={FIRST_PICTURE}"
-        state.setdefault("input", FIRST_PICTURE)
+        state = {"input": FIRST_PICTURE, "row": A_PIXEL} | state
     if not query and state.get("method") in METHODS:
         state.setdefault("right", METHODS[state["method"]].shows)
 
@@ -120,10 +121,8 @@ def explorer(*, query="", **state) -> AttentionExplorer:
         if not uploaded:
             raise ValueError("No file yet: choose an .npz with arrays q and k above the pictures")
         own = uploaded["file"]
-        order = [min(state["head"], own.all_q.shape[1] - 1)]
-        v = own.v if order == [0] else own.all_k[:, order]
-        found = of_head(f"{own.title}, head {order[0]}", own.all_q, own.all_k, own.all_k, order[0], causal=own.causal)
-        return replace(found, v=v)
+        head = min(state["head"], own.all_q.shape[1] - 1)
+        return of_head(f"{own.title}, head {head}", own.all_q, own.all_k, own.all_v, head, causal=own.causal)
 
     wiring = Wiring(
         relevant=_RELEVANT,

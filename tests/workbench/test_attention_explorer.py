@@ -190,6 +190,8 @@ def test_own_text_is_read():
     try:
         assert view.error == "" and "your text" in view.scene.source
         assert "".join(view.scene.tokens).startswith("one two three. one two")
+        view.words = "one two three. " * 200
+        assert view.wait().error == "" and "too long for a link" in view.note
     finally:
         view.close()
 

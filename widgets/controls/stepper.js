@@ -1,5 +1,7 @@
-// A position in a sequence. The next position leaves only once Python has shown the last one: no queue, no lag.
-const GIVE_UP_MS = 3000;
+// A position in a sequence. The next position leaves only once Python has answered the last one: no queue, no lag. An
+// answer is the number of the question in the same update as the position, so nothing overtakes it; while a question is
+// open, positions from Python are those of earlier ones and not followed. A question without an answer is put again.
+const ASK_AGAIN_MS = 3000;
 const SPEEDS = [1, 4, 15, 60];
 let serial = 0;
 const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
@@ -28,7 +30,10 @@ function render({ model, el }) {
   const speed = el.querySelector("select");
   const sentence = el.querySelector(".wb-stepper-sentence");
   let target = model.get("position");
-  let awaited = 0;
+  let known = target;  // the position that Python shows, as far as we have heard
+  let asked = 0;  // number of the open question, 0 for none
+  let questions = Math.floor(Math.random() * 2 ** 30);  // another view of the same model has others
+  let again = null;
   let timer = null;
   speed.value = "4";
 
@@ -41,10 +46,11 @@ function render({ model, el }) {
     el.querySelector(".wb-stepper-count").textContent = text;
   }
   function send() {
-    if (target === model.get("position")) return;
-    if (awaited && performance.now() - awaited < GIVE_UP_MS) return;
-    awaited = performance.now();
-    model.send({ type: "go", position: target });
+    if (asked || target === known) return;
+    asked = ++questions;
+    model.send({ type: "go", position: target, question: asked });
+    clearTimeout(again);
+    again = setTimeout(() => { asked = 0; send(); }, ASK_AGAIN_MS);
   }
   function go(position) {
     target = Math.max(0, Math.min(model.get("steps"), position));
@@ -100,26 +106,27 @@ function render({ model, el }) {
     moved();
   });
 
-  function shown(message) {
-    if (message.type !== "shown") return;
-    awaited = 0;
-    send();
-  }
   function follow() {
     el.setAttribute("aria-label", model.get("label"));
     sentence.textContent = model.get("sentence");
-    if (!awaited || model.get("position") === target) target = model.get("position");
+    if (asked && model.get("answered") === asked) {
+      clearTimeout(again);
+      asked = 0;
+      known = model.get("position");
+    } else if (!asked) {
+      known = target = model.get("position");
+    }
     target = Math.min(target, model.get("steps"));
     write();
+    send();
   }
-  const watched = ["label", "unit", "steps", "position", "sentence"];
+  const watched = ["label", "unit", "steps", "position", "sentence", "answered"];
   watched.forEach((name) => model.on(`change:${name}`, follow));
-  model.on("msg:custom", shown);
   follow();
   return () => {
     clearInterval(timer);
+    clearTimeout(again);
     watched.forEach((name) => model.off(`change:${name}`, follow));
-    model.off("msg:custom", shown);
   };
 }
 

@@ -32,6 +32,7 @@ class Stepper(anywidget.AnyWidget):
     steps = traitlets.Int(0).tag(sync=True)
     position = traitlets.Int(0).tag(sync=True)
     sentence = traitlets.Unicode("").tag(sync=True)
+    answered = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, moved: Callable[[int], None], **kwargs):
         self._moved = moved
@@ -56,5 +57,8 @@ class Stepper(anywidget.AnyWidget):
             position = int(content["position"])
         except (KeyError, TypeError, ValueError):
             return
-        self._moved(min(max(position, 0), self.steps))
-        self.send({"type": "shown"})
+        with self.hold_sync():
+            try:
+                self._moved(min(max(position, 0), self.steps))
+            finally:
+                self.answered = int(content.get("question", 0))

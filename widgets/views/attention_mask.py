@@ -295,6 +295,10 @@ class AttentionMaskView(View):
         if "method" in keys:
             self._tell_stories()
         super()._state_changed(keys)
+        try:
+            self.query  # noqa: B018
+        except ValueError:
+            remark = f"{remark} This is too long for a link: the address keeps the settings before.".strip()
         if remark:
             self._toolbar.note = remark
 

@@ -170,14 +170,14 @@ STORIES = {
     "favit": (
         Story(
             "49 keys, the whole picture",
-            {"input": "landscape", "row": 2286, "versus": "windows", "right": "effective"},
-            "One pixel of the left house. A window shows it 49 neighbours. 49 fused keys cost the same and reach "
-            "every pixel: the other house lights up. Click any pixel below, or one of the fused keys to see what it "
-            "is made of.",
+            {"input": "landscape", "row": 2251, "versus": "windows", "right": "effective"},
+            "One pixel of the left house. A window shows it 49 neighbours; 49 fused keys cost the same and reach "
+            "every pixel of the picture (the maps below). True attention finds the other house; the fused keys mix "
+            "it with all that lies at the same places. Click any pixel, or a fused key to see what it is made of.",
         ),
         Story(
             "Far apart",
-            {"input": "landscape", "row": 2286, "dilation": 8, "left": "attention", "right": "effective"},
+            {"input": "landscape", "row": 2251, "dilation": 8, "left": "attention", "right": "effective"},
             "Dilated windows take every eighth pixel: fewer pixels are reached, from farther away. The two grains "
             "and the global group share the channels.",
         ),

@@ -10,7 +10,7 @@ from workbench.models import pbs_attn, sea, xattention
 
 __all__ = ["KEYS", "THRESHOLDS", "Curve", "block_mass", "of_keys", "of_samplers", "of_sorting"]
 
-THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 KEYS = (2, 4, 8, 16, 32, 64)
 SAMPLERS = ("antidiagonal", "diagonal", "random")
 SORTS = ("keys", "random", "none")

@@ -28,8 +28,8 @@ class AttentionInput:
     q, k, v : (1, 1, t, d) float32 tensors, q not scaled.
     causal : whether the model that they come from is causal.
     tokens : text of every token; empty where there are none.
-    all_q, all_k : (1, h, t, d), the whole layer with this head first, for methods that budget over heads; None where
-        there is one head.
+    all_q, all_k, all_v : (1, h, t, d), the whole layer with this head first, for methods that budget over heads; None
+        where there is no layer.
     grid : rows and columns of pixels in raster order; None where tokens are no pixels.
     picture : (rows, columns, 3) uint8, what the pixels show; None where they are no picture.
     """
@@ -42,6 +42,7 @@ class AttentionInput:
     tokens: tuple[str, ...] = ()
     all_q: torch.Tensor | None = None
     all_k: torch.Tensor | None = None
+    all_v: torch.Tensor | None = None
     grid: tuple[int, int] | None = None
     picture: np.ndarray | None = None
 
@@ -177,9 +178,8 @@ def of_head(title, q, k, v, head, *, causal, tokens=()) -> AttentionInput:
     """Pick one head of a layer (1, h, t, d), clipped to what there is; the layer stays at hand with that head first."""
     head = min(head, q.shape[1] - 1)
     order = [head, *(h for h in range(q.shape[1]) if h != head)]
-    all_q, all_k = q[:, order].contiguous(), k[:, order].contiguous()
-    own_v = v[:, head : head + 1].contiguous()
-    return AttentionInput(title, all_q[:, :1], all_k[:, :1], own_v, causal, tokens, all_q, all_k)
+    layer = tuple(x[:, order].contiguous() for x in (q, k, v))
+    return AttentionInput(title, *(x[:, :1] for x in layer), causal, tokens, *layer)
 
 
 @lru_cache(maxsize=4)

@@ -319,3 +319,10 @@ def test_a_mask_of_65536_by_65536_is_painted_and_counted(capsys):
     canvas.close()
     with capsys.disabled():
         print(f"\n65,536 x 65,536 mask: first picture {painted:.3f} s, zoom {zoomed:.3f} s")  # noqa: T201
+
+
+def test_the_menu_shows_titles_and_the_state_keeps_names():
+    view = SparsityView({"a": np.eye(3), "b": np.eye(4)}, titles={"a": "Three by three"}).wait()
+    assert view._shown_knobs()[0].choices == (("a", "Three by three"), ("b", "b")) and view.matrix == "a"
+    assert view.alt_text(view.scene).startswith("Pattern of Three by three, 3 x 3")
+    view.close()

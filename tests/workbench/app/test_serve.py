@@ -16,6 +16,7 @@ import tornado.httpserver
 from tornado.websocket import websocket_connect
 
 import workbench.papers
+from workbench import folders
 from workbench.app import class_size, kernel_room, thumbnails
 from workbench.app.class_size import MB, need_of, private_bytes
 from workbench.app.gallery import gallery_cards
@@ -150,6 +151,14 @@ def test_thumbnail_draws_the_rows_of_a_record():
     assert [float(bar) for bar in re.findall(r'<rect[^>]*width="([\d.]+)"', drawn)] == [40.0, 80.0, 160.0]
     assert "time [ms]" in drawn and "modelled" in drawn and "V4" in drawn
     assert thumbnails._bars([]) == thumbnails._bars(rows[:1]) == ""
+
+
+def test_the_card_of_smash_shows_the_time_of_its_three_versions():
+    drawn = thumbnails.thumbnail(folders.notebooks(), "papers", "smash").content.decode()
+    words = re.findall(">([^<]+)</text>", drawn)
+    assert words[:2] == ["time [ms]", "modelled"] and words[2::2] == ["V1", "V2", "V3"]
+    masks = thumbnails.thumbnail(folders.notebooks(), "dashboards", "attention_masks")
+    assert masks.mime == "image/png" and masks.content.startswith(b"\x89PNG")
 
 
 def test_unknown_pages_and_paths_outside_the_folder_are_404(server):
