@@ -56,7 +56,7 @@ PUBLISHED = tuple(SIZES)
 SETTINGS = {
     "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 1, 8, 1, 40, 28, 2, (14, 28), 2),
     "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 64, 1, 360, 56, 16, (28, 56), 5),
-    "full": Setting(PUBLISHED, 224, (56, 8, 8), 200, 64, 3, 360, 56, 64, (28, 56, 112), 7),
+    "full": Setting(PUBLISHED, 224, (56, 8, 8), 100, 64, 1, 360, 56, 64, (28, 56, 112), 7),
 }
 
 
