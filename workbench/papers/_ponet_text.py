@@ -22,7 +22,7 @@ from workbench.paper import row
 
 DIM, HEADS, LAYERS, LENGTH = 128, 4, 2, 64
 BATCH, RATE, MASKED = 32, 1e-3, 0.15
-STEPS = {"tiny": 4, "small": 60, "full": 500}
+STEPS = {"tiny": 2, "small": 60, "full": 500}
 TESTED = {"tiny": 32, "small": 128, "full": 960}
 MIXINGS = {"PoNet": PoNetMixing, "attention": SelfAttentionMixing, "FNet": lambda dim, heads: FourierMixing()}
 PAD, CLS, SEP, MASK, UNKNOWN = range(5)  # our own numbering: word pieces that the training text has follow
@@ -163,7 +163,7 @@ UNITS = {"entropy of the words": "nats", "loss per masked word": "nats"}
 def language(size, seed, report):
     """Pre-train on masked words and sentence order, in the same skeleton; test on held-out documentation."""
     report(0.0, "sentences")
-    text = corpus(40 if size == "tiny" else None)
+    text = corpus(20 if size == "tiny" else None)
     steps, count = STEPS[size], TESTED[size]
     facts = {"steps": steps, "vocabulary": text.vocabulary, "tested": count}
     rows = [_row(name, value, mixing="word frequencies") for name, value in unigram(text, seed, count).items()]
