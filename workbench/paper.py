@@ -127,7 +127,7 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
 
     def run(size, seed, matrix=None, report=lambda fraction, step: None):
         if matrix is not None:
-            raise ValueError(f"{function} does not run on a matrix of yours; leave out --matrix")
+            raise ValueError(f"{function} has its own input; a matrix cannot take its place, leave out --matrix")
         return getattr(import_module(f"workbench.papers.{module}"), function)(size, seed, report)
 
     return run

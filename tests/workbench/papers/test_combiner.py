@@ -129,9 +129,3 @@ def test_every_pattern_is_trained():
 def test_what_a_pattern_loses_is_a_share_and_distances_are_bounded():
     for row in EXPERIMENTS["lost"](size="tiny", seed=1):
         assert 0 <= row["value"] <= (1 if row["unit"] == "share" else 2), row
-
-
-@pytest.mark.parametrize("key", EXPERIMENTS)
-def test_a_sparse_matrix_is_refused_in_a_sentence(key):
-    with pytest.raises(ValueError, match="queries and keys"):
-        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")

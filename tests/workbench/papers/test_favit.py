@@ -134,12 +134,6 @@ def test_the_view_shows_the_chosen_keys_pixels():
         shown.close()
 
 
-@pytest.mark.parametrize("key", EXPERIMENTS)
-def test_a_matrix_cannot_take_the_place_of_pictures(key):
-    with pytest.raises(ValueError, match="pictures"):
-        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")
-
-
 def test_reach_is_counted_by_gradients():
     rows = EXPERIMENTS["reach"](size="tiny", seed=1)
     moving = {r["attention"]: r["value"] for r in rows if r["quantity"] == "pixels that move one output"}

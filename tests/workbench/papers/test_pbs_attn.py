@@ -165,12 +165,6 @@ def test_an_unsorted_threshold_row_is_what_the_method_computes():
         assert found == [computed_density(mask)]
 
 
-@pytest.mark.parametrize("key", EXPERIMENTS)
-def test_a_sparse_matrix_is_refused_in_a_sentence(key):
-    with pytest.raises(ValueError, match="queries and keys"):
-        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")
-
-
 def test_timing_rows_say_what_was_timed():
     rows = EXPERIMENTS["speed"](size="tiny", seed=1)
     timed = [row for row in rows if row["quantity"] == "time"]

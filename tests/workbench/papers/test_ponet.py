@@ -108,12 +108,6 @@ def test_every_input_can_be_run(source):
     assert seen.facts["segments"] == 8 - (64 % 9 == 0) and seen.density < 0.2
 
 
-@pytest.mark.parametrize("key", EXPERIMENTS)
-def test_a_matrix_is_refused_in_words(key):
-    with pytest.raises(ValueError, match="a matrix cannot take its place"):
-        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")
-
-
 def test_digits_become_sequences_of_seventeen_symbols():
     (images, _), _ = pixels.digits()
     ids = pixels.sequences(images[:5])

@@ -170,12 +170,6 @@ def test_keys_may_be_turned_after_training():
     assert found == sorted(found)
 
 
-@pytest.mark.parametrize("key", EXPERIMENTS)
-def test_a_matrix_cannot_take_the_place_of_text(key):
-    with pytest.raises(ValueError, match="text"):
-        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")
-
-
 def test_tiny_distillation_names_every_step_and_keeps_its_budget():
     found = EXPERIMENTS["distillation"](size="tiny", seed=1)
     steps = {row["step"] for row in found if row["quantity"] == "coverage" and row["method"] == "SEA"}

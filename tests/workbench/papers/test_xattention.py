@@ -166,12 +166,6 @@ def test_knobs_reach_the_method():
     assert (run(given, sampler="diagonal").read != run(given).read).any()
 
 
-@pytest.mark.parametrize("key", EXPERIMENTS)
-def test_a_matrix_is_refused_in_words(key):
-    with pytest.raises(ValueError, match="a matrix cannot take its place"):
-        EXPERIMENTS[key](size="tiny", seed=1, matrix="mine.mtx")
-
-
 def test_samplers_see_what_they_should():
     rows = EXPERIMENTS["samplers"](size="tiny", seed=2)
     kept = {
