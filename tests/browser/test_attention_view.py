@@ -1,4 +1,4 @@
-"""The attention dashboard in real Chromium, through our server and through JupyterLab: pixels, links, files, keys."""
+"""The attention dashboard in real Chromium, through our server: pixels, links, files, keys."""
 
 import hashlib
 import io
@@ -196,19 +196,3 @@ def test_accessible_in_both_themes_and_on_a_phone(masks, new_page, axe, theme):
     assert axe(page) == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     np.testing.assert_array_equal(cells_on_screen(page, LEFT, 128, 128), mask(0.5))
-
-
-def test_in_jupyterlab_the_same_view_works(open_lab):
-    page = open_lab("dashboards/attention_masks.ipynb")
-    painted(page)
-    page.locator("[data-key=tokens]").focus()
-    page.keyboard.press("ArrowLeft")
-    page.wait_for_function("() => document.querySelector('.wb-facts caption').textContent.includes('256 tokens')")
-    page.locator("[data-key=method]").select_option(label="Formula")
-    page.locator("[data-key=formula]").fill("q == k")
-    page.keyboard.press("Tab")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.wb-pixels')].some(c => c.getAttribute('aria-label').includes('0.4%'))"
-    )
-    painted(page)
-    np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 256, 256), np.eye(256, dtype=bool))
