@@ -144,6 +144,7 @@ def test_every_export_opens(masks, tmp_path):
     hidden = "key scores"  # this method has none
     for label in (label for label in labels if hidden not in label):
         menu.select_option(label=label)
+        page.wait_for_timeout(150)  # Chromium drops a frame's eleventh download within one second
         with page.expect_download() as download:
             page.get_by_role("button", name="Export").click()
         file = tmp_path / download.value.suggested_filename
