@@ -8,6 +8,7 @@ n_w windows, r = a M + b place in a window.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -132,9 +133,8 @@ class FaSA(nn.Module):
         grid = summary.shape[2:]
         k, v = self.global_kv(self.global_norm(summary.flatten(2).mT)).chunk(2, -1)
         v = v + self.global_value_conv(v.mT.unflatten(2, grid)).flatten(2).mT
-        weights = torch.softmax(q[..., :c0] @ k.mT * c0**-0.5, -1)
-        outs.append(weights @ v)
-        maps.append(GroupMap("global", weights.unsqueeze(1)))
+        read = partial(_read, maps if return_maps else None)
+        outs.append(read("global", q[..., None, :, :c0], k.unsqueeze(1), v.unsqueeze(1)))
 
         q_local = q[..., c0:].unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, N, C_l/h)
         x_local = self.local_pointwise(self.local_depthwise(x_map[:, c0:]))
@@ -143,11 +143,20 @@ class FaSA(nn.Module):
         )
         for group, q_group, x_group in groups:
             k, v = group(x_group)
-            weights = torch.softmax(q_group @ k.mT * q_group.shape[-1] ** -0.5, -1)
-            outs.append((weights @ v).transpose(1, 2).flatten(2))
-            maps.append(GroupMap(f"dilation {group.dilation}", weights))
+            outs.append(read(f"dilation {group.dilation}", q_group, k, v))
         out = self.out(torch.cat(outs, -1))
         return (out, maps) if return_maps else out
+
+
+def _read(maps, name, q, k, v):
+    """Attend from (B, h, N, d) to a few keys, (B, N, h d); the weights are written out only where ``maps`` is a list."""
+    if maps is None:
+        read = F.scaled_dot_product_attention(q, k, v)
+    else:
+        weights = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, -1)
+        maps.append(GroupMap(name, weights))
+        read = weights @ v
+    return read.transpose(1, 2).flatten(2)
 
 
 class WindowAttention(nn.Module):

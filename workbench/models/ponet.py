@@ -92,11 +92,12 @@ def segment_max_pool(x, segment_index, keep=None):
     b, n, width = x.shape
     index = _segments(segment_index, b, n, "segment_max_pool")
     real = _real(keep, b, n, x.device, "segment_max_pool", allow_empty=True)
-    filled = x.masked_fill(~real.unsqueeze(-1), _FLOOR)
+    filled = x if keep is None else x.masked_fill(~real.unsqueeze(-1), _FLOOR)
     groups = int(index.max()) + 1 if index.numel() else 0
     spread = index.unsqueeze(-1).expand(b, n, width)
     top = torch.full((b, groups, width), -torch.inf, dtype=x.dtype).scatter_reduce(1, spread, filled, "amax")
-    return top.gather(1, spread).masked_fill(~real.unsqueeze(-1), 0.0)
+    found = top.gather(1, spread)
+    return found if keep is None else found.masked_fill(~real.unsqueeze(-1), 0.0)
 
 
 def local_max_pool(x, kernel_size=3, keep=None):
@@ -113,9 +114,9 @@ def local_max_pool(x, kernel_size=3, keep=None):
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"local_max_pool: kernel_size must be odd and at least 1, got {kernel_size}")
     real = _real(keep, *x.shape[:2], x.device, "local_max_pool", allow_empty=True).unsqueeze(-1)
-    filled = x.masked_fill(~real, _FLOOR)
+    filled = x if keep is None else x.masked_fill(~real, _FLOOR)
     pooled = F.max_pool1d(filled.mT, kernel_size, stride=1, padding=kernel_size // 2).mT
-    return pooled.masked_fill(~real, 0.0)
+    return pooled if keep is None else pooled.masked_fill(~real, 0.0)
 
 
 def pooling_fusion(g, s, l, o):
@@ -191,14 +192,15 @@ class PoNetMixing(nn.Module):
         g, a = global_aggregation(hq, hk, real) if self.second_stage else _mean_keys(hk, real)
         g = g.flatten(1).unsqueeze(1)  # (b, 1, D)
         nothing = x.new_zeros(1)
-        s = segment_max_pool(hs, segment_index, real) if "smp" in self.use else nothing
-        hidden = hl.masked_fill(alone.unsqueeze(-1), _FLOOR)
-        l = local_max_pool(hidden, keep=real) if "lmp" in self.use else nothing
+        s = segment_max_pool(hs, segment_index, keep) if "smp" in self.use else nothing
+        hidden = hl if special is None else hl.masked_fill(alone.unsqueeze(-1), _FLOOR)
+        l = local_max_pool(hidden, keep=keep) if "lmp" in self.use else nothing
         if special is not None:
             s, l = (y.masked_fill(alone.unsqueeze(-1), 0.0) if y is not nothing else y for y in (s, l))
         g = g if "ga" in self.use else nothing
         pooled = pooling_fusion(g, s, l, self.o(x)) if self.fuse else (g + s + l).expand(b, n, dim)
-        out = self.out(pooled).masked_fill(~real.unsqueeze(-1), 0.0)
+        out = self.out(pooled)
+        out = out if keep is None else out.masked_fill(~real.unsqueeze(-1), 0.0)
         if not return_maps:
             return out
         return out, effective_maps(a, hs, hidden, segment_index, self.heads, real)

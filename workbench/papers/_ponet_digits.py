@@ -38,7 +38,7 @@ MIXINGS = {
 COMPARED = ("PoNet", "attention", "FNet")
 DIM, HEADS = 64, 2
 LENGTHS = {"tiny": (64, 128, 256), "small": (512, 1024, 2048), "full": (256, 512, 1024, 2048, 4096, 8192)}
-ENCODER_LENGTHS = {"tiny": (64,), "small": (256,), "full": (256, 2048)}
+ENCODER_LENGTHS = {"tiny": (64,), "small": (512, 1024), "full": (256, 512, 1024, 2048, 4096)}
 ROUNDS = {"tiny": 2, "small": 5, "full": 7}
 
 
