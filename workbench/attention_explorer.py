@@ -15,9 +15,10 @@ from widgets.views.attention_stories import STORIES
 from workbench.machines.roofline import ceilings
 from workbench.models import attention_cost, attention_query
 from workbench.models.attention_inputs import MAX_TOKENS, SOURCES, AttentionInput, load_input, of_head, read_npz
-from workbench.models.attention_methods import DENSE_LIMIT, METHODS, OTHERS, combiner_how, own_starts
+from workbench.models.attention_methods import DENSE_LIMIT, METHODS, OTHERS, combiner_how
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.combiner import PATTERNS
+from workbench.models.ponet_reading import own_starts
 from workbench.models.sea_cells import GROUPS
 from workbench.models.xattention import MODES
 

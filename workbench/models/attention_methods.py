@@ -1,7 +1,6 @@
 """Every way to thin out attention that the workbench knows, each with its knobs and what it does with one head."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,12 @@ from kernels.masks.block_select import block_density, select_blocks
 from kernels.masks.formula import mask_from_formula
 from workbench.models import attention_cost as cost
 from workbench.models import attention_curves as lines
-from workbench.models import combiner, favit, pbs_attn, ponet, sea, xattention
+from workbench.models import combiner, favit, pbs_attn, xattention
 from workbench.models.attention_inputs import AttentionInput
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.dense_attention import attention_weights, dense_attention, dense_flops
+from workbench.models.ponet_reading import ponet_parts, read_ponet, segment_index
+from workbench.models.sea_reading import read_sea, sea_refuses
 
 __all__ = ["DENSE_LIMIT", "METHODS", "OTHERS", "Method"]
 
@@ -147,44 +148,6 @@ def _unpermuted_difference(given, order, rows, block) -> float:
     return float((found - plain).abs().max() / plain.abs().max())
 
 
-# SEA ----------------------------------------------------------------------------------------------------------------
-def _sea(given, s):
-    width, keys, group = s["cells"], s["keys_per_query"], s["group"]
-    seen = sea.trace(given.q, given.k, width=width, k_keys=keys, causal=given.causal)
-    lengths = torch.tensor([seen.t])
-    est = torch.from_numpy(seen.estimate)[None, None]
-    if group == "query" or given.all_q is None:
-        cells = sea.grouped_topk(est, keys, lengths, group, causal=given.causal)
-    else:
-        est = sea.oracle_estimate(given.all_q, given.all_k, width, lengths, causal=given.causal)
-        cells = sea.grouped_topk(est, keys, lengths, group, causal=given.causal)
-    allowed = sea.expand_cells(cells[:, :1], lengths, causal=given.causal)[0, 0]
-    attention = torch.from_numpy(seen.attention)
-    pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
-    spent = cells[0].sum(-1, dtype=torch.float32).mean(-1)
-    facts = {"cells per row": width, "mean keys per query": float(allowed.sum() / seen.t)}
-    if len(spent) > 1:
-        facts["cells a query spends: this head / all heads, fewest to most"] = (
-            f"{spent[0]:.3g} / {spent.mean():.3g}, {spent.min():.3g} to {spent.max():.3g}"
-        )
-    return dataclasses.replace(
-        seen,
-        allowed=allowed.numpy(),
-        effective=attention_weights(given.q, given.k, causal=False, allowed=allowed)[0, 0].numpy(),
-        density=float(allowed.sum() / pairs),
-        coverage=float((attention * allowed).sum() / attention.sum()),
-        attention_flops=4 * given.q.shape[3] * int(allowed.sum()),
-        maps={"cells": cells[0, 0].numpy()},
-        facts=facts,
-    )
-
-
-def _sea_refuses(s):
-    if s["group"] != "query" and s["tokens"] > 1024:
-        return f"Budgets over heads take up to 1,024 tokens here; {s['tokens']:,} asked for."
-    return None
-
-
 # Combiner -----------------------------------------------------------------------------------------------------------
 def combiner_how(given, s) -> dict[str, Any]:
     """Return the keyword arguments of `combiner` functions; without causality only "fixed" and whole segments fit."""
@@ -224,70 +187,6 @@ def _combiner_alone(given, s):
         attention=attention.numpy(),
         effective=attention_weights(given.q, given.k, allowed=allowed)[0, 0].numpy(),
         allowed=allowed,
-    )
-
-
-# PoNet --------------------------------------------------------------------------------------------------------------
-def segment_index(given, s) -> torch.Tensor:
-    """Return PoNet's segment of every token: equal parts, sentences of the text, or the reader's own starts."""
-    t = given.q.shape[2]
-    if s["segments"] == "equal" or (s["segments"] == "sentences" and not given.tokens):
-        return torch.arange(t) // s["part"]
-    starts = sentence_starts(given.tokens) if s["segments"] == "sentences" else own_starts(s["cuts"])
-    is_start = torch.zeros(t, dtype=torch.long)
-    is_start[[start for start in starts if 0 < start < t]] = 1
-    return is_start.cumsum(0)
-
-
-def sentence_starts(tokens) -> list[int]:
-    """Return the tokens that begin a sentence or paragraph."""
-    starts, ended = [], False
-    for i, text in enumerate(tokens):
-        if ended and text.strip():
-            starts.append(i)
-            ended = False
-        if re.search(r"[.!?:]\s*$|\n\s*\n", text):
-            ended = True
-    return starts
-
-
-def own_starts(cuts: str) -> list[int]:
-    """Read the reader's segment starts, such as "12 40 41"; ValueError names what is no whole number."""
-    parts = re.split(r"[\s,]+", cuts.strip())
-    wrong = [part for part in parts if part and not part.isdecimal()]
-    if wrong:
-        raise ValueError(f"Segment starts must be whole numbers; {wrong[0]!r} is none")
-    return sorted({int(part) for part in parts if part})
-
-
-def ponet_parts(given):
-    """Return stand-ins for PoNet's five projections: the head's query, key, and value (segment, local), and query."""
-    return given.q, given.k, given.v[0], given.v[0], given.q[0]
-
-
-def _ponet(given, s):
-    hq, hk, hs, hl, ho = ponet_parts(given)
-    index = segment_index(given, s)
-    seen = ponet.trace(hq, hk, hs, hl, index)
-    g, a = ponet.global_aggregation(hq, hk)
-    found = ponet.effective_maps(a, hs, hl, index, 1)
-    maps = {name: getattr(found, name)[0, 0] for name in ("ga", "smp", "lmp")}
-    used = [name for name in maps if s[f"use_{name}"]]
-    slow = s["use_ga"] * g + s["use_smp"] * ponet.segment_max_pool(hs, index)
-    out = (slow * ho if s["fuse"] else slow + 0 * hs) + s["use_lmp"] * ponet.local_max_pool(hl)
-    unit = torch.nn.functional.normalize(out[0].double(), dim=-1)
-    same_row = torch.unique(out[0], dim=0).shape[0]
-    facts = dict(seen.facts) | {
-        "poolings in use": ", ".join(used) or "none",
-        "different output rows (counted)": f"{same_row:,} of {seen.t:,}",
-    }
-    maps["likeness"] = (unit @ unit.T).clamp(min=0).numpy().astype(np.float32)
-    return dataclasses.replace(
-        seen,
-        effective=sum((maps[name] for name in used), np.zeros((seen.t, seen.t), np.float32)) / max(1, len(used)),
-        allowed=sum((maps[name] for name in used if name != "ga"), np.zeros((seen.t, seen.t), np.float32)) > 0,
-        maps=maps,
-        facts=facts,
     )
 
 
@@ -369,11 +268,11 @@ METHODS = {
     "sea": Method(
         "SEA",
         ("cells", "keys_per_query", "group"),
-        _sea,
+        read_sea,
         lines.of_keys,
         cost.run_pairs,
         longest=2048,
-        refuse=_sea_refuses,
+        refuse=sea_refuses,
     ),
     "combiner": Method(
         "Combiner",
@@ -388,7 +287,7 @@ METHODS = {
     "ponet": Method(
         "PoNet",
         ("segments", "use_ga", "use_smp", "use_lmp", "fuse"),
-        _ponet,
+        read_ponet,
         runs=lambda given, s, seen: cost.run_poolings(ponet_parts(given), segment_index(given, s)),
         moved=lambda given, s, seen: cost.bytes_once(given, 6),
         longest=1024,

@@ -149,7 +149,7 @@ class FaSA(nn.Module):
 
 
 def _read(maps, name, q, k, v):
-    """Attend from (B, h, N, d) to a few keys, (B, N, h d); the weights are written out only where ``maps`` is a list."""
+    """Attend from (B, h, N, d) to a few keys, (B, N, h d); weights are written out only if ``maps`` is a list."""
     if maps is None:
         read = F.scaled_dot_product_attention(q, k, v)
     else:

@@ -127,7 +127,8 @@ def _judge_fnet_speed(rows):
     if not ratio:
         raise LookupError("needs 512 tokens")
     verdict = "not reproduced" if min(ratio.values()) < 1 else "reproduced" if max(ratio.values()) <= 2 else "partly"
-    return ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items()) + " tokens (training steps of the encoder; measured)", verdict
+    shown = ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items())
+    return f"{shown} tokens (training steps of the encoder; measured)", verdict
 
 
 def _judge_memory(rows):

@@ -9,7 +9,8 @@ from workbench.attention_explorer import KNOBS
 from workbench.models import attention_query
 from workbench.models.attention_curves import KEYS, THRESHOLDS, block_mass
 from workbench.models.attention_inputs import load_input, of_head, slash, vertical_slash
-from workbench.models.attention_methods import METHODS, OTHERS, sentence_starts
+from workbench.models.attention_methods import METHODS, OTHERS
+from workbench.models.ponet_reading import sentence_starts
 
 SETTINGS = {knob.key: knob.default for knob in KNOBS} | {"tokens": 256, "block": 16, "stride": 4}
 
