@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from widgets.controls.knob import Knob
 from widgets.figures.attention import AttentionScene, CoverageCurve, MaskResult, block_shares
-from widgets.figures.attention_query import QueryMaps, QueryRow
+from widgets.figures.attention_query import PixelMap, QueryMaps, QueryRow
 from widgets.views.attention_mask import PICTURES, AttentionMaskView, Wiring
 from widgets.views.attention_stories import STORIES
 from workbench.machines.roofline import ceilings
@@ -80,6 +80,7 @@ KNOBS = (
     Knob("fuse", "Product with each token", True, help="Multiplies what is shared by the token's own projection."),
     Knob("window", "Window", 7, 2, 14, 1, help="Keys per query are the window squared."),
     Knob("dilation", "Dilation", 1, 1, 8, 1, help="Distance of the pixels taken from a window."),
+    Knob("square", "Global group (pixels)", 8, 1, 8, scale="log2", help="A key averages a square of this side."),
     Knob("place", "Fused key", 24, 0, 195, 1, help="The key whose pixels are pointed out below."),
     Knob("formula", "Formula", "q >= k and (q - k < 128 or k < 16)",
          help="In q, k, h, t; and, or, not; + - * // %; abs, min, max."),
@@ -188,8 +189,13 @@ def _budget(state):
         refusal = method.refuse({**state, "tokens": tokens})
         if refusal:
             return refusal
-    if state["versus"] == "combiner_alone" and source and not source.causal:
-        return "The sparse patterns are defined for causal attention: choose a causal input."
+    if source and not source.causal:
+        if state["versus"] == "combiner_alone":
+            return "The sparse patterns alone are defined for causal attention: choose a causal input."
+        if state["pattern"] == "logsparse" and any("pattern" in method.knobs for method in _methods(state)):
+            return (
+                "Log-sparse regions are defined for causal attention: choose a causal input or another factorisation."
+            )
     return None
 
 
@@ -314,10 +320,13 @@ def _query(given, seen: AttentionTrace):
     def of(row, state):
         if given.grid is not None and METHODS[state["method"]].pictures:
             found = attention_query.pixel_maps(
-                given, row, window=state["window"], dilation=state["dilation"], place=state["place"]
+                given, row, **{key: state[key] for key in ("window", "dilation", "square")}
             )
-            place = min(state["place"], state["window"] ** 2 - 1)
-            return QueryMaps(row, given.picture, found.maps, found.keys, place, found.sources, found.costs)
+            maps = {r.name: PixelMap(r.heat, r.keys, float(r.reached.mean())) for r in found.readings}
+            keys = next(r.weights for r in found.readings if r.name == found.fused)
+            return QueryMaps(
+                row, given.picture, maps, found.fused, keys, min(state["place"], keys.size - 1), found.sources
+            )
         t = len(seen.attention)
         row = min(row, t - 1)
         regions, note = (), ""

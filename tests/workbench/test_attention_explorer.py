@@ -88,6 +88,14 @@ def test_one_segment_is_full_attention_and_every_key_weighs():
     assert [len(region) for region in row.regions] == [8, 32] and "101000 in binary" in row.note
 
 
+def test_axial_regions_look_both_ways_and_log_sparse_ones_are_refused():
+    scene = facts(method="combiner", input="minilm", tokens=64, pattern="axial_mixture", part=8)
+    assert (scene.result.panels["effective"] > 0).all()
+    view = explorer(method="combiner", input="minilm", tokens=64, pattern="logsparse")
+    assert "defined for causal attention" in view.error and view.scene is None
+    view.close()
+
+
 def test_without_the_product_rows_of_a_segment_are_identical():
     how = {"method": "ponet", "input": "heavy", "tokens": 64, "part": 16, "use_lmp": False}
     fused, bare = (facts(**how, fuse=fuse).result for fuse in (True, False))
@@ -116,9 +124,9 @@ def test_pictures_are_chosen_for_methods_that_need_them():
         view.method = "favit"
         assert view.wait().input == "landscape" and "now pixels" in view.note and view.error == ""
         maps = view.scene.query(2286, view.state)
-        reached = {name: int(np.count_nonzero(m)) for name, m in maps.maps.items()}
-        assert reached["window (Swin)"] == 49 == maps.costs["fused keys, dilation 1"]
-        assert reached["fused keys, dilation 1"] == 56 * 56
+        window, fused = maps.maps["Swin window"], maps.maps["FaSA, dilation 1"]
+        assert window.keys == fused.keys == 49 == np.count_nonzero(window.weights)
+        assert fused.reach == 1 and window.reach == 49 / 56**2
         view._query_clicked([{"curve": 0, "x": 3, "y": 2}])
         assert view.row == 2 * 56 + 3
         view._query_clicked([{"curve": 1 + len(maps.maps), "x": 1, "y": 2}])

@@ -16,10 +16,10 @@ STORIES = {
         ),
         Story(
             "A slash that nobody sees",
-            _SLASH | {"delta": 76, "width": 1, "left": "read", "right": "keep"},
-            "A slash of width one at an even offset. Antidiagonals of an even stride only meet odd offsets (left, "
-            "zoom in to see them), so this one is never read and its blocks are dropped. Turn the width to 2: it is "
-            "back.",
+            _SLASH | {"delta": 76, "width": 1, "left": "met", "right": "keep"},
+            "A slash of width one at an even offset. Antidiagonals of an even stride only meet odd offsets: of true "
+            "attention they meet the column and nothing of the slash (left; choose true attention to see it), so its "
+            "blocks are dropped. Turn the width to 2: it is back.",
         ),
         Story(
             "A real head",

@@ -150,10 +150,8 @@ def _unpermuted_difference(given, order, rows, block) -> float:
 
 # Combiner -----------------------------------------------------------------------------------------------------------
 def combiner_how(given, s) -> dict[str, Any]:
-    """Return the keyword arguments of `combiner` functions; without causality only "fixed" and whole segments fit."""
-    both_ways = ("fixed", "axial_rowmajor")
-    pattern = s["pattern"] if given.causal or s["pattern"] in both_ways else "fixed"
-    return {"pattern": pattern, "seg_len": s["part"], "causal": given.causal}
+    """Return the keyword arguments of `combiner` functions."""
+    return {"pattern": s["pattern"], "seg_len": s["part"], "causal": given.causal}
 
 
 def _whole_segments(given, s):
@@ -278,6 +276,7 @@ METHODS = {
         "Combiner",
         ("pattern", "part"),
         _combiner,
+        lambda given, s, seen: lines.of_segments(given, s, seen, **combiner_how(given, s)),
         runs=lambda given, s, seen: cost.on_inputs(
             tuple(_whole_segments(given, s)), combiner.combiner_attention, **combiner_how(given, s)
         ),
@@ -296,7 +295,7 @@ METHODS = {
     ),
     "favit": Method(
         "FaSA (FaViT)",
-        ("window", "dilation", "place"),
+        ("window", "dilation", "square", "place"),
         _favit,
         runs=lambda given, s, seen: cost.run_fused(given, s["window"], s["dilation"]),
         moved=lambda given, s, seen: cost.bytes_once(given, 4),
@@ -330,6 +329,13 @@ OTHERS = METHODS | {
     "oracle": _with("xattention", "Best blocks (oracle)", sampler="oracle"),
     "pbs_none": _with("pbs_attn", "PBS-Attn without sorting", permute="none"),
     "pbs_random": _with("pbs_attn", "PBS-Attn, random order", permute="random"),
-    "combiner_alone": Method("Combiner's sparse pattern alone", ("pattern", "part"), _combiner_alone, longest=1024),
+    "combiner_alone": Method(
+        "Combiner's sparse pattern alone",
+        ("pattern", "part"),
+        _combiner_alone,
+        METHODS["combiner"].curves,
+        cost.run_pairs,
+        longest=1024,
+    ),
     "windows": Method("Windows (Swin)", ("window",), _windows, causal=False, pictures=True),
 }

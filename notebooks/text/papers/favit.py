@@ -99,15 +99,16 @@ table(
 # %%
 from workbench.papers.favit import view
 
-view(row=14, column=24, key=24)
+view(place=24)
 
 # %% [markdown]
-# Look at the second row. The heat map of *FaSA, dilation 1* covers the whole picture; beside it are its 49 keys. One
-# key is chosen, and the pixels it is made of are marked: one in every window, at the same place. Click another key, and
-# they move. Click another pixel of a map, and that pixel asks.
+# Go down to the maps of one pixel, on her face. That of *FaSA, dilation 1* covers the whole picture; its 49 keys are
+# the last map. One key is chosen, and the pixels it is made of are ringed: one in every window, at the same place.
+# Point at another key, and the rings move. Click another pixel of a map, and that pixel asks.
 #
 # *Dilation 8* takes every eighth pixel, so its windows are wider and fewer: it looks at 6% of the pixels. A third group
-# has keys that average whole squares.
+# has keys that average whole squares. The two large pictures above show the same for all 3,136 pixels at once: every
+# row is a pixel that asks, every column a pixel that is read.
 #
 # **First insight: the price is set by the number of keys, not by where they come from.** A window spends its 49 on
 # neighbours; FaSA spends them on the whole picture.
@@ -245,8 +246,8 @@ table(
 #
 # 1. Choose the cat, and click an eye. Which kind of attention finds the other eye?
 # 2. Turn the window from 2 to 14. When do the maps of the fine group get sharp, and what happens to the cost?
-# 3. Turn the dilation down to 1. What becomes of the coarse group?
-# 4. Choose a key near the edge at dilation 8. Why are its marks not evenly spaced? (Reflection.)
+# 3. Turn the dilation up to 8, and point at a key near the edge. Why are its rings not evenly spaced? (Reflection.)
+# 4. Put *windows* beside it. How much of true attention does each hold?
 #
 # And train a small net on handwritten digits, twice: with windows, and with FaSA.
 

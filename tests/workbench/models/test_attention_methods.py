@@ -7,7 +7,7 @@ import torch
 from kernels.masks.block_scores import true_block_mass
 from workbench.attention_explorer import KNOBS
 from workbench.models import attention_query
-from workbench.models.attention_curves import KEYS, THRESHOLDS, block_mass
+from workbench.models.attention_curves import KEYS, SEGMENTS, THRESHOLDS, block_mass
 from workbench.models.attention_inputs import load_input, of_head, slash, vertical_slash
 from workbench.models.attention_methods import METHODS, OTHERS
 from workbench.models.ponet_reading import sentence_starts
@@ -28,6 +28,14 @@ def test_curves_equal_tracing_every_point(source):
     first = sea.curves(given, SETTINGS, sea.trace(given, SETTINGS))[0]
     points = [sea.trace(given, SETTINGS | {"keys_per_query": k}) for k in KEYS[::3]]
     np.testing.assert_allclose(first.coverage[::3], [p.coverage for p in points], rtol=1e-5)
+
+
+def test_the_curve_of_segments_is_what_the_pattern_alone_holds():
+    given = load_input("slash", tokens=256)
+    curve = METHODS["combiner"].curves(given, SETTINGS, METHODS["combiner"].trace(given, SETTINGS))[0]
+    points = [OTHERS["combiner_alone"].trace(given, SETTINGS | {"part": part}) for part in SEGMENTS]
+    np.testing.assert_allclose(curve.density, [p.density for p in points])
+    np.testing.assert_allclose(curve.coverage, [p.coverage for p in points], rtol=1e-5)
 
 
 def test_curves_score_once_per_line(monkeypatch):
@@ -94,15 +102,13 @@ def test_sentences_begin_after_a_full_stop_or_an_empty_line():
     assert sentence_starts(tokens) == [4, 6, 10]
 
 
-def test_pixel_maps_sum_to_one_and_reach_what_they_say():
+def test_pixel_maps_read_the_picture_and_name_every_source():
     given = load_input("landscape")
-    found = attention_query.pixel_maps(given, 1000, window=7, dilation=8, place=0)
-    assert set(found.maps) == {
-        "true attention", "window (Swin)", "fused keys, dilation 1", "fused keys, dilation 8",
-        "global group, squares of 8",
-    }  # fmt: skip
-    for name, weights in found.maps.items():
-        assert weights.sum() == pytest.approx(1, abs=1e-4), name
-    assert found.keys.sum() == pytest.approx(1, abs=1e-4) and found.costs["global group, squares of 8"] == 49
-    coarse = np.argwhere(found.maps["fused keys, dilation 8"] > 0)
-    assert len(np.unique(coarse[:, 0])) == 14
+    found = attention_query.pixel_maps(given, 1000, window=7, dilation=8, square=4)
+    names = ["full attention", "Swin window", "FaSA, dilation 1", "FaSA, dilation 8", "FaSA, global, stride 4"]
+    assert [reading.name for reading in found.readings] == names and found.fused == names[3]
+    assert [reading.keys for reading in found.readings] == [56 * 56, 49, 49, 49, 14 * 14]
+    reached = np.unique(np.concatenate(found.sources))
+    np.testing.assert_array_equal(reached, np.flatnonzero(found.readings[3].reached))
+    near = attention_query.pixel_maps(given, 1000, window=7, dilation=1, square=8)
+    assert near.fused == names[2] and [len(pixels) for pixels in near.sources] == [64] * 49
