@@ -29,36 +29,11 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 from workbench.papers.favit import SIDE, run, sample
 
 STEPS = {"tiny": 2, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-# %%
-def pictures(alt, **arrays):
-    titles = [name.replace("_", " ") for name in arrays]
-    figure = go.Figure().set_subplots(1, len(arrays), subplot_titles=titles, horizontal_spacing=0.04)
-    for column, array in enumerate(arrays.values(), 1):
-        kind = go.Image(z=array) if array.ndim == 3 else go.Heatmap(z=array, colorscale="Blues", showscale=False)
-        figure.add_trace(kind, row=1, col=column)
-        figure.layout[f"yaxis{column if column > 1 else ''}"].scaleanchor = f"x{column if column > 1 else ''}"
-    figure.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(showticklabels=False)
-    return show(figure.update_layout(height=300, margin={"t": 40, "b": 10, "l": 10, "r": 10}), alt)
 
 
 # %% [markdown]
@@ -74,10 +49,13 @@ given.title, given.tokens.shape
 # %%
 query = 14 * SIDE + 24  # row 14, column 24: her face
 full = run(given, row=14, column=24)[0]
-pictures("The photograph, and what the patch on the face attends to.", photograph=given.rgb, full_attention=full.heat)
+pictures(
+    {"photograph": given.rgb, "full attention": full.heat}, "The photograph, and what the patch on the face reads."
+)
 
 # %% [markdown]
-# The patch on the face finds skin-coloured patches all over the picture. To find them it met every one of them:
+# The patch on the face finds patches like it all over the picture, most of all in the helmet. To find them it met
+# every one of them:
 
 # %%
 n = SIDE * SIDE
@@ -339,12 +317,7 @@ table(
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-experiments = ("architecture", "reach", "recognition", "timing")
-claims = [c for e in experiments for c in record.read("favit", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("favit")
 
 # %% [markdown]
 # *published* values were read in the paper's abstract or its authors' repository; those *from memory* could not be
