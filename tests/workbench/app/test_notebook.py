@@ -1,4 +1,4 @@
-"""What the walk-throughs share: tables whose cells stay whole, pictures under titles, claims as the records have them."""
+"""What the walk-throughs share: tables whose cells stay whole, pictures under titles, claims as records have them."""
 
 import numpy as np
 import pytest
