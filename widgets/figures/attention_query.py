@@ -102,7 +102,10 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
         how["hovertemplate"] = "%{text}: %{customdata:.4g}<extra>" + name + "</extra>"
         if len(at) <= BARS:
             figure.add_bar(
-                **how, marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch}}, width=0.9
+                **how,
+                marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch}},
+                width=0.9,
+                textposition="none",
             )
         else:
             symbol = "circle" if not hatch else "x"

@@ -151,6 +151,8 @@ class AttentionMaskView(View):
             self._offered = (offered, scene.t)
             self._panel.draw(self._shown_knobs())
         row = min(self.row, scene.t - 1)
+        if row != self.row:
+            self._turn_along({"row": row})
         versus = scene.other is not None
         left = (scene.result, scene.other, self.right if versus else self.left)
         right = (scene.other, scene.result, self.right) if versus else (scene.result, None, self.right)

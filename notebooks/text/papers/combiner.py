@@ -333,7 +333,11 @@ for at, quantity in enumerate(("time", "largest tensor"), start=1):
         x, y = zip(*points, strict=True)
         figure.add_scatter(x=x, y=y, name=method, row=1, col=at, showlegend=at == 1, line={"color": colour})
 figure.update_xaxes(type="log", title="tokens").update_yaxes(type="log")
-show(figure.update_layout(height=420), "Dense attention's time rises most steeply; log-sparse regions' least.")
+legend = {"orientation": "h", "y": -0.25}
+show(
+    figure.update_layout(height=440, legend=legend),
+    "Dense attention's time rises most steeply; log-sparse regions' least.",
+)
 
 # %%
 from workbench.papers.combiner import growth
