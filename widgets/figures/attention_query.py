@@ -187,7 +187,9 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     weights = [None, *(m.weights for m in shown.maps.values()), shown.keys]
     for number, at in enumerate(places):
         if number == 0:
-            figure.add_trace(go.Image(z=shown.picture, hovertemplate="row %{y}, column %{x}<extra></extra>"), **at)
+            figure.add_trace(
+                go.Image(z=shown.picture.tolist(), hovertemplate="row %{y}, column %{x}<extra></extra>"), **at
+            )
         else:
             tip = "key (%{y}, %{x})" if number == last else "row %{y}, column %{x}"
             heat = go.Heatmap(
@@ -201,14 +203,13 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     y, x = divmod(shown.row, width)
     for at in places[:-1]:
         figure.add_trace(_marks([x], [y], "x", p["highlight"], 11, "the query"), **at)
-    rings = [[pixels % width, pixels // width] for pixels in shown.sources]
+    rings = [[(pixels % width).tolist(), (pixels // width).tolist()] for pixels in shown.sources]
     behind = [len(figure.data), len(figure.data) + 1]
     for number in (0, 1 + list(shown.maps).index(shown.fused)):
         name = "pixels behind one fused key"
         figure.add_trace(_marks(*rings[shown.place], "circle-open", colours[1], 7, name), **places[number])
     b, a = divmod(shown.place, shown.keys.shape[1])
     figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the key pointed out"), **places[-1])
-    points = [[xs.tolist(), ys.tolist()] for xs, ys in rings]
     shade = "darkness" if appearance == "light" else "brightness"
     figure.update_layout(
         template=theme.template(appearance),
@@ -216,7 +217,7 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
         height=290 * rows + 70,
         showlegend=False,
         margin={"l": 10, "r": 10, "t": 80, "b": 10},
-        meta={"preview": {"curve": last, "traces": behind, "columns": shown.keys.shape[1], "points": points}},
+        meta={"preview": {"curve": last, "traces": behind, "columns": shown.keys.shape[1], "points": rings}},
     )
     figure.update_annotations(font={"size": 12})
     return figure
