@@ -8,6 +8,7 @@
 #     description: 'A sparse pattern that forgets nothing: what it does not reach directly,
 #       it reaches through regions.'
 #     title: 'Combiner: full support at sparse cost'
+#     thumbnail: 'record:cost/time?tokens=16384&method=dense (torch)|axial_rowmajor|logsparse|fixed'
 # ---
 
 # %% [markdown]

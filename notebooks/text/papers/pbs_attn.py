@@ -8,6 +8,7 @@
 #     description: 'Sort the keys inside segments, and a few blocks hold what attention
 #       looks for: the same result, fewer blocks.'
 #     title: 'PBS-Attn: sort the keys, then skip blocks'
+#     thumbnail: 'record:speed/time?tokens=16384&segment=1024&method=dense (torch)|not sorted|sorted (PBS-Attn)'
 # ---
 
 # %% [markdown]
