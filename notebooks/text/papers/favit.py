@@ -8,7 +8,8 @@
 #     description: 'Attention for pictures at the cost of a small window, with keys that
 #       stand for the whole picture.'
 #     title: 'FaViT: the whole picture at a window''s cost'
-#     thumbnail: 'record:timing/time of one layer?side=224&attention=full attention, fused kernel|FaSA, released|windows'
+#     thumbnail: 'record:timing/time of one layer?side=224&attention=full attention,
+#       fused kernel|FaSA, released|windows'
 # ---
 
 # %% [markdown]

@@ -8,7 +8,8 @@
 #     description: 'Block-sparse attention that finds the blocks worth computing by reading
 #       one antidiagonal of every tile.'
 #     title: 'XAttention: finding the blocks that matter'
-#     thumbnail: 'record:samplers/mass kept, a quarter of the blocks?stride=8&sampler=antidiagonal|random|diagonal|mean_pool'
+#     thumbnail: 'record:samplers/mass kept, a quarter of the
+#       blocks?stride=8&sampler=antidiagonal|random|diagonal|mean_pool'
 # ---
 
 # %% [markdown]
