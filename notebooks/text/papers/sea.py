@@ -174,7 +174,7 @@ def choose(rows, keys, length):  # rows: (H, W), the estimate of one query for e
 
 # %%
 from workbench.models.sea import grouped_topk
-from workbench.papers._sea_experiment import trained
+from workbench.models.sea_training import trained
 
 sea = trained(TOKENS, CELLS, STEPS)  # the estimator from section 2
 with torch.no_grad():
