@@ -61,11 +61,11 @@ def run(heads: Heads, **knobs):
 
 
 def view(**state):
-    """Return the mask explorer with this method chosen; its estimate is the oracle's."""
+    """Return the mask explorer with this method chosen; its estimate is the shipped estimator's."""
     from workbench.attention_explorer import explorer
 
-    start = {"method": "sea", "input": "minilm", "layer": 3, "right": "estimate"}
-    return explorer(**(start | state))
+    start = {"method": "sea", "input": "minilm", "layer": 3, "tokens": 128, "estimator": "trained_180"}
+    return explorer(**(start | {"group": "causal_batch", "left": "estimate", "right": "effective"} | state))
 
 
 # Claims --------------------------------------------------------------------------------------------------------------
