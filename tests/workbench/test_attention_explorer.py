@@ -158,6 +158,11 @@ def test_a_trained_estimate_is_that_of_its_stages_head_for_head():
     assert found.facts["training steps"].startswith("180,")
     told = found.facts["keys per query, head by head (counted)"].split()
     np.testing.assert_allclose([float(keys) for keys in told], seen.keys_by_head, rtol=5e-3)
+    places = seen.mixed[:, :32]
+    typical = places.mean(0)
+    differ = [np.linalg.norm(row - typical) for row in places]
+    label = next(label for label in found.facts if label.startswith("places in the linear pass"))
+    assert float(found.facts[label]) == pytest.approx(np.mean(differ) / np.linalg.norm(typical), rel=1e-3)
     for name in ("s_prob", "s_mix"):
         label = next(label for label in found.facts if name in label)
         assert float(found.facts[label]) == pytest.approx(getattr(seen, name).mean(), rel=1e-3)
@@ -169,6 +174,7 @@ def test_views_turn_budgets_of_their_own():
     assert (shipped(180).k, shipped(180).group) == (12, "causal_batch")
 
 
+@pytest.mark.slow
 def test_a_trained_estimator_brings_its_layer_along_and_goes_when_it_is_left():
     view = explorer(method="sea", input="slash", tokens=64, cells=16, head=31).wait()
     try:
@@ -177,7 +183,7 @@ def test_a_trained_estimator_brings_its_layer_along_and_goes_when_it_is_left():
         assert "know layer 3" in view.note and view.note.endswith("input and cells turned along.")
         assert view.wait().error == "" and "60 steps" in view.scene.result.method
         with view.changes():
-            view.keys_per_query, view.group, view.head, view.tokens = 4, "head", 2, 96
+            view.keys_per_query, view.group, view.head, view.tokens = 4, "causal_batch", 2, 96
         view.estimator = "untrained"
         assert view.wait().estimator == "untrained" and view.error == view.note == ""
         for key, value in (("layer", 2), ("cells", 64), ("input", "lm")):

@@ -62,7 +62,8 @@ def _by_estimator(given, s):
     estimator.k, estimator.group = s["keys_per_query"], s["group"]
     seen = stages(estimator, given.all_q, given.all_k, given.all_v, head=given.head)
     t, d = given.q.shape[2:]
-    spent = seen.keys_by_head
+    spent, places = seen.keys_by_head, seen.mixed[:, :d]
+    differ = np.linalg.norm(places - places.mean(0), axis=1).mean() / np.linalg.norm(places.mean(0))
     return AttentionTrace(
         method=f"SEA (estimator after {steps} steps)" if steps else "SEA (untrained estimator)",
         t=t,
@@ -83,6 +84,7 @@ def _by_estimator(given, s):
             "share of attention covered, mean of all heads (counted)": float(seen.coverage_by_head.mean()),
             "keys per query: this head / all heads (counted)": f"{spent[given.head]:.3g} / {spent.mean():.3g}",
             "keys per query, head by head (counted)": " ".join(f"{keys:.3g}" for keys in spent),
+            "places in the linear pass, a query against the mean (relative difference, counted)": float(differ),
             "scale of the exact part, s_prob (mean of the head)": float(seen.s_prob.mean()),
             "share of the exact part in the output, s_mix (mean of the head)": float(seen.s_mix.mean()),
         },

@@ -244,13 +244,17 @@ assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-
 # %% [markdown]
 # ## 5. Play
 #
-# In the explorer below the estimate is the *oracle's*: the teacher's own attention averaged into cells, so you see what
-# the width and the budget cost, apart from any training.
+# The explorer below estimates by a *trained* estimator that ships with the workbench: this layer, 32 cells, 180 steps.
+# *Estimate by* takes you back to earlier steps of the same training, or to the *oracle*, the teacher's own attention
+# averaged into cells. The oracle shows what the width and the budget cost, apart from any training.
 #
-# 1. Turn *Cells per estimated row* down to 8. Which structures survive in the estimate, which are smeared?
-# 2. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far is it from the dense point?
-# 3. Put XAttention beside it at the same density. Which one covers more on this head?
-# 4. Rank the cells over all heads instead of per query. Does this head gain keys, or lose them?
+# 1. Turn *Estimate by* from untrained to 180 steps. When do the diagonal and the first key appear in the estimate?
+# 2. Show *positions as values* at the left and the *output of the linear pass* at the right. Its left half says where
+#    each query looked. How sharp is that, and how sharp is the estimate that the decoder makes of it?
+# 3. Rank the cells per query instead of over all heads of a query. Does this head gain keys, or lose them?
+# 4. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far below the oracle's curve is it?
+# 5. Estimate by the oracle and turn *Cells per estimated row* down to 8. Which structures survive, which are smeared?
+# 6. Put XAttention beside it and match the densities by its share of mass. Which one covers more on this head?
 
 # %%
 from workbench.papers.sea import view
