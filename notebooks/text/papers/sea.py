@@ -287,9 +287,10 @@ table(
 )
 
 # %% [markdown]
-# On this layer the scout says next to nothing. Most random features of its keys lie at their floor of $10^{-4}$, so the
-# linear pass is nearly the same average for every query, and the decoder learnt from the values. The card of the
-# shipped estimators, `workbench/models/weights/sea_minilm.md`, measures the same on more text and at every step.
+# On this layer the scout says next to nothing. Most random features of its keys lie at their floor of $10^{-4}$, so in
+# most heads the linear pass is nearly the same average for every query, and the decoder learnt from the values. The
+# card of the shipped estimators, `workbench/models/weights/sea_minilm.md`, measures the same on more text and at every
+# step.
 #
 # And the groups: let each head have its equal share, or let all heads and queries compete.
 
