@@ -20,6 +20,7 @@ from workbench.models.attention_trace import AttentionTrace
 from workbench.models.combiner import PATTERNS
 from workbench.models.ponet_reading import own_starts
 from workbench.models.sea_cells import GROUPS
+from workbench.models.sea_reading import KNOWS, TRAINED
 from workbench.models.xattention import MODES
 
 __all__ = ["KNOBS", "AttentionExplorer", "explorer", "scenes"]
@@ -38,6 +39,10 @@ _SORTS = (
     ("both", "keys and queries"),
 )
 _RULES = (("threshold", "share of the mass"), ("ratio", "share of the blocks"))
+_ESTIMATORS = (
+    ("oracle", "the oracle: best possible"),
+    *((key, f"trained, {steps} steps" if steps else "untrained") for key, steps in TRAINED.items()),
+)
 _SEGMENTS = (("equal", "equal parts"), ("sentences", "sentences"), ("own", "your own starts"))
 
 
@@ -67,6 +72,8 @@ KNOBS = (
     Knob("sampler", "Read", "antidiagonal", choices=_named(MODES), help="Which logits the estimate looks at."),
     Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside so many blocks."),
     Knob("permute", "Sort", "keys", choices=_SORTS, help="What is sorted inside segments."),
+    Knob("estimator", "Estimate by", "oracle", choices=_ESTIMATORS,
+         help="True attention averaged into cells, or SEA's estimator at a step of its training."),
     Knob("cells", "Cells per estimated row", 32, 8, 256, scale="log2", help="Width of the compressed attention."),
     Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="Budget of exact attention."),
     Knob("group", "Rank cells per", "query", choices=_named(GROUPS), help="Which cells share a budget."),
@@ -158,23 +165,40 @@ def _limits(state):
 
 def _adjust(state, keys):
     """Turn along what would make no sense otherwise: pictures for methods that need them, what the new input lacks."""
-    changes, remark = {}, ""
+    changes, remarks = {}, []
     source = SOURCES.get(state["input"])
     if keys & {"method", "versus"} and any(m.pictures for m in _methods(state)) and not (source and source.pictures):
-        source = SOURCES[FIRST_PICTURE]
         changes["input"] = FIRST_PICTURE
-        remark = "This method reads pictures: queries and keys are now pixels."
+        remarks.append("This method reads pictures: queries and keys are now pixels.")
     if "method" in keys and state["right"] in ("allowed", "effective"):
         changes["right"] = METHODS[state["method"]].shows
+    needed, remark = _estimator({**state, **changes}, keys)
+    changes |= needed
+    remarks.append(remark)
+    state = {**state, **changes}
     if keys & {"method", "versus", "input"} or changes:
-        limits = _limits({**state, **changes})
+        source, limits = SOURCES.get(state["input"]), _limits(state)
         for key in ("tokens", "layer", "head"):
             used = source is None or key in source.settings
             if used and key in limits and state[key] > limits[key]:
                 changes[key] = int(limits[key])
                 if key == "tokens":
-                    remark = f"Tokens lowered to {changes[key]:,}, the most that this input and method take."
-    return changes, remark
+                    remarks.append(f"Tokens lowered to {changes[key]:,}, the most that this input and method take.")
+    return changes, " ".join(filter(None, remarks))
+
+
+def _estimator(state, keys):
+    """A trained estimator brings what it knows along when it is asked for, and goes when the reader leaves that."""
+    needed = {key: value for method in _methods(state) for key, value in method.needs(state).items()}
+    turned = [key for key, value in needed.items() if state[key] != value]
+    if not turned:
+        return {}, ""
+    if keys & {"estimator", "method", "versus"}:
+        return needed, f"{KNOWS}: {' and '.join(turned)} turned along."
+    changes = {"estimator": "oracle"}
+    if any(method.needs(state | changes) for method in _methods(state)):
+        changes["versus"] = "none"
+    return changes, f"{KNOWS}; elsewhere the oracle estimates."
 
 
 def _budget(state):

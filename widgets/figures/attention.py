@@ -11,6 +11,8 @@ from widgets import theme
 
 PANELS = (
     ("attention", "true attention"),
+    ("positions", "positions as values (V_I)"),
+    ("linear", "output of the linear pass (sizes)"),
     ("estimate", "the method's estimate"),
     ("read", "logits read for the estimate"),
     ("met", "true attention on the logits read"),

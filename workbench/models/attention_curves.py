@@ -79,18 +79,25 @@ def of_sorting(given, s, seen, **sizes) -> list[Curve]:
 
 
 def of_keys(given, s, seen) -> list[Curve]:
-    """Return SEA's curve over keys per query, from the one estimate."""
+    """Return SEA's curve over keys per query, from the one estimate, and beside an estimator's the oracle's."""
     lengths = torch.tensor([seen.t])
-    est = torch.from_numpy(seen.estimate)[None, None]
+    estimates = {seen.method: torch.from_numpy(seen.estimate)[None, None]}
+    if s["estimator"] != "oracle":
+        best = sea.oracle_estimate(given.q, given.k, s["cells"], lengths, causal=given.causal)
+        estimates["SEA (oracle estimate)"] = best
     attention = torch.from_numpy(seen.attention)
     pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
-    density, coverage = [], []
-    for keys in KEYS:
-        cells = sea.grouped_topk(est, keys, lengths, "query", causal=given.causal)
-        allowed = sea.expand_cells(cells, lengths, causal=given.causal)[0, 0]
-        density.append(float(allowed.sum() / pairs))
-        coverage.append(float((attention * allowed).sum() / attention.sum()))
-    return [Curve("SEA, cells per query", tuple(f"{k} keys" for k in KEYS), np.array(density), np.array(coverage))]
+    found = []
+    for name, est in estimates.items():
+        density, coverage = [], []
+        for keys in KEYS:
+            cells = sea.grouped_topk(est, keys, lengths, "query", causal=given.causal)
+            allowed = sea.expand_cells(cells, lengths, causal=given.causal)[0, 0]
+            density.append(float(allowed.sum() / pairs))
+            coverage.append(float((attention * allowed).sum() / attention.sum()))
+        settings = tuple(f"{keys} keys" for keys in KEYS)
+        found.append(Curve(f"{name}, cells per query", settings, np.array(density), np.array(coverage)))
+    return found
 
 
 def of_segments(given, s, seen, *, pattern, seg_len, causal) -> list[Curve]:

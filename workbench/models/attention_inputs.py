@@ -29,8 +29,8 @@ class AttentionInput:
     q, k, v : (1, 1, t, d) float32 tensors, q not scaled.
     causal : whether the model that they come from is causal.
     tokens : text of every token; empty where there are none.
-    all_q, all_k, all_v : (1, h, t, d), the whole layer with this head first, for methods that budget over heads; None
-        where there is no layer.
+    all_q, all_k, all_v : (1, h, t, d), the whole layer, for methods that budget over heads; None where there is none.
+    head : which head of the layer it is.
     grid : rows and columns of pixels in raster order; None where tokens are no pixels.
     picture : (rows, columns, 3) uint8, what the pixels show; None where they are no picture.
     """
@@ -44,6 +44,7 @@ class AttentionInput:
     all_q: torch.Tensor | None = None
     all_k: torch.Tensor | None = None
     all_v: torch.Tensor | None = None
+    head: int = 0
     grid: tuple[int, int] | None = None
     picture: np.ndarray | None = None
 
@@ -176,11 +177,10 @@ def read_npz(content: bytes, name="file") -> AttentionInput:
 
 
 def of_head(title, q, k, v, head, *, causal, tokens=()) -> AttentionInput:
-    """Pick one head of a layer (1, h, t, d), clipped to what there is; the layer stays at hand with that head first."""
+    """Pick one head of a layer (1, h, t, d), clipped to what there is; the layer stays at hand."""
     head = min(head, q.shape[1] - 1)
-    order = [head, *(h for h in range(q.shape[1]) if h != head)]
-    layer = tuple(x[:, order].contiguous() for x in (q, k, v))
-    return AttentionInput(title, *(x[:, :1] for x in layer), causal, tokens, *layer)
+    layer = tuple(x.contiguous() for x in (q, k, v))
+    return AttentionInput(title, *(x[:, head : head + 1] for x in layer), causal, tokens, *layer, head)
 
 
 @lru_cache(maxsize=4)

@@ -174,7 +174,7 @@ def choose(rows, keys, length):  # rows: (H, W), the estimate of one query for e
 
 # %%
 from workbench.models.sea import grouped_topk
-from workbench.papers._sea_experiment import trained
+from workbench.models.sea_training import trained
 
 sea = trained(TOKENS, CELLS, STEPS)  # the estimator from section 2
 with torch.no_grad():
@@ -244,18 +244,22 @@ assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-
 # %% [markdown]
 # ## 5. Play
 #
-# In the explorer below the estimate is the *oracle's*: the teacher's own attention averaged into cells, so you see what
-# the width and the budget cost, apart from any training.
+# The explorer below estimates by a *trained* estimator that ships with the workbench: this layer, 32 cells, 180 steps.
+# *Estimate by* takes you back to earlier steps of the same training, or to the *oracle*, the teacher's own attention
+# averaged into cells. The oracle shows what the width and the budget cost, apart from any training.
 #
-# 1. Turn *Cells per estimated row* down to 8. Which structures survive in the estimate, which are smeared?
-# 2. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far is it from the dense point?
-# 3. Put XAttention beside it at the same density. Which one covers more on this head?
-# 4. Rank the cells over all heads instead of per query. Does this head gain keys, or lose them?
+# 1. Turn *Estimate by* from untrained to 180 steps. When do the diagonal and the first key appear in the estimate?
+# 2. Show the *output of the linear pass* at the left. Its left half says where each query looked. Do the rows differ?
+#    And those of head 5? The button *Where the linear pass looks* says what follows.
+# 3. Rank the cells per query instead of over all heads of a query. Does this head gain keys, or lose them?
+# 4. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far below the oracle's curve is it?
+# 5. Estimate by the oracle and turn *Cells per estimated row* down to 8. Which structures survive, which are smeared?
+# 6. Put XAttention beside it and match the densities by its share of mass. Which one covers more on this head?
 
 # %%
 from workbench.papers.sea import view
 
-view(tokens=max(64, TOKENS), head=4)
+view(tokens=max(64, TOKENS), head=8)
 
 # %% [markdown]
 # Now with *your* estimator: turn $k$ without training again.
@@ -268,8 +272,27 @@ table(
 )
 
 # %% [markdown]
-# One estimator, trained for 12 keys, serves them all. And the groups: let each head have its equal share, or let all
-# heads and queries compete.
+# One estimator, trained for 12 keys, serves them all. What does its estimate rest on? Hide the linear pass from the
+# decoder, so that only the values are left to it:
+
+# %%
+from workbench.models.sea_training import without_linear_pass
+
+weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1)
+with torch.no_grad():
+    masks = {"as trained": out.mask, "without the linear pass": without_linear_pass(sea)(q, k, v).mask}
+table(
+    ["estimate", "covered (measured)"],
+    [[name, f"{float((weights * mask).sum() / weights.sum()):.1%}"] for name, mask in masks.items()],
+)
+
+# %% [markdown]
+# On this layer the scout says next to nothing. Most random features of its keys lie at their floor of $10^{-4}$, so in
+# most heads the linear pass is nearly the same average for every query, and the decoder learnt from the values. The
+# card of the shipped estimators, `workbench/models/weights/sea_minilm.md`, measures the same on more text and at every
+# step.
+#
+# And the groups: let each head have its equal share, or let all heads and queries compete.
 
 # %%
 spent = {g: run(heads, **settings, steps=STEPS, group=g).keys_by_head for g in ("query", "causal_batch", "batch")}
