@@ -238,7 +238,7 @@ PAPER = Paper(
     ),
     state=(
         "complete for one layer at a time; the whole model is not trained together, as the paper does, and there is no "
-        "LoRA and no oversampling of cells."
+        "LoRA and no oversampling of cells; the estimate of the layer shown owes next to nothing to the linear pass."
     ),
     claims=CLAIMS,
     knobs=KNOBS,

@@ -8,6 +8,7 @@
 #     description: 'A linear attention that predicts where the attention would be, keeps
 #       the best cells and is exact there.'
 #     title: 'SEA: attention from an estimated mask'
+#     thumbnail: 'record:timing/time?tokens=16384&method=dense, torch''s fused kernel|SEA, flat_csr'
 # ---
 
 # %% [markdown]
@@ -29,36 +30,12 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 from workbench.papers.sea import run, sample
 
 TOKENS, STEPS = {"tiny": (32, 2), "small": (128, 60), "full": (128, 180)}[os.environ.get("WORKBENCH_SIZE", "small")]
 CELLS, KEYS = TOKENS // 4, 12
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-# %%
-def pictures(alt, **arrays):
-    titles = [name.replace("_", " ") for name in arrays]
-    figure = go.Figure().set_subplots(1, len(arrays), subplot_titles=titles, horizontal_spacing=0.05)
-    for column, array in enumerate(arrays.values(), 1):
-        z = np.sqrt(np.abs(array).astype(float))
-        figure.add_heatmap(z=z, row=1, col=column, colorscale="Blues", showscale=False, zmax=np.quantile(z, 0.995))
-    figure.update_yaxes(autorange="reversed").update_layout(height=330, margin={"t": 40, "b": 30, "l": 40, "r": 10})
-    return show(figure, alt)
 
 
 # %% [markdown]
@@ -76,7 +53,7 @@ heads.title, tuple(q.shape)
 from workbench.models.dense_attention import attention_weights
 
 attention = attention_weights(q, k, causal=False)  # the teacher, (1, heads, T, T)
-pictures("Attention of three heads.", **{f"head_{h}": attention[0, h].numpy() for h in (0, 4, 8)})
+pictures({f"head {h}": attention[0, h] for h in (0, 4, 8)}, "Attention of three heads.", root=True)
 
 # %% [markdown]
 # (All pictures show square roots, so that small values can be seen. Rows are queries, columns are keys.)
@@ -106,15 +83,17 @@ table(
 settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 4}
 seen = run(heads, **settings, steps=STEPS)
 pictures(
+    {"positions V_I": seen.position, "linear pass": seen.mixed, "estimate": seen.estimate},
     "Positions stretched to the text, the linear pass, and the estimate made from it.",
-    positions_V_I=seen.position, linear_pass=seen.mixed, estimate=seen.estimate,
-)  # fmt: skip
+    root=True,
+)
 
 # %%
 pictures(
+    {"chosen cells": seen.cells, "keys covered": seen.allowed, "true attention": seen.attention},
     "Chosen cells, the keys that they cover, and the teacher's attention.",
-    chosen_cells=seen.cells, keys_covered=seen.allowed, true_attention=seen.attention,
-)  # fmt: skip
+    root=True,
+)
 
 # %% [markdown]
 # Read the two rows of pictures from left to right:
@@ -311,10 +290,12 @@ show(figure, "With a shared budget some heads take several times as many keys as
 column = torch.zeros(1, 1, TOKENS, 8, dtype=torch.bool)
 column[..., 2] = True
 pictures(
+    {
+        "one column of cells": column[0, 0],
+        "bidirectional": expand_cells(column, lengths)[0, 0],
+        "causal": expand_cells(column, lengths, causal=True)[0, 0],
+    },
     "A column of cells covers a wedge of keys in causal attention.",
-    one_column_of_cells=column[0, 0].numpy(),
-    bidirectional=expand_cells(column, lengths)[0, 0].numpy(),
-    causal=expand_cells(column, lengths, causal=True)[0, 0].numpy(),
 )
 
 # %% [markdown]
@@ -432,11 +413,7 @@ show(figure, "The sparse path grows with the length, dense attention with its sq
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-claims = [c for e in ("distillation", "ablations", "causal", "timing") for c in record.read("sea", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("sea")
 
 # %% [markdown]
 # *published* values were read in the paper or its authors' repository; those *from memory* could not be checked.
