@@ -80,7 +80,7 @@ table(
 # head.
 
 # %% workbench={"step": "Training the estimator"}
-settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 4}
+settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 8}
 seen = run(heads, **settings, steps=STEPS)
 pictures(
     {"positions V_I": seen.position, "linear pass": seen.mixed, "estimate": seen.estimate},
