@@ -176,7 +176,7 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     """
     p, colours = theme.PALETTE[appearance], theme.CATEGORIES[appearance]
     width = shown.picture.shape[1]
-    titles = [f"{name}: {m.keys:,} keys, {m.reach:.1%} of the pixels" for name, m in shown.maps.items()]
+    titles = [f"{name}<br>{m.keys:,} keys, {m.reach:.1%} of the pixels" for name, m in shown.maps.items()]
     titles = ["the picture", *titles, f"the {shown.keys.size} keys of {shown.fused}"]
     rows, last = -(-len(titles) // columns), len(titles) - 1
     figure = make_subplots(

@@ -14,7 +14,7 @@ def test_rings_follow_the_key():
     shown = QueryMaps(8, picture, maps, "fused", np.full((2, 2), 0.25), 3, sources)
     figure = query_maps_figure(shown)
     titles = [annotation.text for annotation in figure.layout.annotations]
-    assert titles == ["the picture", "all: 24 keys, 100.0% of the pixels", "fused: 4 keys, 50.0% of the pixels",
+    assert titles == ["the picture", "all<br>24 keys, 100.0% of the pixels", "fused<br>4 keys, 50.0% of the pixels",
                       "the 4 keys of fused"]  # fmt: skip
     preview = figure.layout.meta["preview"]
     assert figure.data[preview["curve"]].z.shape == (2, 2) and preview["columns"] == 2
