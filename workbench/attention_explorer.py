@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from widgets.controls.knob import Knob
 from widgets.figures.attention import AttentionScene, CoverageCurve, MaskResult, block_shares
-from widgets.figures.attention_query import QueryMaps, QueryRow
+from widgets.figures.attention_query import PixelMap, QueryMaps, QueryRow
 from widgets.views.attention_mask import PICTURES, AttentionMaskView, Wiring
 from widgets.views.attention_stories import STORIES
 from workbench.machines.roofline import ceilings
@@ -20,6 +20,7 @@ from workbench.models.attention_trace import AttentionTrace
 from workbench.models.combiner import PATTERNS
 from workbench.models.ponet_reading import own_starts
 from workbench.models.sea_cells import GROUPS
+from workbench.models.sea_reading import KNOWS, TRAINED
 from workbench.models.xattention import MODES
 
 __all__ = ["KNOBS", "AttentionExplorer", "explorer", "scenes"]
@@ -38,6 +39,10 @@ _SORTS = (
     ("both", "keys and queries"),
 )
 _RULES = (("threshold", "share of the mass"), ("ratio", "share of the blocks"))
+_ESTIMATORS = (
+    ("oracle", "the oracle: best possible"),
+    *((key, f"trained, {steps} steps" if steps else "untrained") for key, steps in TRAINED.items()),
+)
 _SEGMENTS = (("equal", "equal parts"), ("sentences", "sentences"), ("own", "your own starts"))
 
 
@@ -67,6 +72,8 @@ KNOBS = (
     Knob("sampler", "Read", "antidiagonal", choices=_named(MODES), help="Which logits the estimate looks at."),
     Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside so many blocks."),
     Knob("permute", "Sort", "keys", choices=_SORTS, help="What is sorted inside segments."),
+    Knob("estimator", "Estimate by", "oracle", choices=_ESTIMATORS,
+         help="True attention averaged into cells, or SEA's estimator at a step of its training."),
     Knob("cells", "Cells per estimated row", 32, 8, 256, scale="log2", help="Width of the compressed attention."),
     Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="Budget of exact attention."),
     Knob("group", "Rank cells per", "query", choices=_named(GROUPS), help="Which cells share a budget."),
@@ -80,6 +87,7 @@ KNOBS = (
     Knob("fuse", "Product with each token", True, help="Multiplies what is shared by the token's own projection."),
     Knob("window", "Window", 7, 2, 14, 1, help="Keys per query are the window squared."),
     Knob("dilation", "Dilation", 1, 1, 8, 1, help="Distance of the pixels taken from a window."),
+    Knob("square", "Global group (pixels)", 8, 1, 8, scale="log2", help="A key averages a square of this side."),
     Knob("place", "Fused key", 24, 0, 195, 1, help="The key whose pixels are pointed out below."),
     Knob("formula", "Formula", "q >= k and (q - k < 128 or k < 16)",
          help="In q, k, h, t; and, or, not; + - * // %; abs, min, max."),
@@ -157,23 +165,40 @@ def _limits(state):
 
 def _adjust(state, keys):
     """Turn along what would make no sense otherwise: pictures for methods that need them, what the new input lacks."""
-    changes, remark = {}, ""
+    changes, remarks = {}, []
     source = SOURCES.get(state["input"])
     if keys & {"method", "versus"} and any(m.pictures for m in _methods(state)) and not (source and source.pictures):
-        source = SOURCES[FIRST_PICTURE]
         changes["input"] = FIRST_PICTURE
-        remark = "This method reads pictures: queries and keys are now pixels."
+        remarks.append("This method reads pictures: queries and keys are now pixels.")
     if "method" in keys and state["right"] in ("allowed", "effective"):
         changes["right"] = METHODS[state["method"]].shows
+    needed, remark = _estimator({**state, **changes}, keys)
+    changes |= needed
+    remarks.append(remark)
+    state = {**state, **changes}
     if keys & {"method", "versus", "input"} or changes:
-        limits = _limits({**state, **changes})
+        source, limits = SOURCES.get(state["input"]), _limits(state)
         for key in ("tokens", "layer", "head"):
             used = source is None or key in source.settings
             if used and key in limits and state[key] > limits[key]:
                 changes[key] = int(limits[key])
                 if key == "tokens":
-                    remark = f"Tokens lowered to {changes[key]:,}, the most that this input and method take."
-    return changes, remark
+                    remarks.append(f"Tokens lowered to {changes[key]:,}, the most that this input and method take.")
+    return changes, " ".join(filter(None, remarks))
+
+
+def _estimator(state, keys):
+    """A trained estimator brings what it knows along when it is asked for, and goes when the reader leaves that."""
+    needed = {key: value for method in _methods(state) for key, value in method.needs(state).items()}
+    turned = [key for key, value in needed.items() if state[key] != value]
+    if not turned:
+        return {}, ""
+    if keys & {"estimator", "method", "versus"}:
+        return needed, f"{KNOWS}: {' and '.join(turned)} turned along."
+    changes = {"estimator": "oracle"}
+    if any(method.needs(state | changes) for method in _methods(state)):
+        changes["versus"] = "none"
+    return changes, f"{KNOWS}; elsewhere the oracle estimates."
 
 
 def _budget(state):
@@ -188,8 +213,13 @@ def _budget(state):
         refusal = method.refuse({**state, "tokens": tokens})
         if refusal:
             return refusal
-    if state["versus"] == "combiner_alone" and source and not source.causal:
-        return "The sparse patterns are defined for causal attention: choose a causal input."
+    if source and not source.causal:
+        if state["versus"] == "combiner_alone":
+            return "The sparse patterns alone are defined for causal attention: choose a causal input."
+        if state["pattern"] == "logsparse" and any("pattern" in method.knobs for method in _methods(state)):
+            return (
+                "Log-sparse regions are defined for causal attention: choose a causal input or another factorisation."
+            )
     return None
 
 
@@ -314,10 +344,13 @@ def _query(given, seen: AttentionTrace):
     def of(row, state):
         if given.grid is not None and METHODS[state["method"]].pictures:
             found = attention_query.pixel_maps(
-                given, row, window=state["window"], dilation=state["dilation"], place=state["place"]
+                given, row, **{key: state[key] for key in ("window", "dilation", "square")}
             )
-            place = min(state["place"], state["window"] ** 2 - 1)
-            return QueryMaps(row, given.picture, found.maps, found.keys, place, found.sources, found.costs)
+            maps = {r.name: PixelMap(r.heat, r.keys, float(r.reached.mean())) for r in found.readings}
+            keys = next(r.weights for r in found.readings if r.name == found.fused)
+            return QueryMaps(
+                row, given.picture, maps, found.fused, keys, min(state["place"], keys.size - 1), found.sources
+            )
         t = len(seen.attention)
         row = min(row, t - 1)
         regions, note = (), ""

@@ -1,4 +1,4 @@
-"""The attention dashboard in real Chromium, through our server: pixels, links, files, keys."""
+"""The attention dashboard in real Chromium, through our server and JupyterLab: pixels, links, files, keys."""
 
 import hashlib
 import io
@@ -183,11 +183,46 @@ def test_a_picture_answers_a_click_on_a_pixel(masks):
     page.wait_for_timeout(600)
     area = page.locator(".wb-plot-area").first
     box = area.bounding_box()
-    area.click(position={"x": 0.5 * box["width"], "y": 0.2 * box["height"]})  # on the map in the middle of the top row
+    area.click(position={"x": 0.37 * box["width"], "y": 0.2 * box["height"]})  # on the second map of the top row
     page.wait_for_function("() => location.search.includes('row=')")
     row = int(dict(part.split("=") for part in urlsplit(page.url).query.split("&"))["row"])
     painted(page)
     assert f"What pixel ({row // 56}, {row % 56}) reads" in area.inner_text()
+
+
+def test_rings_follow_the_pointer_over_the_keys(masks):
+    page = masks("method=favit")
+    page.wait_for_selector(".wb-plot-area[data-painted] .main-svg")
+    page.wait_for_timeout(600)
+    area = page.locator(".wb-plot-area").first
+    area.scroll_into_view_if_needed()
+    preview = area.evaluate("(area) => area.layout.meta.preview")
+    ringed = """(wanted) => {
+        const area = document.querySelector(".wb-plot-area");
+        return area.layout.meta.preview.traces.every((i) => area.data[i].x.join() === wanted.join());
+    }"""
+    kept, first = preview["points"][24][0], preview["points"][0][0]
+    assert page.evaluate(ringed, kept)
+    keys = area.locator("image").last.bounding_box()
+    page.mouse.move(keys["x"] + keys["width"] / 14, keys["y"] + keys["height"] / 14, steps=5)
+    page.wait_for_function(ringed, arg=first)
+    page.mouse.move(keys["x"] + keys["width"] / 2, keys["y"] + 1.5 * keys["height"], steps=5)
+    page.wait_for_function(ringed, arg=kept)
+    assert "place=" not in page.url
+
+
+def test_in_jupyterlab_the_same_view_works(open_lab, notebook_folder):
+    code = (
+        "from workbench.attention_explorer import explorer\nexplorer(tokens=64, method='formula', formula='q - k == 3')"
+    )
+    page = open_lab("masks.ipynb", notebook_folder({"masks": [code]}))
+    painted(page)
+    np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 64, 64), np.eye(64, k=-3, dtype=bool))
+    page.locator("[data-key=formula]").fill("q == k")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(1000)
+    painted(page)
+    np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 64, 64), np.eye(64, dtype=bool))
 
 
 @pytest.mark.parametrize("theme", ("light", "dark"))

@@ -7,8 +7,12 @@ import pytest
 
 from widgets.views.attention_stories import STORIES
 from workbench.attention_explorer import explorer
+from workbench.data import text as texts
+from workbench.models import minilm
 from workbench.models.attention_inputs import SOURCES, read_npz
 from workbench.models.attention_methods import METHODS
+from workbench.models.sea_stages import stages
+from workbench.models.sea_training import shipped
 
 
 @pytest.mark.slow
@@ -33,7 +37,7 @@ def test_every_story_can_be_told(method):
     view = explorer(method=method)
     try:
         for number, story in enumerate(STORIES[method]):
-            if story.state.get("tokens", 0) > 2048 or story.state.get("input") == "minilm":
+            if story.state.get("tokens", 0) > 2048:
                 continue
             view._story_chosen(str(number))
             view.wait()
@@ -88,6 +92,14 @@ def test_one_segment_is_full_attention_and_every_key_weighs():
     assert [len(region) for region in row.regions] == [8, 32] and "101000 in binary" in row.note
 
 
+def test_axial_regions_look_both_ways_and_log_sparse_ones_are_refused():
+    scene = facts(method="combiner", input="minilm", tokens=64, pattern="axial_mixture", part=8)
+    assert (scene.result.panels["effective"] > 0).all()
+    view = explorer(method="combiner", input="minilm", tokens=64, pattern="logsparse")
+    assert "defined for causal attention" in view.error and view.scene is None
+    view.close()
+
+
 def test_without_the_product_rows_of_a_segment_are_identical():
     how = {"method": "ponet", "input": "heavy", "tokens": 64, "part": 16, "use_lmp": False}
     fused, bare = (facts(**how, fuse=fuse).result for fuse in (True, False))
@@ -116,9 +128,9 @@ def test_pictures_are_chosen_for_methods_that_need_them():
         view.method = "favit"
         assert view.wait().input == "landscape" and "now pixels" in view.note and view.error == ""
         maps = view.scene.query(2286, view.state)
-        reached = {name: int(np.count_nonzero(m)) for name, m in maps.maps.items()}
-        assert reached["window (Swin)"] == 49 == maps.costs["fused keys, dilation 1"]
-        assert reached["fused keys, dilation 1"] == 56 * 56
+        window, fused = maps.maps["Swin window"], maps.maps["FaSA, dilation 1"]
+        assert window.keys == fused.keys == 49 == np.count_nonzero(window.weights)
+        assert fused.reach == 1 and window.reach == 49 / 56**2
         view._query_clicked([{"curve": 0, "x": 3, "y": 2}])
         assert view.row == 2 * 56 + 3
         view._query_clicked([{"curve": 1 + len(maps.maps), "x": 1, "y": 2}])
@@ -130,6 +142,82 @@ def test_pictures_are_chosen_for_methods_that_need_them():
     linked = explorer(query="method=favit").wait()
     assert linked.error == "" and linked.scene.t == 56 * 56
     linked.close()
+
+
+TRAINED = {"method": "sea", "input": "minilm", "layer": 3, "tokens": 128, "estimator": "trained_180"}
+
+
+def test_a_trained_estimate_is_that_of_its_stages_head_for_head():
+    model = minilm.load()
+    ids = model.encode(texts.sample(12 * 128)[0])[:, :128]
+    q, k, v = model.qkv(ids, 3)
+    scene = facts(**TRAINED, group="causal_batch", head=5)
+    found, seen = scene.result, stages(shipped(180), q, k, v, head=5)
+    wanted = {name: getattr(seen, name) for name in ("estimate", "cells", "allowed", "effective", "attention")}
+    wanted |= {"positions": seen.position, "linear": np.abs(seen.mixed)}
+    for name, array in wanted.items():
+        np.testing.assert_allclose(found.panels[name], array, atol=1e-6, err_msg=name)
+        assert found.panels[name].dtype == (bool if name in ("cells", "allowed") else np.float32)
+    assert np.abs(found.panels["estimate"] - stages(shipped(180), q, k, v, head=6).estimate).max() > 0.01
+    context = shipped(180)(q, k, v).context[0, 5]
+    np.testing.assert_allclose(found.panels["effective"] @ v[0, 5].numpy(), context, atol=1e-5)
+    share = (seen.attention * seen.allowed).sum() / seen.attention.sum()
+    assert found.coverage == pytest.approx(share, rel=1e-5)
+    assert found.facts["training steps"].startswith("180,")
+    told = found.facts["keys per query, head by head (counted)"].split()
+    np.testing.assert_allclose([float(keys) for keys in told], seen.keys_by_head, rtol=5e-3)
+    places = seen.mixed[:, :32]
+    typical = places.mean(0)
+    differ = [np.linalg.norm(row - typical) for row in places]
+    label = next(label for label in found.facts if label.startswith("places in the linear pass"))
+    assert float(found.facts[label]) == pytest.approx(np.mean(differ) / np.linalg.norm(typical), rel=1e-3)
+    for name in ("s_prob", "s_mix"):
+        label = next(label for label in found.facts if name in label)
+        assert float(found.facts[label]) == pytest.approx(getattr(seen, name).mean(), rel=1e-3)
+
+
+def test_views_turn_budgets_of_their_own():
+    few, many = (facts(**TRAINED, keys_per_query=keys, group="batch").result for keys in (4, 24))
+    assert few.density < many.density and few.coverage < many.coverage
+    assert (shipped(180).k, shipped(180).group) == (12, "causal_batch")
+
+
+@pytest.mark.slow
+def test_a_trained_estimator_brings_its_layer_along_and_goes_when_it_is_left():
+    view = explorer(method="sea", input="slash", tokens=64, cells=16, head=31).wait()
+    try:
+        view.estimator = "trained_60"
+        assert (view.input, view.layer, view.cells, view.head) == ("minilm", 3, 32, 11)
+        assert "know layer 3" in view.note and view.note.endswith("input and cells turned along.")
+        assert view.wait().error == "" and "60 steps" in view.scene.result.method
+        with view.changes():
+            view.keys_per_query, view.group, view.head, view.tokens = 4, "causal_batch", 2, 96
+        view.estimator = "untrained"
+        assert view.wait().estimator == "untrained" and view.error == view.note == ""
+        for key, value in (("layer", 2), ("cells", 64), ("input", "lm")):
+            view.estimator = "trained_180"
+            setattr(view, key, value)
+            assert view.estimator == "oracle" and getattr(view, key) == value
+            assert view.note.endswith("elsewhere the oracle estimates.") and view.wait().error == ""
+        view.versus = "sea_untrained"
+        assert view.input == "minilm" and view.note.endswith(": input turned along.")
+        view.layer = 0
+        assert view.versus == "none" and view.wait().error == ""
+    finally:
+        view.close()
+
+
+@pytest.mark.parametrize("asked", ["input=lm", "input=minilm&layer=2", "input=minilm&layer=3&cells=64", "input=file"])
+def test_a_link_to_what_no_estimator_knows_is_refused(asked):
+    linked = explorer(query=f"method=sea&estimator=trained_180&{asked}")
+    try:
+        assert linked.scene is None
+        assert linked.error == (
+            "SEA's estimators know layer 3 of the MiniLM encoder (both directions), in 32 cells: choose these, or "
+            "estimate by the oracle."
+        )
+    finally:
+        linked.close()
 
 
 def npz(**arrays):

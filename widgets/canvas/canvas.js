@@ -372,7 +372,7 @@ function render({ model, el }) {
   const renew = () => { view = [...model.get("window")]; cursor = null; ask(); };
   const describe = () => {
     pixels.setAttribute("aria-label", model.get("alt") || model.get("title") || "Matrix");
-    $("h3").textContent = model.get("title");
+    $("h3").textContent = $("h3").title = model.get("title");
   };
   const redrawOver = () => { drawStrips(); drawOver(); };
   const events = { "change:window": follow, "change:version": renew, "change:alt": describe, "change:title": describe,

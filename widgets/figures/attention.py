@@ -11,8 +11,11 @@ from widgets import theme
 
 PANELS = (
     ("attention", "true attention"),
+    ("positions", "positions as values (V_I)"),
+    ("linear", "output of the linear pass (sizes)"),
     ("estimate", "the method's estimate"),
     ("read", "logits read for the estimate"),
+    ("met", "true attention on the logits read"),
     ("cells", "chosen cells of the estimate"),
     ("keep", "kept blocks"),
     ("blocks", "blocks: full, partial, empty"),
@@ -65,6 +68,7 @@ def panel_keys(result: MaskResult, other: MaskResult | None = None) -> tuple[str
     has = result.panels
     derived = {
         "lost": "attention" in has and "allowed" in has,
+        "met": "attention" in has and "read" in has,
         "blocks": "allowed" in has and "keep" in has,
         "sorted": "attention" in has and result.order is not None,
         "permuted": "allowed" in has and result.order is not None,
@@ -81,6 +85,8 @@ def panel(result: MaskResult, key: str, other: MaskResult | None = None) -> np.n
         return has[key]
     if key == "lost":
         return np.where(has["allowed"], np.float32(0), has["attention"])
+    if key == "met":
+        return np.where(has["read"], has["attention"], np.float32(0))
     if key == "blocks":
         return block_shares(_sorted(result, "allowed"), result.cells["keep"])
     if key in ("sorted", "permuted"):

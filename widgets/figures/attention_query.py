@@ -1,6 +1,6 @@
 """What one query reads: bars over the keys of a sequence, or heat maps over the pixels of a picture."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -39,6 +39,22 @@ class QueryRow:
 
 
 @dataclass(frozen=True)
+class PixelMap:
+    """What one pixel reads under one pattern.
+
+    Parameters
+    ----------
+    weights : (rows, columns) float, adds up to 1.
+    keys : keys that the query meets.
+    reach : share of the pixels that any of them is made of.
+    """
+
+    weights: np.ndarray
+    keys: int
+    reach: float
+
+
+@dataclass(frozen=True)
 class QueryMaps:
     """What one pixel reads, under several patterns.
 
@@ -46,20 +62,20 @@ class QueryMaps:
     ----------
     row : number of the pixel in raster order.
     picture : (rows, columns, 3) uint8.
-    maps : title -> (rows, columns) weights.
-    keys : (M, M) weights of the fused keys.
-    place : the fused key whose pixels are pointed out.
-    sources : pixels behind it.
-    costs : title -> keys that the query meets.
+    maps : title -> what is read.
+    fused : title of the map whose keys are shown.
+    keys : (M, M) weights of its fused keys.
+    place : the fused key that is pointed out.
+    sources : pixels behind each fused key.
     """
 
     row: int
     picture: np.ndarray
-    maps: dict[str, np.ndarray]
+    maps: dict[str, PixelMap]
+    fused: str
     keys: np.ndarray
     place: int
-    sources: np.ndarray
-    costs: dict[str, int] = field(default_factory=dict)
+    sources: tuple[np.ndarray, ...]
 
 
 def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.Figure:
@@ -86,7 +102,10 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
         how["hovertemplate"] = "%{text}: %{customdata:.4g}<extra>" + name + "</extra>"
         if len(at) <= BARS:
             figure.add_bar(
-                **how, marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch}}, width=0.9
+                **how,
+                marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch}},
+                width=0.9,
+                textposition="none",
             )
         else:
             symbol = "circle" if not hatch else "x"
@@ -150,55 +169,57 @@ def _quoted(text):
     return "'" + text.replace("\n", "\u21b5").replace("<", "&lt;") + "'"
 
 
-def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", columns: int = 3) -> go.Figure:
-    """Draw the picture, one heat map per pattern, and the fused keys; a cross is the pixel, rings a key's sources."""
+def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", columns: int = 4) -> go.Figure:
+    """Draw the picture, one heat map per pattern, and the fused keys; a cross is the pixel, rings a key's sources.
+
+    The rings follow the pointer over the keys, without asking Python (`PlotPane`'s ``preview``).
+    """
     p, colours = theme.PALETTE[appearance], theme.CATEGORIES[appearance]
     width = shown.picture.shape[1]
-    titles = [f"{name}: {shown.costs[name]:,} keys" if name in shown.costs else name for name in shown.maps]
-    titles = ["the picture", *titles, f"the {shown.keys.size} fused keys"]
-    rows = -(-len(titles) // columns)
+    titles = [f"{name}<br>{m.keys:,} keys, {m.reach:.1%} of the pixels" for name, m in shown.maps.items()]
+    titles = ["the picture", *titles, f"the {shown.keys.size} keys of {shown.fused}"]
+    rows, last = -(-len(titles) // columns), len(titles) - 1
     figure = make_subplots(
-        rows, columns, subplot_titles=titles, horizontal_spacing=0.05, vertical_spacing=0.5 / rows / 3
+        rows, columns, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.5 / rows / 3
     )
     ramp = [[i / 255, f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(theme.colour_map(appearance))]
-    y, x = divmod(shown.row, width)
-    for number in range(len(titles)):
-        at = {"row": number // columns + 1, "col": number % columns + 1}
+    places = [{"row": number // columns + 1, "col": number % columns + 1} for number in range(len(titles))]
+    weights = [None, *(m.weights for m in shown.maps.values()), shown.keys]
+    for number, at in enumerate(places):
         if number == 0:
-            figure.add_trace(go.Image(z=shown.picture, hovertemplate="row %{y}, column %{x}<extra></extra>"), **at)
+            figure.add_trace(
+                go.Image(z=shown.picture.tolist(), hovertemplate="row %{y}, column %{x}<extra></extra>"), **at
+            )
         else:
-            last = number == len(titles) - 1
-            weights = shown.keys if last else list(shown.maps.values())[number - 1]
-            tip = "key (%{y}, %{x})" if last else "row %{y}, column %{x}"
+            tip = "key (%{y}, %{x})" if number == last else "row %{y}, column %{x}"
             heat = go.Heatmap(
-                z=np.sqrt(weights).round(5), customdata=weights.round(6), colorscale=ramp, showscale=False, zmin=0,
-                hovertemplate=tip + ": %{customdata}<extra></extra>",
+                z=np.sqrt(weights[number]).round(5), customdata=weights[number].round(6), colorscale=ramp, zmin=0,
+                showscale=False, hovertemplate=tip + ": %{customdata}<extra></extra>",
             )  # fmt: skip
             figure.add_trace(heat, **at)
         axes = {"visible": False, "constrain": "domain"}
         figure.update_xaxes(**axes, **at)
         figure.update_yaxes(**axes, autorange="reversed", scaleanchor=f"x{number + 1 if number else ''}", **at)
-    for number in range(len(titles)):
-        at = {"row": number // columns + 1, "col": number % columns + 1}
-        if number == len(titles) - 1:
-            b, a = divmod(shown.place, shown.keys.shape[1])
-            figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the key pointed out"), **at)
-            continue
-        if number == 0 or list(shown.maps)[number - 1].startswith("fused"):
-            b, a = np.divmod(shown.sources, width)
-            if number == 0:
-                figure.add_trace(_marks(a, b, "circle-open", colours[1], 7, "pixels behind one fused key"), **at)
+    y, x = divmod(shown.row, width)
+    for at in places[:-1]:
         figure.add_trace(_marks([x], [y], "x", p["highlight"], 11, "the query"), **at)
+    rings = [[(pixels % width).tolist(), (pixels // width).tolist()] for pixels in shown.sources]
+    behind = [len(figure.data), len(figure.data) + 1]
+    for number in (0, 1 + list(shown.maps).index(shown.fused)):
+        name = "pixels behind one fused key"
+        figure.add_trace(_marks(*rings[shown.place], "circle-open", colours[1], 7, name), **places[number])
+    b, a = divmod(shown.place, shown.keys.shape[1])
+    figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the key pointed out"), **places[-1])
+    shade = "darkness" if appearance == "light" else "brightness"
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"What pixel ({y}, {x}) reads (counted); darkness is the root of the weight"
-        if appearance == "light"
-        else f"What pixel ({y}, {x}) reads (counted); brightness is the root of the weight",
+        title=f"What pixel ({y}, {x}) reads (counted); {shade} is the root of the weight",
         height=290 * rows + 70,
         showlegend=False,
         margin={"l": 10, "r": 10, "t": 80, "b": 10},
+        meta={"preview": {"curve": last, "traces": behind, "columns": shown.keys.shape[1], "points": rings}},
     )
-    figure.update_annotations(font={"size": 13})
+    figure.update_annotations(font={"size": 12})
     return figure
 
 

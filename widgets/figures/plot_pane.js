@@ -55,6 +55,7 @@ function render({ model, el }) {
       const figure = JSON.parse(model.get("spec"));
       const layout = { ...figure.layout, autosize: true };
       const config = { displaylogo: false, responsive: false, displayModeBar: false, ...figure.config };
+      area.covered = null;
       await Plotly.react(area, figure.data, layout, config);
       if (figure.frames) await Plotly.addFrames(area, figure.frames);
       area.dataset.painted = String(1 + Number(area.dataset.painted || 0));
@@ -64,8 +65,26 @@ function render({ model, el }) {
           type: "click",
           points: event.points.map((p) => ({ curve: p.curveNumber, index: p.pointIndex ?? p.pointNumber, x: p.x, y: p.y })),
         }));
+        area.on("plotly_hover", (event) => preview(Plotly, event.points[0]));
+        area.on("plotly_unhover", () => preview(Plotly, null));
       }
     }).catch((error) => console.error("plot pane", error));
+  }
+
+  // While the pointer is over a point of the curve that layout.meta.preview names, its traces show that point's marks.
+  function preview(Plotly, point) {
+    const wanted = area.layout.meta?.preview;
+    const over = wanted && point && point.curveNumber === wanted.curve;
+    if (!over && !area.covered) return;
+    if (!over) {
+      const { traces, x, y } = area.covered;
+      area.covered = null;
+      return Plotly.restyle(area, { x, y }, traces);
+    }
+    const { traces, columns, points } = wanted;
+    area.covered ??= { traces, x: traces.map((i) => area.data[i].x), y: traces.map((i) => area.data[i].y) };
+    const [x, y] = points[point.y * columns + point.x];
+    return Plotly.restyle(area, { x: traces.map(() => x), y: traces.map(() => y) }, traces);
   }
 
   async function save(message) {

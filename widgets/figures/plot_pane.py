@@ -18,6 +18,10 @@ class PlotPane(anywidget.AnyWidget):
     JupyterLab and Voila load plotly.js once as plotly's own static extension; a front end without it asks this process
     for the copy inside the plotly package. Nothing comes from the network.
 
+    A figure whose ``layout.meta`` holds ``preview`` shows other marks while the pointer is over a curve, in the browser
+    alone: ``curve`` is the number of the trace, a grid of ``columns``; ``points`` are lists x and y per cell, which the
+    numbered ``traces`` take.
+
     Parameters
     ----------
     alt : what the figure shows, in words, for readers who do not see it.

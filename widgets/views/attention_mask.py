@@ -151,6 +151,8 @@ class AttentionMaskView(View):
             self._offered = (offered, scene.t)
             self._panel.draw(self._shown_knobs())
         row = min(self.row, scene.t - 1)
+        if row != self.row:
+            self._turn_along({"row": row})
         versus = scene.other is not None
         left = (scene.result, scene.other, self.right if versus else self.left)
         right = (scene.other, scene.result, self.right) if versus else (scene.result, None, self.right)
@@ -203,7 +205,7 @@ class AttentionMaskView(View):
         shown = scene.query(row, self.state)
         if isinstance(shown, QueryMaps):
             self._query_pane.show(query_maps_figure(shown, self.theme), _maps_alt(shown))
-            note = "Click a pixel to ask another query, a fused key to see the pixels behind it."
+            note = "Click a pixel to ask another query. Point at a fused key to see its pixels, click to keep them."
         else:
             self._query_pane.show(query_row_figure(shown, self.theme), _row_alt(shown))
             note = shown.note
@@ -436,5 +438,5 @@ def _row_alt(shown):
 
 
 def _maps_alt(shown):
-    reach = "; ".join(f"{name} reaches {np.count_nonzero(m):,} pixels" for name, m in shown.maps.items())
+    reach = "; ".join(f"{name} meets {m.keys:,} keys, {m.reach:.1%} of the pixels" for name, m in shown.maps.items())
     return f"Pixel {shown.row}: {reach}."

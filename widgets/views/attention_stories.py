@@ -2,6 +2,7 @@
 
 from widgets.views.attention_mask import Story
 
+_ESTIMATOR = {"input": "minilm", "tokens": 128, "head": 8, "estimator": "trained_180", "group": "causal_batch"}
 _SLASH = {"input": "slash", "tokens": 1024, "block": 64, "stride": 8, "threshold": 0.5, "delta": 77}
 
 STORIES = {
@@ -16,10 +17,10 @@ STORIES = {
         ),
         Story(
             "A slash that nobody sees",
-            _SLASH | {"delta": 76, "width": 1, "left": "read", "right": "keep"},
-            "A slash of width one at an even offset. Antidiagonals of an even stride only meet odd offsets (left, "
-            "zoom in to see them), so this one is never read and its blocks are dropped. Turn the width to 2: it is "
-            "back.",
+            _SLASH | {"delta": 76, "width": 1, "left": "met", "right": "keep"},
+            "A slash of width one at an even offset. Antidiagonals of an even stride only meet odd offsets: of true "
+            "attention they meet the column and nothing of the slash (left; choose true attention to see it), so its "
+            "blocks are dropped. Turn the width to 2: it is back.",
         ),
         Story(
             "A real head",
@@ -104,6 +105,28 @@ STORIES = {
             },
             "Cells are ranked over all heads together: sharp heads need few, flat ones take more. The table says "
             "what this head spends beside the others; turn the head, or rank per query, and compare.",
+        ),
+        Story(
+            "What 180 steps teach",
+            _ESTIMATOR | {"versus": "sea_untrained", "right": "estimate"},
+            "Left, the estimate after 180 steps of training; right, before: every cell alike, so chance decides which "
+            "are chosen. Turn the training back: after 20 steps only the first keys stand out, after 60 there is a "
+            "broad band around the diagonal, too. The first row of the table says how much attention is covered.",
+        ),
+        Story(
+            "Where the linear pass looks",
+            _ESTIMATOR | {"left": "linear", "right": "estimate"},
+            "Left, what the linear pass brings to every query: in the left half places, in the right half values. "
+            "For this head all rows look alike, an average over the whole text; the table says by how little they "
+            "differ. So the diagonal at the right was learnt from the values, which the decoder sees as well. Turn "
+            "to head 5 or 6: there the rows do differ.",
+        ),
+        Story(
+            "Longer than it was taught",
+            _ESTIMATOR | {"tokens": 512, "versus": "sea_oracle", "right": "estimate"},
+            "Trained on windows of 128 tokens, shown 512. Right, the oracle's estimate: one strong diagonal over the "
+            "whole text. Left, the estimator draws one that crosses all cells within some 150 tokens, and then starts "
+            "again: it learnt places in the text, not shares of its length. Compare the first rows of the table.",
         ),
     ),
     "combiner": (

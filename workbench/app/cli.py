@@ -66,6 +66,7 @@ def run(
     size: Annotated[Literal["tiny", "small", "full"], typer.Option(help="full makes the published record")] = "full",
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 1,
     matrix: Annotated[Path | None, typer.Option(help="Matrix Market file in place of the paper's input")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="one experiment; may be given more than once")] = None,
     json: Annotated[Path | None, typer.Option(help="also write the records to this file")] = None,
 ):
     """Run a paper's experiments, judge its claims and write the records."""
@@ -74,9 +75,9 @@ def run(
     from workbench.papers import get
 
     with users_input():
-        get(key)
+        runner.chosen(get(key), only or ())
         _check_target(json)
-    console, notes = _console(), []
+    console, notes, paths = _console(), [], []
     record.require_writable(size, matrix)
     with _progress(key) as (report, _), users_input() if matrix else _as_is():
         records = runner.run(
@@ -84,8 +85,10 @@ def run(
             size=size,
             seed=seed,
             matrix=str(matrix) if matrix else None,
+            only=only or (),
             report=report,
             skip=lambda experiment, reason: notes.append(f"{experiment} skipped: {reason}"),
+            done=lambda entry: paths.append(record.write(entry)),
         )
     for entry in records:
         for table in tables.rows_tables(entry):
@@ -96,7 +99,6 @@ def run(
         console.print("Claims speak of the paper's own input; they are not judged on another matrix.")
     else:
         console.print(tables.claims_table(records))
-    paths = [record.write(entry) for entry in records]
     if json:
         record.write_json(json, records)
         paths.append(json)

@@ -120,7 +120,7 @@ class PageHandler(WorkbenchHandler):
         path = find(self.site.folder, kind, name.removesuffix(".ipynb"))
         if path is None:
             raise HTTPError(404, f"There is no notebook called {name} among the {kind}.")
-        source = self.get_query_argument("source", "") not in ("", "0", "no")
+        source = self.get_query_argument("source", "1" if kind == "papers" else "") not in ("", "0", "no")
         try:
             page = await self.site.room.open_page(path.as_posix(), self._environment(), source)
         except RoomIsFullError as full:

@@ -40,6 +40,16 @@ def step_labels(cells) -> list[str | None]:
     return labels
 
 
+def numbered(labels) -> tuple[list[str], list[int]]:
+    """Take cells of one label in a row as one step: the steps, and the number of every cell's step, from 1."""
+    steps, numbers = [], []
+    for label in labels:
+        if label and label not in steps[-1:]:
+            steps.append(label)
+        numbers.append(len(steps))
+    return steps, numbers
+
+
 def _last_heading(source: str) -> str:
     headings = [line.lstrip("#").strip() for line in source.splitlines() if re.match(r"#{1,6} ", line)]
     return headings[-1] if headings else ""
@@ -63,7 +73,7 @@ class StepRenderer(NotebookRenderer):
     async def initialize(self, **kwargs):
         await super().initialize(**kwargs)
         self.labels = step_labels(self.notebook.cells)
-        self.steps = [label for label in self.labels if label]
+        self.steps, self.numbers = numbered(self.labels)
         hide = not self.show_source
         self.exporter.exclude_input = hide
         self.exporter.exclude_input_prompt = True
@@ -83,8 +93,7 @@ class StepRenderer(NotebookRenderer):
         """Say which code cell runs after cell ``index`` (-1: at the start), for the loading page."""
         for following in range(index + 1, len(self.labels)):
             if self.labels[following]:
-                number = sum(label is not None for label in self.labels[: following + 1])
-                return {"number": number, "of": len(self.steps), "label": self.labels[following]}
+                return {"number": self.numbers[following], "of": len(self.steps), "label": self.labels[following]}
         return None
 
     def generate_content_generator(self, kernel_id=None, kernel_future=None):
@@ -144,8 +153,7 @@ class StepRenderer(NotebookRenderer):
         cell.pop("execution_count", None)
         if cell.cell_type == "code":
             cell.outputs = []
-        number = sum(label is not None for label in self.labels[: index + 1])
-        step = self.labels[index] or "text"
+        number, step = self.numbers[index], self.labels[index] or "text"
         try:
             await self.executor.execute_cell(cell, None, index, store_history=False)
         except CellExecutionError as error:

@@ -5,13 +5,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from workbench.app.gallery import records_of
 from workbench.app.shelf import find, shelf
 
 WIDTH, HEIGHT = 320, 160
 INK, SOFT, PAPER, DARK = "#0b5f8a", "#7fa6ba", "#f2f5f7", "#222222"
-BAR_WIDTH = 160
+BAR_WIDTH = 135
 MIMES = {".svg": "image/svg+xml", ".png": "image/png"}
 _drawn: OrderedDict = OrderedDict()
 
@@ -45,17 +46,18 @@ def _draw(folder: Path, kind: str, name: str) -> Picture:
         if file.is_relative_to(folder.resolve()):
             return Picture(MIMES[file.suffix], file.read_bytes())
     papers = [name] if kind == "papers" else list(notebook.papers if notebook else ())
-    experiment, _, quantity = (
-        wanted.removeprefix("record:").partition("/") if wanted.startswith("record:") else [""] * 3
-    )
+    named, _, labels = wanted.removeprefix("record:").partition("?") if wanted.startswith("record:") else [""] * 3
+    experiment, _, quantity = named.partition("/")
+    chosen = {label: choices.split("|") for label, choices in parse_qsl(labels)}
     rows = [
         {**row, "of": record["experiment"]}
         for key in papers
         for record in records_of(key)
         for row in record["rows"]
         if experiment in ("", record["experiment"]) and quantity in ("", row["quantity"])
+        if all(str(row.get(label)) in choices for label, choices in chosen.items())
     ]
-    return _svg(_bars(rows) or _tile(notebook.title if notebook else name))
+    return _svg(_bars(rows, chosen) or _tile(notebook.title if notebook else name))
 
 
 def _svg(body: str) -> Picture:
@@ -85,10 +87,18 @@ def _pattern(key: str) -> str:
     )
 
 
-def _bars(rows: list[dict]) -> str:
-    """Draw rows that differ in one label only as bars, the largest at full width; empty where there are none."""
-    series = max(_series(rows), key=_worth, default=None)
-    if series is None:
+def _bars(rows: list[dict], wanted: dict[str, list[str]]) -> str:
+    """Draw rows as bars, the largest at full width; empty where there are none.
+
+    A label with several choices in ``wanted`` names the bars; without one, rows that differ in one label only are
+    looked for.
+    """
+    label = next((label for label, choices in wanted.items() if len(choices) > 1), None)
+    if label:
+        series = label, sorted(rows, key=lambda row: wanted[label].index(str(row[label])))
+    else:
+        series = max(_series(rows), key=_worth, default=None)
+    if series is None or not series[1]:
         return ""
     label, chosen = series
     largest = max(row["value"] for row in chosen)
@@ -103,10 +113,10 @@ def _bars(rows: list[dict]) -> str:
         width = BAR_WIDTH * row["value"] / largest
         middle = y + step * 0.35 + 4
         shown.append(
-            f'<text x="88" y="{middle:.0f}" font-size="11" text-anchor="end" fill="{DARK}">'
-            f"{escape(str(row[label])[:13])}</text>"
-            f'<rect x="94" y="{y:.0f}" width="{width:.1f}" height="{step * 0.7:.0f}" fill="{INK}"/>'
-            f'<text x="{98 + width:.0f}" y="{middle:.0f}" font-size="11" fill="{DARK}">{_short(row["value"])}</text>'
+            f'<text x="118" y="{middle:.0f}" font-size="11" text-anchor="end" fill="{DARK}">'
+            f"{escape(str(row[label])[:18])}</text>"
+            f'<rect x="124" y="{y:.0f}" width="{width:.1f}" height="{step * 0.7:.0f}" fill="{INK}"/>'
+            f'<text x="{128 + width:.0f}" y="{middle:.0f}" font-size="11" fill="{DARK}">{_short(row["value"])}</text>'
         )
     return "".join(shown)
 
@@ -141,7 +151,7 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-NOT_LABELS = {"quantity", "unit", "kind", "value", "of"}
+NOT_LABELS = {"quantity", "unit", "kind", "value", "of", "spread_ms"}
 
 
 def _tile(name: str) -> str:

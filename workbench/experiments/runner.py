@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -21,33 +21,39 @@ def run(
     size: Size = "full",
     seed: int = 1,
     matrix: str | None = None,
+    only: Collection[str] = (),
     report: Report = lambda fraction, step: None,
     skip: Callable[[str, str], None] = lambda experiment, reason: None,
+    done: Callable[[dict], None] = lambda record: None,
 ) -> list[dict]:
-    """Run every experiment of a paper and return one record each; nothing is written.
+    """Run a paper's experiments and return one record each; nothing is written here.
 
     Parameters
     ----------
     size : "tiny" for tests, "small" for a first look, "full" for the published record.
     matrix : path of a Matrix Market file that takes the place of the paper's input. Claims speak of the paper's own
         input, so they are not judged then.
+    only : keys of the experiments to run; empty runs all.
     report : ``report(fraction, step)``, fraction over all experiments.
     skip : told about each experiment that cannot use ``matrix``, with the reason.
+    done : given each record as soon as it is made, so that what comes later cannot lose it.
 
     Raises
     ------
-    KeyError : no such paper. ValueError : wrong size or seed, unreadable matrix, or no experiment can use the matrix.
+    KeyError : no such paper. ValueError : wrong size or seed, no such experiment, unreadable matrix, or no experiment
+        can use the matrix.
     """
     if size not in SIZES:
         raise ValueError(f"run: size must be one of {', '.join(SIZES)}; got {size!r}")
     if seed < 0:
         raise ValueError(f"run: seed must be >= 0, got {seed}")
     paper = papers.get(paper_key)
+    experiments = chosen(paper, only)
     if matrix is not None:
         _check_matrix(matrix)
     records, skipped = [], []
-    for i, experiment in enumerate(paper.experiments):
-        share = _share(report, i, len(paper.experiments), experiment.title)
+    for i, experiment in enumerate(experiments):
+        share = _share(report, i, len(experiments), experiment.title)
         try:
             records.append(_record(paper, experiment, size, seed, matrix, share))
         except ValueError as error:
@@ -55,10 +61,21 @@ def run(
                 raise
             skipped.append(f"{experiment.key}: {error}")
             skip(experiment.key, str(error))
+            continue
+        done(records[-1])
     if not records:
         raise ValueError(f"run: no experiment of {paper_key} takes {matrix} ({'; '.join(skipped)})")
     report(1.0, "done")
     return records
+
+
+def chosen(paper: Paper, only: Collection[str] = ()) -> list[Experiment]:
+    """Return a paper's experiments, or those of them whose keys are named; ValueError names a key that is none."""
+    known = [experiment.key for experiment in paper.experiments]
+    for key in only:
+        if key not in known:
+            raise ValueError(f"{paper.key} has the experiments {', '.join(known)}; got {key!r}")
+    return [experiment for experiment in paper.experiments if not only or experiment.key in only]
 
 
 def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:

@@ -6,12 +6,23 @@ import numpy as np
 import torch
 
 from kernels.masks.block_select import block_density, select_blocks
-from workbench.models import pbs_attn, sea, xattention
+from workbench.models import combiner, pbs_attn, sea, xattention
 
-__all__ = ["KEYS", "THRESHOLDS", "Curve", "block_mass", "of_keys", "of_samplers", "of_sorting"]
+__all__ = [
+    "KEYS",
+    "SEGMENTS",
+    "THRESHOLDS",
+    "Curve",
+    "block_mass",
+    "of_keys",
+    "of_samplers",
+    "of_segments",
+    "of_sorting",
+]
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 KEYS = (2, 4, 8, 16, 32, 64)
+SEGMENTS = (2, 4, 8, 16, 32, 64, 128)
 SAMPLERS = ("antidiagonal", "diagonal", "random")
 SORTS = ("keys", "random", "none")
 
@@ -68,18 +79,37 @@ def of_sorting(given, s, seen, **sizes) -> list[Curve]:
 
 
 def of_keys(given, s, seen) -> list[Curve]:
-    """Return SEA's curve over keys per query, from the one estimate."""
+    """Return SEA's curve over keys per query, from the one estimate, and beside an estimator's the oracle's."""
     lengths = torch.tensor([seen.t])
-    est = torch.from_numpy(seen.estimate)[None, None]
+    estimates = {seen.method: torch.from_numpy(seen.estimate)[None, None]}
+    if s["estimator"] != "oracle":
+        best = sea.oracle_estimate(given.q, given.k, s["cells"], lengths, causal=given.causal)
+        estimates["SEA (oracle estimate)"] = best
     attention = torch.from_numpy(seen.attention)
     pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
-    density, coverage = [], []
-    for keys in KEYS:
-        cells = sea.grouped_topk(est, keys, lengths, "query", causal=given.causal)
-        allowed = sea.expand_cells(cells, lengths, causal=given.causal)[0, 0]
-        density.append(float(allowed.sum() / pairs))
-        coverage.append(float((attention * allowed).sum() / attention.sum()))
-    return [Curve("SEA, cells per query", tuple(f"{k} keys" for k in KEYS), np.array(density), np.array(coverage))]
+    found = []
+    for name, est in estimates.items():
+        density, coverage = [], []
+        for keys in KEYS:
+            cells = sea.grouped_topk(est, keys, lengths, "query", causal=given.causal)
+            allowed = sea.expand_cells(cells, lengths, causal=given.causal)[0, 0]
+            density.append(float(allowed.sum() / pairs))
+            coverage.append(float((attention * allowed).sum() / attention.sum()))
+        settings = tuple(f"{keys} keys" for keys in KEYS)
+        found.append(Curve(f"{name}, cells per query", settings, np.array(density), np.array(coverage)))
+    return found
+
+
+def of_segments(given, s, seen, *, pattern, seg_len, causal) -> list[Curve]:
+    """Return what the sparse pattern under a Combiner holds by itself, over segment lengths; nothing if not causal."""
+    if not causal:
+        return []
+    lengths = [seg_len] if pattern == "logsparse" else [each for each in SEGMENTS if each < seen.t]
+    masks = [combiner.sparse_counterpart_mask(pattern, seen.t, each) for each in lengths]
+    density = np.array([mask.sum() / (seen.t * (seen.t + 1) / 2) for mask in masks])
+    coverage = np.array([(seen.attention * mask).sum() / seen.attention.sum() for mask in masks])
+    label = f"the pattern alone, {pattern.replace('_', ' ')}"
+    return [Curve(label, tuple(f"segments of {each}" for each in lengths), density, coverage)]
 
 
 def _over_thresholds(label, density, keeps, mass):

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ class AttentionInput:
     q, k, v : (1, 1, t, d) float32 tensors, q not scaled.
     causal : whether the model that they come from is causal.
     tokens : text of every token; empty where there are none.
-    all_q, all_k, all_v : (1, h, t, d), the whole layer with this head first, for methods that budget over heads; None
-        where there is no layer.
+    all_q, all_k, all_v : (1, h, t, d), the whole layer, for methods that budget over heads; None where there is none.
+    head : which head of the layer it is.
     grid : rows and columns of pixels in raster order; None where tokens are no pixels.
     picture : (rows, columns, 3) uint8, what the pixels show; None where they are no picture.
     """
@@ -44,6 +44,7 @@ class AttentionInput:
     all_q: torch.Tensor | None = None
     all_k: torch.Tensor | None = None
     all_v: torch.Tensor | None = None
+    head: int = 0
     grid: tuple[int, int] | None = None
     picture: np.ndarray | None = None
 
@@ -176,11 +177,10 @@ def read_npz(content: bytes, name="file") -> AttentionInput:
 
 
 def of_head(title, q, k, v, head, *, causal, tokens=()) -> AttentionInput:
-    """Pick one head of a layer (1, h, t, d), clipped to what there is; the layer stays at hand with that head first."""
+    """Pick one head of a layer (1, h, t, d), clipped to what there is; the layer stays at hand."""
     head = min(head, q.shape[1] - 1)
-    order = [head, *(h for h in range(q.shape[1]) if h != head)]
-    layer = tuple(x[:, order].contiguous() for x in (q, k, v))
-    return AttentionInput(title, *(x[:, :1] for x in layer), causal, tokens, *layer)
+    layer = tuple(x.contiguous() for x in (q, k, v))
+    return AttentionInput(title, *(x[:, head : head + 1] for x in layer), causal, tokens, *layer, head)
 
 
 @lru_cache(maxsize=4)
@@ -232,21 +232,7 @@ def _heavy(s):
     return AttentionInput(f"Generated: keys are heavy with probability {s['share']:g}", q, k, k, causal=True)
 
 
-def picture_features(picture) -> np.ndarray:
-    """Return what every pixel looks like, (rows * columns, 8) float32 of mean 0 and deviation 1: colour and gradients.
-
-    Red, green, blue, down and across gradients of brightness, their size, red over green, blue over yellow.
-    """
-    rgb = np.asarray(picture, np.float64) / 255
-    down, across = np.gradient(rgb.mean(axis=2))
-    red, green, blue = np.moveaxis(rgb, 2, 0)
-    planes = (red, green, blue, down, across, np.hypot(down, across), red - green, blue - (red + green) / 2)
-    flat = np.stack(planes, axis=-1).reshape(-1, len(planes))
-    deviation = flat.std(axis=0)
-    return ((flat - flat.mean(axis=0)) / np.where(deviation == 0, 1, deviation)).astype(np.float32)
-
-
-def drawn_picture(side=PICTURE_SIDE) -> np.ndarray:
+def drawn_picture(side=4 * PICTURE_SIDE) -> np.ndarray:
     """Draw a landscape (side, side, 3) uint8: sky, sun, hills, and one red house on either hand."""
     y, x = np.mgrid[0:side, 0:side] / side
     rgb = np.stack([0.45 + 0.3 * y, 0.65 + 0.2 * y, 0.95 - 0.1 * y], axis=-1)
@@ -260,21 +246,18 @@ def drawn_picture(side=PICTURE_SIDE) -> np.ndarray:
     return np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
 
 
-def _photo(name):
-    def picture():
-        small = images.patches(images.picture(name), PICTURE_SIDE).mean(2)  # (side, side, 3) in [0, 1]
-        return np.rint(255 * small).astype(np.uint8)
-
-    return picture
-
-
 def _of_picture(title, make):
-    made = lru_cache(maxsize=1)(make)
+    """The middle square of a picture in patches: their features stand for queries, keys and values."""
+
+    @lru_cache(maxsize=1)
+    def made():
+        rgb = make()
+        shown = np.rint(255 * images.patches(rgb, PICTURE_SIDE).mean(2)).astype(np.uint8)
+        return shown, torch.from_numpy(images.patch_features(rgb, PICTURE_SIDE))[None, None]
 
     def load(s):
-        picture = made()
-        x = torch.from_numpy(picture_features(picture))[None, None]
-        return AttentionInput(title, x, x, x, causal=False, grid=picture.shape[:2], picture=picture)
+        shown, x = made()
+        return AttentionInput(title, x, x, x, causal=False, grid=shown.shape[:2], picture=shown)
 
     return Source(title, (), load, {"tokens": PICTURE_SIDE**2}, causal=False, pictures=True)
 
@@ -307,9 +290,9 @@ SOURCES = {
     ),
     "heavy": Source("Generator: heavy-hitter keys", ("tokens", "share", "seed"), _heavy, _GENERATED),
     "landscape": _of_picture("Picture: drawn landscape", drawn_picture),
-    "astronaut": _of_picture("Picture: astronaut", _photo("astronaut")),
-    "coffee": _of_picture("Picture: coffee", _photo("coffee")),
-    "chelsea": _of_picture("Picture: cat", _photo("chelsea")),
+    "astronaut": _of_picture("Picture: astronaut", partial(images.picture, "astronaut")),
+    "coffee": _of_picture("Picture: coffee", partial(images.picture, "coffee")),
+    "chelsea": _of_picture("Picture: cat", partial(images.picture, "chelsea")),
 }
 _DEFAULTS = {"words": "", "tokens": 512, "layer": 0, "head": 0, "seed": 0}
 _DEFAULTS |= {"delta": 37, "width": 2, "column": 100, "share": 0.02}

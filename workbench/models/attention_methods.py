@@ -18,7 +18,7 @@ from workbench.models.attention_inputs import AttentionInput
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.dense_attention import attention_weights, dense_attention, dense_flops
 from workbench.models.ponet_reading import ponet_parts, read_ponet, segment_index
-from workbench.models.sea_reading import read_sea, sea_refuses
+from workbench.models.sea_reading import read_sea, sea_needs, sea_refuses
 
 __all__ = ["DENSE_LIMIT", "METHODS", "OTHERS", "Method"]
 
@@ -41,6 +41,7 @@ class Method:
     moved : (input, settings, trace) -> bytes that the sparse attention moves.
     longest : most tokens it takes here.
     refuse : settings -> the sentence that refuses settings that do not fit together, or None.
+    needs : settings -> the further settings that they are made for.
     causal : whether it can keep queries from seeing what comes later; one that cannot looks both ways.
     pictures : whether tokens must be the pixels of a picture.
     shows : the picture that says most: "allowed" pairs, or the "effective" attention where no pair is left out.
@@ -54,6 +55,7 @@ class Method:
     moved: Callable[[AttentionInput, Settings, AttentionTrace], int] = cost.bytes_by_pair
     longest: int = DENSE_LIMIT
     refuse: Callable[[Settings], str | None] = lambda s: None
+    needs: Callable[[Settings], Settings] = lambda s: {}
     causal: bool = True
     pictures: bool = False
     shows: str = "allowed"
@@ -150,10 +152,8 @@ def _unpermuted_difference(given, order, rows, block) -> float:
 
 # Combiner -----------------------------------------------------------------------------------------------------------
 def combiner_how(given, s) -> dict[str, Any]:
-    """Return the keyword arguments of `combiner` functions; without causality only "fixed" and whole segments fit."""
-    both_ways = ("fixed", "axial_rowmajor")
-    pattern = s["pattern"] if given.causal or s["pattern"] in both_ways else "fixed"
-    return {"pattern": pattern, "seg_len": s["part"], "causal": given.causal}
+    """Return the keyword arguments of `combiner` functions."""
+    return {"pattern": s["pattern"], "seg_len": s["part"], "causal": given.causal}
 
 
 def _whole_segments(given, s):
@@ -267,17 +267,19 @@ METHODS = {
     ),
     "sea": Method(
         "SEA",
-        ("cells", "keys_per_query", "group"),
+        ("estimator", "cells", "keys_per_query", "group"),
         read_sea,
         lines.of_keys,
         cost.run_pairs,
         longest=2048,
         refuse=sea_refuses,
+        needs=sea_needs,
     ),
     "combiner": Method(
         "Combiner",
         ("pattern", "part"),
         _combiner,
+        lambda given, s, seen: lines.of_segments(given, s, seen, **combiner_how(given, s)),
         runs=lambda given, s, seen: cost.on_inputs(
             tuple(_whole_segments(given, s)), combiner.combiner_attention, **combiner_how(given, s)
         ),
@@ -296,7 +298,7 @@ METHODS = {
     ),
     "favit": Method(
         "FaSA (FaViT)",
-        ("window", "dilation", "place"),
+        ("window", "dilation", "square", "place"),
         _favit,
         runs=lambda given, s, seen: cost.run_fused(given, s["window"], s["dilation"]),
         moved=lambda given, s, seen: cost.bytes_once(given, 4),
@@ -319,6 +321,7 @@ def _with(key, title, **changes):
         curves=lambda given, s, seen: [],
         runs=lambda given, s, seen: method.runs(given, {**s, **changes}, seen),
         refuse=lambda s: method.refuse({**s, **changes}),
+        needs=lambda s: method.needs({**s, **changes}),
     )
 
 
@@ -330,6 +333,15 @@ OTHERS = METHODS | {
     "oracle": _with("xattention", "Best blocks (oracle)", sampler="oracle"),
     "pbs_none": _with("pbs_attn", "PBS-Attn without sorting", permute="none"),
     "pbs_random": _with("pbs_attn", "PBS-Attn, random order", permute="random"),
-    "combiner_alone": Method("Combiner's sparse pattern alone", ("pattern", "part"), _combiner_alone, longest=1024),
+    "sea_oracle": _with("sea", "SEA, oracle's estimate", estimator="oracle"),
+    "sea_untrained": _with("sea", "SEA, untrained estimator", estimator="untrained"),
+    "combiner_alone": Method(
+        "Combiner's sparse pattern alone",
+        ("pattern", "part"),
+        _combiner_alone,
+        METHODS["combiner"].curves,
+        cost.run_pairs,
+        longest=1024,
+    ),
     "windows": Method("Windows (Swin)", ("window",), _windows, causal=False, pictures=True),
 }

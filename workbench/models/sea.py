@@ -43,6 +43,7 @@ __all__ = [
     "column_of_key",
     "distill_layer",
     "effective_attention",
+    "estimate_flops",
     "expand_cells",
     "flat_csr_to_dense",
     "grouped_topk",
@@ -361,41 +362,38 @@ def effective_attention(out: SEAOutput, lengths, *, causal) -> torch.Tensor:
     return s_mix * s_prob * out.probs + (1 - s_mix) * average.expand(n, h, t, t)
 
 
-def trace(q, k, v=None, *, width=32, k_keys=12, group="query", causal=False, sea=None) -> AttentionTrace:
-    """Return what the method does with the first head of (1, h, T, d) inputs, for views.
+def estimate_flops(t, d, heads, width, *, causal=False) -> int:
+    """Count the operations of one head's estimate: random features, linear pass, and its share of the decoder."""
+    m = max(1, int(d * math.log(d)))
+    linear = 2 * m * (6 * d + 1)  # q and k into features, values in, values out, their divisor
+    mixing = 12 * d * d + 8 * d + 4 * d * (width // 2 if causal else 2 * width)
+    if causal:
+        return t * (linear + mixing + 36 * heads * width + 4 * heads * (width + 2))
+    return t * (linear + mixing) + (t + t % 2) * 180 * heads * width
 
-    Without a trained ``sea`` the estimate is the oracle's, which says what the width and the budget alone cost.
+
+def trace(q, k, *, width=32, k_keys=12, group="query", causal=False) -> AttentionTrace:
+    """Return what the method does with the first head of (1, h, T, d) inputs by the oracle's estimate, for views.
+
+    The oracle says what the width and the budget alone cost; `sea_stages.stages` shows what an estimator does.
     """
-    lengths = torch.tensor([q.shape[2]])
-    if sea is None:
-        q, k = q[:, :1], k[:, :1]
-        est = oracle_estimate(q, k, width, lengths, causal=causal)
-        cells = grouped_topk(est, k_keys, lengths, group, causal=causal)
-        effective = None
-    else:
-        with torch.no_grad():
-            out = sea(q, k, v)
-        est, cells, width, k_keys = out.est, out.cells, sea.width, sea.k
-        effective = effective_attention(out, lengths, causal=sea.causal)[0, 0].numpy()
-        causal = sea.causal
     t, d = q.shape[2:]
-    allowed = expand_cells(cells, lengths, causal=causal)[0, 0]
-    seen = torch.ones(t, t, dtype=torch.bool).tril() if causal else torch.ones(t, t, dtype=torch.bool)
-    attention = attention_weights(q[:, :1], k[:, :1], causal=causal)[0, 0]
-    if effective is None:
-        effective = attention_weights(q[:, :1], k[:, :1], causal=False, allowed=allowed)[0, 0].numpy()
-    features = max(1, int(d * math.log(d)))
+    lengths = torch.tensor([t])
+    q, k = q[:, :1], k[:, :1]
+    est = oracle_estimate(q, k, width, lengths, causal=causal)
+    allowed = expand_cells(grouped_topk(est, k_keys, lengths, group, causal=causal), lengths, causal=causal)[0, 0]
+    attention = attention_weights(q, k, causal=causal)[0, 0]
     return AttentionTrace(
-        method="SEA (oracle estimate)" if sea is None else "SEA (trained estimate)",
+        method="SEA (oracle estimate)",
         t=t,
         causal=causal,
-        density=float(allowed.sum() / seen.sum()),
+        density=float(allowed.sum() / (t * (t + 1) / 2 if causal else t * t)),
         coverage=float((attention * allowed).sum() / attention.sum()),
-        score_flops=t * (2 * 2 * features * 3 * d + 2 * 9 * 4 * 4 * width),
+        score_flops=estimate_flops(t, d, 1, width, causal=causal),
         attention_flops=int(allowed.sum()) * 4 * d,
         dense_flops=dense_flops(t, d, causal=causal),
         attention=attention.numpy(),
-        effective=effective,
+        effective=attention_weights(q, k, causal=False, allowed=allowed)[0, 0].numpy(),
         allowed=allowed.numpy(),
         estimate=est[0, 0].numpy(),
         facts={"cells per row": width, "mean keys per query": float(allowed.sum() / t)},

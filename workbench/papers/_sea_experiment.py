@@ -4,7 +4,6 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
@@ -14,18 +13,24 @@ from workbench.models.dense_attention import attention_weights, dense_attention
 from workbench.models.performer import prefix_attention, relu_kernel, softmax_kernel
 from workbench.models.sea import (
     GROUPS,
-    SEAAttention,
     distill_layer,
     effective_attention,
     expand_cells,
     grouped_topk,
     oracle_estimate,
-    teacher,
+)
+from workbench.models.sea_training import (
+    BATCH,
+    LAYER,
+    batched,
+    cached_qkv,
+    context_error,
+    coverage,
+    measure,
+    new_estimator,
+    windows,
 )
 from workbench.paper import row
-
-LAYER = 3  # of MiniLM
-BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -68,66 +73,7 @@ SIZES = {
 }
 
 
-# Inputs --------------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=8)
-def windows(split, tokens, count):
-    """Return ``count`` windows of documentation text, spread over the split: int64 (count, tokens)."""
-    pieces = [document.text for document in texts.documents("documentation", split=split)]
-    budget, found, size = 8 * tokens * count, [], 0
-    for piece in pieces:
-        found.append(piece)
-        size += len(piece)
-        if size > budget:
-            break
-    cut = minilm.load().windows("\n\n".join(found), tokens)
-    if len(cut) < count:
-        raise ValueError(f"windows: {split} text gives {len(cut)} windows of {tokens} tokens, {count} asked for")
-    return cut[torch.linspace(0, len(cut) - 1, count).long()]
-
-
-@lru_cache(maxsize=8)
-def cached_qkv(split, tokens, count, layer=LAYER):
-    """Return the frozen encoder's q, k, v of one layer, each (count, heads, tokens, d)."""
-    model, ids = minilm.load(), windows(split, tokens, count)
-    parts = [model.qkv(ids[i : i + 32], layer) for i in range(0, count, 32)]
-    return tuple(torch.cat(x) for x in zip(*parts, strict=True))
-
-
-def batched(qkv):
-    """Cut (n, ...) tensors into the batches that `distill_layer` takes."""
-    return [(*(x[i : i + BATCH] for x in qkv), None) for i in range(0, len(qkv[0]), BATCH)]
-
-
-def new_estimator(dim, heads, seed, **how):
-    """Return an untrained `SEAAttention` whose weights follow from ``seed``; torch's own generator is left alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return SEAAttention(dim, heads, seed=seed, **how).eval()
-
-
-@lru_cache(maxsize=8)
-def trained(tokens, width, steps, layer=LAYER, seed=1):
-    """Return an estimator of one layer of the encoder after so many steps (none for 0), trained for 12 keys."""
-    sea = new_estimator(384, 12, seed, width=width, k=12)
-    if steps:
-        batches = batched(cached_qkv("train", tokens, BATCH * min(steps, 64), layer))
-        distill_layer(batches, sea, steps=steps, seed=seed)
-    return sea
-
-
 # What is measured ----------------------------------------------------------------------------------------------------
-
-
-def coverage(weights, mask):
-    """Return the share of attention on the pairs of a mask."""
-    return float((weights * mask).sum() / weights.sum())
-
-
-def context_error(found, wanted):
-    """Return |found - wanted| / |wanted|."""
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def performer(q, k, v, projection):
@@ -192,18 +138,14 @@ def distillation(size, seed, report):
 
 
 def _checkpoint(sea, held, weights, *, step, **labels):
-    """Coverage, error and every part of the loss on held-out windows."""
-    with torch.no_grad():
-        out = sea(*held, None, *teacher(*held))
-    labels["step"] = step
-    found = {
-        "coverage": (coverage(weights, out.mask), "share of attention"),
-        "context error": (context_error(out.context, weights @ held[2]), "relative"),
-        **{f"loss: {name}": (float(value), "nats" if "KL" in name else "") for name, value in out.losses.items()},
-    }
-    rows = [row(name, *value, "measured", **labels) for name, value in found.items()]
-    per_query = float(out.mask.sum() / out.mask[..., 0].numel())
-    return [*rows, row("keys per query and head", per_query, "keys", "counted", **labels)]
+    """Coverage, error, every part of the loss and the keys spent on held-out windows."""
+    units = {"coverage": "share of attention", "context error": "relative", "keys per query and head": "keys"}
+    rows = []
+    for name, value in measure(sea, held, weights).items():
+        unit = units.get(name, "nats" if "KL" in name else "")
+        kind = "counted" if unit == "keys" else "measured"
+        rows.append(row(name, value, unit, kind, step=step, **labels))
+    return rows
 
 
 def _after_training(sea, s, held, ids, weights, labels):

@@ -12,13 +12,12 @@ from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 SIDE = 56  # patches per side, the first stage's map at 224 x 224 pixels
 KNOBS = (
     Knob("image", "Picture", "astronaut", choices=tuple(PICTURES.items()), help="Its middle square, in patches."),
-    Knob("row", "Query row", 27, 0, SIDE - 1, 1, help="Or click a pixel of any map."),
-    Knob("column", "Query column", 27, 0, SIDE - 1, 1, help="Or click a pixel of any map."),
+    Knob("row", "Query row", 27, 0, SIDE - 1, 1, help="Of the patch that asks."),
+    Knob("column", "Query column", 27, 0, SIDE - 1, 1, help="Of the patch that asks."),
     Knob("window", "Window", 7, 2, 14, 1, help="Keys per query are the window squared."),
     Knob("dilation", "Dilation of the coarse group", 8, 1, 8, 1, help="Distance of the pixels taken from a window."),
     Knob("stride", "Stride of the global group", "8", choices=tuple((s, s) for s in ("1", "2", "4", "7", "8", "14")),
          help="Each of its keys averages a square of this side."),
-    Knob("key", "Key", -1, -1, 195, 1, help="Or click a key: its source pixels light up; -1 for none."),
 )  # fmt: skip
 _KNOB_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
@@ -60,10 +59,11 @@ def run(given: Picture, **knobs):
 
 
 def view(**state):
-    """Return the view of what one pixel of a photograph reads."""
-    from workbench.papers._favit_view import pixel_view
+    """Return the mask explorer with this method and a photograph chosen."""
+    from workbench.attention_explorer import explorer
 
-    return pixel_view(**state)
+    start = {"method": "favit", "input": "astronaut", "row": 14 * SIDE + 24, "right": "effective"}
+    return explorer(**(start | state))
 
 
 # Claims --------------------------------------------------------------------------------------------------------------

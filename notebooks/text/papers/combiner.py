@@ -8,6 +8,7 @@
 #     description: 'A sparse pattern that forgets nothing: what it does not reach directly,
 #       it reaches through regions.'
 #     title: 'Combiner: full support at sparse cost'
+#     thumbnail: 'record:cost/time?tokens=16384&method=dense (torch)|axial_rowmajor|logsparse|fixed'
 # ---
 
 # %% [markdown]
@@ -29,34 +30,13 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
 from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 from workbench.models.attention_inputs import load_input
 from workbench.models.dense_attention import attention_weights, dense_attention
 
 STEPS = {"tiny": 5, "small": 200, "full": 1500}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-def maps(pictures, alt):
-    figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=tuple(pictures))
-    for at, z in enumerate(pictures.values(), start=1):
-        figure.add_heatmap(z=np.asarray(z), row=1, col=at, colorscale="Cividis", showscale=False)
-        figure.update_yaxes(autorange="reversed", scaleanchor=f"x{at}", constrain="domain", row=1, col=at)
-        figure.update_xaxes(constrain="domain", row=1, col=at)
-    return show(figure.update_layout(height=420), alt)
 
 
 # %% [markdown]
@@ -79,7 +59,7 @@ from workbench.models.combiner import sparse_counterpart_mask
 
 SEGMENT = 8
 pattern = sparse_counterpart_mask("fixed", 64, SEGMENT)
-maps(
+pictures(
     {"true attention": true.sqrt(), "what the fixed pattern allows": pattern * true.numpy() ** 0.5},
     "Left the attention of 64 tokens, right the same with most earlier positions cut out.",
 )
@@ -207,7 +187,7 @@ from workbench.models.combiner import effective_attention
 
 effective = {name: effective_attention(q, k, pattern=name, seg_len=SEGMENT)[0, 0] for name in PATTERNS}
 shown = {"true attention": true, "Combiner, fixed": effective["fixed"], "Combiner, mixture": effective["axial_mixture"]}
-maps(
+pictures(
     {name: matrix.sqrt() for name, matrix in shown.items()},
     "Three maps: the Combiner ones repeat a pattern inside far regions, and have no hole.",
 )
@@ -286,9 +266,9 @@ f"{STEPS} steps: {bits_per_pixel(model):.3f} bits per pixel on unseen digits (me
 # Cover the lower half of some digits, and let the model draw it.
 
 # %%
-pictures = digits()[1][:8]
-drawn = draw(model, pictures, given=32)
-rows = [torch.cat(list(x.view(-1, 8, 8)), dim=1) for x in (pictures, drawn)]
+given_digits = digits()[1][:8]
+drawn = draw(model, given_digits, given=32)
+rows = [torch.cat(list(x.view(-1, 8, 8)), dim=1) for x in (given_digits, drawn)]
 figure = go.Figure(go.Heatmap(z=torch.cat(rows).numpy(), colorscale="gray", showscale=False))
 figure.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(showticklabels=False)
 show(figure.update_layout(height=280), "Above eight digits, below the same with lower halves drawn by the model.")
@@ -354,7 +334,11 @@ for at, quantity in enumerate(("time", "largest tensor"), start=1):
         x, y = zip(*points, strict=True)
         figure.add_scatter(x=x, y=y, name=method, row=1, col=at, showlegend=at == 1, line={"color": colour})
 figure.update_xaxes(type="log", title="tokens").update_yaxes(type="log")
-show(figure.update_layout(height=420), "Dense attention's time rises most steeply; log-sparse regions' least.")
+legend = {"orientation": "h", "y": -0.25}
+show(
+    figure.update_layout(height=440, legend=legend),
+    "Dense attention's time rises most steeply; log-sparse regions' least.",
+)
 
 # %%
 from workbench.papers.combiner import growth
@@ -368,11 +352,7 @@ table(
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-claims = [c for e in ("support", "pictures", "lost", "cost") for c in record.read("combiner", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("combiner")
 
 # %% [markdown]
 # Perplexities and bits per dimension of the paper come from models of hundreds of millions of parameters on Wiki-40B

@@ -8,6 +8,8 @@
 #     description: 'Attention for pictures at the cost of a small window, with keys that
 #       stand for the whole picture.'
 #     title: 'FaViT: the whole picture at a window''s cost'
+#     thumbnail: 'record:timing/time of one layer?side=224&attention=full attention,
+#       fused kernel|FaSA, released|windows'
 # ---
 
 # %% [markdown]
@@ -29,36 +31,11 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 from workbench.papers.favit import SIDE, run, sample
 
 STEPS = {"tiny": 2, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-# %%
-def pictures(alt, **arrays):
-    titles = [name.replace("_", " ") for name in arrays]
-    figure = go.Figure().set_subplots(1, len(arrays), subplot_titles=titles, horizontal_spacing=0.04)
-    for column, array in enumerate(arrays.values(), 1):
-        kind = go.Image(z=array) if array.ndim == 3 else go.Heatmap(z=array, colorscale="Blues", showscale=False)
-        figure.add_trace(kind, row=1, col=column)
-        figure.layout[f"yaxis{column if column > 1 else ''}"].scaleanchor = f"x{column if column > 1 else ''}"
-    figure.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(showticklabels=False)
-    return show(figure.update_layout(height=300, margin={"t": 40, "b": 10, "l": 10, "r": 10}), alt)
 
 
 # %% [markdown]
@@ -74,10 +51,13 @@ given.title, given.tokens.shape
 # %%
 query = 14 * SIDE + 24  # row 14, column 24: her face
 full = run(given, row=14, column=24)[0]
-pictures("The photograph, and what the patch on the face attends to.", photograph=given.rgb, full_attention=full.heat)
+pictures(
+    {"photograph": given.rgb, "full attention": full.heat}, "The photograph, and what the patch on the face reads."
+)
 
 # %% [markdown]
-# The patch on the face finds skin-coloured patches all over the picture. To find them it met every one of them:
+# The patch on the face finds patches like it all over the picture, most of all in the helmet. To find them it met
+# every one of them:
 
 # %%
 n = SIDE * SIDE
@@ -99,15 +79,16 @@ table(
 # %%
 from workbench.papers.favit import view
 
-view(row=14, column=24, key=24)
+view(place=24)
 
 # %% [markdown]
-# Look at the second row. The heat map of *FaSA, dilation 1* covers the whole picture; beside it are its 49 keys. One
-# key is chosen, and the pixels it is made of are marked: one in every window, at the same place. Click another key, and
-# they move. Click another pixel of a map, and that pixel asks.
+# Go down to the maps of one pixel, on her face. That of *FaSA, dilation 1* covers the whole picture; its 49 keys are
+# the last map. One key is chosen, and the pixels it is made of are ringed: one in every window, at the same place.
+# Point at another key, and the rings move. Click another pixel of a map, and that pixel asks.
 #
 # *Dilation 8* takes every eighth pixel, so its windows are wider and fewer: it looks at 6% of the pixels. A third group
-# has keys that average whole squares.
+# has keys that average whole squares. The two large pictures above show the same for all 3,136 pixels at once: every
+# row is a pixel that asks, every column a pixel that is read.
 #
 # **First insight: the price is set by the number of keys, not by where they come from.** A window spends its 49 on
 # neighbours; FaSA spends them on the whole picture.
@@ -245,8 +226,8 @@ table(
 #
 # 1. Choose the cat, and click an eye. Which kind of attention finds the other eye?
 # 2. Turn the window from 2 to 14. When do the maps of the fine group get sharp, and what happens to the cost?
-# 3. Turn the dilation down to 1. What becomes of the coarse group?
-# 4. Choose a key near the edge at dilation 8. Why are its marks not evenly spaced? (Reflection.)
+# 3. Turn the dilation up to 8, and point at a key near the edge. Why are its rings not evenly spaced? (Reflection.)
+# 4. Put *windows* beside it. How much of true attention does each hold?
 #
 # And train a small net on handwritten digits, twice: with windows, and with FaSA.
 
@@ -338,12 +319,7 @@ table(
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-experiments = ("architecture", "reach", "recognition", "timing")
-claims = [c for e in experiments for c in record.read("favit", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("favit")
 
 # %% [markdown]
 # *published* values were read in the paper's abstract or its authors' repository; those *from memory* could not be

@@ -8,6 +8,7 @@
 #     description: 'Sort the keys inside segments, and a few blocks hold what attention
 #       looks for: the same result, fewer blocks.'
 #     title: 'PBS-Attn: sort the keys, then skip blocks'
+#     thumbnail: 'record:speed/time?tokens=16384&segment=1024&method=dense (torch)|not sorted|sorted (PBS-Attn)'
 # ---
 
 # %% [markdown]
@@ -28,35 +29,15 @@ import os
 
 import numpy as np
 import plotly.graph_objects as go
-import torch
 from IPython.display import Markdown
+import torch
 
-from widgets.figures.plot_pane import PlotPane
 from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 from workbench.models.attention_inputs import heavy_hitters
 from workbench.models.dense_attention import attention_weights, dense_attention, masked_attention
 
 TOKENS = {"tiny": 1024, "small": 2048, "full": 4096}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-def maps(pictures, alt):
-    figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=tuple(pictures))
-    for at, z in enumerate(pictures.values(), start=1):
-        figure.add_heatmap(z=z, row=1, col=at, colorscale="Cividis", showscale=False)
-        figure.update_yaxes(autorange="reversed", scaleanchor=f"x{at}", constrain="domain", row=1, col=at)
-        figure.update_xaxes(constrain="domain", row=1, col=at)
-    return show(figure.update_layout(height=420), alt)
 
 
 # %% [markdown]
@@ -76,7 +57,7 @@ def maps(pictures, alt):
 # %%
 q, k = heavy_hitters(256, share=1 / 16, seed=1)
 weights = attention_weights(torch.from_numpy(q), torch.from_numpy(k))[0, 0].numpy()
-maps({"attention, 256 tokens": np.sqrt(weights)}, "A few bright vertical lines: keys that every later query wants.")
+pictures({"attention, 256 tokens": np.sqrt(weights)}, "A few dark vertical lines: keys that every later query wants.")
 
 # %% [markdown]
 # Vertical lines. Few keys hold nearly everything, and yet: cut the map into blocks of 16 by 16 and count those that a
@@ -111,9 +92,9 @@ order = query_aware_permutation(q, k, block_size=BLOCK, segment_size=SEGMENT)[0,
 order[:SEGMENT]  # slot -> original position, in the first segment
 
 # %%
-maps(
+pictures(
     {"keys as they came": np.sqrt(weights), "keys sorted inside segments of 64": np.sqrt(weights[:, order])},
-    "Left scattered vertical lines, right one thin bright stripe at the start of each segment of 64 keys.",
+    "Left scattered vertical lines, right one thin dark stripe at the start of each segment of 64 keys.",
 )
 
 # %% [markdown]
@@ -214,7 +195,7 @@ assert torch.allclose(everything, dense_attention(torch.from_numpy(q), torch.fro
 
 # %%
 in_order, as_they_came = pairs[0, 0][:, order] * 1.0, pairs[0, 0] * 1.0
-maps(
+pictures(
     {"pairs computed, keys sorted": in_order, "the same pairs, keys as they came": as_they_came},
     "Left solid squares, right the same pairs scattered into columns.",
 )
@@ -411,12 +392,7 @@ Markdown(f"Measured on {cpu}, {first['threads']} threads, medians of {first['rou
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-experiments = ("exactness", "blocks", "generator", "thresholds", "language", "speed")
-claims = [c for e in experiments for c in record.read("pbs_attn", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("pbs_attn")
 
 # %% [markdown]
 # The paper measures 8-billion-parameter models on LongBench at up to 128 thousand tokens; ours is a model of seven
@@ -509,7 +485,7 @@ def thumbnail(q, k, block, segment):
 
 
 titles = [f"input {i}: segments of {case[3]}" for i, case in enumerate(cases, start=1)]
-maps(dict(zip(titles, (thumbnail(*case) for case in cases), strict=True)), "Attention maps of the three inputs.")
+pictures(dict(zip(titles, (thumbnail(*case) for case in cases), strict=True)), "Attention maps of the three inputs.")
 
 # %%
 answer = ...

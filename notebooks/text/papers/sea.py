@@ -8,6 +8,7 @@
 #     description: 'A linear attention that predicts where the attention would be, keeps
 #       the best cells and is exact there.'
 #     title: 'SEA: attention from an estimated mask'
+#     thumbnail: 'record:timing/time?tokens=16384&method=dense, torch''s fused kernel|SEA, flat_csr'
 # ---
 
 # %% [markdown]
@@ -29,36 +30,12 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 from workbench.papers.sea import run, sample
 
 TOKENS, STEPS = {"tiny": (32, 2), "small": (128, 60), "full": (128, 180)}[os.environ.get("WORKBENCH_SIZE", "small")]
 CELLS, KEYS = TOKENS // 4, 12
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-# %%
-def pictures(alt, **arrays):
-    titles = [name.replace("_", " ") for name in arrays]
-    figure = go.Figure().set_subplots(1, len(arrays), subplot_titles=titles, horizontal_spacing=0.05)
-    for column, array in enumerate(arrays.values(), 1):
-        z = np.sqrt(np.abs(array).astype(float))
-        figure.add_heatmap(z=z, row=1, col=column, colorscale="Blues", showscale=False, zmax=np.quantile(z, 0.995))
-    figure.update_yaxes(autorange="reversed").update_layout(height=330, margin={"t": 40, "b": 30, "l": 40, "r": 10})
-    return show(figure, alt)
 
 
 # %% [markdown]
@@ -76,7 +53,7 @@ heads.title, tuple(q.shape)
 from workbench.models.dense_attention import attention_weights
 
 attention = attention_weights(q, k, causal=False)  # the teacher, (1, heads, T, T)
-pictures("Attention of three heads.", **{f"head_{h}": attention[0, h].numpy() for h in (0, 4, 8)})
+pictures({f"head {h}": attention[0, h] for h in (0, 4, 8)}, "Attention of three heads.", root=True)
 
 # %% [markdown]
 # (All pictures show square roots, so that small values can be seen. Rows are queries, columns are keys.)
@@ -103,18 +80,20 @@ table(
 # head.
 
 # %% workbench={"step": "Training the estimator"}
-settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 4}
+settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 8}
 seen = run(heads, **settings, steps=STEPS)
 pictures(
+    {"positions V_I": seen.position, "linear pass": seen.mixed, "estimate": seen.estimate},
     "Positions stretched to the text, the linear pass, and the estimate made from it.",
-    positions_V_I=seen.position, linear_pass=seen.mixed, estimate=seen.estimate,
-)  # fmt: skip
+    root=True,
+)
 
 # %%
 pictures(
+    {"chosen cells": seen.cells, "keys covered": seen.allowed, "true attention": seen.attention},
     "Chosen cells, the keys that they cover, and the teacher's attention.",
-    chosen_cells=seen.cells, keys_covered=seen.allowed, true_attention=seen.attention,
-)  # fmt: skip
+    root=True,
+)
 
 # %% [markdown]
 # Read the two rows of pictures from left to right:
@@ -174,7 +153,7 @@ def choose(rows, keys, length):  # rows: (H, W), the estimate of one query for e
 
 # %%
 from workbench.models.sea import grouped_topk
-from workbench.papers._sea_experiment import trained
+from workbench.models.sea_training import trained
 
 sea = trained(TOKENS, CELLS, STEPS)  # the estimator from section 2
 with torch.no_grad():
@@ -244,18 +223,22 @@ assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-
 # %% [markdown]
 # ## 5. Play
 #
-# In the explorer below the estimate is the *oracle's*: the teacher's own attention averaged into cells, so you see what
-# the width and the budget cost, apart from any training.
+# The explorer below estimates by a *trained* estimator that ships with the workbench: this layer, 32 cells, 180 steps.
+# *Estimate by* takes you back to earlier steps of the same training, or to the *oracle*, the teacher's own attention
+# averaged into cells. The oracle shows what the width and the budget cost, apart from any training.
 #
-# 1. Turn *Cells per estimated row* down to 8. Which structures survive in the estimate, which are smeared?
-# 2. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far is it from the dense point?
-# 3. Put XAttention beside it at the same density. Which one covers more on this head?
-# 4. Rank the cells over all heads instead of per query. Does this head gain keys, or lose them?
+# 1. Turn *Estimate by* from untrained to 180 steps. When do the diagonal and the first key appear in the estimate?
+# 2. Show the *output of the linear pass* at the left. Its left half says where each query looked. Do the rows differ?
+#    And those of head 5? The button *Where the linear pass looks* says what follows.
+# 3. Rank the cells per query instead of over all heads of a query. Does this head gain keys, or lose them?
+# 4. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far below the oracle's curve is it?
+# 5. Estimate by the oracle and turn *Cells per estimated row* down to 8. Which structures survive, which are smeared?
+# 6. Put XAttention beside it and match the densities by its share of mass. Which one covers more on this head?
 
 # %%
 from workbench.papers.sea import view
 
-view(tokens=max(64, TOKENS), head=4)
+view(tokens=max(64, TOKENS), head=8)
 
 # %% [markdown]
 # Now with *your* estimator: turn $k$ without training again.
@@ -268,8 +251,27 @@ table(
 )
 
 # %% [markdown]
-# One estimator, trained for 12 keys, serves them all. And the groups: let each head have its equal share, or let all
-# heads and queries compete.
+# One estimator, trained for 12 keys, serves them all. What does its estimate rest on? Hide the linear pass from the
+# decoder, so that only the values are left to it:
+
+# %%
+from workbench.models.sea_training import without_linear_pass
+
+weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1)
+with torch.no_grad():
+    masks = {"as trained": out.mask, "without the linear pass": without_linear_pass(sea)(q, k, v).mask}
+table(
+    ["estimate", "covered (measured)"],
+    [[name, f"{float((weights * mask).sum() / weights.sum()):.1%}"] for name, mask in masks.items()],
+)
+
+# %% [markdown]
+# On this layer the scout says next to nothing. Most random features of its keys lie at their floor of $10^{-4}$, so in
+# most heads the linear pass is nearly the same average for every query, and the decoder learnt from the values. The
+# card of the shipped estimators, `workbench/models/weights/sea_minilm.md`, measures the same on more text and at every
+# step.
+#
+# And the groups: let each head have its equal share, or let all heads and queries compete.
 
 # %%
 spent = {g: run(heads, **settings, steps=STEPS, group=g).keys_by_head for g in ("query", "causal_batch", "batch")}
@@ -288,10 +290,12 @@ show(figure, "With a shared budget some heads take several times as many keys as
 column = torch.zeros(1, 1, TOKENS, 8, dtype=torch.bool)
 column[..., 2] = True
 pictures(
+    {
+        "one column of cells": column[0, 0],
+        "bidirectional": expand_cells(column, lengths)[0, 0],
+        "causal": expand_cells(column, lengths, causal=True)[0, 0],
+    },
     "A column of cells covers a wedge of keys in causal attention.",
-    one_column_of_cells=column[0, 0].numpy(),
-    bidirectional=expand_cells(column, lengths)[0, 0].numpy(),
-    causal=expand_cells(column, lengths, causal=True)[0, 0].numpy(),
 )
 
 # %% [markdown]
@@ -409,11 +413,7 @@ show(figure, "The sparse path grows with the length, dense attention with its sq
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-claims = [c for e in ("distillation", "ablations", "causal", "timing") for c in record.read("sea", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("sea")
 
 # %% [markdown]
 # *published* values were read in the paper or its authors' repository; those *from memory* could not be checked.

@@ -32,22 +32,10 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, show, table
 from workbench.data.product_pairs import rmat_pair, worked_example
 
 SCALE = {"tiny": 7, "small": 10, "full": 12}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
 
 
 # %% [markdown]
@@ -468,11 +456,7 @@ table(["input", *(f"{c} (ms)" for c in columns)], [[k, *(f"{g[c]:.2f}" for c in 
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-claims = [c for e in ("correctness", "versions", "traffic", "structure") for c in record.read("smash", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("smash")
 
 # %% [markdown]
 # *published* values were read in the paper's abstract; those *from memory* could not be checked against its text. The

@@ -8,6 +8,8 @@
 #     description: 'Block-sparse attention that finds the blocks worth computing by reading
 #       one antidiagonal of every tile.'
 #     title: 'XAttention: finding the blocks that matter'
+#     thumbnail: 'record:samplers/mass kept, a quarter of the
+#       blocks?stride=8&sampler=antidiagonal|random|diagonal|mean_pool'
 # ---
 
 # %% [markdown]
@@ -28,33 +30,10 @@ import os
 
 import numpy as np
 import plotly.graph_objects as go
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 
 TOKENS = {"tiny": 128, "small": 256, "full": 256}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-def maps(pictures, alt, size=340):
-    figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.04)
-    for place, values in enumerate(pictures.values(), start=1):
-        at = {"row": 1, "col": place}
-        figure.add_heatmap(z=np.asarray(values, float), colorscale="Blues", showscale=False, **at)
-        figure.update_yaxes(autorange="reversed", scaleanchor=figure.data[-1].xaxis, constrain="domain", **at)
-        figure.update_xaxes(constrain="domain", **at)
-    return show(figure.update_layout(height=size, margin={"t": 40, "b": 20}), alt)
 
 
 # %% [markdown]
@@ -73,7 +52,7 @@ given = load_input("minilm", tokens=TOKENS, layer=1, head=0)
 q, k, v = (x.numpy() for x in (given.q, given.k, given.v))
 attention = attention_weights(given.q, given.k, causal=False)[0, 0].numpy()
 mass = true_block_mass(q, k, block_size=BLOCK, causal=False)
-maps({"attention (square root)": np.sqrt(attention), "mass per block": mass[0, 0]}, "Attention has thin lines.")
+pictures({"attention (square root)": np.sqrt(attention), "mass per block": mass[0, 0]}, "Attention has thin lines.")
 
 # %% [markdown]
 # You see thin lines: *verticals*, tokens that everybody looks at, and *slashes*, a fixed distance that everybody looks
@@ -106,7 +85,7 @@ from kernels.masks.block_scores import lines_read
 
 S = 8
 lines = {mode: lines_read(S, mode=mode, seed=1) for mode in ("antidiagonal", "diagonal", "random")}
-maps(lines, "Three ways to read eight of the 64 entries of a tile.", size=260)
+pictures(lines, "Three ways to read eight of the 64 entries of a tile.", height=260)
 
 # %% [markdown]
 # Now lay them over what we are looking for. A vertical crosses every tile from top to bottom: each of the three ways
@@ -239,7 +218,7 @@ assert np.abs(out - expected).max() < 1e-5
 f"{keep.mean():.0%} of the blocks, {covered(keep):.0%} of the attention (counted)"
 
 # %%
-maps({"true mass": mass[0, 0], "estimate": scores[0, 0], "kept": keep[0, 0]}, "Truth, estimate, and what is kept.")
+pictures({"true mass": mass[0, 0], "estimate": scores[0, 0], "kept": keep[0, 0]}, "Truth, estimate, and what is kept.")
 
 # %% [markdown]
 # How good is the estimate? Give every sampler the same budget, a quarter of the blocks of each row. The *oracle* has
@@ -438,11 +417,7 @@ f"{cpu}, {first['threads']} threads, {first['heads']} heads of {first['width']},
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-claims = [c for e in ("samplers", "pattern", "selection", "language") for c in record.read("xattention", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("xattention")
 
 # %% [markdown]
 # *published* values were read on the authors' slides; those *from memory* could not be checked against the paper. The

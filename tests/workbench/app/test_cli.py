@@ -114,6 +114,7 @@ def test_run_on_a_matrix_of_ones_own_judges_no_claim(toy, places, capsys):
         (["run", "toi"], ["no paper 'toi'", "did you mean 'toy'"]),
         (["run", "toy", "--size", "huge"], ["--size", "huge"]),
         (["run", "toy", "--seed", "-1"], ["--seed"]),
+        (["run", "toy", "--only", "speed"], ["toy has the experiments speeds", "'speed'"]),
         (["run", "toy", "--matrix", "absent.mtx"], ["absent.mtx", "no such file"]),
         (["run", "toy", "--matrix", "."], ["is a folder"]),
         (["run", "toy", "--json", "absent/there.json"], ["there is no folder"]),

@@ -147,10 +147,13 @@ def test_thumbnail_draws_the_rows_of_a_record():
     time = {"quantity": "time", "unit": "ms", "kind": "modelled", "matrix": "W0"}
     rows = [{**time, "value": v, "version": f"V{v}"} for v in (1, 2, 4)]
     rows += [{**time, "quantity": "tokens", "unit": "", "value": v, "version": f"V{v}"} for v in (1, 2, 3, 4)]
-    drawn = thumbnails._bars(rows)
-    assert [float(bar) for bar in re.findall(r'<rect[^>]*width="([\d.]+)"', drawn)] == [40.0, 80.0, 160.0]
+    drawn = thumbnails._bars(rows, {})
+    assert [float(bar) for bar in re.findall(r'<rect[^>]*width="([\d.]+)"', drawn)] == [33.8, 67.5, 135.0]
     assert "time [ms]" in drawn and "modelled" in drawn and "V4" in drawn
-    assert thumbnails._bars([]) == thumbnails._bars(rows[:1]) == ""
+    some = [row for row in rows if row["quantity"] == "time" and row["value"] != 2]
+    drawn = thumbnails._bars(some, {"version": ["V4", "V1"]})
+    assert re.findall(">(V.)<", drawn) == ["V4", "V1"]
+    assert thumbnails._bars([], {}) == thumbnails._bars(rows[:1], {}) == ""
 
 
 def test_the_card_of_smash_shows_the_time_of_its_three_versions():
@@ -159,6 +162,15 @@ def test_the_card_of_smash_shows_the_time_of_its_three_versions():
     assert words[:2] == ["time [ms]", "modelled"] and words[2::2] == ["V1", "V2", "V3"]
     masks = thumbnails.thumbnail(folders.notebooks(), "dashboards", "attention_masks")
     assert masks.mime == "image/png" and masks.content.startswith(b"\x89PNG")
+
+
+def test_every_papers_card_shows_the_rows_that_it_names():
+    for notebook in shelf(folders.notebooks()):
+        if notebook.kind == "papers":
+            assert notebook.thumbnail.startswith("record:"), notebook.name
+            drawn = thumbnails.thumbnail(folders.notebooks(), "papers", notebook.name).content.decode()
+            named = notebook.thumbnail.count("|") + 1
+            assert drawn.count("<rect") - 1 == (named if named > 1 else 3), notebook.name
 
 
 def test_unknown_pages_and_paths_outside_the_folder_are_404(server):

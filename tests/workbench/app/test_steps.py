@@ -5,7 +5,7 @@ import asyncio
 import nbformat
 import pytest
 
-from workbench.app.steps import StepRenderer
+from workbench.app.steps import StepRenderer, numbered
 
 ASKED = {"QUERY_STRING": "ordering=rcm"}
 
@@ -63,3 +63,11 @@ def test_a_warm_page_waits_for_its_visitor_in_front_of_the_cell_that_asks():
 @pytest.mark.parametrize("visit", [at_once, later])
 def test_a_page_that_never_asks_is_told_at_its_end(visit):
     assert run(["imports", "plain"], visit)[-1] == "told"
+
+
+def test_cells_of_one_label_in_a_row_are_one_step():
+    assert numbered([None, "load", None, "look", "look", None, "load"]) == (
+        ["load", "look", "load"],
+        [0, 1, 1, 2, 2, 2, 3],
+    )
+    assert numbered([]) == ([], [])

@@ -51,6 +51,18 @@ def test_another_matrix_skips_what_cannot_use_it_and_judges_nothing(toy, tmp_pat
     assert skipped == [("counts", "takes no other matrix")]
 
 
+def test_one_experiment_alone(toy):
+    assert [entry["experiment"] for entry in runner.run("toy", only=["counts"])] == ["counts"]
+    with pytest.raises(ValueError, match="toy has the experiments speeds, counts; got 'count'"):
+        runner.run("toy", only=["count"])
+
+
+def test_a_record_is_given_away_before_the_next_experiment(toy):
+    given = []
+    records = runner.run("toy", report=lambda fraction, step: given.append(step), done=lambda r: given.append(r))
+    assert [x for x in given if isinstance(x, dict)] == records and given.index(records[0]) < len(given) - 2
+
+
 def test_wrong_arguments(toy, tmp_path):
     with pytest.raises(KeyError, match="did you mean 'toy'"):
         runner.run("toi")

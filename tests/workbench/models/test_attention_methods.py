@@ -7,9 +7,10 @@ import torch
 from kernels.masks.block_scores import true_block_mass
 from workbench.attention_explorer import KNOBS
 from workbench.models import attention_query
-from workbench.models.attention_curves import KEYS, THRESHOLDS, block_mass
+from workbench.models.attention_curves import KEYS, SEGMENTS, THRESHOLDS, block_mass
 from workbench.models.attention_inputs import load_input, of_head, slash, vertical_slash
 from workbench.models.attention_methods import METHODS, OTHERS
+from workbench.models.dense_attention import attention_weights
 from workbench.models.ponet_reading import sentence_starts
 
 SETTINGS = {knob.key: knob.default for knob in KNOBS} | {"tokens": 256, "block": 16, "stride": 4}
@@ -28,6 +29,37 @@ def test_curves_equal_tracing_every_point(source):
     first = sea.curves(given, SETTINGS, sea.trace(given, SETTINGS))[0]
     points = [sea.trace(given, SETTINGS | {"keys_per_query": k}) for k in KEYS[::3]]
     np.testing.assert_allclose(first.coverage[::3], [p.coverage for p in points], rtol=1e-5)
+
+
+def test_the_curve_of_segments_is_what_the_pattern_alone_holds():
+    given = load_input("slash", tokens=256)
+    curve = METHODS["combiner"].curves(given, SETTINGS, METHODS["combiner"].trace(given, SETTINGS))[0]
+    points = [OTHERS["combiner_alone"].trace(given, SETTINGS | {"part": part}) for part in SEGMENTS]
+    np.testing.assert_allclose(curve.density, [p.density for p in points])
+    np.testing.assert_allclose(curve.coverage, [p.coverage for p in points], rtol=1e-5)
+
+
+def test_beside_an_estimators_curve_stands_that_of_the_oracle():
+    given, settings = load_input("minilm", tokens=128, layer=3), SETTINGS | {"estimator": "trained_180"}
+    sea = METHODS["sea"]
+    learnt, best = sea.curves(given, settings, sea.trace(given, settings))
+    points = [sea.trace(given, settings | {"keys_per_query": k}) for k in KEYS[::3]]
+    np.testing.assert_allclose(learnt.coverage[::3], [p.coverage for p in points], rtol=1e-5)
+    alone = sea.curves(given, SETTINGS, sea.trace(given, SETTINGS))
+    assert [curve.label for curve in alone] == [best.label] != [learnt.label]
+    np.testing.assert_array_equal(best.coverage, alone[0].coverage)
+    assert (best.coverage > learnt.coverage).all()
+
+
+def test_the_budget_over_heads_does_not_depend_on_the_head_looked_at():
+    settings = SETTINGS | {"group": "batch"}
+    label = "cells a query spends: this head / all heads, fewest to most"
+    told = [
+        METHODS["sea"].trace(load_input("minilm", tokens=64, layer=3, head=head), settings).facts[label]
+        for head in (0, 5, 11)
+    ]
+    assert len({text.split(" / ")[1] for text in told}) == 1
+    assert len({text.split(" / ")[0] for text in told}) == 3
 
 
 def test_curves_score_once_per_line(monkeypatch):
@@ -66,14 +98,18 @@ def test_pbs_takes_ragged_bidirectional_lengths_in_whole_blocks(rng):
 @pytest.mark.parametrize("key", OTHERS)
 def test_runs_do_the_work_that_is_timed_and_bytes_are_counted(key):
     method = OTHERS[key]
-    given = load_input("landscape" if method.pictures else "slash", tokens=128)
+    needed = {"input": "landscape" if method.pictures else "slash", "layer": 0} | method.needs(SETTINGS)
+    given = load_input(needed["input"], tokens=128, layer=needed["layer"])
     seen = method.trace(given, SETTINGS)
     assert method.moved(given, SETTINGS, seen) > 0
     runs = method.runs(given, SETTINGS, seen)
     t, d = given.q.shape[2:]
     parts = {name: run() for name, run in runs.items()}
     if "attend" in parts and key != "combiner":
-        wanted = torch.from_numpy(seen.effective) @ given.v[0, 0]
+        effective = torch.from_numpy(seen.effective)
+        if method.needs(SETTINGS):  # only the exact part is timed
+            effective = attention_weights(given.q, given.k, causal=False, allowed=seen.allowed)[0, 0]
+        wanted = effective @ given.v[0, 0]
         np.testing.assert_allclose(np.asarray(parts["attend"]).reshape(t, d), wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -94,15 +130,13 @@ def test_sentences_begin_after_a_full_stop_or_an_empty_line():
     assert sentence_starts(tokens) == [4, 6, 10]
 
 
-def test_pixel_maps_sum_to_one_and_reach_what_they_say():
+def test_pixel_maps_read_the_picture_and_name_every_source():
     given = load_input("landscape")
-    found = attention_query.pixel_maps(given, 1000, window=7, dilation=8, place=0)
-    assert set(found.maps) == {
-        "true attention", "window (Swin)", "fused keys, dilation 1", "fused keys, dilation 8",
-        "global group, squares of 8",
-    }  # fmt: skip
-    for name, weights in found.maps.items():
-        assert weights.sum() == pytest.approx(1, abs=1e-4), name
-    assert found.keys.sum() == pytest.approx(1, abs=1e-4) and found.costs["global group, squares of 8"] == 49
-    coarse = np.argwhere(found.maps["fused keys, dilation 8"] > 0)
-    assert len(np.unique(coarse[:, 0])) == 14
+    found = attention_query.pixel_maps(given, 1000, window=7, dilation=8, square=4)
+    names = ["full attention", "Swin window", "FaSA, dilation 1", "FaSA, dilation 8", "FaSA, global, stride 4"]
+    assert [reading.name for reading in found.readings] == names and found.fused == names[3]
+    assert [reading.keys for reading in found.readings] == [56 * 56, 49, 49, 49, 14 * 14]
+    reached = np.unique(np.concatenate(found.sources))
+    np.testing.assert_array_equal(reached, np.flatnonzero(found.readings[3].reached))
+    near = attention_query.pixel_maps(given, 1000, window=7, dilation=1, square=8)
+    assert near.fused == names[2] and [len(pixels) for pixels in near.sources] == [64] * 49

@@ -12,6 +12,7 @@ from workbench.models.sea import (
     column_of_key,
     distill_layer,
     effective_attention,
+    estimate_flops,
     expand_cells,
     flat_csr_to_dense,
     grouped_topk,
@@ -276,6 +277,26 @@ def test_bad_input_is_named(make, words):
         make()
     with pytest.raises(TypeError, match="floats"):
         layer()(*(x.long() for x in qkv()))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("t", [40, 64, 65])
+def test_the_estimate_costs_what_is_counted(causal, t):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    sea, (h, d, m) = layer(causal), (4, 16, int(16 * np.log(16)))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        sea(*qkv(n=1, t=t))
+    attending = 4 * t * t * d  # per head, over all pairs: the dense backend masks, it does not skip
+    if causal:  # prefix sums in chunks of 64 do more than the method needs
+        whole = -(-t // 64) * 64
+        features, rest = 4 * t * m * d, 2 * t * m * (4 * d + 1)
+        chunks = 4 * whole * m * (2 * d + 1) + 128 * whole * (m + 2 * d + 1)
+        attending += chunks - rest
+        assert features + rest == t * 2 * m * (6 * d + 1)
+    else:
+        attending += 2 * t * d  # the average path
+    assert counter.get_total_flops() == h * (estimate_flops(t, d, h, 16, causal=causal) + attending)
 
 
 @pytest.mark.parametrize("causal", [False, True])

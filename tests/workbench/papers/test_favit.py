@@ -120,16 +120,13 @@ def test_published_reach_of_the_first_stage():
     assert coarse.reached.any(1).sum() == coarse.reached.any(0).sum() == 14  # of 56 rows and columns
 
 
-def test_the_view_shows_the_chosen_keys_pixels():
-    shown = view(key=10, dilation=4).wait()
+def test_the_view_asks_what_the_readings_answer():
+    shown = view(dilation=4, square=4, window=5, row=10 * SIDE + 40).wait()
     try:
-        assert not shown.error
-        fine, coarse = shown.scene.readings[-2:]
-        assert len(fine.sources) == 64 and {(r % 7, c % 7) for r, c in fine.sources.tolist()} == {(1, 3)}
-        assert coarse.reached[tuple(coarse.sources.T)].all()
-        assert "key=10" in shown.recipe() and "dilation=4" in shown.recipe()
-        shown.key = 195  # no such key in a window of 7
-        assert shown.wait().scene.readings[-1].sources is None and not shown.error
+        maps = shown.scene.query(shown.row, shown.state).maps
+        for reading in run(sample(), row=10, column=40, window=5, dilation=4, stride="4"):
+            np.testing.assert_allclose(maps[reading.name].weights, reading.heat, atol=1e-6)
+            assert maps[reading.name].keys == reading.keys
     finally:
         shown.close()
 
@@ -174,4 +171,4 @@ def test_silent_convolutions_stay_silent():
 
 
 def test_a_knob_for_every_slider():
-    assert {k.key for k in KNOBS} == {"image", "row", "column", "window", "dilation", "stride", "key"}
+    assert {k.key for k in KNOBS} == {"image", "row", "column", "window", "dilation", "stride"}

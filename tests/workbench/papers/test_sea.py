@@ -179,6 +179,16 @@ def test_tiny_distillation_names_every_step_and_keeps_its_budget():
     assert JUDGES["exact"](found)[1] == "reproduced"
 
 
+def test_the_full_size_trains_as_the_shipped_estimators_were():
+    from workbench.models import sea_training as shipped
+    from workbench.papers._sea_experiment import SIZES
+
+    full = SIZES["full"]
+    assert (full.tokens, full.width, full.keys) == (shipped.TOKENS, shipped.WIDTH, shipped.KEYS)
+    assert (full.batches, full.windows) == (shipped.BATCHES, shipped.HELD_OUT_WINDOWS)
+    assert full.checkpoints[-1] == shipped.STEPS[-1]
+
+
 def test_local_masks_hold_the_same_number_of_keys():
     from workbench.papers._sea_experiment import local_mask
 
