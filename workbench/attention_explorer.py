@@ -26,6 +26,7 @@ from workbench.models.xattention import MODES
 __all__ = ["KNOBS", "AttentionExplorer", "explorer", "scenes"]
 
 FILE = "file"
+FIRST_INPUT = "lm"
 FIRST_PICTURE = next(key for key, source in SOURCES.items() if source.pictures)
 A_PIXEL = 2251  # of the left house
 _METHOD_CHOICES = tuple((key, method.title) for key, method in METHODS.items())
@@ -51,7 +52,7 @@ def _named(keys):
 
 
 KNOBS = (
-    Knob("input", "Queries and keys", "lm", choices=_INPUT_CHOICES, help="Where queries and keys come from."),
+    Knob("input", "Queries and keys", FIRST_INPUT, choices=_INPUT_CHOICES, help="Where queries and keys come from."),
     Knob("words", "Your text", "", lines=3, help="Text for the model; empty takes held-out Python documentation."),
     Knob("tokens", "Tokens", 512, 64, MAX_TOKENS, scale="log2", help="As many as the text has, at most."),
     Knob("layer", "Layer", 3, 0, 31, 1, help="Of the model."),
@@ -78,7 +79,8 @@ KNOBS = (
     Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="Budget of exact attention."),
     Knob("group", "Rank cells per", "query", choices=_named(GROUPS), help="Which cells share a budget."),
     Knob("pattern", "Factorisation", "fixed", choices=_named(PATTERNS), help="How the past is cut into regions."),
-    Knob("segments", "Segments", "equal", choices=_SEGMENTS, help="How the text is cut."),
+    Knob("segments", "Segments", "sentences", choices=_SEGMENTS,
+         help="How the text is cut; without a text into equal parts."),
     Knob("part", "Segment (tokens)", 16, 1, 1024, scale="log2", help="Tokens per segment or row."),
     Knob("cuts", "Segment starts", "40 90", help="Tokens that begin a segment; click a picture to add or remove one."),
     Knob("use_ga", "Global aggregation", True, help="One attention row for all."),
@@ -166,10 +168,13 @@ def _limits(state):
 def _adjust(state, keys):
     """Turn along what would make no sense otherwise: pictures for methods that need them, what the new input lacks."""
     changes, remarks = {}, []
-    source = SOURCES.get(state["input"])
+    source, home = SOURCES.get(state["input"]), METHODS[state["method"]].home
     if keys & {"method", "versus"} and any(m.pictures for m in _methods(state)) and not (source and source.pictures):
         changes["input"] = FIRST_PICTURE
         remarks.append("This method reads pictures: queries and keys are now pixels.")
+    if "method" in keys and home and state["input"] == FIRST_INPUT:
+        changes["input"] = home
+        remarks.append(f"Queries and keys are now {METHODS[state['method']].title}'s own: {SOURCES[home].title}.")
     if "method" in keys and state["right"] in ("allowed", "effective"):
         changes["right"] = METHODS[state["method"]].shows
     needed, remark = _estimator({**state, **changes}, keys)

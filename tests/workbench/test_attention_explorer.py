@@ -121,6 +121,38 @@ def test_own_segments_come_and_go_with_a_click():
         view.close()
 
 
+def test_ponet_brings_its_own_encoder():
+    view = explorer(input="lm", tokens=512).wait()
+    try:
+        view.method = "ponet"
+        assert view.wait().error == "" and view.input == "ponet" and (view.layer, view.tokens) == (1, 256)
+        assert "PoNet's own" in view.note and "lowered to 256" in view.note
+        facts = view.scene.result.facts
+        assert "PoNet's own" in facts["projections"] and facts["segments are"] == "sentences"
+        view.method = "xattention"  # others can be run on it
+        assert view.wait().error == "" and view.input == "ponet"
+        view.input = "lm"
+        view.method = "ponet"
+        view.input = "lm"  # and so can PoNet on others
+        assert view.wait().input == "lm" and view.scene.result.facts["projections"].startswith("stand-ins")
+    finally:
+        view.close()
+
+
+def test_hovering_the_fused_output_names_token_and_channel():
+    view = explorer(method="ponet", input="ponet", words="One is here. Two is there.", tokens=64, right="fused").wait()
+    try:
+        size = view.scene.result.panels["fused"]
+        answer = view.right_canvas.query(2, 3, 7, 8)
+        assert answer["labels"] == [view.scene.tokens[2], "channel 7"] and answer["between"] == "in"
+        assert answer["value"] == pytest.approx(float(size[2, 7])) and size.shape == (len(view.scene.tokens), 32)
+        view.segments, view.cuts = "own", "3"
+        view.wait()._pair_picked(view.right_canvas, 6, 30)
+        assert view.cuts == "3 6"  # a channel is no key: the row's token begins a segment
+    finally:
+        view.close()
+
+
 @pytest.mark.slow
 def test_pictures_are_chosen_for_methods_that_need_them():
     view = explorer(input="slash", tokens=64).wait()

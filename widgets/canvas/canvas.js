@@ -191,7 +191,7 @@ function render({ model, el }) {
   function sentence(a) {
     const where = `${range(a.rows, "Row")}, ${range(a.columns, "column")}`;
     const was = a.names ? ` (before reordering ${a.names[0]}, ${a.names[1]})` : "";
-    const words = a.labels ? ` (${a.labels.map((text) => `“${text.replaceAll("\n", "↵")}”`).join(" reads ")})` : "";
+    const words = a.labels ? ` (${a.labels.map((text) => `“${text.replaceAll("\n", "↵")}”`).join(` ${a.between} `)})` : "";
     const one = a.rows[1] - a.rows[0] === 1 && a.columns[1] - a.columns[0] === 1;
     const what = one && a.count === 1 ? `value ${typeof a.value === "number" ? number(a.value) : a.value}`
       : one && a.count > 1 && model.get("unit") === "entries" ? `value ${typeof a.value === "number" ? number(a.value) : a.value}, ${a.count} entries summed`

@@ -86,8 +86,8 @@ class RasterCanvas(anywidget.AnyWidget):
         Returns
         -------
         ``rows``, ``columns`` ([first, end]), ``count``; for one position also ``value`` (None where nothing is
-        stored), if reordered ``names`` and, if the source has them, ``labels``; with a block grid and a window inside
-        one block ``block`` ([row, column], entries in it).
+        stored), if reordered ``names`` and, if the source has them, ``labels`` and the word ``between`` them; with a
+        block grid and a window inside one block ``block`` ([row, column], entries in it).
         """
         source = self._source
         answer = {"rows": [r0, r1], "columns": [c0, c1], "count": int(source.counts((r0, r1, c0, c1), (1, 1)).sum())}
@@ -96,9 +96,10 @@ class RasterCanvas(anywidget.AnyWidget):
             answer["value"] = value if value is None or isinstance(value, (int, float)) else str(value)
             if source.row_names is not None:
                 answer["names"] = [int(source.row_names[r0]), int(source.column_names[c0])]
-            labels = getattr(source, "labels", ())
-            if max(r0, c0) < len(labels):
-                answer["labels"] = [labels[r0], labels[c0]]
+            labels, others = getattr(source, "labels", ()), getattr(source, "column_labels", ())
+            if r0 < len(labels) and c0 < len(others or labels):
+                answer["labels"] = [labels[r0], (others or labels)[c0]]
+                answer["between"] = "in" if others else "reads"
         if self.block > 0 and r0 // self.block == (r1 - 1) // self.block and c0 // self.block == (c1 - 1) // self.block:
             i, j = r0 // self.block, c0 // self.block
             rows, columns = source.shape

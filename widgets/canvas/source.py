@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil, log10
 from typing import Protocol
 
 import numpy as np
@@ -98,18 +99,26 @@ class BitsSource:
 class WeightSource:
     """A dense matrix of weights, such as attention: a pixel shows the weight it holds, counted in millionths.
 
+    Weights that sum to 4,000 or more are counted in larger parts, so that 32 bits hold the count of all.
+
     Parameters
     ----------
-    weights : float32 (m, n), not negative; not copied. A whole row or column must sum to less than 4,000.
+    weights : float32 (m, n), not negative; not copied.
     labels : what row and column numbers stand for, such as words, one per row; empty for none.
+    column_labels : what column numbers stand for where that is something else than rows; empty where it is not.
     """
 
     weights: np.ndarray
     labels: tuple[str, ...] = ()
+    column_labels: tuple[str, ...] = ()
     row_names: None = field(default=None, init=False)
     column_names: None = field(default=None, init=False)
     unit: str = field(default="weight", init=False)
-    each: float = field(default=1e-6, init=False)
+
+    @cached_property
+    def each(self) -> float:
+        """How much weight one count is: a power of ten, a millionth at least."""
+        return 10.0 ** max(-6, ceil(log10(max(1.0, self.weights.sum(dtype=np.float64)) / 4e9)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -117,14 +126,14 @@ class WeightSource:
         return self.weights.shape
 
     def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
-        """Return millionths of weight per pixel; a weight that is not zero counts at least one."""
+        """Return weight per pixel in parts of `each`; a weight that is not zero counts at least one."""
         r0, r1, c0, c1 = window
         part = self.weights[r0:r1, c0:c1]
         rows, columns = (bin_edges(size, min(size, bins)) for size, bins in zip(part.shape, shape, strict=True))
         if 0 in part.shape:
             return np.zeros((len(rows) - 1, len(columns) - 1), np.uint32)
         sums = np.add.reduceat(np.add.reduceat(part, columns[:-1], axis=1, dtype=np.float64), rows[:-1], axis=0)
-        return np.where(sums > 0, np.maximum(1, np.rint(sums * 1e6)), 0).astype(np.uint32)
+        return np.where(sums > 0, np.maximum(1, np.rint(sums / self.each)), 0).astype(np.uint32)
 
     def value(self, row: int, column: int):
         """Return the weight at one position, None where it is zero."""

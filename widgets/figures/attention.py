@@ -28,9 +28,11 @@ PANELS = (
     ("smp", "winners of segment maxima"),
     ("lmp", "winners of local maxima"),
     ("likeness", "likeness of output rows"),
+    ("fused", "fused output (size)"),
     ("only", "pairs only this method computes"),
     ("change", "difference of attention as computed"),
 )
+CHANNELS = frozenset({"fused"})  # panels whose columns are channels, not keys
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -97,6 +99,14 @@ def panel(result: MaskResult, key: str, other: MaskResult | None = None) -> np.n
     if key == "change":
         return np.abs(has["effective"] - other.panels["effective"])
     raise ValueError(f"panel: {result.method} has no {key!r}")
+
+
+def panel_labels(scene, result: MaskResult, key: str, shape) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the rows of a panel are, and its columns where they are something else; empty where unknown."""
+    if key in CHANNELS:
+        rows = scene.tokens or tuple(f"token {i}" for i in range(shape[0]))
+        return rows, tuple(f"channel {i}" for i in range(shape[1]))
+    return (scene.tokens if shape == (len(scene.tokens),) * 2 and result.order is None else ()), ()
 
 
 def block_shares(mask: np.ndarray, block: int) -> np.ndarray:

@@ -14,12 +14,14 @@ from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.upload import Upload
 from widgets.figures.attention import (
+    CHANNELS,
     PANELS,
     MaskResult,
     coverage_figure,
     key_score_figure,
     panel,
     panel_keys,
+    panel_labels,
 )
 from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
 from widgets.figures.fact_table import fact_table
@@ -183,8 +185,8 @@ class AttentionMaskView(View):
         canvas.theme = self.theme
         canvas.title = f"{_NAMES[key]}: {result.method}" if scene.other is not None else _NAMES[key]
         canvas.block = block // cell if block > cell else 0
-        labels = scene.tokens if array.shape[0] == array.shape[1] == len(scene.tokens) and result.order is None else ()
-        canvas.show(_raster_source(array, labels), alt=_panel_alt(key, result, array, cell), keep_window=True)
+        labels = panel_labels(scene, result, key, array.shape)
+        canvas.show(_raster_source(array, *labels), alt=_panel_alt(key, result, array, cell), keep_window=True)
 
     def _mark_row(self, canvas, result, row):
         cell = self._cell_of(canvas, result)
@@ -328,6 +330,8 @@ class AttentionMaskView(View):
             result = self.scene.other
         cell, key = self._cell_of(canvas, result), self._drawn[canvas][2]
         row, column = min(row * cell, self.scene.t - 1), min(column * cell, self.scene.t - 1)
+        if key in CHANNELS:
+            column = row
         if result.query_order is not None and key in _IN_METHODS_ORDER:
             row = int(result.query_order[row])
         self._turn_along(self._wiring.picked(self.state, row, column))
@@ -389,10 +393,10 @@ def shown_panel(result: MaskResult, wanted: str, other: MaskResult | None = None
     raise ValueError(f"{result.method} has nothing to show")
 
 
-def _raster_source(array, labels):
+def _raster_source(array, rows, columns):
     if array.dtype == np.bool_:
-        return BitsSource(np.packbits(array, axis=1, bitorder="little"), array.shape[1], labels)
-    return WeightSource(array, labels)
+        return BitsSource(np.packbits(array, axis=1, bitorder="little"), array.shape[1], rows)
+    return WeightSource(array, rows, columns)
 
 
 def _panel_alt(key, result, array, cell):

@@ -9,7 +9,7 @@ from kernels.attention.csr_softmax import csr_softmax
 from kernels.masks.block_select import select_blocks
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spmm import spmm
-from workbench.models import favit, pbs_attn, ponet, xattention
+from workbench.models import favit, pbs_attn, xattention
 from workbench.models.dense_attention import attention_weights
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "run_fused",
     "run_pairs",
     "run_pbs",
-    "run_poolings",
     "run_xattention",
 ]
 
@@ -103,17 +102,6 @@ def run_pairs(given, s, seen):
     q, k, v = (np.ascontiguousarray(x[0, 0].numpy()) for x in (given.q, given.k, given.v))
     q = q * np.float32(q.shape[1] ** -0.5)
     return {"attend": lambda: spmm(csr_softmax(sddmm(pattern, q, k)), v)}
-
-
-def run_poolings(parts, index):
-    """Pool at three ranges and fuse."""
-    hq, hk, hs, hl, ho = parts
-
-    def mix():
-        g, _ = ponet.global_aggregation(hq, hk)
-        return ponet.pooling_fusion(g, ponet.segment_max_pool(hs, index), ponet.local_max_pool(hl), ho)
-
-    return {"pool": mix}
 
 
 def run_fused(given, window, dilation):

@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from workbench.data import images
 from workbench.data import text as texts
+from workbench.models.ponet_reading import PoNetParts
 
 __all__ = ["SOURCES", "AttentionInput", "Source", "heavy_hitters", "load_input", "read_npz", "slash", "vertical_slash"]
 
@@ -33,6 +34,7 @@ class AttentionInput:
     head : which head of the layer it is.
     grid : rows and columns of pixels in raster order; None where tokens are no pixels.
     picture : (rows, columns, 3) uint8, what the pixels show; None where they are no picture.
+    ponet : PoNet's five projections of the head, (1, 1, t, d) and (1, t, d); None where the model is no PoNet.
     """
 
     title: str
@@ -47,6 +49,7 @@ class AttentionInput:
     head: int = 0
     grid: tuple[int, int] | None = None
     picture: np.ndarray | None = None
+    ponet: PoNetParts | None = None
 
 
 @dataclass(frozen=True)
@@ -210,11 +213,31 @@ def _layer(name, words, tokens, layer):
 def _of_model(name, title, causal):
     def load(s):
         layer, q, k, v, pieces = _layer(name, s["words"], s["tokens"], s["layer"])
-        which = "your text" if s["words"] else "held-out Python documentation"
         head = min(s["head"], q.shape[1] - 1)
-        return of_head(f"{title}, layer {layer}, head {head}, {which}", q, k, v, head, causal=causal, tokens=pieces)
+        return of_head(_named(title, layer, head, s), q, k, v, head, causal=causal, tokens=pieces)
 
     return load
+
+
+def _named(title, layer, head, s):
+    which = "your text" if s["words"] else "held-out Python documentation"
+    return f"{title}, layer {layer}, head {head}, {which}"
+
+
+def _ponet(s):
+    """A head of the trained PoNet; its value is its key, and [CLS] and [SEP] stand around the text, as in training."""
+    from workbench.models import ponet_training
+
+    trained = ponet_training.shipped()
+    encoder = trained.model.encoder
+    layer = min(s["layer"], len(encoder.mixings) - 1)
+    text = ponet_training.encode(trained, s["words"] or texts.sample(12 * s["tokens"])[0], s["tokens"])
+    mixing = encoder.mixings[layer]
+    hq, hk, *wide = mixing.project(encoder(text.ids, text.segments, special=text.special, until=layer))
+    head = min(s["head"], mixing.heads - 1)
+    hs, hl, ho = (x.unflatten(-1, (mixing.heads, -1))[:, :, head] for x in wide)  # (1, t, d)
+    given = of_head(_named("PoNet encoder", layer, head, s), hq, hk, hk, head, causal=False, tokens=text.tokens)
+    return replace(given, ponet=PoNetParts(given.q, given.k, hs, hl, ho, text.segments, text.special))
 
 
 def _slash(s):
@@ -284,6 +307,13 @@ SOURCES = {
         _TEXT,
         _of_model("minilm", "MiniLM encoder under a causal mask", causal=True),
         _MINILM,
+    ),
+    "ponet": Source(
+        "PoNet encoder, pre-trained (both directions)",
+        _TEXT,
+        _ponet,
+        {"tokens": 256, "layer": 1, "head": 3},
+        causal=False,
     ),
     "slash": Source(
         "Generator: a slash and a column", ("tokens", "delta", "width", "column", "seed"), _slash, _GENERATED

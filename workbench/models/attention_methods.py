@@ -17,7 +17,7 @@ from workbench.models import combiner, favit, pbs_attn, xattention
 from workbench.models.attention_inputs import AttentionInput
 from workbench.models.attention_trace import AttentionTrace
 from workbench.models.dense_attention import attention_weights, dense_attention, dense_flops
-from workbench.models.ponet_reading import ponet_parts, read_ponet, segment_index
+from workbench.models.ponet_reading import read_ponet, run_poolings
 from workbench.models.sea_reading import read_sea, sea_needs, sea_refuses
 
 __all__ = ["DENSE_LIMIT", "METHODS", "OTHERS", "Method"]
@@ -45,6 +45,7 @@ class Method:
     causal : whether it can keep queries from seeing what comes later; one that cannot looks both ways.
     pictures : whether tokens must be the pixels of a picture.
     shows : the picture that says most: "allowed" pairs, or the "effective" attention where no pair is left out.
+    home : the source of inputs that a model of this method gives; None where there is none.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Method:
     causal: bool = True
     pictures: bool = False
     shows: str = "allowed"
+    home: str | None = None
 
 
 # Blocks by a share of the mass, or by a share of the blocks -----------------------------------------------------------
@@ -290,11 +292,12 @@ METHODS = {
         "PoNet",
         ("segments", "use_ga", "use_smp", "use_lmp", "fuse"),
         read_ponet,
-        runs=lambda given, s, seen: cost.run_poolings(ponet_parts(given), segment_index(given, s)),
+        runs=run_poolings,
         moved=lambda given, s, seen: cost.bytes_once(given, 6),
         longest=1024,
         causal=False,
         shows="effective",
+        home="ponet",
     ),
     "favit": Method(
         "FaSA (FaViT)",

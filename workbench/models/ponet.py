@@ -13,17 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.models.attention_trace import AttentionTrace
-from workbench.models.dense_attention import dense_flops
-
 __all__ = [
     "POOLINGS",
     "FourierMixing",
     "PoNetEncoder",
     "PoNetMixing",
     "SelfAttentionMixing",
+    "blank_special",
     "effective_maps",
     "global_aggregation",
+    "hide_special",
     "influence_map",
     "local_max_pool",
     "lra_segment_index",
@@ -32,7 +31,6 @@ __all__ = [
     "sentence_segment_index",
     "sso_examples",
     "token_segment_index",
-    "trace",
 ]
 
 POOLINGS = ("ga", "smp", "lmp")
@@ -119,6 +117,16 @@ def local_max_pool(x, kernel_size=3, keep=None):
     return pooled if keep is None else pooled.masked_fill(~real, 0.0)
 
 
+def hide_special(hl, special=None):
+    """Take the tokens of ``special`` (b, N) out of their neighbours' reach: the local pool's input, (b, N, D)."""
+    return hl if special is None else hl.masked_fill(special.unsqueeze(-1), _FLOOR)
+
+
+def blank_special(pooled, special=None):
+    """Give the tokens of ``special`` (b, N) nothing of a segment or local pool, (b, N, D)."""
+    return pooled if special is None else pooled.masked_fill(special.unsqueeze(-1), 0.0)
+
+
 def pooling_fusion(g, s, l, o):
     """Fuse the three ranges, (g + s) * o + l, elementwise on (b, N, D) (g broadcast over tokens).
 
@@ -179,6 +187,16 @@ class PoNetMixing(nn.Module):
         self.q, self.k, self.o, self.s, self.l = (nn.Linear(dim, dim) for _ in range(5))
         self.out = nn.Linear(dim, dim)
 
+    def project(self, x):
+        """Return the five projections of (b, N, D).
+
+        Returns
+        -------
+        hq, hk : (b, h, N, d), per head; hs, hl, ho : (b, N, D), for the segment pool, the local pool and the product.
+        """
+        hq, hk = (y(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (self.q, self.k))
+        return hq, hk, self.s(x), self.l(x), self.o(x)
+
     def forward(self, x, segment_index, keep=None, special=None, *, return_maps=False):
         """Map (b, N, D) to (b, N, D); padded rows are 0 before the output projection's bias and after it.
 
@@ -186,19 +204,14 @@ class PoNetMixing(nn.Module):
         """
         b, n, dim = x.shape
         real = _real(keep, b, n, x.device, "PoNetMixing")
-        alone = torch.zeros_like(real) if special is None or self.special_tokens == "plain" else special.bool()
-        hq, hk = (y(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (self.q, self.k))
-        hs, hl = self.s(x), self.l(x)
+        special = None if special is None or self.special_tokens == "plain" else special.bool()
+        hq, hk, hs, hl, ho = self.project(x)
         g, a = global_aggregation(hq, hk, real) if self.second_stage else _mean_keys(hk, real)
-        g = g.flatten(1).unsqueeze(1)  # (b, 1, D)
-        nothing = x.new_zeros(1)
-        s = segment_max_pool(hs, segment_index, keep) if "smp" in self.use else nothing
-        hidden = hl if special is None else hl.masked_fill(alone.unsqueeze(-1), _FLOOR)
-        l = local_max_pool(hidden, keep=keep) if "lmp" in self.use else nothing
-        if special is not None:
-            s, l = (y.masked_fill(alone.unsqueeze(-1), 0.0) if y is not nothing else y for y in (s, l))
-        g = g if "ga" in self.use else nothing
-        pooled = pooling_fusion(g, s, l, self.o(x)) if self.fuse else (g + s + l).expand(b, n, dim)
+        nothing, hidden = x.new_zeros(1), hide_special(hl, special)
+        g = g.flatten(1).unsqueeze(1) if "ga" in self.use else nothing  # (b, 1, D)
+        s = blank_special(segment_max_pool(hs, segment_index, keep), special) if "smp" in self.use else nothing
+        l = blank_special(local_max_pool(hidden, keep=keep), special) if "lmp" in self.use else nothing
+        pooled = pooling_fusion(g, s, l, ho) if self.fuse else (g + s + l).expand(b, n, dim)
         out = self.out(pooled)
         out = out if keep is None else out.masked_fill(~real.unsqueeze(-1), 0.0)
         if not return_maps:
@@ -314,12 +327,14 @@ class PoNetEncoder(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.apply(_small_init)
 
-    def forward(self, ids, segment_index, keep=None, special=None):
-        """Map token ids (b, N) to features (b, N, dim)."""
+    def forward(self, ids, segment_index, keep=None, special=None, *, until=None):
+        """Map token ids (b, N) to features (b, N, dim), or to what the mixing of layer ``until`` is given."""
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
         x = self.drop(x if self.pre else self.norms[-1](x))
         for i, (mix, feed) in enumerate(zip(self.mixings, self.feeds, strict=True)):
             first, second = self.norms[2 * i], self.norms[2 * i + 1]
+            if i == until:
+                return first(x) if self.pre else x
             if self.pre:
                 x = x + self.drop(mix(first(x), segment_index, keep, special))
                 x = x + self.drop(feed(second(x)))
@@ -364,31 +379,6 @@ def sso_examples(sentences, rng, *, count, swaps=True):
             second = other[int(rng.integers(len(other)))]
         examples.append((first, second, label))
     return examples
-
-
-def trace(hq, hk, hs, hl, segment_index, *, window=3) -> AttentionTrace:
-    """Return what one head reads, from (1, 1, N, d) queries and keys and (1, N, d) inputs of both max-pools, for views.
-
-    The effective matrix is the mean of the three maps: a picture of what is read, not of softmax weights.
-    """
-    hq, hk, hs, hl = (torch.as_tensor(x) for x in (hq, hk, hs, hl))
-    n, d = hq.shape[2:]
-    _, a = global_aggregation(hq, hk)
-    maps = effective_maps(a, hs, hl, segment_index, 1, kernel_size=window)
-    index = torch.as_tensor(segment_index)
-    return AttentionTrace(
-        method="PoNet (three poolings)",
-        t=n,
-        causal=False,
-        density=(3 + window) / n if n else 0.0,
-        attention_flops=n * d * (4 + 2 + window),
-        dense_flops=dense_flops(n, d, causal=False),
-        attention=torch.softmax(hq[0, 0] @ hk[0, 0].T * d**-0.5, -1).numpy(),
-        effective=(maps.ga + maps.smp + maps.lmp)[0, 0] / 3,
-        allowed=np.asarray(maps.smp + maps.lmp)[0, 0] > 0,
-        key_scores=a[0, 0].numpy(),
-        facts={"segments": int(index.max()) + 1 if index.numel() else 0, "window": window},
-    )
 
 
 def _mean_keys(hk, real):

@@ -5,20 +5,26 @@ import numpy as np
 from widgets.controls.knob import Knob
 from workbench.paper import Claim, Experiment, Paper, loaded_later
 
-INPUTS = (("minilm", "MiniLM encoder (bidirectional)"), ("slash", "Generator: a slash and a column"))
+INPUTS = (
+    ("ponet", "PoNet encoder, pre-trained"),
+    ("minilm", "MiniLM encoder, its heads in PoNet's place"),
+    ("slash", "Generator: a slash and a column"),
+)
+SEGMENTS = (("sentences", "sentences"), ("equal", "equal parts"))
 
 KNOBS = (
-    Knob("input", "Queries and keys", "minilm", choices=INPUTS, help="Where queries and keys come from."),
+    Knob("input", "Queries and keys", "ponet", choices=INPUTS, help="Where the projections come from."),
     Knob("tokens", "Tokens", 256, 64, 1024, scale="log2", help="Models stop at their context."),
-    Knob("layer", "Layer", 2, 0, 31, 1, help="Of the model; clipped to what it has."),
+    Knob("layer", "Layer", 1, 0, 31, 1, help="Of the model; clipped to what it has."),
     Knob("head", "Head", 0, 0, 31, 1, help="Of the layer; clipped to what it has."),
-    Knob("part", "Segment (tokens)", 16, 1, 256, scale="log2", help="Tokens per segment."),
+    Knob("segments", "Segments", "sentences", choices=SEGMENTS, help="Equal parts where there is no text."),
+    Knob("part", "Segment (tokens)", 16, 1, 256, scale="log2", help="Tokens per equal part."),
 )
 _DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
 
 def sample(**knobs):
-    """Return one head's queries, keys and values, as the knobs describe."""
+    """Return one head's projections, as the knobs describe."""
     from workbench.models.attention_inputs import load_input
 
     k = _DEFAULTS | knobs
@@ -26,20 +32,18 @@ def sample(**knobs):
 
 
 def run(given, **knobs):
-    """Pool one head at three ranges, its values in both maximum pools; return what every token reads."""
-    from workbench.models.ponet import lra_segment_index, trace
+    """Pool one head at three ranges; return what every token reads, and the fused output."""
+    from workbench.models.ponet_reading import read_ponet
 
-    tokens = given.q.shape[2]
-    segments = lra_segment_index(tokens, max(1, tokens // (_DEFAULTS | knobs)["part"]))
-    return trace(given.q, given.k, given.v[0], given.v[0], segments)
+    return read_ponet(given, {"use_ga": True, "use_smp": True, "use_lmp": True, "fuse": True} | _DEFAULTS | knobs)
 
 
 def view(**state):
-    """Return the interactive view of masks, opened on PoNet."""
+    """Return the interactive view of masks, opened on PoNet and its own encoder."""
     from workbench.attention_explorer import explorer
 
-    start = {"method": PAPER.key, "input": _DEFAULTS["input"], "tokens": _DEFAULTS["tokens"], "right": "effective"}
-    return explorer(**(start | state))
+    start = {key: _DEFAULTS[key] for key in ("input", "tokens", "layer", "head")}
+    return explorer(**({"method": PAPER.key, "right": "effective"} | start | state))
 
 
 # Claims --------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from kernels.raster import raster
 from widgets import theme
 from widgets.canvas import image
 from widgets.canvas.canvas import RasterCanvas, bin_of, clip_window
-from widgets.canvas.source import BitsSource, CsrSource
+from widgets.canvas.source import BitsSource, CsrSource, WeightSource
 
 
 @pytest.fixture
@@ -117,6 +117,29 @@ def test_bits_draw_and_answer_like_the_matrix(matrix):
         assert canvas.query(row, row + 1, column, column + 1)["value"] == 1
         break
     canvas.close()
+
+
+def test_read_out_puts_rows_and_columns_into_words():
+    weights = np.array([[0.25, 0.0], [2.0, 3.0], [0.5, 0.5]], np.float32)
+    canvas = RasterCanvas()
+    canvas.show(WeightSource(weights[:2], ("one", "two")))
+    answer = canvas.query(1, 2, 0, 1)
+    assert answer["labels"] == ["two", "one"] and answer["between"] == "reads"
+    canvas.show(WeightSource(weights, ("one", "two", "three"), ("channel 0", "channel 1")))
+    answer = canvas.query(2, 3, 1, 2)
+    assert answer["labels"] == ["three", "channel 1"] and answer["between"] == "in" and answer["value"] == 0.5
+    assert "labels" not in canvas.query(0, 2, 0, 1)
+    canvas.close()
+
+
+def test_weights_are_counted_in_parts_that_fit_32_bits(rng):
+    weights = rng.random((40, 30)).astype(np.float32)
+    for scale, each in ((1.0, 1e-6), (1e3, 1e-3), (1e7, 10.0)):
+        source = WeightSource(weights * np.float32(scale))
+        assert source.each == pytest.approx(each)
+        total = source.counts((0, 40, 0, 30), (1, 1))
+        assert total.dtype == np.uint32
+        assert total[0, 0] * source.each == pytest.approx(scale * weights.sum(dtype=np.float64), rel=1e-3)
 
 
 def test_page_messages_get_answers(canvas, sent):

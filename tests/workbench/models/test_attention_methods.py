@@ -11,7 +11,6 @@ from workbench.models.attention_curves import KEYS, SEGMENTS, THRESHOLDS, block_
 from workbench.models.attention_inputs import load_input, of_head, slash, vertical_slash
 from workbench.models.attention_methods import METHODS, OTHERS
 from workbench.models.dense_attention import attention_weights
-from workbench.models.ponet_reading import sentence_starts
 
 SETTINGS = {knob.key: knob.default for knob in KNOBS} | {"tokens": 256, "block": 16, "stride": 4}
 
@@ -123,11 +122,6 @@ def test_the_slash_alone_equals_the_slash_with_its_mask():
         assert {delta[head], delta[head] + 1} & set(range(100)) <= set(offsets) and true[0, head, 99, column[head]]
     with pytest.raises(ValueError, match="column must be"):
         slash(100, column=100)
-
-
-def test_sentences_begin_after_a_full_stop_or_an_empty_line():
-    tokens = ("", "One", " two", ".", " Three", "\n\n", "Four", " five", ":", "\n", " six")
-    assert sentence_starts(tokens) == [4, 6, 10]
 
 
 def test_pixel_maps_read_the_picture_and_name_every_source():

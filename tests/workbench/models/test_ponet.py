@@ -18,7 +18,6 @@ from workbench.models.ponet import (
     sentence_segment_index,
     sso_examples,
     token_segment_index,
-    trace,
 )
 
 SEGMENTS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
@@ -198,6 +197,18 @@ def test_the_fill_of_hidden_tokens_never_leaks(layer, x):
     assert out.abs().max() < 100 and (out[:, 7:] == 0).all()
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_an_encoder_can_stop_at_what_a_mixing_is_given(norm, assert_close):
+    torch.manual_seed(0)
+    encoder = PoNetEncoder(17, 32, dim=16, layers=2, norm=norm, dropout=0.0)
+    ids, segments, seen = torch.randint(17, (2, 32)), lra_segment_index(32, 4), []
+    for mixing in encoder.mixings:
+        mixing.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    encoder(ids, segments)
+    for layer, x in enumerate(list(seen)):
+        assert_close(encoder(ids, segments, until=layer), x)
+
+
 def test_dropout_works_in_training_only():
     torch.manual_seed(0)
     encoder = PoNetEncoder(17, 32, dim=16, layers=1, dropout=0.5)
@@ -205,13 +216,6 @@ def test_dropout_works_in_training_only():
     assert not torch.equal(encoder(ids, segments), encoder(ids, segments))
     encoder.eval()
     assert torch.equal(encoder(ids, segments), encoder(ids, segments))
-
-
-def test_trace_rows_sum_to_one():
-    generator = torch.Generator().manual_seed(0)
-    hq, hk = (torch.randn(1, 1, 20, 4, generator=generator) for _ in range(2))
-    seen = trace(hq, hk, hq[0], hk[0], lra_segment_index(20, 4))
-    np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
 
 
 def test_bad_input_is_named(x):

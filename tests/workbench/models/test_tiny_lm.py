@@ -12,15 +12,7 @@ from workbench.models.tiny_lm import TinyConfig, TinyLM
 
 SMALL = TinyConfig(layers=3, heads=8, width=64, hidden=96, context=64)
 SHIPPED = tiny_lm.WEIGHTS / "tiny_lm.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These operators are tiny; on a busy machine a second thread mostly waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

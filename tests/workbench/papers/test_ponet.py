@@ -6,7 +6,6 @@ import torch
 
 from workbench.paper import Verdict
 from workbench.papers import _ponet_digits as pixels
-from workbench.papers import _ponet_text as text
 from workbench.papers.ponet import CLAIMS, KNOBS, PAPER, run, sample
 
 EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
@@ -104,9 +103,20 @@ def test_claims_need_their_rows(key):
 
 @pytest.mark.parametrize("source", [value for value, _ in next(k for k in KNOBS if k.key == "input").choices])
 def test_every_input_can_be_run(source):
-    seen = run(sample(input=source, tokens=64, layer=1, head=1), part=8)
+    given = sample(input=source, tokens=64, layer=1, head=1)
+    seen = run(given, segments="equal", part=8)
     np.testing.assert_allclose(seen.effective.sum(axis=1), 1, atol=1e-5)
-    assert seen.facts["segments"] == 8 - (64 % 9 == 0) and seen.density < 0.2
+    assert seen.facts["segments"] == (8 if given.ponet is None else 10) and seen.density < 0.2
+    assert ("PoNet's own" in seen.facts["projections"]) == (source == "ponet")
+
+
+def test_the_view_opens_on_the_trained_encoder():
+    view = PAPER.view(tokens=64).wait()
+    try:
+        assert view.error == "" and "PoNet encoder, layer 1" in view.scene.source
+        assert view.scene.result.facts["segments are"] == "sentences"
+    finally:
+        view.close()
 
 
 def test_digits_become_sequences_of_seventeen_symbols():
@@ -129,22 +139,6 @@ def test_training_learns_and_equal_seeds_give_equal_models():
     with torch.no_grad():
         untrained = torch.nn.functional.cross_entropy(pixels.train(pixels.MIXINGS["without GA"], 0, 1)(ids), wanted)
         assert torch.nn.functional.cross_entropy(longer(ids), wanted) < untrained
-
-
-def test_pairs_are_laid_out_and_masked_as_described():
-    corpus = text.corpus(30)
-    batch = text.batch_of(corpus.train, np.random.default_rng(0), 200, corpus.vocabulary)
-    assert (batch.ids[:, 0] == text.CLS).all() and ((batch.ids == text.SEP).sum(1) == 2).all()
-    assert (batch.special == ((batch.ids == text.CLS) | (batch.ids == text.SEP))).all()
-    chosen = batch.targets >= 0
-    assert not (chosen & (batch.special | ~batch.keep)).any() and batch.targets.max() < corpus.vocabulary
-    of_words = chosen.sum() / (batch.keep & ~batch.special).sum()
-    assert 0.12 < of_words < 0.18
-    assert 0.72 < (batch.ids[chosen] == text.MASK).float().mean() < 0.88
-    assert 0.04 < (batch.ids[chosen] == batch.targets[chosen]).float().mean() < 0.17
-    assert set(batch.labels.tolist()) == {0, 1, 2}
-    one = batch.segments[0][batch.keep[0]]
-    assert one[0] == 0 and one.max() == 4 and (one.diff() >= 0).all()
 
 
 def test_the_layer_makes_no_tensor_of_the_square():
