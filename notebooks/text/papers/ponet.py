@@ -274,8 +274,9 @@ table(
 )
 
 # %% [markdown]
-# All are far from done after so few steps, and two seeds of one mixing differ by more than two mixings do. So this table
-# can confirm no order, neither the paper's nor another; section 7 says *not reproduced* where its order does not show.
+# All are far from done after so few steps, and two seeds of one mixing differ by more than two mixings do. So this
+# table can confirm no order, the paper's no more than another; section 7 says *not reproduced* where that order does
+# not show.
 #
 # Time of one layer, forward and backward:
 
