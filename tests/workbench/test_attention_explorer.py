@@ -139,6 +139,22 @@ def test_ponet_brings_its_own_encoder():
         view.close()
 
 
+def test_what_ponets_stories_say_is_seen():
+    bare, ranges, twins, own = (facts(method="ponet", **story.state).result for story in STORIES["ponet"])
+    sentences = int(bare.facts["segments"]) - 2
+    assert sentences > 3 and bare.facts["different output rows (counted)"] == f"{sentences + 1} of 256"
+    fused = facts(method="ponet", **(STORIES["ponet"][0].state | {"fuse": True})).result
+    assert fused.facts["different output rows (counted)"] == "256 of 256"
+    winners = ranges.panels["smp"]
+    assert (winners.max(axis=0) == 0).mean() > 0.5 and (winners[[0, -1]] == 0).all()
+    assert np.ptp(ranges.panels["ga"], axis=0).max() == 0
+    words = facts(method="ponet", **STORIES["ponet"][2].state).tokens
+    first, second, end = (i for i, word in enumerate(words) if word in ("The", "Lists"))
+    alike = twins.panels["likeness"][first:second, second:end]
+    assert (alike.argmax(axis=1) == np.arange(second - first)).all()
+    assert own.facts["segments"] == "5"
+
+
 def test_hovering_the_fused_output_names_token_and_channel():
     view = explorer(method="ponet", input="ponet", words="One is here. Two is there.", tokens=64, right="fused").wait()
     try:

@@ -4,6 +4,11 @@ from widgets.views.attention_mask import Story
 
 _ESTIMATOR = {"input": "minilm", "tokens": 128, "head": 8, "estimator": "trained_180", "group": "causal_batch"}
 _SLASH = {"input": "slash", "tokens": 1024, "block": 64, "stride": 8, "threshold": 0.5, "delta": 77}
+_PONET = {"input": "ponet", "tokens": 256, "layer": 1, "head": 2, "segments": "sentences"}
+_TWINS = (
+    'The "&" operator yields the bitwise AND of its arguments. The "|" operator yields the bitwise OR of its '
+    "arguments. Lists are sorted in place."
+)
 
 STORIES = {
     "xattention": (
@@ -166,28 +171,29 @@ STORIES = {
     "ponet": (
         Story(
             "Without the product",
-            {
-                "tokens": 128,
-                "segments": "sentences",
-                "use_lmp": False,
-                "fuse": False,
-                "left": "smp",
-                "right": "likeness",
-            },
-            "Global and segment pooling give every token of a sentence the same vector: rows of a sentence are "
-            "identical (dark squares at the right). Tick the product with every token's own projection: they differ "
-            "again.",
+            _PONET | {"use_lmp": False, "fuse": False, "left": "fused", "right": "likeness"},
+            "Global and segment pooling give every token of a sentence the same vector. Left, the fused output, tokens "
+            "by channels: one stripe per sentence. Right, the likeness of its rows: a darkest square per sentence. "
+            "The table counts the rows that differ, one per sentence and one for [CLS] and [SEP]. Tick the product "
+            "with every token's own projection: all rows differ again.",
         ),
         Story(
             "Three ranges",
-            {"tokens": 128, "segments": "sentences", "left": "ga", "right": "smp"},
+            _PONET | {"left": "ga", "right": "smp"},
             "Left, one attention row for the whole text. Right, for every token, the tokens of its sentence that win "
-            "a channel. Choose local maxima for the third range.",
+            "a channel: a block per sentence, and most words win nothing. Choose local maxima for the third range, a "
+            "band of three. [CLS] and [SEP] have rows in the left picture only.",
+        ),
+        Story(
+            "Two sentences alike",
+            _PONET | {"words": _TWINS, "head": 1, "left": "smp", "right": "likeness"},
+            "The first two sentences differ in a sign and a word. Right, a second dark line runs beside the diagonal: "
+            "the output of a word is most like that of its twin in the other sentence.",
         ),
         Story(
             "Your own segments",
-            {"tokens": 128, "segments": "own", "cuts": "30 64", "left": "lmp", "right": "smp"},
-            "Click a picture: the segment border at that key comes or goes. The starts also stand in the field.",
+            _PONET | {"segments": "own", "cuts": "30 43", "left": "lmp", "right": "smp"},
+            "Click a picture: the segment border at that token comes or goes. The starts also stand in the field.",
         ),
     ),
     "favit": (

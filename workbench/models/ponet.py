@@ -29,6 +29,7 @@ __all__ = [
     "pooling_fusion",
     "segment_max_pool",
     "sentence_segment_index",
+    "small_init",
     "sso_examples",
     "token_segment_index",
 ]
@@ -325,7 +326,7 @@ class PoNetEncoder(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2 * layers + 1))
         self.drop = nn.Dropout(dropout)
-        self.apply(_small_init)
+        self.apply(small_init)
 
     def forward(self, ids, segment_index, keep=None, special=None, *, until=None):
         """Map token ids (b, N) to features (b, N, dim), or to what the mixing of layer ``until`` is given."""
@@ -342,6 +343,14 @@ class PoNetEncoder(nn.Module):
                 x = first(x + self.drop(mix(x, segment_index, keep, special)))
                 x = second(x + self.drop(feed(x)))
         return self.norms[-1](x) if self.pre else x
+
+
+def small_init(module):
+    """Draw the weights of a linear map or table from a normal of deviation .02, biases 0 (Tan et al., as in BERT)."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
 
 
 def sso_examples(sentences, rng, *, count, swaps=True):
@@ -385,13 +394,6 @@ def _mean_keys(hk, real):
     weight = real / real.sum(1, keepdim=True)
     a = weight[:, None, :].expand(hk.shape[:3])
     return (a.unsqueeze(-2) @ hk).squeeze(-2), a
-
-
-def _small_init(module):
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _segments(segment_index, b, n, name):

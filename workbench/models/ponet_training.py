@@ -24,8 +24,8 @@ from torch import nn
 
 from workbench.data import text
 from workbench.models import ponet_corpus
-from workbench.models.ponet import PoNetEncoder, PoNetMixing, sentence_segment_index, sso_examples
-from workbench.models.ponet_corpus import CLS, GAP, LONGEST, MASK, PAD, SEP, SHORTEST, SPECIAL, Corpus
+from workbench.models.ponet import PoNetEncoder, PoNetMixing, sentence_segment_index, small_init, sso_examples
+from workbench.models.ponet_corpus import CLS, GAP, LONGEST_IN_TOPICS, MASK, PAD, SEP, SHORTEST, SPECIAL, Corpus
 
 __all__ = [
     "CARD",
@@ -63,17 +63,15 @@ class Recipe:
     length : tokens of a line at most, and of the position table.
     room : word pieces that the runs of a line share; a run has one sentence at least, and no more with 0.
     batch : lines per step.
-    dropout : as in `PoNetEncoder`.
     """
 
     length: int = 64
     room: int = 0
     batch: int = 32
-    dropout: float = 0.0
 
 
 PAIRS = Recipe()
-WINDOWS = Recipe(length=256, room=256 - 3 - LONGEST, batch=16, dropout=0.1)
+WINDOWS = Recipe(length=256, room=256 - 3 - LONGEST_IN_TOPICS, batch=16)  # one sentence may overflow
 
 
 # Lines ---------------------------------------------------------------------------------------------------------------
@@ -135,9 +133,11 @@ class Pretraining(nn.Module):
     def __init__(self, vocabulary, mixing=PoNetMixing, recipe=PAIRS):
         super().__init__()
         how = {"dim": DIM, "heads": HEADS, "layers": LAYERS, "hidden": 4 * DIM, "mixing": mixing, "norm": "post"}
-        self.encoder = PoNetEncoder(vocabulary, recipe.length, dropout=recipe.dropout, **how)
+        self.encoder = PoNetEncoder(vocabulary, recipe.length, **how)
         self.word, self.bias = nn.Linear(DIM, DIM), nn.Parameter(torch.zeros(vocabulary))
         self.norm, self.order = nn.LayerNorm(DIM), nn.Linear(DIM, 3)
+        for head in (self.word, self.order):
+            small_init(head)
 
     def forward(self, batch):
         """Return logits of the masked words (masked, vocabulary) and of the order (b, 3)."""
@@ -326,14 +326,14 @@ def card(record, pieces) -> str:
         "",
         f"Text: {record['text']}, the topics only: {record['words']['train']:,} word pieces to train on, "
         f"{record['words']['held_out']:,} held out by topic. Word pieces are those of MiniLM that the training text "
-        f"has twice or more. Sentences have {SHORTEST} to {LONGEST} pieces. A line is [CLS] A [SEP] B [SEP]: A and B "
-        f"are runs of sentences that share {WINDOWS.length} tokens, and every sentence is a segment.",
+        f"has twice or more. Sentences have {SHORTEST} to {LONGEST_IN_TOPICS} pieces. A line is [CLS] A [SEP] B [SEP]: "
+        f"A and B are runs of sentences that share {WINDOWS.length} tokens, and every sentence is a segment.",
         "",
         "## Training",
         "",
         f"{record['steps']:,} steps of {WINDOWS.batch} lines, {record['wall_s'] / 60:.1f} minutes on a CPU (threads: "
         f"{record['threads']}). {MASKED:.0%} of the words are masked; B follows A, comes before it, or is "
-        f"of another topic. Both losses are added. AdamW, peak rate {RATE:g}, one cycle, dropout {WINDOWS.dropout:g}, "
+        f"of another topic. Both losses are added. AdamW, peak rate {RATE:g}, one cycle, dropout 0.1, "
         f"torch {record['torch']}, seed {record['seed']}. Last training loss (mean of 100 steps): "
         f"{record['last_training_loss']:.2f} nats per masked word.",
         "",

@@ -16,7 +16,7 @@ KNOBS = (
     Knob("input", "Queries and keys", "ponet", choices=INPUTS, help="Where the projections come from."),
     Knob("tokens", "Tokens", 256, 64, 1024, scale="log2", help="Models stop at their context."),
     Knob("layer", "Layer", 1, 0, 31, 1, help="Of the model; clipped to what it has."),
-    Knob("head", "Head", 0, 0, 31, 1, help="Of the layer; clipped to what it has."),
+    Knob("head", "Head", 2, 0, 31, 1, help="Of the layer; clipped to what it has."),
     Knob("segments", "Segments", "sentences", choices=SEGMENTS, help="Equal parts where there is no text."),
     Knob("part", "Segment (tokens)", 16, 1, 256, scale="log2", help="Tokens per equal part."),
 )

@@ -8,6 +8,7 @@
 #     description: 'Tokens mixed by pooling at three ranges instead of attention, at a cost
 #       that grows with the length and not with its square.'
 #     title: 'PoNet: pooling instead of attention'
+#     thumbnail: 'record:timing/time of a training step, batch 4?tokens=4096&mixing=attention|PoNet|FNet'
 # ---
 
 # %% [markdown]
@@ -29,33 +30,10 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown
 
-from widgets.figures.plot_pane import PlotPane
-from widgets.theme import template
+from workbench.app.notebook import claims, pictures, show, table
 
 STEPS = {"tiny": 3, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "small")]
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
-
-
-def show(figure, alt):
-    pane = PlotPane()
-    pane.show(figure.update_layout(template=template()), alt)
-    return pane
-
-
-def maps(pictures, alt, size=320):
-    figure = go.Figure().set_subplots(1, len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.04)
-    for place, values in enumerate(pictures.values(), start=1):
-        at = {"row": 1, "col": place}
-        figure.add_heatmap(z=np.asarray(values, float), colorscale="Blues", showscale=False, **at)
-        figure.update_yaxes(autorange="reversed", scaleanchor=figure.data[-1].xaxis, constrain="domain", **at)
-        figure.update_xaxes(constrain="domain", **at)
-    return show(figure.update_layout(height=size, margin={"t": 40, "b": 20}), alt)
 
 
 # %% [markdown]
@@ -177,7 +155,7 @@ def same_rows(layer):
     return torch.cdist(out, out).detach().numpy().round(6)
 
 
-maps({"without the product": same_rows(bare), "with it": same_rows(product)}, "Distances between output rows.")
+pictures({"without the product": same_rows(bare), "with it": same_rows(product)}, "Distances between output rows.")
 
 # %% [markdown]
 # White squares on the left: *all tokens of a sentence come out identical*. Nothing later in the layer can tell them
@@ -194,7 +172,9 @@ from workbench.models.ponet import influence_map
 
 _, seen = mixing(x, sentences, return_maps=True)
 pictures = {"global": seen.ga[0, 0], "segment": seen.smp[0, 0], "local": seen.lmp[0, 0]}
-maps(pictures | {"all: influence": influence_map(mixing, x, sentences)}, "Rank one, block diagonal, tridiagonal, all.")
+pictures(
+    pictures | {"all: influence": influence_map(mixing, x, sentences)}, "Rank one, block diagonal, tridiagonal, all."
+)
 
 # %% [markdown]
 # Equal rows; blocks; a band. Every row sums to 1. The last picture asks the layer itself: how far does output $i$ move
@@ -209,23 +189,45 @@ assert (pictures["local"][np.abs(np.subtract.outer(range(7), range(7))) > 1] == 
 # %% [markdown]
 # ## 5. Play
 #
-# A head of a real encoder, pooled. Left its true attention, right what the three poolings read on average.
+# A PoNet that has been trained: two layers that guessed masked words in Python's documentation, and whether the second
+# part of a text follows the first. Here it reads documentation that it has not seen. Every sentence is a segment, and
+# so are [CLS] and [SEP], which get the global part only. Left what full attention between its queries and keys would
+# be; right what its three poolings read, on average.
 #
-# 1. Make the segments shorter, then longer. Which part of the right picture changes?
-# 2. Take *Product with each token* away, and *Local maxima* too. How many different output rows are left? Choose
-#    *likeness of output rows* as the right picture and try again.
-# 3. Choose *winners of segment maxima* as the right picture. Are there tokens that nobody reads?
-# 4. Look at the score of every key below: the one row of global weights. Does it agree with the columns of the true
-#    attention?
+# 1. Choose *winners of segment maxima* as the right picture: one block per sentence. Which words win many channels, and
+#    are there words that nobody reads?
+# 2. Choose *fused output (size)*: a row per token, a column per channel. Take *Global aggregation*, *Segment maxima*
+#    and *Product with each token* away, one after the other. When do columns turn into stripes as long as a sentence?
+# 3. Take the product and *Local maxima* away and look at *likeness of output rows*. How many different rows are left?
+#    The table counts them.
+# 4. Look at the score of every key below: the one row of global weights. Turn the head: some look at one kind of word,
+#    others at all alike.
+# 5. Set *Segments* to your own starts and click a picture: a border comes or goes.
+# 6. Turn *Queries and keys* to MiniLM. It has no such projections, so the table says what stands in for them.
 
 # %%
 from workbench.papers.ponet import view
 
-view(tokens=128, part=16)
+view()
 
 # %% [markdown]
-# Now train one. Handwritten digits, read pixel by pixel as a sequence of 256 symbols; the model never learns that
-# pixels 16 apart lie above one another. (Here only a few steps; section 6 trains longer.)
+# How much has it learnt? Its card was written when it was trained.
+
+# %%
+from workbench.models.ponet_training import shipped
+
+learnt = shipped().record
+table(
+    ["held-out text (counted)", "loss per masked word", "masked words guessed"],
+    [
+        [name, f"{learnt[name]['loss per masked word']:.2f}", f"{learnt[name]['masked words guessed']:.3f}"]
+        for name in ("PoNet", "word frequencies")
+    ],
+)
+
+# %% [markdown]
+# Now train one yourself. Handwritten digits, read pixel by pixel as a sequence of 256 symbols; the model is never told
+# that pixels 16 apart lie above one another. (Here only a few steps; section 6 trains longer.)
 
 # %%
 from workbench.papers._ponet_digits import MIXINGS, accuracy, sequences, train
@@ -239,11 +241,12 @@ from workbench.data.images import digits
 images, labels = digits()[1]
 ids = sequences(images[:1])
 encoder, segments = model.encoder, model.segments
-tokens = encoder.norms[0](encoder.tokens(ids) + encoder.positions.weight)
-_, seen = encoder.mixings[0](tokens, segments, return_maps=True)
+_, seen = encoder.mixings[0](encoder(ids, segments, until=0), segments, return_maps=True)
 winners = {"the digit": ids[0], "global weights": seen.ga[0, 0, 0], "segment winners": seen.smp[0, 0].sum(0)}
 winners["local winners"] = seen.lmp[0, 0].sum(0)
-maps({name: np.asarray(x).reshape(16, 16) for name, x in winners.items()}, f"A {labels[0]}, and who is read.", size=260)
+pictures(
+    {name: np.asarray(x).reshape(16, 16) for name, x in winners.items()}, f"A {labels[0]}, and who is read.", height=260
+)
 
 # %% [markdown]
 # Which pixels win? Of all tokens of a segment, ink and the edges of ink should be read more than the empty ground, once
@@ -271,10 +274,9 @@ table(
 )
 
 # %% [markdown]
-# All are far from done after so few steps, and one seed differs from the next, so read no order into small differences.
-# What stands out: pooling keeps up with attention; without the segments it falls far behind; without the global part or
-# the product it does *not*. And the fixed Fourier transform is ahead of all on these small pictures, against the
-# paper's order: section 7 says so too.
+# All are far from done after so few steps, and two seeds of one mixing differ by more than two mixings do. So this
+# table can confirm no order, the paper's no more than another; section 7 says *not reproduced* where that order does
+# not show.
 #
 # Time of one layer, forward and backward:
 
@@ -338,11 +340,7 @@ f"entropy of the words {entropy:.2f} nats (counted): a model that ignores contex
 # ## 7. The claim beside ours, and what was left out
 
 # %%
-claims = [c for e in ("image", "memory", "timing", "language") for c in record.read("ponet", e)["claims"]]
-table(
-    ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-    [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in claims],
-)
+claims("ponet")
 
 # %% [markdown]
 # *published* values were read in the paper's abstract or in the authors' repository; those *from memory* could not be

@@ -10,7 +10,7 @@ from workbench.models.ponet import PoNetMixing, token_segment_index
 from workbench.models.ponet_corpus import CLS, MASK, SEP, Corpus
 from workbench.models.ponet_training import PAIRS, WINDOWS, Recipe, batch_of, encode, pretrain
 
-SMALL = Recipe(length=40, room=20, batch=4, dropout=0.1)
+SMALL = Recipe(length=40, room=20, batch=4)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
