@@ -18,6 +18,7 @@ from workbench.models.ponet import (
     PoNetMixing,
     SelfAttentionMixing,
     lra_segment_index,
+    small_init,
 )
 from workbench.paper import row
 
@@ -54,10 +55,11 @@ def sequences(images) -> torch.Tensor:
 class Classifier(nn.Module):
     """The encoder of the LRA runs with a mean over tokens and a linear layer on top."""
 
-    def __init__(self, mixing, *, length=SIDE * SIDE, classes=CLASSES):
+    def __init__(self, mixing, *, length=SIDE * SIDE, classes=CLASSES, dropout=0.1):
         super().__init__()
-        self.encoder = PoNetEncoder(SYMBOLS, length, dim=DIM, heads=HEADS, mixing=mixing, dropout=0.0)
+        self.encoder = PoNetEncoder(SYMBOLS, length, dim=DIM, heads=HEADS, mixing=mixing, dropout=dropout)
         self.head = nn.Linear(DIM, classes)
+        small_init(self.head)
         self.segments = lra_segment_index(length, SEGMENTS)
 
     def forward(self, ids):
@@ -72,16 +74,16 @@ def train(mixing, steps, seed, *, batch=32, report=lambda fraction: None) -> Cla
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Classifier(mixing)
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for step in range(steps):
-        report(step / steps)
-        some = rng.integers(len(ids), size=batch)
-        optimiser.zero_grad()
-        F.cross_entropy(model(ids[some]), wanted[some]).backward()
-        optimiser.step()
-        schedule.step()
+        rng = np.random.default_rng(seed)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for step in range(steps):
+            report(step / steps)
+            some = rng.integers(len(ids), size=batch)
+            optimiser.zero_grad()
+            F.cross_entropy(model(ids[some]), wanted[some]).backward()
+            optimiser.step()
+            schedule.step()
     return model.eval()
 
 
@@ -184,7 +186,7 @@ def timing(size, seed, report):
 def _encoder_step(mixing, t, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Classifier(mixing, length=t)
+        model = Classifier(mixing, length=t, dropout=0.0)  # random numbers are no part of what is compared
     ids = torch.randint(SYMBOLS, (4, t), generator=torch.Generator().manual_seed(seed))
     return lambda: F.cross_entropy(model(ids), torch.zeros(4, dtype=torch.long)).backward()
 

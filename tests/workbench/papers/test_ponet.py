@@ -127,15 +127,19 @@ def test_digits_become_sequences_of_seventeen_symbols():
     np.testing.assert_array_equal(corners, np.round(16 * images[:5, ::7, ::7]))
 
 
-def test_training_learns_and_equal_seeds_give_equal_models():
-    (images, labels), _ = pixels.digits()
-    ids, wanted = pixels.sequences(images[:64]), torch.from_numpy(labels[:64])
+def test_equal_seeds_give_equal_models():
     first, again, other = (
         pixels.train(pixels.MIXINGS["PoNet"], steps, seed, batch=4) for steps, seed in ((2, 1), (2, 1), (2, 2))
     )
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(first.head.weight, other.head.weight)
-    longer = pixels.train(pixels.MIXINGS["without GA"], 12, 1)
+
+
+@pytest.mark.slow
+def test_training_learns():
+    (images, labels), _ = pixels.digits()
+    ids, wanted = pixels.sequences(images[:64]), torch.from_numpy(labels[:64])
+    longer = pixels.train(pixels.MIXINGS["without GA"], 60, 1)
     with torch.no_grad():
         untrained = torch.nn.functional.cross_entropy(pixels.train(pixels.MIXINGS["without GA"], 0, 1)(ids), wanted)
         assert torch.nn.functional.cross_entropy(longer(ids), wanted) < untrained
