@@ -3,7 +3,7 @@
 import numpy as np
 
 from widgets.controls.knob import Knob
-from workbench.paper import Claim, Experiment, Paper, loaded_later
+from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 INPUTS = (
     ("ponet", "PoNet encoder, pre-trained"),
@@ -86,9 +86,11 @@ def _judge_accuracy(other, near):
         mean = _by_mixing(rows, "test accuracy")
         lead = mean["PoNet"] - mean[other]
         verdict = "reproduced" if lead > 0 else "partly" if lead >= -near else "not reproduced"
-        seeds = sum(r["quantity"] == "test accuracy" and r["mixing"] == other for r in rows)
+        each = [
+            " and ".join(f"{x:.3f}" for x in values(rows, "test accuracy", mixing=name)) for name in ("PoNet", other)
+        ]
         shown = f"{mean['PoNet']:.3f} against {mean[other]:.3f} on digits of 256 pixels"
-        return f"{shown} (mean of {seeds} seeds; counted)", verdict
+        return f"{shown} (means of the seeds {each[0]}; {each[1]}; counted)", verdict
 
     return judge
 

@@ -182,7 +182,7 @@ def reference(head):
     return (s_mix * s_prob * p + (1 - s_mix) * average) @ v[0, head].numpy()
 
 
-assert np.allclose(reference(4), out.context[0, 4], atol=1e-5)
+assert np.allclose(reference(8), out.context[0, 8], atol=1e-5)
 
 # %% [markdown]
 # The bracket in the last line of `reference` is an **attention matrix**: SEA can still be asked where it looked. Its
@@ -218,7 +218,7 @@ with torch.no_grad():
 sea.backend = "dense"
 assert torch.allclose(fast.context, out.context, atol=1e-5)
 assert torch.equal(fast.cells, out.cells)
-assert np.allclose(seen.effective @ v[0, 4].numpy(), out.context[0, 4], atol=1e-5)  # the matrix remakes the output
+assert np.allclose(seen.effective @ v[0, 8].numpy(), out.context[0, 8], atol=1e-5)  # the matrix remakes the output
 
 # %% [markdown]
 # ## 5. Play

@@ -9,7 +9,7 @@
 #       one antidiagonal of every tile.'
 #     title: 'XAttention: finding the blocks that matter'
 #     thumbnail: 'record:samplers/mass kept, a quarter of the
-#       blocks?stride=8&sampler=antidiagonal|random|diagonal|mean_pool'
+#       blocks?block=32&stride=8&sampler=antidiagonal|random|diagonal|mean_pool'
 # ---
 
 # %% [markdown]
