@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from widgets.figures.attention import panel
 from widgets.views.attention_stories import STORIES
 from workbench.attention_explorer import explorer
 from workbench.data import text as texts
@@ -90,6 +91,21 @@ def test_one_segment_is_full_attention_and_every_key_weighs():
     assert (scene.result.panels["effective"][40, :41] > 0).all() and (scene.other.panels["effective"][40] == 0).any()
     row = scene.query(40, {"method": "combiner", "pattern": "logsparse", "part": 16})
     assert [len(region) for region in row.regions] == [8, 32] and "101000 in binary" in row.note
+
+
+def test_a_query_beyond_the_text_becomes_its_last_one():
+    view = explorer(input="slash", tokens=64, row=300).wait()
+    assert view.row == 63 and view.left_canvas.marks["rows"] == [63]
+    view.close()
+
+
+def test_antidiagonals_of_an_even_stride_meet_no_slash_at_an_even_offset():
+    how = {"input": "slash", "tokens": 256, "block": 32, "stride": 8, "width": 1, "column": 5}
+    for delta, seen in ((76, False), (77, True)):
+        result = facts(**how, delta=delta).result
+        met = panel(result, "met")
+        assert (np.diagonal(met, -delta) > 0).any() == seen and (met[:, 5] > 0).any()
+        np.testing.assert_array_equal(met, result.panels["attention"] * result.panels["read"])
 
 
 def test_axial_regions_look_both_ways_and_log_sparse_ones_are_refused():
