@@ -17,7 +17,7 @@ PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One entry of pyproject.toml per line, so that versions are written in one place.
 READ  = $(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); print(*($(1)), sep="\n")'
 
-SOURCES := CMakeLists.txt $(wildcard kernels/*.cpp kernels/*/*.cpp kernels/cpp/*.hpp workbench/machines/*.cpp)
+SOURCES := CMakeLists.txt $(wildcard kernels/*.cpp kernels/*/*.cpp kernels/cpp/*.hpp kernels/*/*.hpp kernels/*/*/*.hpp workbench/machines/*.hpp workbench/machines/*.cpp)
 
 # The stamp holds the folder it was made for: a moved folder or a lost extension module installs again.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))

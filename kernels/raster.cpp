@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "matmul/csr.hpp"
+#include "csr.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
 

@@ -10,6 +10,7 @@ import platformdirs
 
 PACKAGE = Path(__file__).parent
 APPLICATION = "sparse-workbench"
+WEIGHTS = PACKAGE / "models" / "weights"  # what ships, each with its card
 
 
 def checkout() -> Path | None:

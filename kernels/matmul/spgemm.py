@@ -7,8 +7,6 @@ Sources: Gustavson 1978, "Two fast algorithms for sparse matrices"; Shivdikar 20
 """
 
 import numbers
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import sparse
@@ -18,16 +16,12 @@ from kernels.check import as_csr, check_inner, check_same_dtype, check_threads, 
 from kernels.work import Work
 
 __all__ = [
-    "Traffic",
-    "dataflow_traffic",
     "row_flops",
     "spgemm",
     "spgemm_reference",
     "spgemm_work",
     "symbolic_nnz",
 ]
-
-Dataflow = Literal["inner", "inner-masked", "outer", "row", "column"]
 
 
 # method -> (form of the loop, SMASH version)
@@ -135,7 +129,7 @@ def row_flops(a, b) -> np.ndarray:
     -------
     int64 (m,); its sum is F, the same for every dataflow.
     """
-    a, b = _operands(a, b, "row_flops")
+    a, b = operands(a, b, "row_flops")
     (a_indptr, a_indices), (b_indptr, _) = _common_indices(a, b)
     return core.spgemm_row_flops(a_indptr, a_indices, b_indptr)
 
@@ -147,101 +141,20 @@ def symbolic_nnz(a, b) -> np.ndarray:
     -------
     int64 (m,); its sum is the structural nnz(C).
     """
-    a, b = _operands(a, b, "symbolic_nnz")
+    a, b = operands(a, b, "symbolic_nnz")
     (a_indptr, a_indices), (b_indptr, b_indices) = _common_indices(a, b)
     return core.spgemm_symbolic_nnz(a_indptr, a_indices, b_indptr, b_indices, b.shape[1])
 
 
 def spgemm_work(a, b) -> Work:
     """Count what A B must do: 2 F flops; operands and C streamed once; F gathers from B, F into the row of C."""
-    a, b = _operands(a, b, "spgemm_work", same_dtype=True)
+    a, b = operands(a, b, "spgemm_work", same_dtype=True)
     products = int(row_flops(a, b).sum())
     entry = a.dtype.itemsize + max(a.indices.itemsize, b.indices.itemsize)
     pointer = max(a.indptr.itemsize, b.indptr.itemsize)
     entries = int(a.indptr[-1]) + int(b.indptr[-1]) + int(symbolic_nnz(a, b).sum())
     pointers = 2 * (a.shape[0] + 1) + b.shape[0] + 1
     return Work(flops=2 * products, bytes_streamed=entries * entry + pointers * pointer, gathers=2 * products)
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Off-chip traffic of one dataflow, in elements (index + value) unless said otherwise.
-
-    Parameters
-    ----------
-    dataflow : "inner", "inner-masked", "outer", "row" or "column".
-    read_a, read_b : elements of the operands read.
-    pp_written, pp_read : partial products stored off-chip and read back.
-    write_c : elements of the result written.
-    ptr : row or column pointers read, in words of ``index_bytes``.
-    flops : products F (a multiply and an add each).
-    comparisons : index comparisons of the plain inner product, at most.
-    peak_live : most partial results alive at once (one dot, row or column in flight; outer: all products).
-    index_bytes, value_bytes : width of an index and of a value.
-    """
-
-    dataflow: str
-    read_a: int
-    read_b: int
-    pp_written: int
-    pp_read: int
-    write_c: int
-    ptr: int
-    flops: int
-    comparisons: int
-    peak_live: int
-    index_bytes: int = 8
-    value_bytes: int = 8
-
-    @property
-    def elements(self) -> int:
-        """Elements moved in total, pointers left out."""
-        return self.read_a + self.read_b + self.pp_written + self.pp_read + self.write_c
-
-    @property
-    def bytes_by_stream(self) -> dict[str, int]:
-        """Bytes per stream: read_a, read_b, pp_written, pp_read, write_c, ptr."""
-        width = self.index_bytes + self.value_bytes
-        streams = {s: getattr(self, s) * width for s in ("read_a", "read_b", "pp_written", "pp_read", "write_c")}
-        return streams | {"ptr": self.ptr * self.index_bytes}
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes moved in total."""
-        return sum(self.bytes_by_stream.values())
-
-
-def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cache="none") -> Traffic:
-    """Count the off-chip traffic of A B in one of the orders of computation.
-
-    Parameters
-    ----------
-    a, b : CSR matrices (m, k), (k, n).
-    dataflow : "inner" (dot of row and column, all pairs of a non-empty row and a non-empty column), "inner-masked" (the
-        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column".
-    index_bytes, value_bytes : width of an index and of a value; an element is one of each.
-    cache : "none" (every re-use goes off-chip) or "ideal" (every operand element is read once).
-
-    Source
-    ------
-    Shivdikar 2021; pointer words: two per fine-grained row lookup, one per pointer of a matrix walked in order.
-    """
-    a, b = _operands(a, b, "dataflow_traffic")
-    if dataflow not in _DATAFLOWS:
-        raise ValueError(f"dataflow_traffic: dataflow must be one of {', '.join(_DATAFLOWS)}; got {dataflow!r}")
-    if cache not in ("none", "ideal"):
-        raise ValueError(f"dataflow_traffic: cache must be 'none' or 'ideal', got {cache!r}")
-    for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes)):
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ValueError(f"dataflow_traffic: {name} must be an int of at least 1, got {width!r}")
-    counts = _DATAFLOWS[dataflow](a, b)
-    if cache == "ideal":
-        counts |= {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1])}
-    products = int(row_flops(a, b).sum())
-    defaults = {"pp_written": 0, "pp_read": 0, "comparisons": 0}
-    written = int(symbolic_nnz(a, b).sum())
-    return Traffic(dataflow, **(defaults | counts), write_c=written, flops=products,
-                   index_bytes=index_bytes, value_bytes=value_bytes)  # fmt: skip
 
 
 def _chosen_method(method, hashing):
@@ -266,7 +179,8 @@ def _check_table(log2_slots, load):
         raise ValueError(f"spgemm: load must be in (0, 1], got {load}")
 
 
-def _operands(a, b, function, same_dtype=False):
+def operands(a, b, function, same_dtype=False):
+    """Return both as CSR arrays whose inner sizes (and dtypes, if asked) agree; ``function`` is named in errors."""
     a, b = as_csr(a, function=function, name="a"), as_csr(b, function=function, name="b")
     check_inner(a, b, function=function)
     if same_dtype:
@@ -280,53 +194,3 @@ def _common_indices(a, b):
     dtype = np.result_type(*buffers)
     a_indptr, a_indices, b_indptr, b_indices = (x.astype(dtype, copy=False) for x in buffers)
     return (a_indptr, a_indices), (b_indptr, b_indices)
-
-
-def _column_counts(a):
-    return np.bincount(a.indices[: a.indptr[-1]], minlength=a.shape[1])
-
-
-def _transpose(a):
-    return sparse.csr_array(a.T.tocsr())
-
-
-def _inner(a, b):
-    a_nnz, b_nnz = int(a.indptr[-1]), int(b.indptr[-1])
-    rows = int(np.count_nonzero(np.diff(a.indptr)))
-    columns = int(np.count_nonzero(_column_counts(b)))
-    reads = {"read_a": a_nnz * columns, "read_b": b_nnz * rows}
-    pointers = a.shape[0] + 1 + rows * (b.shape[1] + 1)
-    return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, rows * columns)}
-
-
-def _inner_masked(a, b):
-    per_row = symbolic_nnz(a, b)
-    per_column = symbolic_nnz(_transpose(b), _transpose(a))
-    reads = {
-        "read_a": int(np.dot(per_row, np.diff(a.indptr).astype(np.int64))),
-        "read_b": int(np.dot(per_column, _column_counts(b).astype(np.int64))),
-    }
-    written = int(per_row.sum())
-    pointers = a.shape[0] + 1 + 2 * written
-    return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, written)}
-
-
-def _outer(a, b):
-    products = int(row_flops(a, b).sum())
-    reads = {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1]), "pp_written": products, "pp_read": products}
-    return reads | {"ptr": 2 * (a.shape[1] + 1), "peak_live": products}
-
-
-def _row(a, b):
-    a_nnz, products = int(a.indptr[-1]), int(row_flops(a, b).sum())
-    live = int(symbolic_nnz(a, b).max(initial=0))
-    return {"read_a": a_nnz, "read_b": products, "ptr": a.shape[0] + 1 + 2 * a_nnz, "peak_live": live}
-
-
-def _column(a, b):
-    b_nnz, products = int(b.indptr[-1]), int(row_flops(a, b).sum())
-    live = int(symbolic_nnz(_transpose(b), _transpose(a)).max(initial=0))
-    return {"read_a": products, "read_b": b_nnz, "ptr": b.shape[1] + 1 + 2 * b_nnz, "peak_live": live}
-
-
-_DATAFLOWS = {"inner": _inner, "inner-masked": _inner_masked, "outer": _outer, "row": _row, "column": _column}

@@ -207,7 +207,7 @@ class Watch:
         page.on("request", lambda r: self.requests.append(r.url))
 
     def _failed(self, request):
-        beacon_of_closing_page = "/room/leave/" in request.url or "/voila/api/shutdown/" in request.url
+        beacon_of_closing_page = "/pool/leave/" in request.url or "/voila/api/shutdown/" in request.url
         # Chromium asks for the tab's icon again whenever the address changes, and drops the request before.
         icon_asked_again = request.url.endswith("/icon.svg") and request.failure == "net::ERR_ABORTED"
         if not (beacon_of_closing_page or icon_asked_again) and request.url not in self.blocked:

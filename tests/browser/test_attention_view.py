@@ -15,8 +15,8 @@ SETTINGS = {"block": 16, "stride": 4, "choose": "threshold", "sampler": "antidia
 
 def mask(threshold, tokens=128):
     """What the right picture must show, computed here."""
-    from workbench.models.attention_inputs import load_input
-    from workbench.models.attention_methods import METHODS
+    from workbench.models.attention.attention_inputs import load_input
+    from workbench.models.attention.attention_methods import METHODS
 
     given = load_input("lm", tokens=tokens, layer=3, head=3)
     return METHODS["xattention"].trace(given, SETTINGS | {"threshold": threshold}).allowed
@@ -213,7 +213,8 @@ def test_rings_follow_the_pointer_over_the_keys(masks):
 
 def test_in_jupyterlab_the_same_view_works(open_lab, notebook_folder):
     code = (
-        "from workbench.attention_explorer import explorer\nexplorer(tokens=64, method='formula', formula='q - k == 3')"
+        "from workbench.explorers.attention.explorer import explorer\n"
+        "explorer(tokens=64, method='formula', formula='q - k == 3')"
     )
     page = open_lab("masks.ipynb", notebook_folder({"masks": [code]}))
     painted(page)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from workbench import folders
-from workbench.app.shelf import shelf
+from workbench.app.notebook_index import notebook_index
 
 TINY = [
     {"title": "A tiny dashboard", "description": "One slider.", "papers": ["smash"]},
@@ -163,9 +163,9 @@ def test_closed_page_gives_its_kernel_back(page, server, fetch):
     kernel = json.loads(page.inner_text("#jupyter-config-data"))["kernelId"]
     page.goto("about:blank")
     deadline = time.monotonic() + 10
-    while json.loads(fetch(f"{server.url}room/alive/{kernel}")[2])["alive"] and time.monotonic() < deadline:
+    while json.loads(fetch(f"{server.url}pool/alive/{kernel}")[2])["alive"] and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert json.loads(fetch(f"{server.url}room/alive/{kernel}")[2]) == {"alive": False}
+    assert json.loads(fetch(f"{server.url}pool/alive/{kernel}")[2]) == {"alive": False}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_full_room_offers_to_retry(start_server, folder, page, fetch, axe):
     page.watch.allow("dashboards/tiny")
     page.watch.allow("503")
     page.goto(f"{small.url}dashboards/tiny?n=9")
-    assert page.inner_text("h1") == "The room is full"
+    assert page.inner_text("h1") == "The server is full"
     left = int(page.inner_text("[data-countdown]"))
     page.wait_for_function("left => Number(document.querySelector('[data-countdown]').textContent) < left", arg=left)
     assert page.get_attribute("a.button", "href") == "/dashboards/tiny?n=9"
@@ -236,7 +236,7 @@ def test_plotly_is_loaded_when_something_is_plotted(open_dashboard, folder):
     assert not any("jupyterlab-plotly/static/remoteEntry" in url for url in last)
 
 
-@pytest.mark.parametrize("name", [n.name for n in shelf(folders.notebooks()) if n.kind == "dashboards"])
+@pytest.mark.parametrize("name", [n.name for n in notebook_index(folders.notebooks()) if n.kind == "dashboards"])
 def test_every_dashboard_of_the_workbench_opens(open_dashboard, name, axe):
     page = open_dashboard(name)
     page.wait_for_timeout(1500)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from kernels.check import as_csr, is_canonical
-from kernels.matmul.spgemm import dataflow_traffic, row_flops, spgemm, spgemm_reference, symbolic_nnz
+from kernels.matmul.spgemm import row_flops, spgemm, spgemm_reference, symbolic_nnz
+from kernels.matmul.traffic import dataflow_traffic
 
 MARGIN = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 6, 2**31 - 1, 2**31, 2**62, 2**63 - 1]
 

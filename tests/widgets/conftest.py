@@ -12,7 +12,7 @@ from comm.base_comm import BaseComm
 from widgets import theme
 from widgets.controls.knob import Knob
 from widgets.figures.plot_pane import PlotPane
-from widgets.views.view import BRUSH, View
+from widgets.views.frame.view import BRUSH, View
 
 WIDGETS = Path(__file__).resolve().parents[2] / "widgets"
 

@@ -26,7 +26,7 @@ from widgets.figures.attention import (
 from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
 from widgets.figures.fact_table import fact_table
 from widgets.figures.plot_pane import PlotPane
-from widgets.views.view import View
+from widgets.views.frame.view import View
 
 UPLOAD_LIMIT_BYTES = 64_000_000
 EXPORTED_CELLS = 2**22
@@ -49,7 +49,7 @@ class Story:
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ViewHooks:
     """What a view of attention masks is told about its inputs and methods; every part may be left out.
 
     Parameters
@@ -97,13 +97,13 @@ class AttentionMaskView(View):
     def __init__(
         self,
         source: Callable[[Mapping[str, Any], Callable], Any],
-        wiring: Wiring | None = None,
+        wiring: ViewHooks | None = None,
         *,
         link_base: str = "",
         query: str = "",
         **state,
     ):
-        self._source, self._wiring = source, wiring or Wiring()
+        self._source, self._wiring = source, wiring or ViewHooks()
         choices = self._wiring.relevant.values()
         self._depending = {key for choice in choices for keys in choice.values() for key in keys}
         self._drawn: dict = {}
@@ -379,7 +379,7 @@ class AttentionMaskView(View):
         if not self._closing and self._worker is not None:
             for canvas in (self.left_canvas, self.right_canvas):
                 canvas.unobserve_all()
-            self._source, self._wiring = None, Wiring()
+            self._source, self._wiring = None, ViewHooks()
             self._drawn = {}
         super().close()
 

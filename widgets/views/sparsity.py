@@ -22,8 +22,8 @@ from widgets.figures.sparsity import (
     row_length_figure,
     row_lengths,
 )
+from widgets.views.frame.view import BRUSH, View
 from widgets.views.matrix_input import as_pattern, is_large_mask
-from widgets.views.view import BRUSH, View
 
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 ORDERINGS = (

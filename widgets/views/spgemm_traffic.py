@@ -38,7 +38,9 @@ from widgets.figures.spgemm_traffic import (
     utilisation_figure,
 )
 from widgets.figures.spgemm_words import headline, live_curves, mean_share, short_number, step_columns, total_bytes
-from widgets.views.export import npz_bytes
+from widgets.views.frame.export import npz_bytes
+from widgets.views.frame.view import View
+from widgets.views.frame.worker import Progress
 from widgets.views.spgemm_stories import (
     DATAFLOWS,
     HIGH_LOAD,
@@ -53,8 +55,6 @@ from widgets.views.spgemm_stories import (
     TRAFFIC,
     USED_BY,
 )
-from widgets.views.view import View
-from widgets.views.worker import Progress
 
 
 class SpGEMMTrafficView(View):

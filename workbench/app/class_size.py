@@ -61,12 +61,12 @@ async def measure(site: Site, dashboards: list[str]) -> tuple[int, str, bool]:
     """Open every dashboard once; return the private bytes of the heaviest kernel, its name, and whether measured."""
     heaviest = (0, "a bare kernel")
     for name in dashboards:
-        page = await site.room.open_page(f"dashboards/{name}.ipynb", {"QUERY_STRING": ""})
+        page = await site.pool.open_page(f"dashboards/{name}.ipynb", {"QUERY_STRING": ""})
         await page.task
         await asyncio.sleep(SETTLE_S)
-        pid = getattr(site.room.get_kernel(page.kernel_id).provisioner, "pid", None)
+        pid = getattr(site.pool.get_kernel(page.kernel_id).provisioner, "pid", None)
         heaviest = max(heaviest, (private_bytes(pid) if pid else 0, name))
-        await site.room.leave(page.kernel_id)
+        await site.pool.leave(page.kernel_id)
     return (*heaviest, True) if heaviest[0] else (ASSUMED_KERNEL_BYTES, "", False)
 
 

@@ -53,8 +53,8 @@ def _root(
 @app.command()
 def papers():
     """List the papers: key, title, family, state of the method, notebook, claims."""
+    from workbench import record
     from workbench.app import tables
-    from workbench.experiments import record
     from workbench.papers import catalog
 
     _console().print(tables.papers_table(catalog().values(), record.all_records()))
@@ -70,8 +70,9 @@ def run(
     json: Annotated[Path | None, typer.Option(help="also write the records to this file")] = None,
 ):
     """Run a paper's experiments, judge its claims and write the records."""
+    from workbench import record
     from workbench.app import tables
-    from workbench.experiments import ledger, record, runner
+    from workbench.experiments import ledger, runner
     from workbench.papers import get
 
     with users_input():
@@ -127,7 +128,7 @@ def bench(
     from workbench.app import tables
     from workbench.bench import registry, runner
     from workbench.experiments import ledger
-    from workbench.experiments.record import write_json
+    from workbench.record import write_json
 
     with users_input():
         chosen = registry.get(op)

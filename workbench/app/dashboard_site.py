@@ -11,7 +11,7 @@ from voila.configuration import VoilaConfiguration
 from voila.paths import collect_static_paths, collect_template_paths
 from voila.utils import get_page_config, get_voila_labextensions_path
 
-from workbench.app.kernel_room import KernelRoom
+from workbench.app.kernel_pool import KernelPool
 from workbench.app.page_scripts import join_pieces
 from workbench.app.steps import StepRenderer
 
@@ -31,8 +31,8 @@ WIDGET_EXTENSIONS = [
 class Site:
     """The dashboards under one address prefix; the stand-alone server and JupyterLab both mount one."""
 
-    def __init__(self, folder: Path, prefix: str, room: KernelRoom, log: logging.Logger):
-        self.folder, self.prefix, self.room, self.log = folder, prefix, room, log
+    def __init__(self, folder: Path, prefix: str, pool: KernelPool, log: logging.Logger):
+        self.folder, self.prefix, self.pool, self.log = folder, prefix, pool, log
         roots = [str(Path(__file__).parent), *jupyter_path()]
         self.template_paths = collect_template_paths(["voila", "nbconvert"], TEMPLATE, prune=True, root_dirs=roots)
         self.static_paths = collect_static_paths(["voila", "nbconvert"], TEMPLATE, prune=True, root_dirs=roots)
@@ -52,8 +52,8 @@ class Site:
             for extension in self.page_config["federated_extensions"]
             if extension["name"] != PLOTLY
         ]
-        room.root_dir = str(folder)
-        room.make_renderer = self.make_renderer
+        pool.root_dir = str(folder)
+        pool.make_renderer = self.make_renderer
 
     def render(self, template: str, **values) -> str:
         return self.templates.get_template(template).render(prefix=self.prefix, **values)
@@ -62,14 +62,14 @@ class Site:
         """Return the renderer of one notebook, ready to be given a kernel."""
         renderer = StepRenderer(
             show_source=show_source,
-            threads=self.room.threads,
+            threads=self.pool.threads,
             voila_configuration=self.configuration,
             traitlet_config=Config(),
             notebook_path=path,
             template_paths=self.template_paths,
             contents_manager=self.contents,
             base_url=self.prefix,
-            kernel_spec_manager=self.room.kernel_spec_manager,
+            kernel_spec_manager=self.pool.kernel_spec_manager,
             page_config=self.page_config,
         )
         await renderer.initialize()

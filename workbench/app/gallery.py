@@ -8,8 +8,8 @@ from pathlib import Path
 
 import workbench.papers
 from workbench import folders
-from workbench.app.shelf import shelf
-from workbench.experiments.record import read
+from workbench.app.notebook_index import notebook_index
+from workbench.record import read
 
 VERDICTS = ("reproduced", "partly", "not reproduced")
 
@@ -36,7 +36,7 @@ class Card:
 
 def gallery_cards(folder: Path) -> list[Card]:
     """Return the cards, dashboards first; what cannot be read becomes a card that says so."""
-    notebooks = shelf(folder)
+    notebooks = notebook_index(folder)
     dashboards = [notebook for notebook in notebooks if notebook.kind == "dashboards"]
     walkthroughs = {notebook.name.split("/")[-1] for notebook in notebooks if notebook.kind == "papers"}
     papers, broken = papers_or_problems()

@@ -16,8 +16,8 @@ from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from voila.utils import get_voila_labextensions_path
 
 from workbench.app.gallery import gallery_cards
-from workbench.app.kernel_room import KernelRoom, RoomIsFullError
-from workbench.app.shelf import find, shelf
+from workbench.app.kernel_pool import KernelPool, PoolIsFullError
+from workbench.app.notebook_index import find, notebook_index
 from workbench.app.thumbnails import thumbnail
 
 HEARTBEAT_S = 10
@@ -42,15 +42,15 @@ CONTENT_SECURITY = "; ".join(
 
 
 class WorkbenchHandler(JupyterHandler):
-    """What all pages share: the room, the templates, a request id, and errors shown as our own page."""
+    """What all pages share: the pool, the templates, a request id, and errors shown as our own page."""
 
     def initialize(self, site):
         self.site = site
         self.request_id = secrets.token_hex(4)
 
     @property
-    def kernel_manager(self) -> KernelRoom:
-        return self.site.room
+    def kernel_manager(self) -> KernelPool:
+        return self.site.pool
 
     @property
     def content_security_policy(self) -> str:
@@ -99,11 +99,11 @@ class ThumbnailHandler(WorkbenchHandler):
         self.finish(picture.content)
 
 
-class ShelfHandler(WorkbenchHandler):
+class NotebookIndexHandler(WorkbenchHandler):
     """The gallery and the dashboards as JSON, for JupyterLab's launcher."""
 
     async def get(self):
-        notebooks = await asyncio.to_thread(shelf, self.site.folder)
+        notebooks = await asyncio.to_thread(notebook_index, self.site.folder)
         cards = [{"title": "Gallery", "description": "All dashboards and papers", "address": ""}]
         cards += [
             {"title": n.title, "description": n.description, "address": f"dashboards/{n.name}"}
@@ -122,11 +122,11 @@ class PageHandler(WorkbenchHandler):
             raise HTTPError(404, f"There is no notebook called {name} among the {kind}.")
         source = self.get_query_argument("source", "1" if kind == "papers" else "") not in ("", "0", "no")
         try:
-            page = await self.site.room.open_page(path.as_posix(), self._environment(), source)
-        except RoomIsFullError as full:
+            page = await self.site.pool.open_page(path.as_posix(), self._environment(), source)
+        except PoolIsFullError as full:
             self.set_status(503)
             self.set_header("Retry-After", str(full.retry_s))
-            self.show("full.html", retry_s=full.retry_s, capacity=self.site.room.capacity)
+            self.show("full.html", retry_s=full.retry_s, capacity=self.site.pool.capacity)
             return
         self._page = page
         page.renderer.request_id = self.request_id
@@ -136,7 +136,7 @@ class PageHandler(WorkbenchHandler):
             await self._stream(page)
         except StreamClosedError:
             page.task.cancel()
-            await self.site.room.leave(page.kernel_id)
+            await self.site.pool.leave(page.kernel_id)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -162,7 +162,7 @@ class PageHandler(WorkbenchHandler):
         self._report(page)
         if page.broken:
             self.write(self.site.render("broken.html", request_id=self.request_id))
-            await self.site.room.leave(page.kernel_id)
+            await self.site.pool.leave(page.kernel_id)
 
     def _report(self, page):
         if getattr(self, "_reported", False) or not (page.broken or page.renderer.failure):
@@ -181,7 +181,7 @@ class PageHandler(WorkbenchHandler):
 
 class AliveHandler(WorkbenchHandler):
     async def get(self, kernel_id):
-        self.finish({"alive": await self.site.room.alive(kernel_id)})
+        self.finish({"alive": await self.site.pool.alive(kernel_id)})
 
 
 class LeaveHandler(WorkbenchHandler):
@@ -193,7 +193,7 @@ class LeaveHandler(WorkbenchHandler):
             raise HTTPError(403, "This request came from another site.")
 
     async def post(self, kernel_id):
-        await self.site.room.leave(kernel_id)
+        await self.site.pool.leave(kernel_id)
         self.set_status(204)
 
 
@@ -207,8 +207,8 @@ class RoomKernelHandler(KernelHandler):
         self.site = site
 
     @property
-    def kernel_manager(self) -> KernelRoom:
-        return self.site.room
+    def kernel_manager(self) -> KernelPool:
+        return self.site.pool
 
 
 class RoomChannelsHandler(VoilaKernelWebsocketHandler):
@@ -217,8 +217,8 @@ class RoomChannelsHandler(VoilaKernelWebsocketHandler):
         self.site = site
 
     @property
-    def kernel_manager(self) -> KernelRoom:
-        return self.site.room
+    def kernel_manager(self) -> KernelPool:
+        return self.site.pool
 
 
 class CachedStaticHandler(MultiStaticFileHandler):
@@ -268,12 +268,12 @@ def routes(site) -> list[tuple]:
         ("/", GalleryHandler, ours),
         (r"/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+)", PageHandler, ours),
         (r"/voila/render/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+\.ipynb)", PageHandler, ours),
-        (r"/shelf\.json", ShelfHandler, ours),
+        (r"/notebooks\.json", NotebookIndexHandler, ours),
         (r"/thumbnail/(?P<kind>dashboards|papers)/(?P<name>[\w\-/]+)", ThumbnailHandler, ours),
         (rf"/api/kernels/{KERNEL_ID}", RoomKernelHandler, ours),
         (rf"/api/kernels/{KERNEL_ID}/channels", RoomChannelsHandler, ours),
-        (rf"/room/alive/{KERNEL_ID}", AliveHandler, ours),
-        (rf"/room/leave/{KERNEL_ID}", LeaveHandler, ours),
+        (rf"/pool/alive/{KERNEL_ID}", AliveHandler, ours),
+        (rf"/pool/leave/{KERNEL_ID}", LeaveHandler, ours),
         (rf"/voila/api/shutdown/{KERNEL_ID}", LeaveHandler, ours),
         (r"/style/(.*)", StaticFileHandler, {"path": str(STATIC)}),
         (r"/scripts/(\w+\.js)", PageScriptsHandler, ours),

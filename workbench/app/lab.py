@@ -17,8 +17,8 @@ from workbench import folders
 from workbench.app.class_size import places
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
-from workbench.app.kernel_room import IDLE_S
-from workbench.app.serve import WS_PING_MS, ServeError, listen, make_room
+from workbench.app.kernel_pool import IDLE_S
+from workbench.app.serve import WS_PING_MS, ServeError, listen, make_pool
 
 TOUR = "start_here"
 HERE = Path(__file__).parent
@@ -97,12 +97,12 @@ class Dashboards(ExtensionApp):
 
     def initialize_handlers(self):
         log = logging.getLogger("workbench.serve")
-        self.room = make_room(log, capacity=places(), idle_s=IDLE_S)
-        site = Site(Path(self.serverapp.root_dir), f"{self.serverapp.base_url}voila/", self.room, log)
+        self.pool = make_pool(log, capacity=places(), idle_s=IDLE_S)
+        site = Site(Path(self.serverapp.root_dir), f"{self.serverapp.base_url}voila/", self.pool, log)
         self.serverapp.web_app.add_handlers(".*$", routes(site))
 
     async def stop_extension(self):
-        await self.room.close()
+        await self.pool.close()
 
 
 def _jupyter_server_extension_points() -> list[dict]:

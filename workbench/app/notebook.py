@@ -8,8 +8,7 @@ from IPython.display import Markdown
 
 from widgets.figures.plot_pane import PlotPane
 from widgets.theme import template
-from workbench import papers
-from workbench.experiments import record
+from workbench import papers, record
 
 
 def table(columns: Sequence, rows: Sequence[Sequence]) -> Markdown:

@@ -29,8 +29,8 @@ from workbench import folders
 from workbench.app.class_size import MB, VISITORS_PER_CORE, measure, need_of, places, usable_cores
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
-from workbench.app.kernel_room import IDLE_S, KernelRoom
-from workbench.app.shelf import shelf
+from workbench.app.kernel_pool import IDLE_S, KernelPool
+from workbench.app.notebook_index import notebook_index
 
 log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
@@ -82,7 +82,7 @@ def serve(
         raise ServeError(f"serve: there is no notebooks folder at {folder}; give one that exists.")
     if class_size is not None and not 1 <= class_size <= 500:
         raise ServeError(f"serve: class must be from 1 to 500 visitors, got {class_size}.")
-    dashboards = [notebook.name for notebook in shelf(folder) if notebook.kind == "dashboards"]
+    dashboards = [notebook.name for notebook in notebook_index(folder) if notebook.kind == "dashboards"]
     warm = dashboards[:WARM_AT_MOST] if warm is None else warm
     unknown = sorted(set(warm) - set(dashboards))
     if unknown:
@@ -116,8 +116,8 @@ def make_application(
     folder: Path, *, token=None, local=True, capacity=16, idle_s=IDLE_S, threads=None
 ) -> tuple[tornado.web.Application, Site]:
     """Return the Tornado application with all routes, and the site behind it."""
-    room = make_room(log, capacity=capacity, idle_s=idle_s, threads=threads)
-    site = Site(folder, "/", room, log)
+    pool = make_pool(log, capacity=capacity, idle_s=idle_s, threads=threads)
+    site = Site(folder, "/", pool, log)
     identity = VoilaIdentityProvider(token=token or "", log=log)
     application = tornado.web.Application(
         routes(site),
@@ -128,8 +128,8 @@ def make_application(
         identity_provider=identity,
         authorizer=AllowAllAuthorizer(log=log, identity_provider=identity),
         kernel_websocket_connection_class=ZMQChannelsWebsocketConnection,
-        kernel_manager=room,
-        kernel_spec_manager=room.kernel_spec_manager,
+        kernel_manager=pool,
+        kernel_spec_manager=pool.kernel_spec_manager,
         log_function=_log_request,
         compress_response=not local,
         websocket_max_message_size=64 * 2**20,
@@ -139,10 +139,10 @@ def make_application(
     return application, site
 
 
-def make_room(log: logging.Logger, *, capacity: int, idle_s: int = IDLE_S, threads: int | None = None) -> KernelRoom:
-    """Return an empty room: connection files in a folder of its own, dead kernels left dead."""
+def make_pool(log: logging.Logger, *, capacity: int, idle_s: int = IDLE_S, threads: int | None = None) -> KernelPool:
+    """Return an empty pool: connection files in a folder of its own, dead kernels left dead."""
     transport = "ipc" if sys.platform == "linux" else "tcp"
-    return KernelRoom(
+    return KernelPool(
         connection_dir=tempfile.mkdtemp(prefix="workbench-"),
         kernel_spec_manager=KernelSpecManager(),
         capacity=capacity,
@@ -197,7 +197,7 @@ async def _run(application, site: Site, sockets, warm: list[str], started, for_c
         warming.cancel()
         server.stop()
     finally:
-        await site.room.close()
+        await site.pool.close()
 
 
 async def _check_class(site: Site, warm: list[str], visitors: int, dashboards: list[str], force: bool, announce):
@@ -230,7 +230,7 @@ def _thread_limits(threads: int | None) -> dict[str, str]:
 async def _warm_up(site: Site, names: list[str]):
     for name in names:
         try:
-            await site.room.warm_up(f"dashboards/{name}.ipynb")
+            await site.pool.warm_up(f"dashboards/{name}.ipynb")
         except Exception:
             log.exception("dashboard %s could not be started ahead", name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from workbench.app.gallery import records_of
-from workbench.app.shelf import find, shelf
+from workbench.app.notebook_index import find, notebook_index
 
 WIDTH, HEIGHT = 320, 160
 INK, SOFT, PAPER, DARK = "#0b5f8a", "#7fa6ba", "#f2f5f7", "#222222"
@@ -37,7 +37,7 @@ def thumbnail(folder: Path, kind: str, name: str) -> Picture:
 
 
 def _draw(folder: Path, kind: str, name: str) -> Picture:
-    notebook = next((n for n in shelf(folder) if (n.kind, n.name) == (kind, name)), None)
+    notebook = next((n for n in notebook_index(folder) if (n.kind, n.name) == (kind, name)), None)
     wanted = notebook.thumbnail if notebook else ""
     if wanted.startswith("matrix:"):
         return _svg(_pattern(wanted.removeprefix("matrix:")))

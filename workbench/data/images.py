@@ -79,3 +79,17 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     images, labels = (stored.images[order] / 16).astype(np.float32), stored.target[order].astype(np.int64)
     first, rest = slice(None, TRAINING_DIGITS), slice(TRAINING_DIGITS, None)
     return (images[first], labels[first]), (images[rest], labels[rest])
+
+
+def landscape(side=224) -> np.ndarray:
+    """Draw a landscape (side, side, 3) uint8: sky, sun, hills, and one red house on either hand."""
+    y, x = np.mgrid[0:side, 0:side] / side
+    rgb = np.stack([0.45 + 0.3 * y, 0.65 + 0.2 * y, 0.95 - 0.1 * y], axis=-1)
+    rgb[(x - 0.72) ** 2 + (y - 0.2) ** 2 < 0.011] = (1.0, 0.85, 0.3)
+    rgb[y > 0.58 + 0.1 * np.sin(6 * x + 1)] = (0.35, 0.55, 0.35)
+    rgb[y > 0.72 + 0.06 * np.sin(9 * x)] = (0.25, 0.42, 0.2)
+    for left in (0.12, 0.7):
+        rgb[(abs(x - left - 0.08) < 0.08) & (y > 0.66) & (y < 0.84)] = (0.75, 0.2, 0.15)
+        rgb[(abs(x - left - 0.08) < (y - 0.54) * 0.9) & (y > 0.54) & (y <= 0.66)] = (0.3, 0.2, 0.2)
+        rgb[(abs(x - left - 0.08) < 0.025) & (y > 0.75) & (y < 0.84)] = (0.95, 0.9, 0.6)
+    return np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from workbench import folders, papers
-from workbench.experiments import record
+from workbench import folders, papers, record
 
 NAME = "RESULTS.md"
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import get_args
 
 from workbench import papers
-from workbench.experiments.record import SCHEMA, validate, validate_rows
 from workbench.machines.host import machine, versions
 from workbench.paper import Claim, Experiment, Paper, Report, Size
+from workbench.record import SCHEMA, validate, validate_rows
 
 SIZES = get_args(Size)
 NOT_JUDGED = "not judged"

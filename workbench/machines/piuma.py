@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from kernels._native import core
-from kernels.matmul.spgemm import dataflow_traffic
+from kernels.matmul.traffic import dataflow_traffic
 from workbench.machines.piuma_config import Constant, PiumaConfig
 from workbench.machines.piuma_result import EventLog, SimResult, Timeline, WindowTimes
 from workbench.machines.piuma_tables import (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from workbench.models import text_cost
+from workbench.models.language import text_cost
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
 NAME = "sparse_workbench"
@@ -108,7 +108,7 @@ class PretrainedLM(nn.Module):
         return np.array([(0, 0)] * len(self._start()) + offsets, np.int64).reshape(-1, 2)
 
     def bits_per_byte(self, text, *, context=512, attention=None):
-        """Return the cost of a text in bits per byte of its UTF-8 form; see `workbench.models.text_cost.nats`."""
+        """Return the cost of a text in bits per byte of its UTF-8 form; see `text_cost.nats`."""
         return text_cost.bits_per_byte(self, text, context=context, attention=attention)
 
     def _start(self):
@@ -139,7 +139,7 @@ def load(name, *, revision=None, offline=False) -> PretrainedLM:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "pretrained.load: transformers is not installed; pip install 'sparse-workbench[models]', or use the "
-            "embedded model, workbench.models.tiny_lm.load()"
+            "embedded model, workbench.models.language.tiny_lm.load()"
         ) from error
     folder = Path(name) if Path(name).is_dir() else _fetch(name, revision, offline)
     transformers.AttentionInterface.register(NAME, _attention)
@@ -161,7 +161,7 @@ def _fetch(name, revision, offline):
             f"pretrained.load: {name!r} is not in the cache {constants.HF_HUB_CACHE} and could not be fetched "
             f"({type(error).__name__}). On a machine with access run `hf download {name}` (after `hf auth login` if "
             "the model asks for consent) and copy that cache here, or pass the folder of a saved model; the embedded "
-            "model, workbench.models.tiny_lm.load(), needs no network"
+            "model, workbench.models.language.tiny_lm.load(), needs no network"
         ) from error
 
 

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.data import text
-from workbench.models import minilm
-from workbench.models.combiner import (
+from workbench.models.attention.combiner import (
     PATTERNS,
     CombinerSelfAttention,
     combiner_attention,
@@ -20,8 +19,9 @@ from workbench.models.combiner import (
     sparse_counterpart_mask,
     support,
 )
-from workbench.models.dense_attention import attention_weights, dense_attention, dense_flops
-from workbench.models.pixel_model import SIDE, bits_per_pixel, train
+from workbench.models.attention.dense_attention import attention_weights, dense_attention, dense_flops
+from workbench.models.language import minilm
+from workbench.models.vision.pixel_model import SIDE, bits_per_pixel, train
 from workbench.paper import row
 
 HEADS, DIM, LENGTH = 4, 64, SIDE * SIDE

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench.data.images import PICTURES, digits, patch_features, patches, picture
-from workbench.models.favit import (
+from workbench.models.attention.favit import (
     SIZES,
     FaSA,
     FaViTBlock,
@@ -22,7 +22,7 @@ from workbench.models.favit import (
     fasa_flops,
     favit,
 )
-from workbench.models.favit_reading import readings
+from workbench.models.attention.favit_reading import readings
 from workbench.paper import row
 
 

@@ -5,10 +5,10 @@ import torch
 
 from kernels.masks.block_select import block_density, select_blocks
 from workbench.data import text
-from workbench.models import minilm, tiny_lm, xattention
-from workbench.models.attention_inputs import heavy_hitters
-from workbench.models.dense_attention import attention_weights, dense_attention
-from workbench.models.pbs_attn import (
+from workbench.data.attention_patterns import heavy_hitters
+from workbench.models.attention import xattention
+from workbench.models.attention.dense_attention import attention_weights, dense_attention
+from workbench.models.attention.pbs_attn import (
     PERMUTATIONS,
     PBSMask,
     computed_density,
@@ -17,6 +17,7 @@ from workbench.models.pbs_attn import (
     scored_mask,
     select_again,
 )
+from workbench.models.language import minilm, tiny_lm
 from workbench.paper import row
 
 SORTS = ("none", "random", "keys")

@@ -10,10 +10,17 @@ import kernels
 from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_select import block_density, select_blocks
 from workbench.data import text
-from workbench.models import text_cost, tiny_lm, xattention
-from workbench.models.attention_inputs import heavy_hitters
-from workbench.models.dense_attention import dense_attention
-from workbench.models.pbs_attn import computed_density, coverage_curve, pbs_attention, scored_mask, select_again
+from workbench.data.attention_patterns import heavy_hitters
+from workbench.models.attention import xattention
+from workbench.models.attention.dense_attention import dense_attention
+from workbench.models.attention.pbs_attn import (
+    computed_density,
+    coverage_curve,
+    pbs_attention,
+    scored_mask,
+    select_again,
+)
+from workbench.models.language import text_cost, tiny_lm
 from workbench.paper import row
 from workbench.papers._pbs_attn_experiment import GENERATOR, LM, NAMES, lm_heads, mean_pooling
 

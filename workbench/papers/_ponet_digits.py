@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 from workbench.data.images import digits
-from workbench.models.ponet import (
+from workbench.models.attention.ponet import (
     FourierMixing,
     PoNetEncoder,
     PoNetMixing,

@@ -1,8 +1,8 @@
 """PoNet learns from text: masked words and the order of sentences, beside attention and FNet in the same skeleton."""
 
-from workbench.models.ponet import FourierMixing, PoNetMixing, SelfAttentionMixing
-from workbench.models.ponet_corpus import corpus
-from workbench.models.ponet_training import measure, pretrain, unigram
+from workbench.models.attention.ponet import FourierMixing, PoNetMixing, SelfAttentionMixing
+from workbench.models.attention.ponet_corpus import corpus
+from workbench.models.attention.ponet_training import measure, pretrain, unigram
 from workbench.paper import row
 
 STEPS = {"tiny": 2, "small": 60, "full": 500}

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from workbench.data import text as texts
-from workbench.models import minilm, tiny_lm
-from workbench.models.dense_attention import attention_weights, dense_attention
-from workbench.models.performer import prefix_attention, relu_kernel, softmax_kernel
-from workbench.models.sea import (
+from workbench.models.attention.dense_attention import attention_weights, dense_attention
+from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
+from workbench.models.attention.sea import (
     GROUPS,
     distill_layer,
     effective_attention,
@@ -19,7 +18,7 @@ from workbench.models.sea import (
     grouped_topk,
     oracle_estimate,
 )
-from workbench.models.sea_training import (
+from workbench.models.attention.sea_training import (
     BATCH,
     LAYER,
     batched,
@@ -30,6 +29,7 @@ from workbench.models.sea_training import (
     new_estimator,
     windows,
 )
+from workbench.models.language import minilm, tiny_lm
 from workbench.paper import row
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kernels.matmul.dataflow import DATAFLOWS, dataflow_order, dataflow_steps, output_births
-from kernels.matmul.spgemm import dataflow_traffic, row_flops, spgemm
+from kernels.matmul.spgemm import row_flops, spgemm
+from kernels.matmul.traffic import dataflow_traffic
 from widgets.figures.spgemm_traffic import (
     STREAMS,
     Constant,

@@ -10,8 +10,8 @@ from kernels.masks.block_scores import true_block_mass
 from kernels.masks.block_select import select_blocks
 from workbench import paper
 from workbench.data.text import documents
-from workbench.models import minilm
-from workbench.models.xattention import block_scores, dp_thresholds, profile_thresholds
+from workbench.models.attention.xattention import block_scores, dp_thresholds, profile_thresholds
+from workbench.models.language import minilm
 
 BLOCK = 32
 STRIDES = (4, 8, 16, 32)

@@ -13,10 +13,10 @@ from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_scores import true_block_mass
 from kernels.masks.block_select import block_density, select_blocks
 from workbench import paper
+from workbench.data.attention_patterns import vertical_slash
 from workbench.data.text import sample
-from workbench.models import tiny_lm
-from workbench.models.attention_inputs import vertical_slash
-from workbench.models.xattention import block_scores, xattention
+from workbench.models.attention.xattention import block_scores, xattention
+from workbench.models.language import tiny_lm
 
 LENGTH, BLOCK, BATCH = 1024, 64, 8
 HEADS = {"tiny": 8, "small": 32, "full": 128}

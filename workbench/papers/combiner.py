@@ -25,7 +25,7 @@ _DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
 def sample(**knobs):
     """Return one causal head, an `AttentionInput`."""
-    from workbench.models.attention_inputs import load_input
+    from workbench.models.attention.attention_inputs import load_input
 
     k = _DEFAULTS | knobs
     return load_input(k["input"], **{name: k[name] for name in ("tokens", "layer", "head", "share", "seed")})
@@ -33,7 +33,7 @@ def sample(**knobs):
 
 def run(given, **knobs):
     """Attend through direct keys and regions and trace one head, an `AttentionTrace`."""
-    from workbench.models import combiner
+    from workbench.models.attention import combiner
 
     k = _DEFAULTS | knobs
     return combiner.trace(given.q, given.k, pattern=k["pattern"], seg_len=k["part"], causal=given.causal)
@@ -41,7 +41,7 @@ def run(given, **knobs):
 
 def view(**state):
     """Return the mask explorer, opened on Combiner beside true attention."""
-    from workbench.attention_explorer import explorer
+    from workbench.explorers.attention.explorer import explorer
 
     return explorer(**({"method": "combiner", "input": "lm", "tokens": 256, "right": "effective"} | state))
 

@@ -50,7 +50,7 @@ def sample(**knobs) -> Picture:
 
 def run(given: Picture, **knobs):
     """Return what the chosen query reads: full attention, a window, FaSA's three groups."""
-    from workbench.models.favit_reading import readings
+    from workbench.models.attention.favit_reading import readings
 
     k = _KNOB_DEFAULTS | knobs
     query = k["row"] * SIDE + k["column"]
@@ -60,7 +60,7 @@ def run(given: Picture, **knobs):
 
 def view(**state):
     """Return the mask explorer with this method and a photograph chosen."""
-    from workbench.attention_explorer import explorer
+    from workbench.explorers.attention.explorer import explorer
 
     start = {"method": "favit", "input": "astronaut", "row": 14 * SIDE + 24, "right": "effective"}
     return explorer(**(start | state))

@@ -26,7 +26,7 @@ _DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
 def sample(**knobs):
     """Return one causal head, an `AttentionInput`."""
-    from workbench.models.attention_inputs import load_input
+    from workbench.models.attention.attention_inputs import load_input
 
     k = _DEFAULTS | knobs
     return load_input(k["input"], **{name: k[name] for name in ("tokens", "layer", "head", "share", "seed")})
@@ -34,7 +34,7 @@ def sample(**knobs):
 
 def run(given, **knobs):
     """Choose blocks and trace one head, an `AttentionTrace`."""
-    from workbench.models import pbs_attn
+    from workbench.models.attention import pbs_attn
 
     k = _DEFAULTS | knobs
     how = {"block_size": k["block"], "segment_size": k["segment"] * k["block"], "permute": k["permute"]}
@@ -43,7 +43,7 @@ def run(given, **knobs):
 
 def view(**state):
     """Return the mask explorer, opened on heavy-hitter keys."""
-    from workbench.attention_explorer import explorer
+    from workbench.explorers.attention.explorer import explorer
 
     return explorer(**({"method": "pbs_attn", "input": "heavy", "right": "permuted"} | state))
 

@@ -25,7 +25,7 @@ _DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
 def sample(**knobs):
     """Return one head's projections, as the knobs describe."""
-    from workbench.models.attention_inputs import load_input
+    from workbench.models.attention.attention_inputs import load_input
 
     k = _DEFAULTS | knobs
     return load_input(k["input"], tokens=k["tokens"], layer=k["layer"], head=k["head"])
@@ -33,14 +33,14 @@ def sample(**knobs):
 
 def run(given, **knobs):
     """Pool one head at three ranges; return what every token reads, and the fused output."""
-    from workbench.models.ponet_reading import read_ponet
+    from workbench.models.attention.ponet_reading import read_ponet
 
     return read_ponet(given, {"use_ga": True, "use_smp": True, "use_lmp": True, "fuse": True} | _DEFAULTS | knobs)
 
 
 def view(**state):
     """Return the interactive view of masks, opened on PoNet and its own encoder."""
-    from workbench.attention_explorer import explorer
+    from workbench.explorers.attention.explorer import explorer
 
     start = {key: _DEFAULTS[key] for key in ("input", "tokens", "layer", "head")}
     return explorer(**({"method": PAPER.key, "right": "effective"} | start | state))

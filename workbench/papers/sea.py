@@ -40,7 +40,7 @@ class Heads:
 
 def sample(**knobs) -> Heads:
     """Return what one layer of the encoder sees on a window of held-out text."""
-    from workbench.models.sea_training import cached_qkv
+    from workbench.models.attention.sea_training import cached_qkv
 
     k = _KNOB_DEFAULTS | knobs
     q, key, v = (x[0].numpy() for x in cached_qkv("held_out", k["tokens"], 1, k["layer"]))
@@ -51,8 +51,8 @@ def run(heads: Heads, **knobs):
     """Return the stages of SEA for one head, by an estimator trained as the knobs say."""
     import torch
 
-    from workbench.models.sea_stages import stages
-    from workbench.models.sea_training import trained
+    from workbench.models.attention.sea_stages import stages
+    from workbench.models.attention.sea_training import trained
 
     k = _KNOB_DEFAULTS | knobs
     sea = trained(heads.q.shape[1], k["cells"], k["steps"], k["layer"])
@@ -62,7 +62,7 @@ def run(heads: Heads, **knobs):
 
 def view(**state):
     """Return the mask explorer with this method chosen; its estimate is the shipped estimator's."""
-    from workbench.attention_explorer import explorer
+    from workbench.explorers.attention.explorer import explorer
 
     start = {"method": "sea", "input": "minilm", "layer": 3, "tokens": 128, "estimator": "trained_180"}
     return explorer(**(start | {"group": "causal_batch", "left": "estimate", "right": "effective"} | state))

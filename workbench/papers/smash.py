@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from kernels.matmul.spgemm import dataflow_traffic, row_flops, spgemm, symbolic_nnz
+from kernels.matmul.spgemm import row_flops, spgemm, symbolic_nnz
+from kernels.matmul.traffic import dataflow_traffic
 from widgets.controls.knob import Knob
 from workbench.data.matrices import banded, graph, poisson2d, power_law, rmat, w0
 from workbench.data.product_pairs import paired, relabelled, rmat_pair, small_pairs, worked_example

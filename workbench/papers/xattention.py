@@ -30,7 +30,7 @@ _DEFAULTS = {knob.key: knob.default for knob in KNOBS}
 
 def sample(**knobs):
     """Return one head's queries, keys and values, as the knobs describe."""
-    from workbench.models.attention_inputs import load_input
+    from workbench.models.attention.attention_inputs import load_input
 
     k = _DEFAULTS | knobs
     return load_input(k["input"], tokens=k["tokens"], layer=k["layer"], head=k["head"])
@@ -38,7 +38,7 @@ def sample(**knobs):
 
 def run(given, **knobs):
     """Choose blocks for one head; return what was read, estimated, kept and covered."""
-    from workbench.models.xattention import trace
+    from workbench.models.attention.xattention import trace
 
     k = _DEFAULTS | knobs
     how = {"block_size": k["block"], "stride": k["stride"], "threshold": k["threshold"], "mode": k["sampler"]}
@@ -47,7 +47,7 @@ def run(given, **knobs):
 
 def view(**state):
     """Return the interactive view of masks, opened on XAttention."""
-    from workbench.attention_explorer import explorer
+    from workbench.explorers.attention.explorer import explorer
 
     return explorer(**({"method": PAPER.key, "input": _DEFAULTS["input"]} | state))
 

@@ -22,7 +22,7 @@
 
 # %% workbench={"step": "Load the models and the drawing tools"}
 from workbench.app import request
-from workbench.attention_explorer import explorer
+from workbench.explorers.attention.explorer import explorer
 
 # %% workbench={"step": "Run the method and draw it"}
 view = explorer(query=request.query_string())

@@ -33,8 +33,8 @@ import torch
 
 from widgets.theme import template
 from workbench.app.notebook import claims, pictures, show, table
-from workbench.models.attention_inputs import load_input
-from workbench.models.dense_attention import attention_weights, dense_attention
+from workbench.models.attention.attention_inputs import load_input
+from workbench.models.attention.dense_attention import attention_weights, dense_attention
 
 STEPS = {"tiny": 5, "small": 200, "full": 1500}[os.environ.get("WORKBENCH_SIZE", "small")]
 
@@ -55,7 +55,7 @@ true = attention_weights(q, k)[0, 0]
 given_head.title
 
 # %%
-from workbench.models.combiner import sparse_counterpart_mask
+from workbench.models.attention.combiner import sparse_counterpart_mask
 
 SEGMENT = 8
 pattern = sparse_counterpart_mask("fixed", 64, SEGMENT)
@@ -82,7 +82,7 @@ f"{pattern.sum() / (64 * 65 / 2):.0%} of the causal pairs allowed; {lost:.0%} of
 # Below, one position and how it sees the past. Direct keys are numbered 0, regions 1, 2, ...
 
 # %%
-from workbench.models.combiner import support
+from workbench.models.attention.combiner import support
 
 
 def view_of(pattern, i, length=64, segment=SEGMENT):
@@ -169,7 +169,7 @@ row
 # summaries are as above.
 
 # %%
-from workbench.models.combiner import PATTERNS, combiner_attention
+from workbench.models.attention.combiner import PATTERNS, combiner_attention
 
 rng = torch.Generator().manual_seed(0)
 a, b, c = (torch.randn(1, 1, 61, 6, generator=rng, dtype=torch.float64) for _ in range(3))
@@ -183,7 +183,7 @@ for name in ("fixed", "logsparse", "axial_mixture", "axial_vertical", "axial_hor
 # Feed it unit vectors as values, and out comes the matrix that it multiplies values with: the **effective attention**.
 
 # %%
-from workbench.models.combiner import effective_attention
+from workbench.models.attention.combiner import effective_attention
 
 effective = {name: effective_attention(q, k, pattern=name, seg_len=SEGMENT)[0, 0] for name in PATTERNS}
 shown = {"true attention": true, "Combiner, fixed": effective["fixed"], "Combiner, mixture": effective["axial_mixture"]}
@@ -227,8 +227,8 @@ view(tokens=64, layer=2, head=3, part=8)
 # Question 1 as a curve, with the operations it costs.
 
 # %%
-from workbench.models.combiner import flops
-from workbench.models.dense_attention import dense_flops
+from workbench.models.attention.combiner import flops
+from workbench.models.attention.dense_attention import dense_flops
 
 head = load_input("lm", tokens=256, layer=2, head=3)
 dense = attention_weights(head.q, head.k)
@@ -255,8 +255,8 @@ show(figure, "Distance is zero at both ends and largest between; the operations 
 # each pixel from those before it. Only the attention differs; all have the same parameters.
 
 # %%
-from workbench.models.combiner import CombinerSelfAttention
-from workbench.models.pixel_model import bits_per_pixel, digits, draw, train
+from workbench.models.attention.combiner import CombinerSelfAttention
+from workbench.models.vision.pixel_model import bits_per_pixel, digits, draw, train
 
 model = train(lambda: CombinerSelfAttention(64, 4, pattern="fixed", seg_len=8), steps=STEPS)
 guessing = np.log2(17)
@@ -278,7 +278,7 @@ show(figure.update_layout(height=280), "Above eight digits, below the same with 
 # this notebook only reads its records.
 
 # %%
-from workbench.experiments import record
+from workbench import record
 
 bits = [r for r in record.read("combiner", "pictures")["rows"] if r["quantity"] == "bits per pixel"]
 by_method = {}

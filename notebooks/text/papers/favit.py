@@ -114,7 +114,7 @@ def fuse(x, window, dilation=1):  # x: (height, width, channels)
 
 
 # %%
-from workbench.models.favit import factorized_keys
+from workbench.models.attention.favit import factorized_keys
 
 grid = given.tokens.reshape(SIDE, SIDE, 8)
 keys = fuse(grid, 7)
@@ -165,7 +165,7 @@ table(
 # all three groups: fine, coarse and summary. That is why FaViT splits its channels 2 : 7 : 7.
 
 # %%
-from workbench.models.favit import channel_groups
+from workbench.models.attention.favit import channel_groups
 
 {(dim, stride): channel_groups(dim, stride) for dim, stride in ((32, 8), (64, 4), (128, 2), (256, 1))}
 
@@ -177,7 +177,7 @@ from workbench.models.favit import channel_groups
 # and at the bottom; the matrix knows.
 
 # %%
-from workbench.models.favit import effective_attention, fusion_matrix
+from workbench.models.attention.favit import effective_attention, fusion_matrix
 
 s = fusion_matrix(SIDE, SIDE, 7, 8)  # dilation 8: one window of 49 pixels and its reflections
 assert np.allclose(s.sum(axis=1), 1)
@@ -194,7 +194,7 @@ s.shape, s.nnz
 # channels of a key is the same for both.
 
 # %%
-from workbench.models.favit import FaSA
+from workbench.models.attention.favit import FaSA
 
 with torch.random.fork_rng():
     torch.manual_seed(0)
@@ -250,7 +250,7 @@ table(["attention", f"test accuracy after {STEPS} steps (measured)"], [[k, f"{v:
 # %%
 from statistics import fmean, stdev
 
-from workbench.experiments import record
+from workbench import record
 
 digits = [r for r in record.read("favit", "recognition")["rows"] if r["quantity"] == "test accuracy"]
 spoilt = list(dict.fromkeys(r["corruption"] for r in digits))

@@ -34,8 +34,8 @@ import torch
 
 from widgets.theme import template
 from workbench.app.notebook import claims, pictures, show, table
-from workbench.models.attention_inputs import heavy_hitters
-from workbench.models.dense_attention import attention_weights, dense_attention, masked_attention
+from workbench.data.attention_patterns import heavy_hitters
+from workbench.models.attention.dense_attention import attention_weights, dense_attention, masked_attention
 
 TOKENS = {"tiny": 1024, "small": 2048, "full": 4096}[os.environ.get("WORKBENCH_SIZE", "small")]
 
@@ -85,7 +85,7 @@ int(heavy.sum()), int(touched.sum()), len(touched)
 # How much is a key wanted? Ask the last block of queries only.
 
 # %%
-from workbench.models.pbs_attn import key_scores, query_aware_permutation
+from workbench.models.attention.pbs_attn import key_scores, query_aware_permutation
 
 scores = key_scores(q, k, block_size=BLOCK, segment_size=SEGMENT)[0, 0]
 order = query_aware_permutation(q, k, block_size=BLOCK, segment_size=SEGMENT)[0, 0]
@@ -105,7 +105,7 @@ pictures(
 # Count again how many block columns hold a wanted key.
 
 # %%
-from workbench.models.segment_order import segment_permutation_is_valid
+from workbench.models.attention.segment_order import segment_permutation_is_valid
 
 assert segment_permutation_is_valid(order, SEGMENT)
 gathered = heavy[order].reshape(-1, BLOCK).any(axis=1)
@@ -172,7 +172,7 @@ Markdown(f"```python\n{inspect.getsource(masked_attention)}```")
 # blocks only.
 
 # %%
-from workbench.models.pbs_attn import computed_density, pbs_attention, token_mask
+from workbench.models.attention.pbs_attn import computed_density, pbs_attention, token_mask
 
 v = torch.randn(1, 1, 256, 64, generator=rng)
 how = {"block_size": BLOCK, "segment_size": SEGMENT}
@@ -204,7 +204,7 @@ pictures(
 # Deciding must be cheap, or nothing is won. It takes one block of queries against the keys, and one mean per block:
 
 # %%
-from workbench.models.pbs_attn import scoring_flops
+from workbench.models.attention.pbs_attn import scoring_flops
 
 table(
     ["tokens", "deciding (counted)", "all of q k^T", "share"],
@@ -233,7 +233,7 @@ view(tokens=512, block=32, segment=4, threshold=0.5)
 # Question 1 as curves, on a longer input: every threshold from one scoring.
 
 # %%
-from workbench.models.pbs_attn import coverage_curve
+from workbench.models.attention.pbs_attn import coverage_curve
 
 long_q, long_k = heavy_hitters(TOKENS, seed=1)
 taus = np.linspace(0, 1, 21)
@@ -276,7 +276,7 @@ table(["segment", "density of what is forced", "density that covers 95 %", "cove
 # attention? MiniLM is an encoder; its queries and keys are read with a causal mask here.
 
 # %%
-from workbench.experiments import record
+from workbench import record
 
 blocks = record.read("pbs_attn", "blocks")["rows"]
 

@@ -59,7 +59,7 @@ table(
 # token with its two neighbours.
 
 # %%
-from workbench.models.ponet import local_max_pool, segment_max_pool
+from workbench.models.attention.ponet import local_max_pool, segment_max_pool
 
 values = torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0, 0.0, 6.0])[None, :, None]
 sentences = torch.tensor([0, 0, 0, 1, 1, 2, 2])
@@ -122,7 +122,7 @@ def local_reference(hl):
 # The module does all of it at once, for batches, heads and padding. With one head, its parts must equal the loops.
 
 # %%
-from workbench.models.ponet import PoNetMixing, global_aggregation, pooling_fusion
+from workbench.models.attention.ponet import PoNetMixing, global_aggregation, pooling_fusion
 
 torch.manual_seed(0)
 mixing = PoNetMixing(8, 1).double()
@@ -168,7 +168,7 @@ pictures({"without the product": same_rows(bare), "with it": same_rows(product)}
 # share of features that each token wins.
 
 # %%
-from workbench.models.ponet import influence_map
+from workbench.models.attention.ponet import influence_map
 
 _, seen = mixing(x, sentences, return_maps=True)
 read = {"global": seen.ga[0, 0], "segment": seen.smp[0, 0], "local": seen.lmp[0, 0]}
@@ -211,7 +211,7 @@ view()
 # How much has it learnt? Its card was written when it was trained.
 
 # %%
-from workbench.models.ponet_training import shipped
+from workbench.models.attention.ponet_training import shipped
 
 learnt = shipped().record
 table(
@@ -255,7 +255,7 @@ pictures(
 # `workbench run ponet` trains everything longer and writes records; from here on the notebook only reads them.
 
 # %%
-from workbench.experiments import record
+from workbench import record
 
 image = record.read("ponet", "image")
 found = {}

@@ -50,7 +50,7 @@ q, k, v = (torch.from_numpy(x)[None] for x in (heads.q, heads.k, heads.v))  # (1
 heads.title, tuple(q.shape)
 
 # %%
-from workbench.models.dense_attention import attention_weights
+from workbench.models.attention.dense_attention import attention_weights
 
 attention = attention_weights(q, k, causal=False)  # the teacher, (1, heads, T, T)
 pictures({f"head {h}": attention[0, h] for h in (0, 4, 8)}, "Attention of three heads.", root=True)
@@ -133,7 +133,7 @@ def col(length, width):
 col(10, 4)
 
 # %%
-from workbench.models.sea import column_of_key
+from workbench.models.attention.sea import column_of_key
 
 assert all((col(n, 32) == column_of_key(n, 32).numpy()).all() for n in (32, 47, 128, 1000))
 
@@ -152,8 +152,8 @@ def choose(rows, keys, length):  # rows: (H, W), the estimate of one query for e
 
 
 # %%
-from workbench.models.sea import grouped_topk
-from workbench.models.sea_training import trained
+from workbench.models.attention.sea import grouped_topk
+from workbench.models.attention.sea_training import trained
 
 sea = trained(TOKENS, CELLS, STEPS)  # the estimator from section 2
 with torch.no_grad():
@@ -200,7 +200,7 @@ assert np.allclose(reference(8), out.context[0, 8], atol=1e-5)
 # all rows (nearly) the same length, which is what parallel hardware likes.
 
 # %%
-from workbench.models.sea import cells_to_flat_csr, expand_cells, flat_csr_to_dense
+from workbench.models.attention.sea import cells_to_flat_csr, expand_cells, flat_csr_to_dense
 
 flat = cells_to_flat_csr(cells, lengths)
 assert (flat_csr_to_dense(flat) == expand_cells(cells, lengths).numpy()).all()
@@ -255,7 +255,7 @@ table(
 # decoder, so that only the values are left to it:
 
 # %%
-from workbench.models.sea_training import without_linear_pass
+from workbench.models.attention.sea_training import without_linear_pass
 
 weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1)
 with torch.no_grad():
@@ -307,7 +307,7 @@ pictures(
 # %%
 from statistics import fmean
 
-from workbench.experiments import record
+from workbench import record
 
 found = record.read("sea", "distillation")["rows"]
 

@@ -130,7 +130,7 @@ show(live_figure(pair, title="The mountain and the saw-tooth"), "Windows keep th
 # multiplications, unequal traffic. Count the elements (an index and a value each) that cross the chip's border.
 
 # %%
-from kernels.matmul.spgemm import dataflow_traffic
+from kernels.matmul.traffic import dataflow_traffic
 
 traffic = {order: dataflow_traffic(left, right, order) for order in ORDERS}
 streams = ("flops", "read_a", "read_b", "pp_written", "pp_read", "write_c", "elements")
@@ -392,7 +392,7 @@ show(figure.update_layout(height=420), "High-order bits leave stripes, low-order
 # reads them. The input: two R-MAT graphs of 16,384 vertices, relabelled at random, like the paper's.
 
 # %%
-from workbench.experiments import record
+from workbench import record
 
 versions = record.read("smash", "versions")
 counts = [[r["quantity"], f"{r['value']:,}"] for r in versions["rows"] if r["unit"] == "" and r["kind"] == "counted"]

@@ -44,8 +44,8 @@ TOKENS = {"tiny": 128, "small": 256, "full": 256}[os.environ.get("WORKBENCH_SIZE
 
 # %%
 from kernels.masks.block_scores import true_block_mass
-from workbench.models.attention_inputs import load_input
-from workbench.models.dense_attention import attention_weights
+from workbench.models.attention.attention_inputs import load_input
+from workbench.models.attention.dense_attention import attention_weights
 
 BLOCK = 16
 given = load_input("minilm", tokens=TOKENS, layer=1, head=0)
@@ -188,7 +188,7 @@ assert np.allclose(fast, tiles_reference(q[0, 0].astype(float), k[0, 0].astype(f
 q.shape, q_groups.shape
 
 # %%
-from workbench.models.xattention import scoring_flops
+from workbench.models.attention.xattention import scoring_flops
 
 t, d = q.shape[2:]
 assert 2 * q_groups.size * k_groups.shape[2] == scoring_flops(t, d, block_size=BLOCK, stride=S)
@@ -208,8 +208,8 @@ for row, kept in zip(scores[0, 0], keep[0, 0], strict=True):
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
-from workbench.models.dense_attention import masked_attention
-from workbench.models.xattention import token_mask
+from workbench.models.attention.dense_attention import masked_attention
+from workbench.models.attention.xattention import token_mask
 
 out = block_sparse_attention(q, k, v, keep, block_size=BLOCK)
 allowed = torch.from_numpy(token_mask(keep, t, block_size=BLOCK, causal=False))
@@ -225,7 +225,7 @@ pictures({"true mass": mass[0, 0], "estimate": scores[0, 0], "kept": keep[0, 0]}
 # seen the truth; *mean pool* compares the means of queries and keys, the simplest idea.
 
 # %%
-from workbench.models.xattention import block_scores
+from workbench.models.attention.xattention import block_scores
 
 
 def at_a_quarter(mode):
@@ -280,7 +280,7 @@ show(figure, "Coverage over density for five samplers; the oracle lies above all
 # all 72 heads of the encoder, windows of 512 tokens, blocks of 32.
 
 # %%
-from workbench.experiments import record
+from workbench import record
 
 samplers = record.read("xattention", "samplers")["rows"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from kernels.matmul.spgemm import dataflow_traffic
+from kernels.matmul.traffic import dataflow_traffic
 
 DATAFLOWS = ["inner", "inner-masked", "outer", "row", "column"]
 

@@ -6,7 +6,7 @@ import pytest
 from widgets.controls.knob import Knob
 from widgets.figures.attention import AttentionScene, CoverageCurve, MaskResult
 from widgets.figures.attention_query import QueryRow
-from widgets.views.attention_mask import PICTURES, AttentionMaskView, Story, Wiring, shown_panel
+from widgets.views.attention_mask import PICTURES, AttentionMaskView, Story, ViewHooks, shown_panel
 
 METHODS = (("a", "A"), ("b", "B"))
 
@@ -54,7 +54,7 @@ STORY = Story("Half", {"share": 0.25, "versus": "b"}, "Look at the half.")
 
 @pytest.fixture
 def view():
-    wiring = Wiring(
+    wiring = ViewHooks(
         relevant=RELEVANT,
         budget=lambda state: "too much." if state["block"] == 8 else None,
         limits=lambda state: {"depth": 3},

@@ -17,9 +17,9 @@ from kernels.raster import block_density, raster
 from kernels.reorder import permuted, reorder, statistics
 from widgets.canvas.canvas import RasterCanvas
 from widgets.canvas.source import BitsSource
+from widgets.views.frame.view import View, link_views
 from widgets.views.matrix_input import as_pattern
 from widgets.views.sparsity import SparsityView
-from widgets.views.view import View, link_views
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_machine_table_holds_all_versions(make):
 
 
 def test_bytes_are_those_of_the_kernel(make):
-    from kernels.matmul.spgemm import dataflow_traffic
+    from kernels.matmul.traffic import dataflow_traffic
 
     view = make(operands="karate", section="bytes", cache="ideal")
     pair = get("smash").sample(operands="karate")

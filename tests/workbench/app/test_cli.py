@@ -11,11 +11,10 @@ import scipy.io
 import scipy.sparse as sp
 from typer.testing import CliRunner
 
-from workbench import folders, papers
+from workbench import folders, papers, record
 from workbench.app import cli
 from workbench.bench import registry
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender
-from workbench.experiments import record
 from workbench.paper import Claim, Experiment, Paper
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from workbench import record
 from workbench.app.notebook import claims, pictures, table
-from workbench.experiments import record
 from workbench.papers import catalog
 
 

@@ -17,11 +17,11 @@ from tornado.websocket import websocket_connect
 
 import workbench.papers
 from workbench import folders
-from workbench.app import class_size, kernel_room, thumbnails
+from workbench.app import class_size, kernel_pool, thumbnails
 from workbench.app.class_size import MB, need_of, private_bytes
 from workbench.app.gallery import gallery_cards
+from workbench.app.notebook_index import find, notebook_index
 from workbench.app.serve import ServeError, is_loopback, listen, make_application, serve
-from workbench.app.shelf import find, shelf
 from workbench.app.steps import step_labels
 
 ECHO = [
@@ -73,7 +73,7 @@ class Running:
         self.ready.set()
         await self.stopping.wait()
         server.stop()
-        await self.site.room.close()
+        await self.site.pool.close()
 
     def call(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
@@ -165,7 +165,7 @@ def test_the_card_of_smash_shows_the_time_of_its_three_versions():
 
 
 def test_every_papers_card_shows_the_rows_that_it_names():
-    for notebook in shelf(folders.notebooks()):
+    for notebook in notebook_index(folders.notebooks()):
         if notebook.kind == "papers":
             assert notebook.thumbnail.startswith("record:"), notebook.name
             drawn = thumbnails.thumbnail(folders.notebooks(), "papers", notebook.name).content.decode()
@@ -202,8 +202,8 @@ def test_source_is_shown_only_when_asked(server):
 @pytest.mark.slow
 def test_warm_kernel_gets_the_query_of_its_visitor(start):
     server = start()
-    server.call(server.site.room.warm_up("dashboards/echo.ipynb"))
-    (warm,) = server.site.room._warm["dashboards/echo.ipynb"]
+    server.call(server.site.pool.warm_up("dashboards/echo.ipynb"))
+    (warm,) = server.site.pool._warm["dashboards/echo.ipynb"]
     time.sleep(3)
     assert not warm.renderer.visitor.done()
     _, _, page = server.get("/dashboards/echo?n=17&theme=dark")
@@ -215,7 +215,7 @@ def test_warm_kernel_gets_the_query_of_its_visitor(start):
 def test_server_stops_while_a_warm_page_is_in_the_middle_of_a_step(tmp_path, start):
     write_notebook(tmp_path / "dashboards" / "long.ipynb", ["import time", "# Wait\ntime.sleep(60)"])
     server = start(folder=tmp_path)
-    server.call(server.site.room.warm_up("dashboards/long.ipynb"))
+    server.call(server.site.pool.warm_up("dashboards/long.ipynb"))
     time.sleep(2)
     begin = time.monotonic()
     server.stop()
@@ -235,13 +235,13 @@ def test_failing_step_is_named_with_the_request_id_of_the_log(start, caplog):
     assert headers["X-Request-Id"] in shown
     logged = [r.getMessage() for r in caplog.records if headers["X-Request-Id"] in r.getMessage()]
     assert logged and "Draw the matrix" in logged[0] and "Traceback" in logged[0]
-    assert json.loads(server.get(f"/room/alive/{kernel_id(page)}")[2])["alive"], "widgets of the steps before went dead"
+    assert json.loads(server.get(f"/pool/alive/{kernel_id(page)}")[2])["alive"], "widgets of the steps before went dead"
 
 
 @pytest.mark.slow
 def test_failing_step_answers_500_while_the_status_is_still_open(start):
     server = start()
-    server.call(server.site.room.warm_up("dashboards/broken.ipynb"))
+    server.call(server.site.pool.warm_up("dashboards/broken.ipynb"))
     time.sleep(3)
     assert server.get("/dashboards/broken")[0] == 500
 
@@ -259,22 +259,22 @@ def test_full_room_answers_503_and_says_when_to_retry(start):
     first = kernel_id(server.get("/dashboards/echo")[2])
     status, headers, page = server.get("/dashboards/echo")
     assert status == 503
-    assert 5 <= int(headers["Retry-After"]) <= kernel_room.IDLE_S
+    assert 5 <= int(headers["Retry-After"]) <= kernel_pool.IDLE_S
     assert f'Retry in <b data-countdown="{headers["Retry-After"]}">' in page
-    assert server.get(f"/room/leave/{first}", method="POST")[0] == 204
+    assert server.get(f"/pool/leave/{first}", method="POST")[0] == 204
     assert server.get("/dashboards/echo")[0] == 200
 
 
 @pytest.mark.slow
-def test_dead_kernels_make_room_and_are_reported(start):
+def test_dead_kernels_make_pool_and_are_reported(start):
     server = start(capacity=1)
     first = kernel_id(server.get("/dashboards/echo")[2])
-    assert json.loads(server.get(f"/room/alive/{first}")[2]) == {"alive": True}
-    server.call(server.site.room.get_kernel(first).provisioner.kill())
+    assert json.loads(server.get(f"/pool/alive/{first}")[2]) == {"alive": True}
+    server.call(server.site.pool.get_kernel(first).provisioner.kill())
     deadline = time.monotonic() + 10
-    while json.loads(server.get(f"/room/alive/{first}")[2])["alive"] and time.monotonic() < deadline:
+    while json.loads(server.get(f"/pool/alive/{first}")[2])["alive"] and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert json.loads(server.get(f"/room/alive/{first}")[2]) == {"alive": False}
+    assert json.loads(server.get(f"/pool/alive/{first}")[2]) == {"alive": False}
     assert server.get("/dashboards/echo")[0] == 200
 
 
@@ -283,14 +283,14 @@ def test_idle_kernels_are_ended(start):
     server = start(idle_s=2)
     first = kernel_id(server.get("/dashboards/echo")[2])
     deadline = time.monotonic() + 20
-    while first in server.site.room and time.monotonic() < deadline:
+    while first in server.site.pool and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert first not in server.site.room
+    assert first not in server.site.pool
 
 
 def test_idle_limit_is_300_s_and_counts_open_pages_too(start):
-    room = start().site.room
-    assert (room.cull_idle_timeout, room.cull_connected) == (300, True)
+    pool = start().site.pool
+    assert (pool.cull_idle_timeout, pool.cull_connected) == (300, True)
 
 
 @pytest.mark.slow
@@ -322,16 +322,16 @@ def test_browsers_cannot_send_code(start, tmp_path):
 def test_other_sites_cannot_end_a_kernel(start):
     server = start()
     kernel = kernel_id(server.get("/dashboards/echo")[2])
-    refused = server.get(f"/room/leave/{kernel}", method="POST", Origin="http://attacker.example")
+    refused = server.get(f"/pool/leave/{kernel}", method="POST", Origin="http://attacker.example")
     assert refused[0] in (403, 404)
-    assert kernel in server.site.room
+    assert kernel in server.site.pool
 
 
 def test_token_guards_everything_but_style_sheets(start):
     server = start(token="open-sesame", local=False)
     status, _, page = server.get("/")
     assert status == 403 and "needs a token" in page and "echo" not in page
-    for path in ("/dashboards/echo", "/shelf.json", "/thumbnail/dashboards/echo", "/room/alive/a-b-c-d-e"):
+    for path in ("/dashboards/echo", "/notebooks.json", "/thumbnail/dashboards/echo", "/pool/alive/a-b-c-d-e"):
         assert server.get(path)[0] == 403, path
     assert server.get("/?token=wrong")[0] == 403
     assert server.get("/style/workbench.css")[0] == 200
@@ -419,8 +419,8 @@ def test_steps_are_named_by_metadata_comment_or_heading():
     assert len(labels[5]) == 60 and labels[5].endswith("\u2026")
 
 
-def test_shelf_reads_titles_and_survives_torn_files(folder):
-    found = {notebook.name: notebook for notebook in shelf(folder)}
+def test_the_index_reads_titles_and_survives_torn_files(folder):
+    found = {notebook.name: notebook for notebook in notebook_index(folder)}
     assert found["echo"].title == "Echo"
     assert found["broken"].title == "Broken"
     assert "cannot be read" in found["torn"].description

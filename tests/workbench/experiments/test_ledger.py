@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from workbench.experiments import ledger, record, runner
+from workbench import record
+from workbench.experiments import ledger, runner
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -5,7 +5,8 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from workbench.experiments import record, runner
+from workbench import record
+from workbench.experiments import runner
 from workbench.paper import Experiment
 
 

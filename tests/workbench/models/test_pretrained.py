@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from workbench.models import pretrained, tiny_lm
+from workbench.folders import WEIGHTS
+from workbench.models import pretrained
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
 
@@ -16,7 +17,7 @@ SIZES |= {"vocab_size": 4096, "max_position_embeddings": 256}
 def save_model(folder, inner):
     inner.save_pretrained(folder)
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(tiny_lm.WEIGHTS / "tokenizer.json"), eos_token="<|end|>"
+        tokenizer_file=str(WEIGHTS / "tokenizer.json"), eos_token="<|end|>"
     )
     tokenizer.save_pretrained(folder)
     return folder

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.experiments import record, runner
+from workbench import record
+from workbench.experiments import runner
 from workbench.paper import Experiment, Knob
 from workbench.papers import catalog, get
 

@@ -106,7 +106,7 @@ def test_knobs_reach_the_method():
 
 
 def given_attention(given):
-    from workbench.models.dense_attention import attention_weights
+    from workbench.models.attention.dense_attention import attention_weights
 
     return attention_weights(given.q, given.k)[0, 0].numpy()
 
@@ -120,7 +120,7 @@ def test_patterns_that_are_compared_have_equal_parameters():
 
 
 def test_every_pattern_is_trained():
-    from workbench.models.combiner import PATTERNS
+    from workbench.models.attention.combiner import PATTERNS
 
     methods = {row["method"] for row in EXPERIMENTS["pictures"](size="tiny", seed=1)}
     assert {f"Combiner {pattern}" for pattern in PATTERNS} <= methods

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.models.pbs_attn import computed_density, pbs_attention
+from workbench.models.attention.pbs_attn import computed_density, pbs_attention
 from workbench.paper import Verdict
 from workbench.papers.pbs_attn import (
     CLAIMS,

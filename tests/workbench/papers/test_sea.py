@@ -180,7 +180,7 @@ def test_tiny_distillation_names_every_step_and_keeps_its_budget():
 
 
 def test_the_full_size_trains_as_the_shipped_estimators_were():
-    from workbench.models import sea_training as shipped
+    from workbench.models.attention import sea_training as shipped
     from workbench.papers._sea_experiment import SIZES
 
     full = SIZES["full"]

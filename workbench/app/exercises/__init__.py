@@ -9,9 +9,9 @@ In a notebook, and nothing of the solution is in its source::
     check("smash/multiplications", answer)  # last line of the cell: shows an explained verdict, never raises
     hint("smash/multiplications")           # one more hint at each call
 
-Names are ``"<file>/<exercise>"``. A file is a tuple of :class:`~workbench.app.grading.exercise.Exercise`::
+Names are ``"<file>/<exercise>"``. A file is a tuple of :class:`~workbench.grading.exercise.Exercise`::
 
-    from workbench.app.grading.exercise import Exercise, Mistake
+    from workbench.grading.exercise import Exercise, Mistake
 
     EXERCISES = (
         Exercise(
@@ -35,6 +35,6 @@ the notebook of the same key asks it.
 The learner is ``WORKBENCH_STUDENT``, else ``JUPYTERHUB_USER``, else the name of the account.
 """
 
-from workbench.app.grading.desk import check, given, hint
+from workbench.app.grader import check, given, hint
 
 __all__ = ["check", "given", "hint"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workbench.app.grading.exercise import Exercise, Mistake
+from workbench.grading.exercise import Exercise, Mistake
 
 
 def _softmax(x):
@@ -72,7 +72,7 @@ def _heads(rng: np.random.Generator):
 def _row(given) -> np.ndarray:
     import torch
 
-    from workbench.models.combiner import effective_attention
+    from workbench.models.attention.combiner import effective_attention
 
     q, k, segment, i = given
     a = effective_attention(*(torch.from_numpy(x)[None, None] for x in (q, k)), pattern="fixed", seg_len=segment)

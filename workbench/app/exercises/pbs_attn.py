@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workbench.app.grading.exercise import Exercise, Mistake
+from workbench.grading.exercise import Exercise, Mistake
 
 
 def _scores(rng: np.random.Generator):
@@ -86,7 +86,7 @@ def _pairs_without_causality(given) -> int:
 
 def _inputs(rng: np.random.Generator):
     """A head with heavy keys and a long context, one without heavy keys, one with a segment of half the input."""
-    from workbench.models.attention_inputs import heavy_hitters
+    from workbench.data.attention_patterns import heavy_hitters
 
     seeds = [int(x) for x in rng.integers(2**31, size=3)]
     flat = np.random.default_rng(seeds[1])
@@ -100,7 +100,7 @@ def _inputs(rng: np.random.Generator):
 
 
 def _pays(cases) -> tuple[bool, ...]:
-    from workbench.models.pbs_attn import coverage_curve
+    from workbench.models.attention.pbs_attn import coverage_curve
 
     def enough(case, permute):
         q, k, block, segment = case

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workbench.app.grading.exercise import Exercise, Mistake
+from workbench.grading.exercise import Exercise, Mistake
 
 
 def _segmented(rng: np.random.Generator):
@@ -28,7 +28,7 @@ def _line(rng: np.random.Generator):
 
 
 def _numbering(line) -> list[int]:
-    from workbench.models.ponet import token_segment_index
+    from workbench.models.attention.ponet import token_segment_index
 
     ids = [{"[CLS]": 0, "[SEP]": 1}.get(word, 2) for word in line]
     return token_segment_index(ids, 0, 1).tolist()

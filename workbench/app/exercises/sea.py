@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workbench.app.grading.exercise import Exercise, Mistake
+from workbench.grading.exercise import Exercise, Mistake
 
 
 def _budget(rng: np.random.Generator):
@@ -29,7 +29,7 @@ def _span(rng: np.random.Generator):
 
 
 def _covered(given) -> tuple[int, int]:
-    from workbench.models.sea import column_of_key
+    from workbench.models.attention.sea import column_of_key
 
     keys = np.flatnonzero(column_of_key(given["visible keys"], given["cells"]).numpy() == given["cell"])
     return int(keys[0]), int(keys[-1])
@@ -62,7 +62,7 @@ def _best_per_head(given):
 def _layer(rng: np.random.Generator):
     import torch
 
-    from workbench.models.sea import SEAAttention
+    from workbench.models.attention.sea import SEAAttention
 
     q, k, v = (torch.from_numpy(rng.standard_normal((1, 2, 24, 8)).astype(np.float32)) for _ in range(3))
     with torch.random.fork_rng(), torch.no_grad():

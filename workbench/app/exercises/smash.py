@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workbench.app.grading.exercise import Exercise, Mistake
+from workbench.grading.exercise import Exercise, Mistake
 
 
 def _pair(rng: np.random.Generator):
@@ -20,7 +20,7 @@ def _products(pair) -> int:
 
 
 def _elements(pair, dataflow) -> int:
-    from kernels.matmul.spgemm import dataflow_traffic
+    from kernels.matmul.traffic import dataflow_traffic
 
     return dataflow_traffic(*pair, dataflow).elements
 

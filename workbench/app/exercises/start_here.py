@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from workbench.app.grading.exercise import Exercise, Mistake
+from workbench.grading.exercise import Exercise, Mistake
 
 
 def _matrix(rng: np.random.Generator):

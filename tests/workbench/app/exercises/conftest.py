@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.app.grading import desk
+from workbench.app import grader as desk
 
 TEXT = Path(__file__).resolve().parents[4] / "notebooks" / "text"
 

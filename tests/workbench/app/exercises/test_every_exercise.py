@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from workbench.app.grading import desk
-from workbench.app.grading.comparison import compare, compare_calls
+from workbench.app import grader as desk
+from workbench.grading.comparison import compare, compare_calls
 
 NAMES = [f"{key}/{name}" for key in desk.exercise_keys() for name in desk.exercises(key)]
 STUDENTS = ("ada", "emmy", "grace")

@@ -33,7 +33,7 @@
   const watch = async () => {
     if (!kernel) return;
     try {
-      const answer = await fetch(`${prefix}room/alive/${kernel}`, { cache: "no-store" });
+      const answer = await fetch(`${prefix}pool/alive/${kernel}`, { cache: "no-store" });
       if (!answer.ok || !(await answer.json()).alive) return lost();
     } catch {
       return lost();
@@ -73,7 +73,7 @@
     history.replaceState(history.state, "", address);
   });
   window.addEventListener("pagehide", (event) => {
-    if (kernel && !event.persisted) navigator.sendBeacon(`${prefix}room/leave/${kernel}`);
+    if (kernel && !event.persisted) navigator.sendBeacon(`${prefix}pool/leave/${kernel}`);
   });
   window.addEventListener("pageshow", (event) => { if (event.persisted) watch(); });
 })();

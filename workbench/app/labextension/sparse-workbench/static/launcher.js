@@ -19,7 +19,7 @@
 
     async function activate(app, launcher, palette) {
       const root = PageConfig.getBaseUrl() + "voila/";
-      const answer = await fetch(root + "shelf.json");
+      const answer = await fetch(root + "notebooks.json");
       if (!answer.ok) return;
       const { icon, cards } = await answer.json();
       const style = document.createElement("style");

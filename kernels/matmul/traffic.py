@@ -1,0 +1,154 @@
+"""Off-chip traffic of C = A B under each order of computation, counted in closed form from the structure alone.
+
+Symbols as in `spgemm`: A is (m, k), B is (k, n); F = number of products. Nothing is multiplied here.
+
+Source: Shivdikar 2021, "SMASH"; pointer words: two per fine-grained row lookup, one per pointer of a matrix walked in
+order.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import sparse
+
+from kernels.matmul.spgemm import operands, row_flops, symbolic_nnz
+
+__all__ = ["Traffic", "dataflow_traffic"]
+
+Dataflow = Literal["inner", "inner-masked", "outer", "row", "column"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Off-chip traffic of one dataflow, in elements (index + value) unless said otherwise.
+
+    Parameters
+    ----------
+    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    read_a, read_b : elements of the operands read.
+    pp_written, pp_read : partial products stored off-chip and read back.
+    write_c : elements of the result written.
+    ptr : row or column pointers read, in words of ``index_bytes``.
+    flops : products F (a multiply and an add each).
+    comparisons : index comparisons of the plain inner product, at most.
+    peak_live : most partial results alive at once (one dot, row or column in flight; outer: all products).
+    index_bytes, value_bytes : width of an index and of a value.
+    """
+
+    dataflow: str
+    read_a: int
+    read_b: int
+    pp_written: int
+    pp_read: int
+    write_c: int
+    ptr: int
+    flops: int
+    comparisons: int
+    peak_live: int
+    index_bytes: int = 8
+    value_bytes: int = 8
+
+    @property
+    def elements(self) -> int:
+        """Elements moved in total, pointers left out."""
+        return self.read_a + self.read_b + self.pp_written + self.pp_read + self.write_c
+
+    @property
+    def bytes_by_stream(self) -> dict[str, int]:
+        """Bytes per stream: read_a, read_b, pp_written, pp_read, write_c, ptr."""
+        width = self.index_bytes + self.value_bytes
+        streams = {s: getattr(self, s) * width for s in ("read_a", "read_b", "pp_written", "pp_read", "write_c")}
+        return streams | {"ptr": self.ptr * self.index_bytes}
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes moved in total."""
+        return sum(self.bytes_by_stream.values())
+
+
+def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cache="none") -> Traffic:
+    """Count the off-chip traffic of A B in one of the orders of computation.
+
+    Parameters
+    ----------
+    a, b : CSR matrices (m, k), (k, n).
+    dataflow : "inner" (dot of row and column, all pairs of a non-empty row and a non-empty column), "inner-masked" (the
+        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column".
+    index_bytes, value_bytes : width of an index and of a value; an element is one of each.
+    cache : "none" (every re-use goes off-chip) or "ideal" (every operand element is read once).
+
+    Returns
+    -------
+    Traffic, counts in elements and words.
+
+    Raises
+    ------
+    ValueError : unknown dataflow or cache, widths below 1, inner sizes that differ. TypeError : not CSR.
+    """
+    a, b = operands(a, b, "dataflow_traffic")
+    if dataflow not in _DATAFLOWS:
+        raise ValueError(f"dataflow_traffic: dataflow must be one of {', '.join(_DATAFLOWS)}; got {dataflow!r}")
+    if cache not in ("none", "ideal"):
+        raise ValueError(f"dataflow_traffic: cache must be 'none' or 'ideal', got {cache!r}")
+    for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes)):
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise ValueError(f"dataflow_traffic: {name} must be an int of at least 1, got {width!r}")
+    counts = _DATAFLOWS[dataflow](a, b)
+    if cache == "ideal":
+        counts |= {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1])}
+    products = int(row_flops(a, b).sum())
+    defaults = {"pp_written": 0, "pp_read": 0, "comparisons": 0}
+    written = int(symbolic_nnz(a, b).sum())
+    return Traffic(dataflow, **(defaults | counts), write_c=written, flops=products,
+                   index_bytes=index_bytes, value_bytes=value_bytes)  # fmt: skip
+
+
+def _column_counts(a):
+    return np.bincount(a.indices[: a.indptr[-1]], minlength=a.shape[1])
+
+
+def _transpose(a):
+    return sparse.csr_array(a.T.tocsr())
+
+
+def _inner(a, b):
+    a_nnz, b_nnz = int(a.indptr[-1]), int(b.indptr[-1])
+    rows = int(np.count_nonzero(np.diff(a.indptr)))
+    columns = int(np.count_nonzero(_column_counts(b)))
+    reads = {"read_a": a_nnz * columns, "read_b": b_nnz * rows}
+    pointers = a.shape[0] + 1 + rows * (b.shape[1] + 1)
+    return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, rows * columns)}
+
+
+def _inner_masked(a, b):
+    per_row = symbolic_nnz(a, b)
+    per_column = symbolic_nnz(_transpose(b), _transpose(a))
+    reads = {
+        "read_a": int(np.dot(per_row, np.diff(a.indptr).astype(np.int64))),
+        "read_b": int(np.dot(per_column, _column_counts(b).astype(np.int64))),
+    }
+    written = int(per_row.sum())
+    pointers = a.shape[0] + 1 + 2 * written
+    return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, written)}
+
+
+def _outer(a, b):
+    products = int(row_flops(a, b).sum())
+    reads = {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1]), "pp_written": products, "pp_read": products}
+    return reads | {"ptr": 2 * (a.shape[1] + 1), "peak_live": products}
+
+
+def _row(a, b):
+    a_nnz, products = int(a.indptr[-1]), int(row_flops(a, b).sum())
+    live = int(symbolic_nnz(a, b).max(initial=0))
+    return {"read_a": a_nnz, "read_b": products, "ptr": a.shape[0] + 1 + 2 * a_nnz, "peak_live": live}
+
+
+def _column(a, b):
+    b_nnz, products = int(b.indptr[-1]), int(row_flops(a, b).sum())
+    live = int(symbolic_nnz(_transpose(b), _transpose(a)).max(initial=0))
+    return {"read_a": products, "read_b": b_nnz, "ptr": b.shape[1] + 1 + 2 * b_nnz, "peak_live": live}
+
+
+_DATAFLOWS = {"inner": _inner, "inner-masked": _inner_masked, "outer": _outer, "row": _row, "column": _column}

@@ -1,0 +1,269 @@
+"""PBS-Attn: permutation identities, causality, and the gain that sorting brings on heavy-hitter keys."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.data.attention_patterns import heavy_hitters
+from workbench.models.attention.dense_attention import attention_weights, dense_attention, masked_attention
+from workbench.models.attention.pbs_attn import (
+    block_coverage,
+    computed_density,
+    coverage_curve,
+    key_scores,
+    pbs_attention,
+    permuted_block_mass,
+    permuted_block_selection,
+    query_aware_permutation,
+    random_segment_permutation,
+    scored_mask,
+    scoring_flops,
+    segment_permutation_is_valid,
+    select_again,
+    token_mask,
+    trace,
+)
+
+SMALL = {"block_size": 16, "segment_size": 64}
+
+
+def qkv(b=1, h=2, t=300, d=16, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, h, t, d, generator=generator, dtype=dtype) for _ in range(3)]
+
+
+def test_order_of_keys_is_free_and_order_of_queries_moves_rows(assert_close):
+    q, k, v = qkv(dtype=torch.float64)
+    p = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    plain = dense_attention(q, k, v, causal=False)
+    assert_close(dense_attention(q, k[:, :, p], v[:, :, p], causal=False), plain)
+    assert_close(dense_attention(q[:, :, p], k, v, causal=False), plain[:, :, p])
+
+
+def test_sort_stays_in_segments_and_puts_heavy_keys_first():
+    q, k, _ = qkv()
+    perm = query_aware_permutation(q, k, **SMALL)
+    assert segment_permutation_is_valid(perm, 64)
+    scores = np.take_along_axis(key_scores(q, k, **SMALL), perm[..., :256], axis=2).reshape(1, 2, 4, 64)
+    assert (np.diff(scores, axis=3) <= 0).all()
+    assert (perm[..., 256:] == np.arange(256, 300)).all()
+    assert not segment_permutation_is_valid(np.arange(300)[::-1], 64)
+
+
+@pytest.mark.parametrize("permute", ["keys", "none", "random", "queries", "both"])
+def test_all_blocks_kept_is_causal_attention(permute, assert_close):
+    q, k, v = qkv()
+    out, mask = pbs_attention(q, k, v, threshold=1.0, permute=permute, **SMALL)
+    assert_close(out, dense_attention(q, k, v))
+    assert token_mask(mask, 300).sum() == 2 * 300 * 301 / 2
+
+
+@pytest.mark.parametrize("permute", ["keys", "queries", "both"])
+@pytest.mark.parametrize("threshold", [0.3, [0.5, 0.9]])
+def test_kernel_equals_dense_attention_over_the_computed_pairs(threshold, permute, assert_close):
+    q, k, v = qkv()
+    out, mask = pbs_attention(q, k, v, threshold=threshold, permute=permute, **SMALL)
+    allowed = token_mask(mask, 300)
+    assert allowed.sum() < 0.95 * 2 * 300 * 301 / 2
+    assert_close(out, masked_attention(q, k, v, allowed))
+
+
+def test_forced_blocks():
+    q, k, v = qkv()
+    _, mask = pbs_attention(q, k, v, threshold=0.0, **SMALL)
+    first = mask.perm.argmin(axis=2) // 16
+    for h in range(2):
+        assert mask.keep[0, h, :, first[0, h]].all()
+        assert mask.keep[0, h][mask.segment_mask].all()
+    assert token_mask(mask, 300)[:, :, :64, :64].sum() == 2 * 64 * 65 / 2
+
+
+def test_kept_prefix_is_minimal_and_includes_the_crossing_block():
+    q, k, _ = qkv(h=1)
+    perm = query_aware_permutation(q, k, **SMALL)
+    k_sorted = np.take_along_axis(k.numpy(), perm[..., None], axis=2)
+    mask = permuted_block_selection(q, k_sorted, perm, threshold=0.6, force_first=False, **SMALL)
+    for scores, keep in zip(mask.block_scores[0, 0], (mask.keep & ~mask.segment_mask)[0, 0], strict=True):
+        if scores.sum() > 0:
+            assert scores[keep].sum() >= 0.6 - 1e-6
+            assert scores[keep].sum() - scores[keep].min() < 0.6
+
+
+def test_never_uses_the_future_with_the_mask_held():
+    q, k, v = qkv()
+    out, mask = pbs_attention(q, k, v, threshold=0.5, **SMALL)
+    k[:, :, 100:] += 5
+    v[:, :, 100:] -= 5
+    again, _ = pbs_attention(q, k, v, mask=mask, **SMALL)
+    assert torch.equal(out[:, :, :100], again[:, :, :100])
+
+
+def test_short_input_is_dense_and_one_segment_needs_no_causality(assert_close):
+    q, k, v = qkv(t=60)
+    out, mask = pbs_attention(q, k, v, **SMALL)
+    assert mask is None
+    assert_close(out, dense_attention(q, k, v))
+    q, k, v = qkv(t=64)
+    out, _ = pbs_attention(q, k, v, causal=False, threshold=1.0, **SMALL)
+    assert_close(out, dense_attention(q, k, v, causal=False))
+
+
+@pytest.mark.slow
+def test_sorting_halves_the_blocks_that_heavy_keys_need():
+    q, k = heavy_hitters(4096)
+    weights = attention_weights(torch.as_tensor(q), torch.as_tensor(k))[0, 0].numpy()
+    segment = np.arange(64) // 4
+    off = segment[:, None] > segment
+    share = {}
+    for name, perm in (
+        ("identity", np.arange(4096)),
+        ("random", random_segment_permutation(q.shape, 256)[0, 0]),
+        ("sorted", query_aware_permutation(q, k, block_size=64, segment_size=256)[0, 0]),
+    ):
+        mass = weights[:, perm].reshape(64, 64, 64, 64).sum(axis=(1, 3), dtype=np.float64) * off
+        ordered = -np.sort(-mass, axis=1)
+        needed = (np.cumsum(ordered, axis=1) < 0.95 * mass.sum(1, keepdims=True)).sum(1) + 1
+        share[name] = needed[4:].sum() / off.sum()
+    assert share["identity"] / share["sorted"] >= 2, share
+    assert share["random"] / share["sorted"] >= 2, share
+
+
+def test_trace_agrees_with_the_method():
+    q, k, _ = qkv(h=1)
+    seen = trace(q, k, threshold=0.5, **SMALL)
+    _, mask = pbs_attention(q, k, q, threshold=0.5, **SMALL)
+    assert (seen.allowed == token_mask(mask, 300)[0, 0]).all()
+    assert seen.density == computed_density(mask)
+    assert seen.coverage == pytest.approx(block_coverage(q, k, mask)[0, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"segment_size": 40}, "multiple of block_size"),
+        ({"block_size": 0}, "multiple of block_size"),
+        ({"segment_size": 0}, "multiple of block_size"),
+        ({"k": torch.zeros(1, 2, 200, 16)}, "one shape"),
+        ({"v": torch.zeros(1, 2, 200, 16)}, "v must have"),
+        ({"permute": "sideways"}, "permute must be one of"),
+        ({"threshold": 2.0}, "threshold"),
+        ({"causal": False}, "one segment"),
+        ({"k": torch.zeros(1, 1, 300, 16)}, "one shape"),
+    ],
+)
+def test_bad_input_is_named(change, words):
+    q, k, v = qkv()
+    args = {"q": q, "k": k, "v": v} | SMALL | change
+    with pytest.raises(ValueError, match=words):
+        pbs_attention(args.pop("q"), args.pop("k"), args.pop("v"), **args)
+
+
+def test_threshold_one_keeps_blocks_whose_estimate_underflows():
+    q, k, v = qkv(h=1)
+    q, k = 40 * q.abs(), 0.1 * k
+    k[:, :, 64:80] += 40
+    q[:, :, 200] = -q[:, :, 200]
+    _, mask = pbs_attention(q, k, v, threshold=1.0, **SMALL)
+    eligible = np.arange(19)[:, None] // 4 > np.arange(19) // 4
+    assert (mask.block_scores[0, 0][eligible] == 0).any()
+    assert mask.keep[0, 0][eligible].all()
+    assert token_mask(mask, 300).sum() == 300 * 301 / 2
+
+
+def test_density_counts_tiles_with_a_permitted_pair_wherever_the_rows_stand():
+    q, k, v = qkv(h=1, t=128)
+    for permute in ("none", "keys", "queries", "both"):
+        _, mask = pbs_attention(q, k, v, threshold=1.0, permute=permute, **SMALL)
+        pairs = np.tri(128, dtype=bool)[mask.query_perm[0, 0]][:, mask.perm[0, 0]]
+        alive = pairs.reshape(8, 16, 8, 16).any(axis=(1, 3))
+        assert computed_density(mask) == alive.sum() / 36
+
+
+def test_without_causality_any_length_is_sorted_whole(assert_close):
+    q, k, v = qkv(t=100)
+    out, mask = pbs_attention(q, k, v, causal=False, threshold=1.0, block_size=16, segment_size=112)
+    scores = np.take_along_axis(key_scores(q, k, block_size=16, segment_size=100), mask.perm, axis=2)
+    assert (np.diff(scores, axis=2) <= 0).all()
+    assert_close(out, dense_attention(q, k, v, causal=False))
+
+
+@pytest.mark.parametrize("name", ["perm", "query_perm"])
+def test_orders_that_leave_their_segment_are_refused(name):
+    q, k, _ = qkv()
+    orders = {"perm": np.broadcast_to(np.arange(300), (1, 2, 300))}
+    orders[name] = np.broadcast_to(np.arange(300)[::-1], (1, 2, 300))
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        permuted_block_selection(q, k, orders.pop("perm"), **orders, **SMALL)
+
+
+class Counted(np.ndarray):
+    """An array that counts the operations of its matrix products."""
+
+    flops = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        plain = [np.asarray(x) if isinstance(x, Counted) else x for x in inputs]
+        if ufunc is np.matmul:
+            Counted.flops += 2 * plain[0].size * plain[1].shape[-1]
+        kwargs = {key: tuple(map(np.asarray, x)) if key == "out" else x for key, x in kwargs.items()}
+        found = getattr(ufunc, method)(*plain, **kwargs)
+        return found.view(Counted) if isinstance(found, np.ndarray) else found
+
+
+@pytest.mark.parametrize("permute", ["keys", "none", "random"])
+def test_deciding_what_to_skip_costs_one_row_of_blocks_and_the_block_means(permute):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, _ = (x.numpy().view(Counted) for x in qkv(h=1, t=1024))
+    Counted.flops = 0
+    with FlopCounterMode(display=False) as counter:
+        mask = select_again(scored_mask(q, k, permute=permute, **SMALL), 0.9)
+    spent = Counted.flops + counter.get_total_flops()
+    assert spent == scoring_flops(1024, 16, permute=permute, **SMALL)
+    assert spent < 2 * 1024**2 * 16 / 30
+    plain, _ = (np.asarray(x) for x in (q, k))
+    assert (mask.keep == pbs_attention(plain, np.asarray(k), plain, permute=permute, **SMALL)[1].keep).all()
+
+
+def test_curve_scores_once_and_gives_what_each_threshold_gives_alone(monkeypatch):
+    import workbench.models.attention.pbs_attn as module
+
+    q, k, _ = qkv()
+    scored, calls = module.mean_pool_block_scores, []
+    monkeypatch.setattr(module, "mean_pool_block_scores", lambda *a, **n: calls.append(1) or scored(*a, **n))
+    thresholds = (0.2, 0.5, 0.8, 1.0)
+    density, coverage = coverage_curve(q, k, thresholds, **SMALL)
+    assert len(calls) == 1
+    for at, threshold in enumerate(thresholds):
+        _, mask = pbs_attention(q, k, q, threshold=threshold, **SMALL)
+        assert density[at] == computed_density(mask)
+        assert coverage[at] == pytest.approx(block_coverage(q, k, mask).mean(), abs=1e-12)
+    assert (np.diff(density) > 0).all() and (np.diff(coverage) > 0).all()
+    assert coverage[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("permute", ["keys", "both"])
+def test_mass_of_tiles_is_the_true_attention_in_the_order_of_the_mask(permute):
+    q, k, _ = qkv(h=1, t=100)
+    mask = scored_mask(q, k, permute=permute, **SMALL)
+    weights = attention_weights(q, k)[0, 0].numpy()[mask.query_perm[0, 0]][:, mask.perm[0, 0]]
+    padded = np.pad(weights, (0, 12))
+    wanted = padded.reshape(7, 16, 7, 16).sum(axis=(1, 3))
+    np.testing.assert_allclose(permuted_block_mass(q, k, mask)[0, 0], wanted, atol=1e-5)
+
+
+def test_raising_the_threshold_only_adds_blocks():
+    q, k, _ = qkv()
+    scored = scored_mask(q, k, **SMALL)
+    keeps = [select_again(scored, tau).keep for tau in (0.0, 0.2, 0.5, 0.9, 1.0)]
+    for fewer, more in itertools.pairwise(keeps):
+        assert (fewer <= more).all() and more.sum() > fewer.sum()
+
+
+def test_sorted_queries_never_see_a_full_mask(largest_tensor):
+    q, k, v = qkv(h=1, t=2048)
+    with largest_tensor:
+        pbs_attention(q, k, v, permute="both", threshold=0.3, **SMALL)
+    assert largest_tensor.size <= 2048 * 16

@@ -1,0 +1,317 @@
+"""SEA: selection budgets, stretching, flat CSR against dense masks, causality, padding, losses."""
+
+import numpy as np
+import pytest
+import torch
+
+from kernels.transforms.random_projection import orthogonal_random_features
+from workbench.models.attention.dense_attention import attention_weights, dense_attention
+from workbench.models.attention.sea import (
+    SEAAttention,
+    cells_to_flat_csr,
+    column_of_key,
+    distill_layer,
+    effective_attention,
+    estimate_flops,
+    expand_cells,
+    flat_csr_to_dense,
+    grouped_topk,
+    oracle_estimate,
+    sea_loss,
+    softmax_kernel,
+    teacher,
+    trace,
+)
+
+
+def qkv(n=2, h=4, t=40, d=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, h, t, d, generator=generator) for _ in range(3)]
+
+
+def layer(causal=False, **how):
+    torch.manual_seed(0)
+    return SEAAttention(64, 4, **({"width": 16, "k": 5, "causal": causal} | how)).eval()
+
+
+def test_cells_cover_all_keys_in_order():
+    for length in (1, 7, 16, 40, 333):
+        column = column_of_key(length, 16)
+        assert (column.diff() >= 0).all()
+        assert length < 16 or sorted(set(column.tolist())) == list(range(16))
+    assert column_of_key(16, 16).tolist() == list(range(16))
+
+
+@pytest.mark.parametrize("group", ["query", "head", "batch", "causal_batch"])
+def test_budget_is_k_keys_per_query_and_head(group):
+    est = torch.rand(2, 4, 40, 16, generator=torch.Generator().manual_seed(1))
+    cells = grouped_topk(est, 5, torch.tensor([40, 40]), group)
+    keys = expand_cells(cells, torch.tensor([40, 40])).sum(-1).float().mean()
+    assert 4.6 <= keys <= 5.1
+    exact = expand_cells(grouped_topk(est, 6, torch.tensor([32, 32]), group), torch.tensor([32, 32]))
+    assert exact[:, :, :32].sum(-1).float().mean() == pytest.approx(6, abs=0.2)
+    assert not grouped_topk(est, 5, torch.tensor([40, 8]), group)[1, :, 8:].any()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_best_cells_are_kept_and_of_ties_the_first(causal):
+    est = torch.randint(0, 5, (1, 3, 20, 8), generator=torch.Generator().manual_seed(4)).float()
+    cells = grouped_topk(est, 4, torch.tensor([17]), causal=causal)
+    for i in range(17):
+        row = est[0, :, i].ravel()
+        count = min(24, max(1, round(3 * 4 * 8 / (i + 1 if causal else 17))))
+        expected = torch.zeros(24, dtype=torch.bool)
+        expected[torch.argsort(row, descending=True, stable=True)[:count]] = True
+        assert torch.equal(cells[0, :, i].ravel(), expected)
+
+
+def test_groups_move_budget_to_sharp_heads():
+    est = torch.full((1, 2, 8, 16), 0.01)
+    est[0, 0, :, :12], est[0, 0, :, 12:] = 1.0, 0.0
+    cells = grouped_topk(est, 4, torch.tensor([8]), "causal_batch")
+    assert cells[0, 0].sum() == 8 * 12 and cells[0, 1].sum() == 8 * 4
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [[40, 40], [40, 23], [1, 9]])
+def test_flat_csr_is_the_stretched_mask(causal, lengths):
+    est = torch.rand(2, 4, 40, 16, generator=torch.Generator().manual_seed(2))
+    lengths = torch.tensor(lengths)
+    cells = grouped_topk(est, 5, lengths, causal=causal)
+    flat = cells_to_flat_csr(cells, lengths, causal=causal)
+    mask = expand_cells(cells, lengths, causal=causal).numpy()
+    assert (flat_csr_to_dense(flat) == mask).all()
+    assert flat.indptr[-1] == mask.sum()
+    sample = flat.sample(1).toarray().reshape(40, 4, 40).transpose(1, 0, 2) > 0
+    assert (sample == mask[1]).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 16, 23, 40])
+def test_all_cells_together_cover_every_visible_key_once(causal, length):
+    cells = torch.zeros(1, 1, 40, 16, dtype=torch.bool)
+    cells[:, :, :length] = True
+    flat = cells_to_flat_csr(cells, torch.tensor([length]), causal=causal)
+    for row in range(40):
+        visible = (row + 1 if causal else length) if row < length else 0
+        assert flat.keys[flat.indptr[row] : flat.indptr[row + 1]].tolist() == list(range(visible))
+
+
+def test_cap_keeps_the_right_end_and_spreads():
+    cells = torch.ones(1, 1, 1, 4, dtype=torch.bool)
+    flat = cells_to_flat_csr(cells, torch.tensor([40]), cap=3)
+    assert flat.keys.reshape(4, 3).tolist() == [[3, 6, 9], [13, 16, 19], [23, 26, 29], [33, 36, 39]]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_backends_agree_and_the_matrix_remakes_the_context(causal, assert_close):
+    q, k, v = qkv()
+    keep = torch.arange(40) < torch.tensor([[40], [23]])
+    sea = layer(causal)
+    with torch.no_grad():
+        dense = sea(q, k, v, keep)
+        sea.backend = "flat_csr"
+        flat = sea(q, k, v, keep)
+    assert torch.equal(dense.cells, flat.cells)
+    torch.testing.assert_close(flat.context, dense.context, atol=1e-5, rtol=1e-5)
+    matrix = effective_attention(dense, keep.sum(1), causal=causal)
+    masked = v * keep[:, None, :, None]
+    torch.testing.assert_close(matrix @ masked, dense.context, atol=1e-5, rtol=1e-5)
+
+
+def test_future_changes_nothing_before():
+    q, k, v = qkv()
+    sea = layer(causal=True)
+    with torch.no_grad():
+        before = sea(q, k, v)
+        later = [torch.cat([x[:, :, :25], x[:, :, 25:] * -2 + 1], 2) for x in (q, k, v)]
+        after = sea(*later)
+    torch.testing.assert_close(before.est[:, :, :25], after.est[:, :, :25], atol=1e-6, rtol=1e-5)
+    assert torch.equal(before.cells[:, :, :25], after.cells[:, :, :25])
+    torch.testing.assert_close(before.context[:, :, :25], after.context[:, :, :25], atol=1e-6, rtol=1e-5)
+
+
+def test_padding_is_never_seen():
+    q, k, v = qkv(n=1)
+    sea = layer()
+    with torch.no_grad():
+        whole = sea(q, k, v)
+        marked = sea(q, k, v, torch.ones(1, 40))
+        keep = torch.arange(40)[None] < 30
+        one = sea(q, k, v, keep)
+        junk = [torch.cat([x[:, :, :30], 9 + 0 * x[:, :, 30:]], 2) for x in (q, k, v)]
+        other = sea(*junk, keep)
+    assert torch.equal(whole.context, marked.context)
+    assert not one.mask[..., 30:].any() and not one.mask[:, :, 30:].any()
+    torch.testing.assert_close(one.probs, other.probs, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(one.context[:, :, :30], other.context[:, :, :30], atol=1e-6, rtol=1e-5)
+
+
+def test_padded_keys_weigh_on_the_performer_only_where_the_released_code_is_asked_for():
+    q, k, v = qkv()
+    keep = torch.arange(40) < torch.tensor([[40], [23]])
+    masked, released = layer(), layer(mask_padded_keys=False)
+    with torch.no_grad():
+        ours, theirs = masked(q, k, v, keep).est, released(q, k, v, keep).est
+    torch.testing.assert_close(ours[0], theirs[0])
+    assert (ours[1, :, :23] - theirs[1, :, :23]).abs().max() > 1e-4
+
+
+def test_full_budget_is_exact_attention(assert_close):
+    q, k, v = qkv()
+    sea = layer(group="query", k=40)
+    torch.nn.init.zeros_(sea.scale.weight)
+    torch.nn.init.constant_(sea.scale.bias, 40.0)
+    with torch.no_grad():
+        assert_close(sea(q, k, v).context, dense_attention(q, k, v, causal=False))
+
+
+def test_random_features_estimate_softmax_better_with_more():
+    q, k = (0.5 * x for x in qkv(n=1, h=1, t=30)[:2])
+    exact = attention_weights(q, k, causal=False)
+    errors = []
+    for m in (16, 64, 256):
+        gaps = []
+        for seed in range(8):
+            projection = torch.as_tensor(orthogonal_random_features(m, 16, seed=seed), dtype=torch.float32)
+            weights = softmax_kernel(q, projection, is_query=True) @ softmax_kernel(k, projection, is_query=False).mT
+            gaps.append((weights / weights.sum(-1, keepdim=True) - exact).abs().sum(-1).mean())
+        errors.append(float(torch.stack(gaps).mean()))
+    assert errors[0] > 1.3 * errors[1] > 1.3 * 1.3 * errors[2]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_losses_vanish_where_the_student_is_the_teacher(causal):
+    q, k, v = qkv(t=16)
+    lengths = torch.tensor([16, 11])
+    keep = torch.arange(16) < lengths[:, None]
+    scores, context = teacher(q, k, v * keep[:, None, :, None], keep, causal=causal)
+    stretched = torch.zeros(2, 4, 16, 16)
+    parts = sea_loss(stretched, q, k, context, scores, context, lengths, causal=causal)
+    assert float(parts["scores KL"]) == pytest.approx(0, abs=1e-6) and float(parts["scores MSE"]) < 1e-12
+    assert float(parts["context MSE"]) == 0
+    assert float(parts["estimate KL"]) > 0
+    if not causal:  # with as many cells as keys the teacher's own scores are a perfect estimate
+        full = torch.tensor([16, 16])
+        scores, context = teacher(q, k, v)
+        assert float(sea_loss(scores, q, k, context, scores, context, full, causal=False)["estimate KL"]) < 1e-6
+
+
+def test_the_estimator_learns_from_the_scores_not_from_the_mask():
+    q, k, v = qkv()
+    sea = layer(causal=True).train()
+    out = sea(q, k, v)
+    (out.probs.sum() + 0 * out.context.sum()).backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in sea.parameters())
+    out = sea(q, k, v, None, *teacher(q, k, v, causal=True))
+    out.loss.backward()
+    assert sea.last.conv.weight.grad.abs().sum() > 0 and sea.scale.weight.grad.abs().sum() > 0
+
+
+def test_the_average_path_teaches_the_estimator_where_it_is_bidirectional():
+    out = layer().train()(*qkv())
+    found = torch.autograd.grad(out.context.sum(), out.scores)[0]
+    assert found.abs().sum() > 0
+    causal = layer(causal=True).train()(*qkv())
+    assert torch.autograd.grad(causal.context.sum(), causal.scores, allow_unused=True)[0] is None
+
+
+@pytest.mark.slow
+def test_distillation_lowers_every_part_and_finds_the_mass():
+    generator = torch.Generator().manual_seed(3)
+    centre = torch.randn(1, 4, 64, 16, generator=generator)
+    batches = []
+    for _ in range(6):
+        q, k, v = (torch.randn(2, 4, 64, 16, generator=generator) for _ in range(3))
+        batches.append((0.3 * q + 2 * centre, 0.3 * k + 2 * centre, v, None))
+    sea = layer(k=8)
+    history = distill_layer(batches, sea, steps=60)
+    start, end = history[0], history[-1]
+    for name in ("estimate KL", "estimate MSE", "context MSE"):
+        assert end[name] < start[name], name
+    q, k, v, _ = batches[0]
+    with torch.no_grad():
+        weights = attention_weights(q, k, causal=False)
+        masks = [layer(k=8)(q, k, v).mask, sea(q, k, v).mask]
+    before, after = (float((weights * m).sum() / weights.sum()) for m in masks)
+    assert after > 2 * before, (before, after)
+
+
+def test_long_sequence_needs_no_square(largest_tensor):
+    """At T = 8192 one T x T float map of one head is 256 MiB; the flat path must stay far below."""
+    sea = SEAAttention(32, 2, width=32, k=8, backend="flat_csr").eval()
+    q, k, v = qkv(n=1, h=2, t=8192)
+    with torch.no_grad(), largest_tensor:
+        sea(q, k, v)
+    assert largest_tensor.size < 8192 * 8192 / 16
+
+
+def test_oracle_estimate_keeps_the_heaviest_cells():
+    q, k, _ = qkv(n=1, h=1)
+    est = oracle_estimate(3 * q, k, 16, torch.tensor([40]))
+    seen = trace(3 * q, k, width=16, k_keys=8)
+    weights = attention_weights(3 * q, k, causal=False)[0, 0]
+    random = expand_cells(grouped_topk(torch.rand(est.shape), 8, torch.tensor([40]), "query"), torch.tensor([40]))[0, 0]
+    assert seen.coverage > 1.5 * float((weights * random).sum() / weights.sum())
+    assert seen.density == pytest.approx(0.2, abs=0.03)
+    np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SEAAttention(64, 4, width=15), "multiple of 2"),
+        (lambda: SEAAttention(64, 4, width=18, causal=True), "multiple of 4"),
+        (lambda: SEAAttention(64, 4, causal=True, group="batch"), "causal_batch"),
+        (lambda: SEAAttention(63, 4), "multiple of heads"),
+        (lambda: layer()(*qkv(d=8)), r"must be \(N, 4, T, 16\)"),
+        (lambda: layer()(*qkv(), torch.zeros(2, 40)), "at least one"),
+        (lambda: layer()(*qkv(), None, torch.zeros(2, 4, 40, 40)), "together"),
+        (lambda: layer()(*qkv(), None, torch.zeros(2, 4, 40, 39), torch.zeros(2, 4, 40, 16)), "teacher_scores must be"),
+        (lambda: layer()(*qkv(), torch.arange(40) > torch.tensor([[-1], [9]])), "from the left"),
+        (lambda: grouped_topk(torch.rand(1, 1, 2, 4), 0, torch.tensor([2])), "k must be positive"),
+    ],
+)
+def test_bad_input_is_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+    with pytest.raises(TypeError, match="floats"):
+        layer()(*(x.long() for x in qkv()))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("t", [40, 64, 65])
+def test_the_estimate_costs_what_is_counted(causal, t):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    sea, (h, d, m) = layer(causal), (4, 16, int(16 * np.log(16)))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        sea(*qkv(n=1, t=t))
+    attending = 4 * t * t * d  # per head, over all pairs: the dense backend masks, it does not skip
+    if causal:  # prefix sums in chunks of 64 do more than the method needs
+        whole = -(-t // 64) * 64
+        features, rest = 4 * t * m * d, 2 * t * m * (4 * d + 1)
+        chunks = 4 * whole * m * (2 * d + 1) + 128 * whole * (m + 2 * d + 1)
+        attending += chunks - rest
+        assert features + rest == t * 2 * m * (6 * d + 1)
+    else:
+        attending += 2 * t * d  # the average path
+    assert counter.get_total_flops() == h * (estimate_flops(t, d, h, 16, causal=causal) + attending)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_stages_add_up_to_the_layer(causal):
+    from workbench.models.attention.sea_stages import stages
+
+    q, k, v = qkv(n=1)
+    sea = layer(causal=causal)
+    seen = stages(sea, q, k, v, head=3)
+    with torch.no_grad():
+        context = sea(q, k, v).context[0, 3].numpy()
+    np.testing.assert_allclose(seen.effective @ v[0, 3].numpy(), context, atol=1e-5)
+    assert seen.mixed.shape == (40, 32) and seen.position.shape == (40, 16) and seen.keys_by_head.shape == (4,)
+    if not causal:  # the identity stretched: rows sum to one and move from the first to the last direction
+        np.testing.assert_allclose(seen.position.sum(1), 1, atol=1e-6)
+        assert seen.position[0, 0] == seen.position[-1, -1] == 1
+    with pytest.raises(ValueError, match="head from 0 to 3"):
+        stages(sea, q, k, v, head=4)

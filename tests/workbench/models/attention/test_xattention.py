@@ -1,0 +1,167 @@
+"""XAttention: selection by antidiagonal sums, against dense attention and the vertical-slash picture of the paper."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.data.attention_patterns import vertical_slash
+from workbench.models.attention.dense_attention import dense_attention, masked_attention
+from workbench.models.attention.xattention import (
+    block_scores,
+    coverage,
+    dp_thresholds,
+    profile_thresholds,
+    scoring_flops,
+    token_mask,
+    trace,
+    xattention,
+)
+
+
+def qkv(b=1, h=2, t=200, d=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, h, t, d, generator=generator) for _ in range(3)]
+
+
+def test_threshold_one_is_dense_attention(assert_close):
+    q, k, v = qkv()
+    out, keep = xattention(q, k, v, block_size=32, stride=8, threshold=1.0)
+    assert keep.sum() == 2 * 7 * 8 / 2
+    assert_close(out, dense_attention(q, k, v))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_kernel_equals_dense_attention_over_the_chosen_pairs(causal, assert_close):
+    q, k, v = qkv()
+    out, keep = xattention(q, k, v, block_size=32, stride=8, threshold=[0.4, 0.7], causal=causal)
+    assert 0 < keep.mean() < 0.8
+    assert_close(out, masked_attention(q, k, v, token_mask(keep, 200, block_size=32, causal=causal), causal=causal))
+
+
+def test_never_uses_the_future():
+    q, k, v = qkv()
+    out, keep = xattention(q, k, v, block_size=32, stride=8, threshold=0.6)
+    k2, v2 = k.clone(), v.clone()
+    k2[:, :, 128:] += 10
+    v2[:, :, 128:] -= 10
+    again, keep2 = xattention(q, k2, v2, block_size=32, stride=8, threshold=0.6)
+    assert (keep[:, :, :4] == keep2[:, :, :4]).all()
+    assert torch.equal(out[:, :, :128], again[:, :, :128])
+
+
+def test_heads_and_batches_are_independent():
+    q, k, v = qkv(b=2, h=3)
+    out, _ = xattention(q, k, v, block_size=32, stride=8, threshold=0.6)
+    alone, _ = xattention(q[1:, 2:], k[1:, 2:], v[1:, 2:], block_size=32, stride=8, threshold=0.6)
+    assert torch.equal(out[1:, 2:], alone)
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_antidiagonal_finds_slashes_that_the_diagonal_misses(stride):
+    # The diagonal reads offsets that are multiples of the stride; slashes of width two from these offsets pass by them.
+    offsets = [delta for delta in range(3, 400, 7) if delta % stride not in (0, stride - 1)][:24]
+    q, k, true = vertical_slash(1024, heads=24, delta=offsets)
+    needed = true.reshape(1, 24, 16, 64, 16, 64).any(axis=(3, 5))
+    recall = {}
+    for mode in ("antidiagonal", "diagonal"):
+        scores = block_scores(q, k, block_size=64, stride=stride, mode=mode)
+        order = np.argsort(-scores, axis=-1, kind="stable")
+        keep = np.zeros_like(needed)
+        np.put_along_axis(keep, order, np.arange(16) < needed.sum(-1, keepdims=True), axis=-1)
+        recall[mode] = (keep & needed).sum() / needed.sum()
+    assert recall["antidiagonal"] - recall["diagonal"] >= 0.15, recall
+
+
+def test_coverage_is_the_kept_share_of_the_softmax():
+    q, k, _ = qkv(t=64)
+    keep = np.tril(np.ones((1, 2, 4, 4), bool))
+    assert coverage(q, k, keep, block_size=16) == pytest.approx(1.0)
+    keep[:, :, 3, 0] = False
+    weights = torch.softmax((q @ k.mT / 4).masked_fill(~torch.ones(64, 64).tril().bool(), -torch.inf), -1)
+    lost = weights[:, :, 48:, :16].sum((2, 3)) / 64
+    np.testing.assert_allclose(coverage(q, k, keep, block_size=16), 1 - lost, atol=1e-6)
+
+
+def test_lowering_thresholds_prefers_the_head_that_costs_least():
+    table = dp_thresholds(lambda tau: float((np.array([10.0, 1.0, 5.0]) * (tau - 0.9)).sum()), 3)
+    np.testing.assert_allclose(table.performance, [0, -0.09, -0.54, -1.44])
+    np.testing.assert_allclose(table.thresholds[1], [0.9, 0.81, 0.9])
+    np.testing.assert_allclose(table.cheapest(at_least=-0.6), [0.9, 0.81, 0.81])
+    again = dp_thresholds(lambda tau: float((tau - 0.9).sum()), 2, passes=2)
+    np.testing.assert_allclose(again.thresholds[-1], 0.9 * 0.81)
+    with pytest.raises(ValueError, match="no entry reaches"):
+        table.cheapest(at_least=1)
+
+
+def test_profiled_thresholds_are_shares_and_take_the_hardest_text():
+    one, two = qkv(t=256, seed=1)[:2], qkv(t=256, seed=2)[:2]
+    how = {"block_size": 32, "stride": 8}
+    alone = [profile_thresholds([text], **how) for text in (one, two)]
+    np.testing.assert_allclose(profile_thresholds([one, two], **how), np.maximum(*alone))
+    assert ((alone[0] > 0.5) & (alone[0] <= 0.96)).all()
+
+
+def test_trace_agrees_with_the_method():
+    q, k, _ = qkv(h=1)
+    seen = trace(q, k, block_size=32, stride=8, threshold=0.6)
+    _, keep = xattention(q, k, q, block_size=32, stride=8, threshold=0.6)
+    assert (seen.keep == keep[0, 0]).all()
+    assert seen.coverage == pytest.approx(coverage(q, k, keep, block_size=32)[0, 0], abs=1e-5)
+    assert seen.read.sum() == 200 * 200 / 8
+    assert seen.score_flops == scoring_flops(200, 16, block_size=32, stride=8) == 2 * 224 * 224 * 16 // 8
+    np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [1, 7, 64, 100, 150])
+def test_queries_after_a_cache_equal_dense_attention_over_the_chosen_pairs(queries, assert_close):
+    q, k, v = qkv()
+    late = q[:, :, 200 - queries :]
+    out, keep = xattention(late, k, v, block_size=32, stride=8, threshold=0.5)
+    allowed = token_mask(keep, 200, block_size=32, queries=queries)
+    assert_close(out, masked_attention(late, k, v, allowed))
+    assert allowed.all(where=np.tri(queries, 200, 200 - queries, dtype=bool)) == (queries == 1)
+
+
+def test_whole_blocks_after_a_cache_choose_as_the_whole_prompt_does():
+    q, k, v = qkv()
+    out, keep = xattention(q[:, :, 64:], k, v, block_size=32, stride=8, threshold=0.5)
+    whole, whole_keep = xattention(q, k, v, block_size=32, stride=8, threshold=0.5)
+    assert (keep == whole_keep[:, :, 2:]).all()
+    assert torch.equal(out, whole[:, :, 64:])
+
+
+def test_a_search_may_be_cut_short():
+    calls = []
+    table = dp_thresholds(lambda tau: calls.append(tau) or float(tau.sum()), 3, passes=2, max_steps=2)
+    assert len(table.performance) == 3 and len(calls) == 1 + 1 + 2 + 2 + 3 * 2
+
+
+def test_only_the_value_of_the_diagonal_tile_is_read_ahead():
+    """The estimate may look at future keys inside a diagonal tile; the attention never reads future values."""
+    q, k, v = qkv()
+    v2 = v.clone()
+    v2[:, :, 101:] += 5
+    out, _ = xattention(q, k, v, block_size=32, stride=8, threshold=0.6)
+    again, _ = xattention(q, k, v2, block_size=32, stride=8, threshold=0.6)
+    assert torch.equal(out[:, :, :101], again[:, :, :101]) and not torch.equal(out, again)
+
+
+def test_threshold_zero_keeps_sink_and_diagonal():
+    _, keep = xattention(*qkv(), block_size=32, stride=8, threshold=0.0)
+    expected = np.eye(7, dtype=bool)
+    expected[:, 0] = True
+    assert (keep == expected).all()
+
+
+def test_bad_input_is_named():
+    q, k, v = qkv()
+    with pytest.raises(ValueError, match="as many keys as queries"):
+        xattention(q, k[:, :, 100:], v[:, :, 100:])
+    with pytest.raises(ValueError, match="as many keys as queries"):
+        xattention(q[:, :, 100:], k, v, causal=False)
+    with pytest.raises(ValueError, match="repeated to the query heads"):
+        xattention(q, k[:, :1], v[:, :1])
+    with pytest.raises(ValueError, match="multiple of stride"):
+        xattention(q, k, v, block_size=32, stride=5)
+    with pytest.raises(TypeError, match="float32 or float64"):
+        xattention(q.long(), k.long(), v)

@@ -1,0 +1,1 @@
+"""What all views share: the base class, its toolbar, table twin, export and worker."""

@@ -1,0 +1,128 @@
+"""The three functions a notebook calls: ``given``, ``check`` and ``hint``."""
+
+import difflib
+import getpass
+import hashlib
+import importlib
+import os
+import pkgutil
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from workbench.grading.comparison import Comparison, compare, compare_calls
+from workbench.grading.exercise import Exercise
+from workbench.grading.verdict import Card
+
+_FOLDER = "workbench.app.exercises"
+_hints_shown: Counter[str] = Counter()
+_wrong_tries: Counter[str] = Counter()
+
+
+def student() -> str:
+    """Name the learner: ``WORKBENCH_STUDENT``, else ``JUPYTERHUB_USER``, else the account's name."""
+    for variable in ("WORKBENCH_STUDENT", "JUPYTERHUB_USER"):
+        if name := os.environ.get(variable, "").strip():
+            return name
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "anonymous"
+
+
+def exercises(key: str) -> dict[str, Exercise]:
+    """Return the exercises of one notebook by name; KeyError names the notebooks that have some."""
+    keys = exercise_keys()
+    if key not in keys:
+        raise KeyError(f"no exercises for {key!r}; there are some for {', '.join(keys) or 'no notebook'}.")
+    return {one.name: one for one in importlib.import_module(f"{_FOLDER}.{key}").EXERCISES}
+
+
+def exercise_keys() -> list[str]:
+    """List the notebooks that have exercises."""
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(_FOLDER).__path__))
+
+
+def find(name: str) -> Exercise:
+    """Return the exercise ``"<file>/<exercise>"``; KeyError names the nearest."""
+    key, _, inner = str(name).partition("/")
+    if key not in exercise_keys() or inner not in exercises(key):
+        known = [f"{each}/{one}" for each in exercise_keys() for one in exercises(each)]
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        raise KeyError(f"no exercise {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {known}."))
+    return exercises(key)[inner]
+
+
+def given(name: str) -> Any:
+    """Return this learner's own input for an exercise: equal at every call, different between learners.
+
+    Parameters
+    ----------
+    name : ``"<file>/<exercise>"``, for example ``"start_here/density"``.
+
+    Raises
+    ------
+    KeyError : no such exercise; the message names the nearest.
+    """
+    return find(name).given(_rng(name))
+
+
+def check(name: str, answer: Any) -> Card:
+    """Compare an answer with the right one and explain the difference.
+
+    Parameters
+    ----------
+    name : ``"<file>/<exercise>"``.
+    answer : the learner's answer; ``...`` or None means "not answered yet".
+
+    Returns
+    -------
+    Card, shown as the cell's output and true if the answer is right. Never raises.
+    """
+    try:
+        exercise = find(name)
+    except KeyError as error:
+        return Card("unknown", "No such exercise", paragraphs=(str(error.args[0]),))
+    if answer is ... or answer is None:
+        return Card("open", "Not answered yet", exercise.question, (f"hint({name!r}) gives a first nudge.",))
+    question = exercise.given(_rng(name))
+    result = _grade(exercise, question, answer)
+    if result.equal:
+        return Card("correct", "Correct", exercise.question, (result.sentence,))
+    _wrong_tries[name] += 1
+    remarks = [m.say for m in exercise.mistakes if _is_mistake(exercise, answer, m.answer(question))]
+    left = len(exercise.hints) - _hints_shown[name]
+    if _wrong_tries[name] >= 2 and left > 0:
+        remarks.append(f"hint({name!r}) has {left} more to say.")
+    return Card("not yet", "Not yet", exercise.question, (result.sentence, *remarks))
+
+
+def hint(name: str) -> Card:
+    """Show one more hint at each call, from a nudge to nearly the way; after the last, all of them."""
+    try:
+        exercise = find(name)
+    except KeyError as error:
+        return Card("unknown", "No such exercise", paragraphs=(str(error.args[0]),))
+    total = len(exercise.hints)
+    shown = _hints_shown[name] = min(_hints_shown[name] + 1, total)
+    return Card("hint", f"Hint {shown} of {total}", exercise.question, exercise.hints[:shown])
+
+
+def _rng(name: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{student()}\n{name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def _grade(exercise: Exercise, question: Any, answer: Any) -> Comparison:
+    right = exercise.answer(question)
+    options = {"rtol": exercise.rtol, "atol": exercise.atol, "unit": exercise.unit}
+    if exercise.cases is not None:
+        return compare_calls(answer, right, exercise.cases(question), **options)
+    return compare(answer, right, **options)
+
+
+def _is_mistake(exercise: Exercise, answer: Any, wrong: Any) -> bool:
+    if exercise.cases is not None:
+        return False
+    return compare(answer, wrong, rtol=exercise.rtol, atol=exercise.atol).equal

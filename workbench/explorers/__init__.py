@@ -1,0 +1,1 @@
+"""One explorer per theme: methods and sources, gathered from folders, shown in one view."""

@@ -1,0 +1,1 @@
+"""Language models that ship with the workbench, their training, and what a text costs them."""
