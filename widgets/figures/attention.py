@@ -1,88 +1,85 @@
 """What an attention method keeps, and at what cost: the data that mask views draw, and the plots beside the masks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
+from kernels.attention.trace import AttentionTrace
 from widgets import theme
 
-PANELS = (
-    ("attention", "true attention"),
-    ("positions", "positions as values (V_I)"),
-    ("linear", "output of the linear pass (sizes)"),
-    ("estimate", "the method's estimate"),
-    ("read", "logits read for the estimate"),
-    ("met", "true attention on the logits read"),
-    ("cells", "chosen cells of the estimate"),
-    ("keep", "kept blocks"),
-    ("blocks", "blocks: full, partial, empty"),
-    ("allowed", "pairs computed"),
-    ("effective", "attention as computed"),
-    ("lost", "true attention left out"),
-    ("sorted", "true attention, keys sorted"),
-    ("permuted", "pairs computed, keys sorted"),
-    ("ga", "read by global aggregation"),
-    ("smp", "winners of segment maxima"),
-    ("lmp", "winners of local maxima"),
-    ("likeness", "likeness of output rows"),
-    ("fused", "fused output (size)"),
-    ("only", "pairs only this method computes"),
-    ("change", "difference of attention as computed"),
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture that a method may have.
+
+    Parameters
+    ----------
+    key, label : as in links, and what readers see.
+    columns : what a column is, "key" or "channel".
+    """
+
+    key: str
+    label: str
+    columns: Literal["key", "channel"] = "key"
+
+
+PANELS = (  # what every method may have, in the order of the menu; a method's own pictures follow the estimate
+    Panel("attention", "true attention"),
+    Panel("estimate", "the method's estimate"),
+    Panel("read", "logits sampled for the estimate"),
+    Panel("met", "true attention on the logits sampled"),
+    Panel("keep", "kept blocks"),
+    Panel("blocks", "blocks: full, partial, empty"),
+    Panel("allowed", "pairs computed"),
+    Panel("effective", "attention as computed"),
+    Panel("lost", "true attention left out"),
+    Panel("sorted", "true attention, keys sorted"),
+    Panel("permuted", "pairs computed, keys sorted"),
+    Panel("only", "pairs only this method computes"),
+    Panel("change", "difference of attention as computed"),
 )
-CHANNELS = frozenset({"fused"})  # panels whose columns are channels, not keys
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
-@dataclass(frozen=True)
-class MaskResult:
-    """One head under one method.
-
-    Parameters
-    ----------
-    method : name shown to readers.
-    panels : key of `PANELS` -> weights (float32) or a mask (bool), two-dimensional; a missing panel has no key. Those
-        that follow from others (see `panel`) need no key.
-    order, query_order : (t,) original key (query) of each sorted slot; None where nothing is sorted.
-    cells : key -> tokens per row and column of that panel, where it is coarser than tokens.
-    coverage : share of the true attention that the computed pairs hold; NaN where unknown.
-    density : computed pairs over dense pairs, at the method's own grain.
-    facts : label -> text, in reading order; every number says "counted", "measured" or "modelled".
-    key_scores : (t,) float, a score per key; None where the method has none.
-    """
-
-    method: str
-    panels: dict[str, np.ndarray]
-    coverage: float
-    density: float
-    cells: dict[str, int] = field(default_factory=dict)
-    facts: dict[str, str] = field(default_factory=dict)
-    key_scores: np.ndarray | None = None
-    order: np.ndarray | None = None
-    query_order: np.ndarray | None = None
+def pictures_of(seen: AttentionTrace) -> dict[str, np.ndarray]:
+    """Return the pictures that a trace holds: weights (float32) or masks (bool), two-dimensional, by panel key."""
+    weights = {"attention": seen.attention, "estimate": seen.estimate, "effective": seen.effective}
+    masks = {"allowed": seen.allowed, "read": seen.read, "keep": seen.keep}
+    found = {key: np.ascontiguousarray(array, np.float32) for key, array in weights.items() if array is not None}
+    found |= {key: np.ascontiguousarray(array, bool) for key, array in masks.items() if array is not None}
+    return found | {key: np.ascontiguousarray(array) for key, array in seen.maps.items()}
 
 
-def panel_keys(result: MaskResult, other: MaskResult | None = None) -> tuple[str, ...]:
-    """Return the keys of `PANELS` that a result can show, those that compare it with another included."""
-    has = result.panels
+def tokens_per_cell(seen: AttentionTrace, key: str) -> int:
+    """Return how many tokens a row (and column) of a panel stands for."""
+    coarse = ("keep", "blocks") if seen.estimate is None or len(seen.estimate) == seen.t else (
+        "keep", "blocks", "estimate")  # fmt: skip
+    return seen.block_size if seen.block_size and key in coarse else 1
+
+
+def panel_keys(seen: AttentionTrace, other: AttentionTrace | None = None) -> tuple[str, ...]:
+    """Return the panels that a trace can show, those that compare it with another included."""
+    has = {*seen.maps, *(key for key in _HELD if getattr(seen, key) is not None)}
     derived = {
-        "lost": "attention" in has and "allowed" in has,
-        "met": "attention" in has and "read" in has,
-        "blocks": "allowed" in has and "keep" in has,
-        "sorted": "attention" in has and result.order is not None,
-        "permuted": "allowed" in has and result.order is not None,
-        "only": other is not None and _shared(result, other) is not None,
-        "change": other is not None and "effective" in has and "effective" in other.panels,
+        "lost": {"attention", "allowed"} <= has,
+        "met": {"attention", "read"} <= has,
+        "blocks": {"allowed", "keep"} <= has,
+        "sorted": "attention" in has and is_sorted(seen),
+        "permuted": "allowed" in has and is_sorted(seen),
+        "only": other is not None and _shared(seen, other) is not None,
+        "change": other is not None and seen.effective is not None and other.effective is not None,
     }
-    return tuple(key for key, _ in PANELS if key in has or derived.get(key))
+    shared = [each.key for each in PANELS if each.key in has or derived.get(each.key)]
+    return (*shared, *seen.maps)
 
 
-def panel(result: MaskResult, key: str, other: MaskResult | None = None) -> np.ndarray:
-    """Return one picture of a result; see `panel_keys` for what there is."""
-    has = result.panels
+def panel(seen: AttentionTrace, key: str, other: AttentionTrace | None = None) -> np.ndarray:
+    """Return one picture of a trace; see `panel_keys` for what there is."""
+    has = pictures_of(seen)
     if key in has:
         return has[key]
     if key == "lost":
@@ -90,23 +87,23 @@ def panel(result: MaskResult, key: str, other: MaskResult | None = None) -> np.n
     if key == "met":
         return np.where(has["read"], has["attention"], np.float32(0))
     if key == "blocks":
-        return block_shares(_sorted(result, "allowed"), result.cells["keep"])
+        return block_shares(in_slots(seen, has["allowed"]), seen.block_size)
     if key in ("sorted", "permuted"):
-        return _sorted(result, {"sorted": "attention", "permuted": "allowed"}[key])
-    if key == "only":
-        shared = _shared(result, other)
-        return has[shared] & ~other.panels[shared]
-    if key == "change":
-        return np.abs(has["effective"] - other.panels["effective"])
-    raise ValueError(f"panel: {result.method} has no {key!r}")
+        return in_slots(seen, has[{"sorted": "attention", "permuted": "allowed"}[key]])
+    if key == "only" and other is not None:
+        shared = _shared(seen, other)
+        return has[shared] & ~pictures_of(other)[shared]
+    if key == "change" and other is not None:
+        return np.abs(has["effective"] - pictures_of(other)["effective"])
+    raise ValueError(f"panel: {seen.method} has no {key!r}")
 
 
-def panel_labels(scene, result: MaskResult, key: str, shape) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def panel_labels(scene, seen: AttentionTrace, shown: Panel, shape) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what the rows of a panel are, and its columns where they are something else; empty where unknown."""
-    if key in CHANNELS:
+    if shown.columns == "channel":
         rows = scene.tokens or tuple(f"token {i}" for i in range(shape[0]))
         return rows, tuple(f"channel {i}" for i in range(shape[1]))
-    return (scene.tokens if shape == (len(scene.tokens),) * 2 and result.order is None else ()), ()
+    return (scene.tokens if shape == (len(scene.tokens),) * 2 and not is_sorted(seen) else ()), ()
 
 
 def block_shares(mask: np.ndarray, block: int) -> np.ndarray:
@@ -120,24 +117,33 @@ def block_shares(mask: np.ndarray, block: int) -> np.ndarray:
     return (counts / (inside[:, None] * inside)).astype(np.float32)
 
 
-def _sorted(result, key):
-    array = result.panels[key]
-    if result.query_order is not None:
-        array = array[result.query_order]
-    return array if result.order is None else np.ascontiguousarray(array[:, result.order])
+def in_slots(seen: AttentionTrace, array: np.ndarray) -> np.ndarray:
+    """Return a (t, t) array with its queries and keys in the order in which the method computes them."""
+    if seen.query_order is not None:
+        array = array[seen.query_order]
+    return array if seen.order is None else np.ascontiguousarray(array[:, seen.order])
 
 
-def _shared(result, other):
+def is_sorted(seen: AttentionTrace) -> bool:
+    """Tell whether the method computes keys or queries in another order than the text's."""
+    orders = [order for order in (seen.order, seen.query_order) if order is not None]
+    return any(bool((order != np.arange(len(order))).any()) for order in orders)
+
+
+_HELD = ("attention", "estimate", "effective", "allowed", "read", "keep")
+
+
+def _shared(seen, other):
     """The finest mask that both have at one shape and in one order: pairs, else kept blocks of unsorted keys."""
     for key in ("allowed", "keep"):
-        a, b = result.panels.get(key), other.panels.get(key)
-        plain = key == "allowed" or (result.order is None and other.order is None)
+        a, b = getattr(seen, key), getattr(other, key)
+        plain = key == "allowed" or not (is_sorted(seen) or is_sorted(other))
         if a is not None and b is not None and a.shape == b.shape and plain:
             return key
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CoverageCurve:
     """Coverage of the true attention over density, one point per setting.
 
@@ -154,7 +160,7 @@ class CoverageCurve:
     settings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionScene:
     """All that one picture of attention masks draws.
 
@@ -163,7 +169,9 @@ class AttentionScene:
     source : where queries and keys come from, in words.
     t : tokens.
     tokens : their texts; empty where there are none.
-    result, other : the method, and the one it is compared with (None for none).
+    result, other : the method, and the one it is compared with (None for none); their facts are texts, and every
+        number among them says "counted", "measured" or "modelled".
+    kind : how attention and coverage come about: "measured" where trained weights made them, else "counted".
     curves : coverage over density; the present settings are drawn as a larger marker.
     query : ``query(row, state)`` -> what one query reads, a `attention_query.QueryRow` or `QueryMaps`; None where rows
         are too long to hold.
@@ -171,8 +179,9 @@ class AttentionScene:
 
     source: str
     t: int
-    result: MaskResult
-    other: MaskResult | None = None
+    result: AttentionTrace
+    other: AttentionTrace | None = None
+    kind: Literal["counted", "measured"] = "counted"
     tokens: tuple[str, ...] = ()
     curves: tuple[CoverageCurve, ...] = ()
     query: Callable[[int, Mapping[str, Any]], Any] | None = None
@@ -205,7 +214,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
             )
     figure.update_layout(
         template=theme.template(appearance),
-        title="Attention covered by what is computed (counted)",
+        title=f"Attention covered by what is computed ({scene.kind})",
         height=430,
         margin={"t": 60, "b": 170},
         legend={"orientation": "h", "yanchor": "top", "y": -0.32, "x": 0},
@@ -215,7 +224,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
     return figure
 
 
-def key_score_figure(scores: np.ndarray, appearance: theme.Theme = "light") -> go.Figure:
+def key_score_figure(scores: np.ndarray, kind: str, appearance: theme.Theme = "light") -> go.Figure:
     """Draw the score of every key as a line (binned to its maximum beyond 2,000 keys)."""
     step = max(1, -(-len(scores) // 2000))
     starts = np.arange(0, len(scores), step)
@@ -223,7 +232,7 @@ def key_score_figure(scores: np.ndarray, appearance: theme.Theme = "light") -> g
     figure = go.Figure(go.Scatter(x=starts, y=binned, mode="lines", hovertemplate="key %{x}: %{y:.4g}<extra></extra>"))
     figure.update_layout(
         template=theme.template(appearance),
-        title="Score of every key" + (f", largest of {step}" if step > 1 else "") + " (counted)",
+        title="Score of every key" + (f", largest of {step}" if step > 1 else "") + f" ({kind})",
         height=240,
         showlegend=False,
         xaxis={"title": {"text": "key position"}},

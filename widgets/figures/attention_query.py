@@ -13,7 +13,7 @@ REGIONS = 300
 _TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QueryRow:
     """One row of attention over a sequence.
 
@@ -26,6 +26,7 @@ class QueryRow:
     regions : positions of every summary, as arrays; empty where the method makes none.
     tokens : texts of the keys; empty where there are none.
     note : one sentence on this row; may be empty.
+    kind : how the weights come about: "measured" where trained weights made them, else "counted".
     """
 
     row: int
@@ -36,25 +37,10 @@ class QueryRow:
     regions: tuple[np.ndarray, ...] = ()
     tokens: tuple[str, ...] = ()
     note: str = ""
+    kind: str = "counted"
 
 
-@dataclass(frozen=True)
-class PixelMap:
-    """What one pixel reads under one pattern.
-
-    Parameters
-    ----------
-    weights : (rows, columns) float, adds up to 1.
-    keys : keys that the query meets.
-    reach : share of the pixels that any of them is made of.
-    """
-
-    weights: np.ndarray
-    keys: int
-    reach: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QueryMaps:
     """What one pixel reads, under several patterns.
 
@@ -62,7 +48,9 @@ class QueryMaps:
     ----------
     row : number of the pixel in raster order.
     picture : (rows, columns, 3) uint8.
-    maps : title -> what is read.
+    maps : title -> (rows, columns) float, how much of every pixel is read; each adds up to 1.
+    keys_met : title -> keys that the query meets.
+    reach : title -> share of the pixels that any of those keys is made of.
     fused : title of the map whose keys are shown.
     keys : (M, M) weights of its fused keys.
     place : the fused key that is pointed out.
@@ -71,7 +59,9 @@ class QueryMaps:
 
     row: int
     picture: np.ndarray
-    maps: dict[str, PixelMap]
+    maps: dict[str, np.ndarray]
+    keys_met: dict[str, int]
+    reach: dict[str, float]
     fused: str
     keys: np.ndarray
     place: int
@@ -137,7 +127,7 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
     said = f" {_quoted(shown.tokens[shown.row])}" if shown.tokens else ""
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"What query {shown.row}{said} reads: {shown.method} (counted)",
+        title=f"What query {shown.row}{said} reads: {shown.method} ({shown.kind})",
         height=380,
         barmode="overlay",
         bargap=0,
@@ -176,7 +166,7 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     """
     p, colours = theme.PALETTE[appearance], theme.CATEGORIES[appearance]
     width = shown.picture.shape[1]
-    titles = [f"{name}<br>{m.keys:,} keys, {m.reach:.1%} of the pixels" for name, m in shown.maps.items()]
+    titles = [f"{name}<br>{shown.keys_met[name]:,} keys, {shown.reach[name]:.1%} of the pixels" for name in shown.maps]
     titles = ["the picture", *titles, f"the {shown.keys.size} keys of {shown.fused}"]
     rows, last = -(-len(titles) // columns), len(titles) - 1
     figure = make_subplots(
@@ -184,7 +174,7 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     )
     ramp = [[i / 255, f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(theme.colour_map(appearance))]
     places = [{"row": number // columns + 1, "col": number % columns + 1} for number in range(len(titles))]
-    weights = [None, *(m.weights for m in shown.maps.values()), shown.keys]
+    weights = [None, *shown.maps.values(), shown.keys]
     for number, at in enumerate(places):
         if number == 0:
             figure.add_trace(

@@ -8,20 +8,23 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
+from kernels.attention.trace import AttentionTrace
 from widgets.canvas.canvas import RasterCanvas
 from widgets.canvas.source import BitsSource, WeightSource
 from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.upload import Upload
 from widgets.figures.attention import (
-    CHANNELS,
     PANELS,
-    MaskResult,
+    Panel,
     coverage_figure,
+    is_sorted,
     key_score_figure,
     panel,
     panel_keys,
     panel_labels,
+    pictures_of,
+    tokens_per_cell,
 )
 from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
 from widgets.figures.fact_table import fact_table
@@ -30,13 +33,17 @@ from widgets.views.frame.view import View
 
 UPLOAD_LIMIT_BYTES = 64_000_000
 EXPORTED_CELLS = 2**22
-PICTURES = (
-    Knob("left", "Left picture", "attention", choices=PANELS, help="What the left picture shows."),
-    Knob("right", "Right picture", "allowed", choices=PANELS, help="What the right picture shows."),
-    Knob("row", "One query (row)", 300, 0, 65535, 1, help="The query whose keys are drawn below; or click a picture."),
-)
-_NAMES = dict(PANELS)
 _IN_METHODS_ORDER = frozenset({"keep", "blocks", "estimate", "sorted", "permuted"})
+
+
+def picture_knobs(panels: Sequence[Panel] = PANELS) -> tuple[Knob, ...]:
+    """Return the knobs that choose both pictures and the query, for the panels that the view may show."""
+    choices = tuple((each.key, each.label) for each in panels)
+    return (
+        Knob("left", "Left picture", "attention", choices=choices, help="What the left picture shows."),
+        Knob("right", "Right picture", "allowed", choices=choices, help="What the right picture shows."),
+        Knob("row", "Query (row)", 300, 0, 65535, 1, help="The query whose keys are drawn below; or click a picture."),
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Story:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViewHooks:
     """What a view of attention masks is told about its inputs and methods; every part may be left out.
 
@@ -80,8 +87,9 @@ class ViewHooks:
 class AttentionMaskView(View):
     """Explore attention masks of real models.
 
-    A subclass gives ``knobs``: inputs, methods and their parameters, with "method" and "versus" (choice "none" for no
-    second method) among them, and `PICTURES`.
+    A subclass gives ``panels``, all pictures that its methods may have, and ``knobs``: inputs, methods and their
+    parameters, with "method" and "compare_with" (choice "none" for no second method) among them, and those that
+    `picture_knobs` returns.
 
     Parameters
     ----------
@@ -92,6 +100,7 @@ class AttentionMaskView(View):
 
     title = "Attention masks"
     kind = "counted"
+    panels: Sequence[Panel] = PANELS
     paint_only = frozenset({"left", "right", "row", "place"})
 
     def __init__(
@@ -106,6 +115,7 @@ class AttentionMaskView(View):
         self._source, self._wiring = source, wiring or ViewHooks()
         choices = self._wiring.relevant.values()
         self._depending = {key for choice in choices for keys in choice.values() for key in keys}
+        self._panels = {each.key: each for each in self.panels}
         self._drawn: dict = {}
         self._offered: tuple = ()
         super().__init__(link_base=link_base, query=query, **state)
@@ -130,7 +140,7 @@ class AttentionMaskView(View):
         for part in (self._facts, plots):
             part.layout.flex, part.layout.min_width, part.layout.max_width = "1 1 420px", "0", "640px"
         self._query_pane.layout.max_width = "1280px"
-        self._stories = Choices([], self._story_chosen, label="Worth seeing")
+        self._stories = Choices([], self._story_chosen, label="Settings worth seeing")
         below = ipywidgets.Box([self._facts, plots], layout=row)
         found = [self._stories, pictures, self._query_pane, self._query_note, below]
         if self._wiring.upload is not None:
@@ -155,54 +165,55 @@ class AttentionMaskView(View):
         row = min(self.row, scene.t - 1)
         if row != self.row:
             self._turn_along({"row": row})
-        versus = scene.other is not None
-        left = (scene.result, scene.other, self.right if versus else self.left)
-        right = (scene.other, scene.result, self.right) if versus else (scene.result, None, self.right)
+        compared = scene.other is not None
+        left = (scene.result, scene.other, self.right if compared else self.left)
+        right = (scene.other, scene.result, self.right) if compared else (scene.result, None, self.right)
         for canvas, (result, other, wanted) in ((self.left_canvas, left), (self.right_canvas, right)):
             self._paint_canvas(canvas, scene, result, other, wanted)
             self._mark_row(canvas, result, row)
-        if self._changed("facts", id(scene), self.theme):
+        self.kind = scene.kind
+        if self._changed("facts", scene, self.theme):
             self._facts.value = _facts_html(scene)
             self._curves.show(coverage_figure(scene, self.theme), _curves_alt(scene))
             scores = scene.result.key_scores
             self._scores.layout.display = "" if scores is not None else "none"
             if scores is not None:
-                self._scores.show(key_score_figure(scores, self.theme), _scores_alt(scores))
+                self._scores.show(key_score_figure(scores, scene.kind, self.theme), _scores_alt(scores))
         self._paint_query(scene, row)
 
     def _changed(self, part, *now):
+        """Tell whether a part was last drawn from other things; words and numbers by value, data by identity."""
         before, self._drawn[part] = self._drawn.get(part), now
-        return before != now
+        if before is None or len(before) != len(now):
+            return True
+        plain = (str, int, float, bool)
+        return any(a is not b and not (isinstance(b, plain) and a == b) for a, b in zip(before, now, strict=True))
 
     def _paint_canvas(self, canvas, scene, result, other, wanted):
         key = shown_panel(result, wanted, other)
-        compared = id(other.panels) if other is not None else None
-        if not self._changed(canvas, id(result.panels), compared, key, self.theme):
+        compared = other.maps if other is not None else None
+        if not self._changed(canvas, key, result.maps, compared, self.theme):
             return
-        array = panel(result, key, other)
-        cell = result.cells.get(key, 1)
-        block = result.cells.get("keep", 1)
+        array, shown = panel(result, key, other), self._panels[key]
+        cell, block = tokens_per_cell(result, key), result.block_size or 1
         canvas.theme = self.theme
-        canvas.title = f"{_NAMES[key]}: {result.method}" if scene.other is not None else _NAMES[key]
+        canvas.title = f"{shown.label}: {result.method}" if scene.other is not None else shown.label
         canvas.block = block // cell if block > cell else 0
-        labels = panel_labels(scene, result, key, array.shape)
-        canvas.show(_raster_source(array, *labels), alt=_panel_alt(key, result, array, cell), keep_window=True)
+        labels = panel_labels(scene, result, shown, array.shape)
+        canvas.show(_raster_source(array, *labels), alt=_panel_alt(shown, result, array, cell), keep_window=True)
 
     def _mark_row(self, canvas, result, row):
-        cell = self._cell_of(canvas, result)
-        key = self._drawn[canvas][2]
+        key = self._drawn[canvas][0]
+        cell = tokens_per_cell(result, key)
         if result.query_order is not None and key in _IN_METHODS_ORDER:
             row = int(np.flatnonzero(result.query_order == row)[0])
         canvas.mark(rows=[row // cell])
-
-    def _cell_of(self, canvas, result):
-        return result.cells.get(self._drawn[canvas][2], 1)
 
     def _paint_query(self, scene, row):
         for part in (self._query_pane, self._query_note):
             part.layout.display = "none" if scene.query is None else ""
         place = self.state.get("place")
-        if scene.query is None or not self._changed("query", id(scene.result.panels), row, place, self.theme):
+        if scene.query is None or not self._changed("query", scene.result.maps, row, place, self.theme):
             return
         shown = scene.query(row, self.state)
         if isinstance(shown, QueryMaps):
@@ -232,9 +243,10 @@ class AttentionMaskView(View):
             if result is None:
                 continue
             shown = {shown_panel(result, key, other) for key in (self.left, self.right)}
-            keys = [key for key in result.panels if key in shown or result.panels[key].size <= EXPORTED_CELLS]
+            held = pictures_of(result)
+            keys = [key for key, array in held.items() if key in shown or array.size <= EXPORTED_CELLS]
             found |= {prefix + key: panel(result, key, other) for key in dict.fromkeys((*keys, *sorted(shown)))}
-            if result.order is not None:
+            if result.order is not None and is_sorted(result):
                 found[prefix + "order"] = result.order
         return found
 
@@ -267,7 +279,7 @@ class AttentionMaskView(View):
             limits = {**limits, "row": self._offered[1] - 1}
         found = []
         for knob in super()._shown_knobs():
-            if knob.key in self._depending - used or (knob.key == "left" and self.versus != "none"):
+            if knob.key in self._depending - used or (knob.key == "left" and self.compare_with != "none"):
                 continue
             if knob.key in limits and knob.high is not None:
                 knob = replace(knob, default=min(knob.default, limits[knob.key]), high=limits[knob.key])
@@ -279,8 +291,8 @@ class AttentionMaskView(View):
     def _with_offered(self, knob, chosen):
         choices = tuple((key, name) for key, name in knob.choices if key in self._offered[0])
         if chosen not in self._offered[0]:
-            choices += ((chosen, f"{_NAMES[chosen]} (not here)"),)
-        label = "Both pictures show" if self.versus != "none" else knob.label
+            choices += ((chosen, f"{self._panels[chosen].label} (not here)"),)
+        label = "Both pictures show" if self.compare_with != "none" else knob.label
         return replace(knob, choices=choices, default=choices[0][0], label=label)
 
     def _state_changed(self, keys):
@@ -328,9 +340,10 @@ class AttentionMaskView(View):
         result = self.scene.result
         if canvas is self.right_canvas and self.scene.other is not None:
             result = self.scene.other
-        cell, key = self._cell_of(canvas, result), self._drawn[canvas][2]
+        key = self._drawn[canvas][0]
+        cell = tokens_per_cell(result, key)
         row, column = min(row * cell, self.scene.t - 1), min(column * cell, self.scene.t - 1)
-        if key in CHANNELS:
+        if self._panels[key].columns == "channel":
             column = row
         if result.query_order is not None and key in _IN_METHODS_ORDER:
             row = int(result.query_order[row])
@@ -384,7 +397,7 @@ class AttentionMaskView(View):
         super().close()
 
 
-def shown_panel(result: MaskResult, wanted: str, other: MaskResult | None = None) -> str:
+def shown_panel(result: AttentionTrace, wanted: str, other: AttentionTrace | None = None) -> str:
     """Return the key of the panel that is asked for, or of the nearest one that the method has."""
     has = panel_keys(result, other)
     for key in (wanted, "allowed", "keep", "effective", "estimate"):
@@ -399,17 +412,17 @@ def _raster_source(array, rows, columns):
     return WeightSource(array, rows, columns)
 
 
-def _panel_alt(key, result, array, cell):
+def _panel_alt(shown, result, array, cell):
     rows, columns = array.shape
     grain = "" if cell == 1 else f", one cell is {cell} tokens"
     share = f"; {array.mean():.1%} of the cells are set" if array.dtype == np.bool_ else ""
-    return f"{_NAMES[key]} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
+    return f"{shown.label} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
 
 
 def _facts_html(scene):
     results = [r for r in (scene.result, scene.other) if r is not None]
     labels = list(dict.fromkeys(label for r in results for label in r.facts))
-    rows = [("attention covered (counted)", *(_share(r.coverage) for r in results))]
+    rows = [(f"attention covered ({scene.kind})", *(_share(r.coverage) for r in results))]
     rows += [("density (counted)", *(_share(r.density) for r in results))]
     rows += [(label, *(r.facts.get(label, "") for r in results)) for label in labels]
     return fact_table(f"{scene.source}, {scene.t:,} tokens", ("what", *(r.method for r in results)), rows)
@@ -442,5 +455,7 @@ def _row_alt(shown):
 
 
 def _maps_alt(shown):
-    reach = "; ".join(f"{name} meets {m.keys:,} keys, {m.reach:.1%} of the pixels" for name, m in shown.maps.items())
+    reach = "; ".join(
+        f"{name} meets {shown.keys_met[name]:,} keys, {shown.reach[name]:.1%} of the pixels" for name in shown.maps
+    )
     return f"Pixel {shown.row}: {reach}."

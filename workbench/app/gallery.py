@@ -1,14 +1,12 @@
 """The cards of the gallery: every paper of the catalog and every dashboard of the folder, broken ones included."""
 
-import importlib
-import pkgutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import workbench.papers
 from workbench import folders
 from workbench.app.notebook_index import notebook_index
+from workbench.gathered import gathered
 from workbench.record import read
 
 VERDICTS = ("reproduced", "partly", "not reproduced")
@@ -63,14 +61,8 @@ def gallery_cards(folder: Path) -> list[Card]:
 
 def papers_or_problems() -> tuple[dict, dict[str, str]]:
     """Import every paper by itself; return the papers and, for those that fail, one line on why."""
-    papers, broken = {}, {}
-    modules = (module.name for module in pkgutil.iter_modules(workbench.papers.__path__))
-    for name in sorted(name for name in modules if not name.startswith("_")):
-        try:
-            papers[name] = importlib.import_module(f"workbench.papers.{name}").PAPER
-        except Exception as error:
-            broken[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    return papers, broken
+    broken: dict[str, str] = {}
+    return gathered("workbench.papers", "PAPER", file="entry", problems=broken), broken
 
 
 def records_of(key: str) -> list[dict]:

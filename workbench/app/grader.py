@@ -1,16 +1,15 @@
 """The three functions a notebook calls: ``given``, ``check`` and ``hint``."""
 
-import difflib
 import getpass
 import hashlib
 import importlib
 import os
-import pkgutil
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
+from workbench.gathered import exporting, find, no_such
 from workbench.grading.comparison import Comparison, compare, compare_calls
 from workbench.grading.exercise import Exercise
 from workbench.grading.verdict import Card
@@ -32,26 +31,28 @@ def student() -> str:
 
 
 def exercises(key: str) -> dict[str, Exercise]:
-    """Return the exercises of one notebook by name; KeyError names the notebooks that have some."""
-    keys = exercise_keys()
-    if key not in keys:
-        raise KeyError(f"no exercises for {key!r}; there are some for {', '.join(keys) or 'no notebook'}.")
-    return {one.name: one for one in importlib.import_module(f"{_FOLDER}.{key}").EXERCISES}
+    """Return the exercises of one notebook by name; KeyError names the nearest notebook that has some."""
+    module = find("notebook with exercises", key, _modules())
+    return {one.name: one for one in importlib.import_module(module).EXERCISES}
 
 
 def exercise_keys() -> list[str]:
     """List the notebooks that have exercises."""
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(_FOLDER).__path__))
+    return sorted(_modules())
 
 
-def find(name: str) -> Exercise:
+def _modules() -> dict[str, str]:
+    """Return the module of every notebook's exercises: those of the papers, and those of this folder."""
+    papers = {key: f"workbench.papers.{key}.exercises" for key in exporting("workbench.papers", "exercises")}
+    return papers | {key: f"{_FOLDER}.{key}" for key in exporting(_FOLDER)}
+
+
+def find_exercise(name: str) -> Exercise:
     """Return the exercise ``"<file>/<exercise>"``; KeyError names the nearest."""
     key, _, inner = str(name).partition("/")
-    if key not in exercise_keys() or inner not in exercises(key):
-        known = [f"{each}/{one}" for each in exercise_keys() for one in exercises(each)]
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-        raise KeyError(f"no exercise {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {known}."))
-    return exercises(key)[inner]
+    if key in _modules() and inner in exercises(key):
+        return exercises(key)[inner]
+    raise no_such("exercise", name, [f"{each}/{one}" for each in exercise_keys() for one in exercises(each)])
 
 
 def given(name: str) -> Any:
@@ -65,7 +66,7 @@ def given(name: str) -> Any:
     ------
     KeyError : no such exercise; the message names the nearest.
     """
-    return find(name).given(_rng(name))
+    return find_exercise(name).given(_rng(name))
 
 
 def check(name: str, answer: Any) -> Card:
@@ -81,7 +82,7 @@ def check(name: str, answer: Any) -> Card:
     Card, shown as the cell's output and true if the answer is right. Never raises.
     """
     try:
-        exercise = find(name)
+        exercise = find_exercise(name)
     except KeyError as error:
         return Card("unknown", "No such exercise", paragraphs=(str(error.args[0]),))
     if answer is ... or answer is None:
@@ -101,7 +102,7 @@ def check(name: str, answer: Any) -> Card:
 def hint(name: str) -> Card:
     """Show one more hint at each call, from a nudge to nearly the way; after the last, all of them."""
     try:
-        exercise = find(name)
+        exercise = find_exercise(name)
     except KeyError as error:
         return Card("unknown", "No such exercise", paragraphs=(str(error.args[0]),))
     total = len(exercise.hints)

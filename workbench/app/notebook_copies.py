@@ -1,10 +1,10 @@
 """Gives a learner an own copy of a notebook, which no update and no second copy overwrites."""
 
-import difflib
 import shutil
 from pathlib import Path
 
 from workbench import folders
+from workbench.gathered import find
 
 
 def notebook_paths() -> dict[str, Path]:
@@ -22,11 +22,7 @@ def make_copy(key: str, folder: Path) -> Path:
     KeyError : no such notebook; names the nearest.
     FileNotFoundError : no such folder.
     """
-    notebooks = notebook_paths()
-    if key not in notebooks:
-        near = difflib.get_close_matches(key, notebooks, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(notebooks) or 'none'}."
-        raise KeyError(f"copy: no notebook {key!r}; {hint}")
+    notebook = find("notebook", key, notebook_paths())
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"copy: there is no folder {folder}; make it first")
@@ -34,7 +30,7 @@ def make_copy(key: str, folder: Path) -> Path:
     while True:
         target = folder / (f"my_{key}.ipynb" if number == 1 else f"my_{key}_{number}.ipynb")
         try:
-            with target.open("xb") as copy, notebooks[key].open("rb") as original:
+            with target.open("xb") as copy, notebook.open("rb") as original:
                 shutil.copyfileobj(original, copy)
         except FileExistsError:
             number += 1

@@ -22,7 +22,7 @@ from workbench.models.attention.favit import (
     fasa_flops,
     favit,
 )
-from workbench.models.attention.favit_reading import readings
+from workbench.models.attention.pixel_readings import pixel_readings
 from workbench.paper import row
 
 
@@ -283,7 +283,7 @@ def pictures(size, seed, report):
         tokens = patch_features(picture(name), side)
         found = {}
         for query in places.tolist():
-            full, *others = readings(tokens, side, side, query, dilation=dilation, sr=sr)
+            full, *others = pixel_readings(tokens, side, side, query, dilation=dilation, sr=sr)
             for reading in (full, *others):
                 found.setdefault(reading.name, []).append(_numbers(full, reading, query, side))
         for attention, numbers in found.items():

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -61,6 +62,7 @@ class View(ipywidgets.VBox):
     hidden : keys of knobs that get no control because the picture itself changes them (a zoom window, a brush).
     play : keys of whole-number knobs that get a play button.
     paint_only : keys that only `paint` reads: turning them repaints the last scene without computing.
+    renamed : keys of older links -> the knobs' keys today, so that an older link opens the same picture.
     """
 
     title: ClassVar[str] = "View"
@@ -69,6 +71,7 @@ class View(ipywidgets.VBox):
     hidden: ClassVar[frozenset[str]] = frozenset()
     play: ClassVar[frozenset[str]] = frozenset()
     paint_only: ClassVar[frozenset[str]] = frozenset()
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     theme = traitlets.Enum(("light", "dark"), default_value="light")
     _closing = False
@@ -196,7 +199,8 @@ class View(ipywidgets.VBox):
         self._say_refused(refused)
 
     def _read_query(self, query):
-        given = dict(parse_qsl(query.lstrip("?"), keep_blank_values=True))
+        asked = dict(parse_qsl(query.lstrip("?"), keep_blank_values=True))
+        given = {self.renamed.get(key, key): value for key, value in asked.items()}
         if given.get("theme") in ("light", "dark"):
             self.theme = given["theme"]
         refused = []

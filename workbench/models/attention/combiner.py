@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.models.attention.attention_trace import AttentionTrace
+from kernels.attention.trace import AttentionTrace
 from workbench.models.attention.dense_attention import attention_weights, dense_flops
 
 __all__ = [

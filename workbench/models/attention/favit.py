@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.models.attention.attention_trace import AttentionTrace
+from kernels.attention.trace import AttentionTrace
 from workbench.models.attention.dense_attention import attention_weights, dense_flops
 from workbench.models.attention.favit_windows import factorized_keys, fusion_matrix, window_source_index
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
+from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import mean_pool_block_scores
 from kernels.masks.block_select import select_blocks
-from workbench.models.attention.attention_trace import AttentionTrace
 from workbench.models.attention.dense_attention import attention_weights, dense_flops
 from workbench.models.attention.segment_order import (
     as_array,

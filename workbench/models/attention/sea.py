@@ -17,10 +17,10 @@ from scipy import sparse
 from torch import nn
 
 from kernels.attention.csr_softmax import csr_softmax
+from kernels.attention.trace import AttentionTrace
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spmm import spmm
 from kernels.transforms.random_projection import orthogonal_random_features
-from workbench.models.attention.attention_trace import AttentionTrace
 from workbench.models.attention.dense_attention import attention_weights, dense_flops
 from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
 from workbench.models.attention.sea_cells import (

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_work
+from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import MODES as LINES
 from kernels.masks.block_scores import lines_read, mean_pool_block_scores, true_block_mass, xattn_block_scores
 from kernels.masks.block_select import block_density, select_blocks
-from workbench.models.attention.attention_trace import AttentionTrace
 from workbench.models.attention.dense_attention import attention_weights, dense_flops
 
 __all__ = [

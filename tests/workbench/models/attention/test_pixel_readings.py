@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from workbench.models.attention.favit import effective_attention
-from workbench.models.attention.favit_reading import readings
+from workbench.models.attention.pixel_readings import pixel_readings
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def tokens(rng):
 
 
 def found(tokens, query=50, **how):
-    return readings(tokens, 12, 16, query, **({"window": 4, "dilation": 2, "sr": 4} | how))
+    return pixel_readings(tokens, 12, 16, query, **({"window": 4, "dilation": 2, "sr": 4} | how))
 
 
 def test_every_reading_adds_up_to_one_and_stays_in_reach(tokens):

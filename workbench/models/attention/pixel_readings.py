@@ -6,7 +6,7 @@ import numpy as np
 
 from workbench.models.attention.favit_windows import fusion_matrix
 
-__all__ = ["Reading", "readings"]
+__all__ = ["Reading", "pixel_readings"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reading:
         return self.weights.size
 
 
-def readings(tokens, height, width, query, *, window=7, dilation=8, sr=8) -> tuple[Reading, ...]:
+def pixel_readings(tokens, height, width, query, *, window=7, dilation=8, sr=8) -> tuple[Reading, ...]:
     """Return what one query reads: full attention, a Swin window, both FaSA window groups, and the global group.
 
     Keys are averages of tokens (FaSA's learnt maps and convolutions are left out, the strided convolution is drawn as
@@ -57,9 +57,11 @@ def readings(tokens, height, width, query, *, window=7, dilation=8, sr=8) -> tup
     tokens = np.asarray(tokens, np.float32)
     n, d = tokens.shape
     if n != height * width or not 0 <= query < n:
-        raise ValueError(f"readings: {n} tokens and query {query} do not fit a map of {height} x {width}")
+        raise ValueError(f"pixel_readings: {n} tokens and query {query} do not fit a map of {height} x {width}")
     if height % sr or width % sr:
-        raise ValueError(f"readings: the map, {height} x {width}, must be a multiple of the stride {sr} on both sides")
+        raise ValueError(
+            f"pixel_readings: the map, {height} x {width}, must be a multiple of the stride {sr} on both sides"
+        )
     everything = np.ones((height, width), bool)
     full = _softmax(tokens @ tokens[query] / np.sqrt(d)).reshape(height, width)
     found = [Reading("full attention", full, full, everything, 2 * n * d)]

@@ -1,0 +1,142 @@
+"""XAttention in the explorer: blocks chosen by sums along antidiagonals (Xu et al. 2025, arXiv 2503.16428)."""
+
+import numpy as np
+
+from kernels.attention.block_sparse import block_sparse_attention
+from kernels.masks.block_select import block_density, select_blocks
+from widgets.controls.knob import Knob
+from widgets.views.attention_mask import Story
+from workbench.explorers.attention import cost
+from workbench.explorers.attention.curves import THRESHOLDS, block_mass, over_thresholds
+from workbench.explorers.attention.knobs import BY_RULE, SELECTION
+from workbench.explorers.attention.method import DENSE_LIMIT, Method, Variant, with_blocks
+from workbench.models.attention import xattention
+
+READ_LIMIT = 150_000_000_000
+SAMPLERS = ("antidiagonal", "diagonal", "random")
+KNOBS = (
+    *SELECTION,
+    Knob("stride", "Stride", 8, 1, 16, scale="log2", help="One of this many lines of every tile is sampled."),
+    Knob(
+        "sampler",
+        "Sampling pattern",
+        "antidiagonal",
+        choices=tuple((key, key.replace("_", " ")) for key in xattention.MODES),
+        help="The logits from which a block's attention mass is estimated.",
+    ),
+)
+
+
+def _trace(given, s):
+    seen = xattention.trace(
+        given.q, given.k, block_size=s["block"], stride=s["stride"], threshold=s["threshold"],
+        causal=given.causal, mode=s["sampler"], dense_limit=DENSE_LIMIT,
+    )  # fmt: skip
+    if s["choose"] == "threshold":
+        return seen
+    keep = select_blocks(seen.estimate[None, None], causal=given.causal, method="ratio", k=s["kept_share"])
+    how = {"block_size": s["block"], "causal": given.causal}
+    allowed = None if seen.allowed is None else xattention.token_mask(keep, seen.t, **how)[0, 0]
+    return with_blocks(given, seen, keep[0, 0], allowed, block_density(keep, causal=given.causal))
+
+
+def _curves(given, s, seen):
+    """One curve per sampling pattern, over thresholds."""
+    if seen.attention is None:
+        return []
+    mass = block_mass(seen.attention, s["block"])
+    how = {"block_size": s["block"], "stride": s["stride"], "causal": given.causal}
+    found = []
+    for mode in dict.fromkeys((s["sampler"], *SAMPLERS)):
+        scores = xattention.block_scores(given.q, given.k, mode=mode, **how)
+        keeps = [select_blocks(scores, tau, causal=given.causal) for tau in THRESHOLDS]
+        density = [block_density(keep, causal=given.causal) for keep in keeps]
+        found.append(over_thresholds(f"XAttention, {mode.replace('_', ' ')}", density, keeps, mass))
+    return found
+
+
+def _runs(given, s, seen):
+    """Score, select; attend over the kept blocks."""
+    arrays = [x.numpy() for x in (given.q, given.k, given.v)]
+    keep = np.ascontiguousarray(seen.keep[None, None])
+
+    def estimate():
+        scores = xattention.block_scores(
+            *arrays[:2], block_size=s["block"], stride=s["stride"], causal=given.causal, mode=s["sampler"]
+        )
+        return select_blocks(scores, s["threshold"], causal=given.causal)
+
+    return {"estimate": estimate} | cost.on_inputs(
+        (*arrays, keep), block_sparse_attention, block_size=s["block"], causal=given.causal
+    )
+
+
+def _refuse(s, source):
+    if s["block"] % s["stride"]:
+        return f"The block ({s['block']} tokens) must be a multiple of the stride ({s['stride']})."
+    if s["sampler"] == "oracle" and s["tokens"] > 4 * DENSE_LIMIT:
+        return f"The oracle reads all logits: at most {4 * DENSE_LIMIT:,} tokens."
+    if s["sampler"] not in ("mean_pool", "oracle") and s["tokens"] ** 2 * 128 / s["stride"] > READ_LIMIT:
+        return f"Reading one logit in {s['stride']} of {s['tokens']:,} tokens takes too long here: raise the stride."
+    return None
+
+
+_SLASH = {"input": "slash", "tokens": 1024, "block": 64, "stride": 8, "threshold": 0.5, "delta": 77}
+STORIES = (
+    Story(
+        "A slash that the diagonal cannot see",
+        _SLASH | {"sampler": "antidiagonal", "compare_with": "xattention_diagonal", "right": "keep"},
+        "Queries look 77 and 78 keys back, and at key 100. Left, one antidiagonal of every tile is read: it "
+        "meets every slash of width two, and the band of blocks along it is kept. Right, one diagonal is read, "
+        "at the same cost: 77 and 78 are no multiples of the stride 8, so not one of its logits lies on the "
+        "slash, and the band is gone.",
+    ),
+    Story(
+        "A slash that nobody sees",
+        _SLASH | {"delta": 76, "width": 1, "left": "met", "right": "keep"},
+        "A slash of width one at an even offset. Antidiagonals of an even stride only meet odd offsets: of true "
+        "attention they meet the column and nothing of the slash (left; choose true attention to see it), so its "
+        "blocks are dropped. Turn the width to 2: it is back.",
+    ),
+    Story(
+        "A real head",
+        {"layer": 3, "head": 3, "compare_with": "oracle", "right": "keep"},
+        "The tiny language model on text it was not trained on. Left, blocks by antidiagonal reading; right, the "
+        "best blocks there are for the same share of mass. The curves below tell how far apart they are at every "
+        "density.",
+    ),
+    Story(
+        "65,536 tokens",
+        {
+            "input": "slash",
+            "tokens": 65536,
+            "block": 128,
+            "stride": 16,
+            "threshold": 0.5,
+            "left": "estimate",
+            "right": "keep",
+        },
+        "Too long to draw every pair: the pictures show blocks of 128 tokens, chosen from 1 logit in 16.",
+    ),
+)
+
+METHOD = Method(
+    key="xattention",
+    title="XAttention",
+    knobs=KNOBS,
+    depends=BY_RULE,
+    trace=_trace,
+    curves=_curves,
+    runs=_runs,
+    moved=cost.bytes_by_block,
+    longest=65536,
+    refuse=_refuse,
+    stories=STORIES,
+    variants=(
+        Variant(key="xattention_antidiagonal", title="XAttention, antidiagonals", settings={"sampler": "antidiagonal"}),
+        Variant(key="xattention_diagonal", title="XAttention, diagonals", settings={"sampler": "diagonal"}),
+        Variant(key="xattention_random", title="XAttention, random logits", settings={"sampler": "random"}),
+        Variant(key="mean_pool", title="Blocks by their mean query and key", settings={"sampler": "mean_pool"}),
+        Variant(key="oracle", title="Blocks by their true attention mass (oracle)", settings={"sampler": "oracle"}),
+    ),
+)
