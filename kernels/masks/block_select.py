@@ -7,6 +7,7 @@ row's own total (Xu et al. 2025, "XAttention", section 2.2).
 import numpy as np
 
 METHODS = ("threshold", "topk", "ratio")
+MARGIN = 1e-6  # of a share: float32 scores differ by a tenth of it between CPUs, which must not add a block
 
 
 def select_blocks(
@@ -17,11 +18,13 @@ def select_blocks(
     Parameters
     ----------
     scores : (b, h, rows, cols) float32 or float64, not negative. Row r is block row cols - rows + r of the keys.
-    threshold : share of each row's total to keep, in [0, 1]; a number, or one per head (h,).
+    threshold : share of each row's total to keep, in [0, 1]; a number, or one per head (h,). A share is reached when
+        less than one part in a million of it is missing; 1 asks for the whole total.
     causal : never keep a block right of the diagonal.
     keep_sink, keep_diagonal : with ``causal``, always keep block 0 and the diagonal block; they count as mass.
     eligible : bool, broadcastable to scores: only these take part. None means all.
-    method : "threshold"; "topk" keeps ``k`` blocks a row; "ratio" keeps the share ``k`` of a row's eligible blocks.
+    method : "threshold"; "topk" keeps ``k`` blocks a row; "ratio" keeps the share ``k`` of a row's eligible blocks,
+        rounded up.
 
     Returns
     -------
@@ -72,12 +75,12 @@ def select_blocks(
     mass = np.where(allowed, scores, 0).astype(np.float64)
     order = np.argsort(np.where(allowed, np.where(forced, -np.inf, -mass), np.inf), axis=-1, kind="stable")
     sorted_mass = np.take_along_axis(mass, order, axis=-1)
-    before = np.cumsum(sorted_mass, axis=-1) - sorted_mass
     if method == "threshold":
-        required = tau.reshape(-1, 1, 1) * mass.sum(axis=-1, keepdims=True)
-        chosen = before < required
+        reached = np.cumsum(sorted_mass, axis=-1)
+        share = np.where(tau < 1, tau * (1 - MARGIN), 1).reshape(-1, 1, 1)
+        chosen = reached - sorted_mass < share * reached[..., -1:]
     else:
-        count = k if method == "topk" else np.ceil(k * allowed.sum(axis=-1, keepdims=True))
+        count = k if method == "topk" else np.ceil(k * (1 - MARGIN) * allowed.sum(axis=-1, keepdims=True))
         chosen = np.broadcast_to(np.arange(cols) < count, scores.shape).copy()
     if not forced.any() and cols:
         chosen[..., 0] = True

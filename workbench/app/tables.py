@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from workbench import folders
+from workbench.judging import at_least
 
 BUSY = 0.3
 MOST_COLUMNS, MOST_LETTERS = 8, 90
@@ -211,7 +212,7 @@ def bench_summary(record: dict, console: Console) -> None:
             console.print(f"  largest peak of memory over size of the result: {peaks}")
         for goal in group["goals"]:
             if goal["got"] is not None:
-                verdict = "reached" if goal["got"] >= goal["wanted"] else "missed"
+                verdict = "reached" if at_least(goal["got"], goal["wanted"]) else "missed"
                 wanted, got = (f"{value:.3g}" for value in (goal["wanted"], goal["got"]))
                 console.print(f"  goal {goal['against']} {wanted}: {verdict} ({got})")
     for row in record["cases"]:

@@ -1,6 +1,5 @@
 """FaViT's experiments: published sizes, how far one layer sees, digits, real pictures, time."""
 
-import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench.data.images import PICTURES, digits, patch_features, patches, picture
+from workbench.judging import growth_exponent
 from workbench.models.attention.favit import (
     SIZES,
     FaSA,
@@ -350,6 +350,6 @@ def timing(size, seed, report):
             rows.append(row("spread of the times", max(ms) - min(ms), "ms", "measured", **labels))
     for name in layers:
         ends = [r for r in rows if r["quantity"] == "time of one layer" and r["attention"] == name]
-        growth = math.log(ends[-1]["value"] / ends[0]["value"]) / math.log((s.sides[-1] / s.sides[0]) ** 2)
+        growth = growth_exponent([s.sides[0] ** 2, s.sides[-1] ** 2], [ends[0]["value"], ends[-1]["value"]])
         rows.append(row("growth exponent in the pixels", growth, "", "measured", attention=name))
     return rows

@@ -1,6 +1,5 @@
 """SEA's experiments: distil layers of real models, and time the sparse path."""
 
-import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from workbench.data import text as texts
+from workbench.judging import growth_exponent
 from workbench.models.attention.dense_attention import attention_weights, dense_attention
 from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
 from workbench.models.attention.sea import (
@@ -96,8 +96,8 @@ def local_mask(t, keys, causal=False):
 
 
 def top_keys(weights, keys):
-    """Return the mask of each query's heaviest keys: what an all-knowing estimate could choose."""
-    best = weights.topk(min(keys, weights.shape[-1]), dim=-1).indices
+    """Return the mask of each query's heaviest keys, of equal ones the first: what an all-knowing estimate chooses."""
+    best = weights.argsort(dim=-1, descending=True, stable=True)[..., :keys]
     return torch.zeros_like(weights, dtype=torch.bool).scatter(-1, best, True)
 
 
@@ -363,7 +363,8 @@ def timing(size, seed, report):
         counts = {"SEA, flat_csr": entries, "dense": TIMED_HEADS * t * t}
         rows += [row("scores computed", n, "scores", "counted", method=name, **labels) for name, n in counts.items()]
     for name in dict.fromkeys(r["method"] for r in rows if r["quantity"] == "time"):
-        slope = _exponent([r for r in rows if r["quantity"] == "time" and r["method"] == name])
+        timed = [r for r in rows if r["quantity"] == "time" and r["method"] == name]
+        slope = growth_exponent([r["tokens"] for r in timed], [r["value"] for r in timed])
         rows.append(row("growth exponent of the time", slope, "", "measured", method=name))
     return rows
 
@@ -378,10 +379,3 @@ def _interleaved(contenders, rounds):
             call()
             times[name].append(1e3 * (time.perf_counter() - start))
     return times
-
-
-def _exponent(rows):
-    """Slope of log time over log length, least squares."""
-    x, y = [math.log(r["tokens"]) for r in rows], [math.log(r["value"]) for r in rows]
-    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)

@@ -7,6 +7,7 @@ import numpy as np
 
 from widgets.controls.knob import Knob
 from workbench.data.images import PICTURES
+from workbench.judging import above, at_least, at_most, below, verdict
 from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 SIDE = 56  # patches per side, the first stage's map at 224 x 224 pixels
@@ -78,45 +79,52 @@ def _judge_sizes(quantity, scale, paper, digits, note):
     def judge(rows):
         ours = [values(rows, quantity, model=model)[0] / scale for model in MODELS]
         gaps = [abs(x - y) for x, y in zip(ours, paper, strict=True)]
-        same = all(gap <= 0.51 * 10**-digits for gap in gaps)
-        near = all(gap <= 0.1 * y for gap, y in zip(gaps, paper, strict=True))
-        verdict = "reproduced" if same else "partly" if near else "not reproduced"
-        return " / ".join(f"{x:.3f}" for x in ours) + f" {note} (counted)", verdict
+        same = all(at_most(gap, 0.51 * 10**-digits) for gap in gaps)
+        near = all(at_most(gap, 0.1 * y) for gap, y in zip(gaps, paper, strict=True))
+        return " / ".join(f"{x:.3f}" for x in ours) + f" {note} (counted)", verdict(same, near)
 
     return judge
 
 
 def _judge_reach(rows):
+    """Reproduced if every pixel moves an output at a window's number of keys; partly if more move it than a window's.
+
+    All of these are counts and compare exactly.
+    """
     everything = values(rows, "pixels of the map")[0]
     moving = {r["attention"]: r["value"] for r in rows if r["quantity"] == "pixels that move one output"}
     keys = {r["attention"]: r["value"] for r in rows if r["quantity"] == "keys per query"}
     fine, window = moving["FaSA, dilation 1"], moving["windows"]
     same_cost = keys["FaSA, dilation 1"] == keys["windows"]
-    verdict = "reproduced" if fine == everything and same_cost else "partly" if fine > window else "not reproduced"
     return (
         f"{keys['FaSA, dilation 1']} keys per query; {fine:,} of {everything:,} pixels move one output, "
         f"{window:,} with windows (counted, by gradients)"
-    ), verdict
+    ), verdict(fine == everything and same_cost, fine > window)
 
 
 def _judge_linear(rows):
-    def ratios(attention):
+    """Reproduced if twice the side costs the window groups exactly 4 times as much, and all groups at most 4.2 times.
+
+    Partly if only the first holds. Operations are counts, so 4 times compares exactly.
+    """
+
+    def doublings(attention):
         counts = {
             r["side"]: r["value"]
             for r in rows
             if r["quantity"] == "multiply-adds of the products" and r["attention"] == attention
         }
         sides = sorted(counts)
-        return [counts[2 * side] / counts[side] for side in sides[:-1]]
+        return [(counts[2 * side], counts[side]) for side in sides[:-1]]
 
-    groups, layer = ratios("FaSA, window groups"), ratios("FaSA, all groups")
-    linear = all(ratio == 4 for ratio in groups)
-    whole = all(ratio <= 4.2 for ratio in layer)
-    verdict = "reproduced" if linear and whole else "partly" if linear else "not reproduced"
+    groups, layer, full = map(doublings, ("FaSA, window groups", "FaSA, all groups", "full attention"))
+    linear = all(large == 4 * small for large, small in groups)
+    whole = all(at_most(large / small, 4.2) for large, small in layer)
+    last = [large / small for large, small in (groups[-1], layer[-1], full[-1])]
     return (
-        f"per doubling of the side: window groups x {groups[-1]:.2f}, all groups x {layer[-1]:.1f} at stride 2, "
-        f"full attention x {ratios('full attention')[-1]:.0f} (counted)"
-    ), verdict
+        f"per doubling of the side: window groups x {last[0]:.2f}, all groups x {last[1]:.1f} at stride 2, "
+        f"full attention x {last[2]:.0f} (counted)"
+    ), verdict(linear and whole, linear)
 
 
 def _accuracies(rows, attention):
@@ -124,31 +132,35 @@ def _accuracies(rows, attention):
 
 
 def _judge_accuracy(rows):
+    """Reproduced if FaSA is ahead of windows by more than the standard errors' sum; partly if it is at most .02 behind.
+
+    Both need nets that have learned: FaSA's and windows' accuracy at least .95.
+    """
     steps = max(row.get("steps", 0) for row in rows)
     if steps < 100:
         raise ValueError(f"trained for {steps} steps only")
     ours, windows, full = (_accuracies(rows, name) for name in (FASA, "windows", "full attention"))
     gain = fmean(ours) - fmean(windows)
     noise = (stdev(ours) + stdev(windows)) / len(ours) ** 0.5 if len(ours) > 1 else 0.01
-    near = gain >= -0.02 and min(fmean(x) for x in (ours, windows)) >= 0.95
-    verdict = "reproduced" if near and gain > noise else "partly" if near else "not reproduced"
+    near = at_least(gain, -0.02) and at_least(min(fmean(x) for x in (ours, windows)), 0.95)
+    ahead = above(fmean(ours), fmean(windows) + noise)
     return (
         f"digits, {len(ours)} nets each: FaSA {fmean(ours):.3f}, windows {fmean(windows):.3f}, full {fmean(full):.3f}; "
         f"a gain of {gain:+.3f} (measured)"
-    ), verdict
+    ), verdict(near and ahead, near)
 
 
 def _judge_time(rows):
+    """Reproduced if FaSA takes no longer than windows; partly if less than full attention."""
     sides = sorted({row["side"] for row in rows if "side" in row})
     if sides[-1] < 112:
         raise ValueError(f"timed up to {sides[-1]} x {sides[-1]} only")
     names = (FASA, "windows", "full attention, fused kernel")
     ours, windows, full = (values(rows, "time of one layer", attention=n, side=sides[-1])[0] for n in names)
-    verdict = "reproduced" if ours <= windows else "partly" if ours < full else "not reproduced"
     return (
         f"one layer at {sides[-1]} x {sides[-1]}: FaSA {ours:.1f} ms, windows {windows:.1f} ms, full {full:.1f} ms "
         "(measured)"
-    ), verdict
+    ), verdict(at_most(ours, windows), below(ours, full))
 
 
 CLAIMS = (

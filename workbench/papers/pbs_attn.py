@@ -3,6 +3,7 @@
 import numpy as np
 
 from widgets.controls.knob import Knob
+from workbench.judging import above, at_least, at_most, below, verdict
 from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 # Keys and defaults are those of the mask explorer, this paper's view, which imports torch; this file may not.
@@ -55,14 +56,18 @@ ENCODER, LM, GENERATOR = "MiniLM, read causally", "tiny language model", "heavy-
 
 
 def _judge_exact(rows):
+    """Reproduced if no error is above 1e-5."""
     worst = max(values(rows, "largest error"))
-    verdict = "reproduced" if worst <= 1e-5 else "not reproduced"
-    return f"largest relative error {worst:.1e} over every order and input (measured, float32)", verdict
+    shown = f"largest relative error {worst:.1e} over every order and input (measured, float32)"
+    return shown, verdict(at_most(worst, 1e-5))
 
 
 def _judge_blocks(rows):
-    """Reproduced if sorting gains .05 for both block sizes and both ways to choose, and random order gains nothing."""
-    gains, losses, shown = [], [], []
+    """Reproduced if sorting gains .05 for both block sizes and both ways to choose, and random order at most .01.
+
+    Partly if sorting gains anything everywhere.
+    """
+    found, shown = [], []
     for choice in ("block means", "best possible"):
         for block in (16, 8):
             labels = {"input": ENCODER, "share": 0.25, "choice": choice, "block": block}
@@ -70,31 +75,34 @@ def _judge_blocks(rows):
                 float(np.mean(values(rows, "off-segment attention held", order=order, **labels)))
                 for order in (UNSORTED, RANDOM, SORTED)
             )
-            gains.append(ordered - plain)
-            losses.append(random - plain)
+            found.append((plain, random, ordered))
             shown.append(f"{plain:.3f} to {ordered:.3f}")
     lm = [
         np.mean(values(rows, "off-segment attention held", input=LM, share=0.25, choice="block means", order=order))
         for order in (UNSORTED, SORTED)
     ]
-    all_gain = min(gains) >= 0.05 and max(losses) <= 0.01
-    verdict = "reproduced" if all_gain else "partly" if min(gains) > 0 else "not reproduced"
+    much = all(at_least(ordered, plain + 0.05) and at_most(random, plain + 0.01) for plain, random, ordered in found)
+    word = verdict(much, all(above(ordered, plain) for plain, _, ordered in found))
     return (
         f"MiniLM, B 16 and 8: {shown[0]} and {shown[1]}; best possible choice {shown[2]} and {shown[3]}; "
         f"tiny language model {lm[0]:.3f} to {lm[1]:.3f} (counted)"
-    ), verdict
+    ), word
 
 
 def _judge_generator(rows):
+    """Reproduced if sorting halves the blocks needed or better; partly if it divides them by more than 1.1."""
     labels = {"heavy": 0.02, "segment": 256, "choice": "block means"}
     plain, ordered = (float(np.mean(values(rows, "blocks needed", order=o, **labels))) for o in (UNSORTED, SORTED))
     ratio = plain / ordered
-    verdict = "reproduced" if ratio >= 2 else "partly" if ratio > 1.1 else "not reproduced"
-    return f"{plain:.2f} of the off-segment blocks without sorting, {ordered:.2f} with it (counted)", verdict
+    shown = f"{plain:.2f} of the off-segment blocks without sorting, {ordered:.2f} with it (counted)"
+    return shown, verdict(at_least(ratio, 2), above(ratio, 1.1))
 
 
 def _judge_figure(rows):
-    """Reproduced if on the longest input of both kinds sorting lowers density and does not lower coverage."""
+    """Reproduced if on the longest input of both kinds sorting lowers density and lowers coverage by .001 at most.
+
+    Partly if it does at some threshold of one of them.
+    """
     wins, shown = [], []
     for title, tokens, segment in ((GENERATOR, 8192, 512), (LM, 2048, 256)):
         for tau in (0.5, 0.9):
@@ -103,46 +111,52 @@ def _judge_figure(rows):
                 [values(rows, quantity, method=method, **labels)[0] for quantity in ("density", "coverage")]
                 for method in (UNSORTED, SORTED)
             )
-            wins.append(d1 < d0 and c1 >= c0 - 0.001)
+            wins.append(below(d1, d0) and at_least(c1, c0 - 0.001))
             shown.append(f"{title} at {tau}: density {d0:.1%} to {d1:.1%}, coverage {c0:.1%} to {c1:.1%}")
-    verdict = "reproduced" if all(wins) else "partly" if any(wins) else "not reproduced"
-    return "; ".join(shown) + " (counted)", verdict
+    return "; ".join(shown) + " (counted)", verdict(all(wins), any(wins))
 
 
 def _judge_short(rows):
+    """Reproduced if sorting raises the density at every threshold; partly if at some."""
     rises, shown = [], []
     for tau in (0.5, 0.7, 0.9):
         labels = {"input": ENCODER, "threshold": tau}
         plain, ordered = (values(rows, "density", method=method, **labels)[0] for method in (UNSORTED, SORTED))
-        rises.append(ordered > plain)
+        rises.append(above(ordered, plain))
         shown.append(f"{plain:.3f} to {ordered:.3f}")
-    verdict = "reproduced" if all(rises) else "partly" if any(rises) else "not reproduced"
-    return "density at 512 tokens, thresholds .5, .7, .9: " + ", ".join(shown) + " (counted)", verdict
+    listed = ", ".join(shown)
+    return f"density at 512 tokens, thresholds .5, .7, .9: {listed} (counted)", verdict(all(rises), any(rises))
 
 
 def _judge_quality(rows):
-    """Near: 1 per cent over dense at threshold .9. Better: at PBS-Attn's densities each baseline costs more."""
+    """Reproduced if near dense and better than every baseline; partly if near, or better than one.
+
+    Near: at most 1 per cent from dense at threshold .9. Better: at PBS-Attn's densities the baseline costs more.
+    """
     rows = [row for row in rows if row["quantity"] == "bits per byte"]
     dense = next(row["value"] for row in rows if row["method"] == "dense")
     ours = [row for row in rows if row["method"] == SORTED]
     excess = next(row["value"] for row in ours if row["threshold"] == 0.9) / dense - 1
-    near, better = abs(excess) <= 0.01, {}
+    near, better = at_most(abs(excess), 0.01), {}
     for baseline in ("block means (MeanPooling)", "XAttention", UNSORTED):
         curve = sorted((row["density"], row["value"]) for row in rows if row["method"] == baseline)
         density, cost = np.array(curve).T
-        here = [row for row in ours if density[0] <= row["density"] <= density[-1]]
-        better[baseline] = bool(here) and all(row["value"] < np.interp(row["density"], density, cost) for row in here)
-    verdict = "reproduced" if near and all(better.values()) else "partly" if near or any(better.values()) else (
-        "not reproduced")  # fmt: skip
+        here = [row for row in ours if at_least(row["density"], density[0]) and at_most(row["density"], density[-1])]
+        lower = [below(row["value"], np.interp(row["density"], density, cost)) for row in here]
+        better[baseline] = bool(lower) and all(lower)
+    word = verdict(near and all(better.values()), near or any(better.values()))
     said = ", ".join(f"{'better' if won else 'not better'} than {name}" for name, won in better.items())
     return (
         f"{dense:.4f} bits per byte dense, {excess:+.2%} at threshold .9; at equal density {said} (measured)",
-        verdict,
+        word,
     )
 
 
 def _judge_speed(rows):
-    """The best ratio of dense to PBS-Attn times, both holding 95 per cent or more of the attention."""
+    """Reproduced if PBS-Attn is 2.2 times faster than dense attention on some input, partly if faster on one.
+
+    Both hold 95 per cent or more of the attention.
+    """
     best = (0.0, "")
     keys = {(row["input"], row["tokens"], row["segment"]) for row in rows}
     for title, tokens, segment in sorted(keys):
@@ -151,8 +165,7 @@ def _judge_speed(rows):
             values(rows, "time", method=m, **labels)[0] for m in ("dense (torch)", SORTED, UNSORTED)
         )
         best = max(best, (dense / ordered, f"{tokens:,} tokens of the {title}; without sorting {dense / plain:.2f}x"))
-    verdict = "reproduced" if best[0] >= 2.2 else "partly" if best[0] > 1 else "not reproduced"
-    return f"{best[0]:.2f}x at {best[1]} (measured)", verdict
+    return f"{best[0]:.2f}x at {best[1]} (measured)", verdict(at_least(best[0], 2.2), above(best[0], 1))
 
 
 CLAIMS = (

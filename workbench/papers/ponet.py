@@ -3,6 +3,7 @@
 import numpy as np
 
 from widgets.controls.knob import Knob
+from workbench.judging import above, at_least, at_most, below, growth_exponent, verdict
 from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 INPUTS = (
@@ -71,46 +72,44 @@ def _by_length(rows, quantity, mixing):
     return found
 
 
-def _exponent(values):
-    """Fit value ~ tokens^exponent from 512 tokens on."""
-    points = [(t, x) for t, x in values.items() if t >= 512]
-    if len(points) < 2:
-        raise LookupError("needs two lengths from 512 tokens on")
-    return float(np.polyfit(*np.log(np.array(points).T), 1)[0])
+def _exponent(rows, quantity, mixing):
+    """Growth of a quantity with the tokens, from 512 tokens on."""
+    late = {t: x for t, x in _by_length(rows, quantity, mixing).items() if t >= 512}
+    return growth_exponent(late.keys(), late.values())
 
 
 def _judge_accuracy(other, near):
-    """Reproduced if PoNet is ahead; partly if it is at most ``near`` behind."""
+    """Reproduced if PoNet is ahead; partly if it is equal or at most ``near`` behind."""
 
     def judge(rows):
         mean = _by_mixing(rows, "test accuracy")
-        lead = mean["PoNet"] - mean[other]
-        verdict = "reproduced" if lead > 0 else "partly" if lead >= -near else "not reproduced"
+        word = verdict(above(mean["PoNet"], mean[other]), at_least(mean["PoNet"], mean[other] - near))
         each = [
             " and ".join(f"{x:.3f}" for x in values(rows, "test accuracy", mixing=name)) for name in ("PoNet", other)
         ]
         shown = f"{mean['PoNet']:.3f} against {mean[other]:.3f} on digits of 256 pixels"
-        return f"{shown} (means of the seeds {each[0]}; {each[1]}; counted)", verdict
+        return f"{shown} (means of the seeds {each[0]}; {each[1]}; counted)", word
 
     return judge
 
 
 def _judge_parts(rows):
-    """Reproduced if every ablation is worse; partly if most are."""
+    """Reproduced if every ablation is worse; partly if most are. One that is equal is not worse."""
     mean = _by_mixing(rows, "test accuracy")
     full = mean["PoNet"]
     others = {name: x for name, x in mean.items() if name not in ("PoNet", "attention", "FNet")}
-    worse = [x < full for x in others.values()]
-    verdict = "reproduced" if all(worse) else "partly" if sum(worse) > len(worse) / 2 else "not reproduced"
+    worse = [below(x, full) for x in others.values()]
+    word = verdict(all(worse), 2 * sum(worse) > len(worse))
     shown = ", ".join(f"{name} {x:.3f}" for name, x in others.items())
-    return f"whole {full:.3f}; {shown} (ablations from one seed; counted)", verdict
+    return f"whole {full:.3f}; {shown} (ablations from one seed; counted)", word
 
 
 def _judge_linear(rows):
     """Reproduced if PoNet's exponent is at most 1.3 and attention's is larger; partly if it is only smaller."""
-    ours, attention = (_exponent(_by_length(rows, _LAYER, name)) for name in ("PoNet", "attention"))
-    verdict = "not reproduced" if ours >= attention else "reproduced" if ours <= 1.3 else "partly"
-    return f"time grows as N^{ours:.2f}, attention's as N^{attention:.2f} (measured)", verdict
+    ours, attention = (_exponent(rows, _LAYER, name) for name in ("PoNet", "attention"))
+    smaller = below(ours, attention)
+    shown = f"time grows as N^{ours:.2f}, attention's as N^{attention:.2f} (measured)"
+    return shown, verdict(smaller and at_most(ours, 1.3), smaller)
 
 
 def _judge_speed(rows):
@@ -120,28 +119,31 @@ def _judge_speed(rows):
     late = [r for t, r in ratio.items() if t >= 4096]
     if not late:
         raise LookupError("needs 4096 tokens")
-    verdict = "reproduced" if min(ratio.values()) > 1 else "partly" if min(late) > 1 else "not reproduced"
     shown = ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items())
-    crossing = min((t for t in ratio if all(ratio[u] > 1 for u in ratio if u >= t)), default=None)
-    return f"{shown}; faster from {crossing or 'no'} tokens on (training steps of the encoder; measured)", verdict
+    crossing = min((t for t in ratio if all(above(ratio[u], 1) for u in ratio if u >= t)), default=None)
+    word = verdict(above(min(ratio.values()), 1), above(min(late), 1))
+    return f"{shown}; faster from {crossing or 'no'} tokens on (training steps of the encoder; measured)", word
 
 
 def _judge_fnet_speed(rows):
-    """Reproduced if FNet is faster, but at most twice as fast; partly if it is faster still."""
+    """Reproduced if FNet is as fast or faster, but at most twice as fast; partly if it is faster still."""
     ours, fnet = (_by_length(rows, _STEP, name) for name in ("PoNet", "FNet"))
     ratio = {t: ours[t] / fnet[t] for t in ours if t >= 512}
     if not ratio:
         raise LookupError("needs 512 tokens")
-    verdict = "not reproduced" if min(ratio.values()) < 1 else "reproduced" if max(ratio.values()) <= 2 else "partly"
+    faster = at_least(min(ratio.values()), 1)
     shown = ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items())
-    return f"{shown} tokens (training steps of the encoder; measured)", verdict
+    word = verdict(faster and at_most(max(ratio.values()), 2), faster)
+    return f"{shown} tokens (training steps of the encoder; measured)", word
 
 
 def _judge_memory(rows):
-    ours = _exponent(_by_length(rows, "largest tensor", "PoNet"))
-    attention = _exponent(_by_length(rows, "largest tensor", "attention, weights written out"))
-    verdict = "not reproduced" if ours >= attention else "reproduced" if ours <= 1.05 else "partly"
-    return f"largest tensor grows as N^{ours:.2f}, attention's weights as N^{attention:.2f} (counted)", verdict
+    """Reproduced if PoNet's exponent is at most 1.05 and attention's is larger; partly if it is only smaller."""
+    ours = _exponent(rows, "largest tensor", "PoNet")
+    attention = _exponent(rows, "largest tensor", "attention, weights written out")
+    smaller = below(ours, attention)
+    shown = f"largest tensor grows as N^{ours:.2f}, attention's weights as N^{attention:.2f} (counted)"
+    return shown, verdict(smaller and at_most(ours, 1.05), smaller)
 
 
 def _judge_words(rows):
@@ -149,28 +151,31 @@ def _judge_words(rows):
     loss = _by_mixing(rows, "loss per masked word")
     entropy = _by_mixing(rows, "entropy of the words")["word frequencies"]
     ours, guessing = loss["PoNet"], loss["word frequencies"]
-    verdict = "reproduced" if ours < entropy else "partly" if ours < guessing else "not reproduced"
+    word = verdict(below(ours, entropy), below(ours, guessing))
     shown = f"{ours:.2f} nats per masked word, entropy of the words {entropy:.2f}, guessing by frequency {guessing:.2f}"
-    return f"{shown} (held-out text; counted)", verdict
+    return f"{shown} (held-out text; counted)", word
 
 
 def _judge_pretraining(rows):
     """Partly within 4.3 % of attention and ahead of FNet by 4.5 %: a stand-in can say no more about GLUE."""
     right = _by_mixing(rows, "masked words guessed")
     to_attention, to_fnet = right["PoNet"] / right["attention"], right["PoNet"] / right["FNet"]
-    verdict = "partly" if to_attention >= 0.957 and to_fnet >= 1.045 else "not reproduced"
+    word = verdict(False, at_least(to_attention, 0.957) and at_least(to_fnet, 1.045))
     steps = next(r["steps"] for r in rows if r["quantity"] == "masked words guessed")
     found = ", ".join(f"{name} {right[name]:.3f}" for name in ("PoNet", "attention", "FNet"))
-    return f"masked words guessed after {steps} steps: {found} (a stand-in for GLUE; counted)", verdict
+    return f"masked words guessed after {steps} steps: {found} (a stand-in for GLUE; counted)", word
 
 
 def _judge_order(rows):
-    """Reproduced if the order of sentences is guessed more often than by chance, by twice the standard error."""
+    """Reproduced if the order of sentences is guessed more often than by chance, by twice the standard error.
+
+    Partly if they are guessed more often at all.
+    """
     right = _by_mixing(rows, "orders guessed")["PoNet"]
     tested = next(r["tested"] for r in rows if r["quantity"] == "orders guessed")
     error = float(np.sqrt(2 / 9 / tested))
-    verdict = "reproduced" if right > 1 / 3 + 2 * error else "partly" if right > 1 / 3 else "not reproduced"
-    return f"{right:.3f} of {tested} held-out pairs, chance 0.333 ± {error:.3f} (counted)", verdict
+    word = verdict(above(right, 1 / 3 + 2 * error), above(right, 1 / 3))
+    return f"{right:.3f} of {tested} held-out pairs, chance 0.333 ± {error:.3f} (counted)", word
 
 
 CLAIMS = (

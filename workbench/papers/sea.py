@@ -1,12 +1,12 @@
 """SEA: linear attention that estimates a compressed attention matrix and attends exactly where the estimate is high."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean
 
 import numpy as np
 
 from widgets.controls.knob import Knob
+from workbench.judging import above, at_least, at_most, below, falling, rising, verdict
 from workbench.paper import Claim, Experiment, Paper, loaded_later, values
 
 GROUP_CHOICES = (
@@ -80,80 +80,83 @@ def _last_step(rows):
 
 
 def _judge_coverage(rows):
+    """Reproduced if the coverage is at least 4 times a random choice's and .45; partly if above a random choice's."""
     ours = fmean(values(rows, "coverage", method="SEA", step=_last_step(rows)))
     chance = fmean(values(rows, "coverage", method="random cells"))
     window = fmean(values(rows, "coverage", method="local window, first and last token"))
     best = fmean(values(rows, "coverage", method="oracle keys"))
-    enough = ours >= 4 * chance and ours >= 0.45
-    verdict = "reproduced" if enough else "partly" if ours > chance else "not reproduced"
     return (
         f"{ours:.3f} of the attention at the same budget; random {chance:.3f}, local window {window:.3f}, "
         f"best possible {best:.3f} (measured)"
-    ), verdict
+    ), verdict(at_least(ours, max(4 * chance, 0.45)), above(ours, chance))
 
 
 def _judge_error(rows):
+    """Reproduced if the error is at least .15 below the Performer's; partly if any lower."""
     ours = fmean(values(rows, "context error", method="SEA", step=_last_step(rows)))
     performer = fmean(values(rows, "context error", method="Performer"))
-    verdict = "reproduced" if ours <= performer - 0.15 else "partly" if ours < performer else "not reproduced"
-    return f"relative error of the output {ours:.2f}, Performer {performer:.2f} (measured)", verdict
+    shown = f"relative error of the output {ours:.2f}, Performer {performer:.2f} (measured)"
+    return shown, verdict(at_most(ours, performer - 0.15), below(ours, performer))
 
 
 def _judge_losses(rows):
+    """Reproduced if training lowers every loss that is not 0 before and after; partly if some."""
     last = _last_step(rows)
     names = sorted({row["quantity"] for row in rows if row["quantity"].startswith("loss")})
     ends = {name: [fmean(values(rows, name, step=step)) for step in (0, last)] for name in names}
-    moving = {name: pair for name, pair in ends.items() if max(pair) > 0}
-    lower = [after < before for before, after in moving.values()]
-    verdict = "reproduced" if all(lower) else "partly" if any(lower) else "not reproduced"
+    moving = {name: pair for name, pair in ends.items() if above(max(pair), 0)}
+    lower = [below(after, before) for before, after in moving.values()]
+    word = verdict(all(lower), any(lower))
     shown = ", ".join(f"{name[6:]} {a:.3g} to {b:.3g}" for name, (a, b) in moving.items())
-    return f"{shown} (measured, held-out; the scores' parts are 0, queries and keys being the teacher's)", verdict
+    return f"{shown} (measured, held-out; the scores' parts are 0, queries and keys being the teacher's)", word
 
 
 def _judge_turned(rows):
+    """Reproduced if with every larger k the coverage rises and the error falls; partly if only the coverage rises."""
     method = "SEA, k turned after training"
     keys = sorted({row["keys"] for row in rows if row.get("method") == method})
     covered = [fmean(values(rows, "coverage", method=method, keys=k)) for k in keys]
     errors = [fmean(values(rows, "context error", method=method, keys=k)) for k in keys]
-    rising = all(a < b for a, b in pairwise(covered))
-    falling = all(a > b for a, b in pairwise(errors))
-    verdict = "reproduced" if rising and falling else "partly" if rising else "not reproduced"
+    word = verdict(rising(covered) and falling(errors), rising(covered))
     shown = ", ".join(f"k={k} {c:.2f}" for k, c in zip(keys, covered, strict=True))
-    return f"coverage {shown}; output error {errors[0]:.2f} to {errors[-1]:.2f} (measured)", verdict
+    return f"coverage {shown}; output error {errors[0]:.2f} to {errors[-1]:.2f} (measured)", word
 
 
 def _judge_exact(rows):
+    """Reproduced if no difference is above 1e-5."""
     gaps = values(rows, "difference, flat_csr against dense") + values(rows, "difference, A V against the context")
-    return f"largest relative difference {max(gaps):.1e} (measured)", (
-        "reproduced" if max(gaps) <= 1e-5 else "not reproduced"
-    )
+    return f"largest relative difference {max(gaps):.1e} (measured)", verdict(at_most(max(gaps), 1e-5))
 
 
 def _judge_embedding(rows):
+    """Reproduced if closer to the teacher than the Performer and the local window; partly if than the Performer."""
     ours, performer, window = (
         fmean(values(rows, "embedding cosine", method=name))
         for name in ("SEA", "Performer", "local window, first and last token")
     )
-    verdict = "reproduced" if ours > max(performer, window) else "partly" if ours > performer else "not reproduced"
     return (
         f"one layer replaced, cosine to the teacher's embedding: SEA {ours:.3f}, Performer {performer:.3f}, "
         f"local window {window:.3f} (measured)"
-    ), verdict
+    ), verdict(above(ours, max(performer, window)), above(ours, performer))
 
 
 def _judge_language(rows):
+    """Reproduced if SEA costs at most 5 % more than the teacher, and the Performer at least three times as much more.
+
+    Partly if SEA costs less than the Performer.
+    """
     bits = {
         name: fmean(values(rows, "bits per byte, all layers replaced", method=name))
         for name in ("teacher", "SEA", "Performer", "local window and first token")
     }
-    lost = {name: b / bits["teacher"] - 1 for name, b in bits.items()}
-    near = lost["SEA"] <= 0.05 and lost["Performer"] >= 3 * lost["SEA"]
-    verdict = "reproduced" if near else "partly" if lost["SEA"] < lost["Performer"] else "not reproduced"
+    teacher, ours, performer = bits["teacher"], bits["SEA"], bits["Performer"]
+    near = at_most(ours, 1.05 * teacher) and at_least(performer, teacher + 3 * (ours - teacher))
     shown = ", ".join(f"{name} {b:.3f}" for name, b in bits.items())
-    return f"bits per byte, all layers replaced: {shown} (measured)", verdict
+    return f"bits per byte, all layers replaced: {shown} (measured)", verdict(near, below(ours, performer))
 
 
 def _judge_groups(rows):
+    """Reproduced if ranking over heads or over all covers more than per query for both estimates, partly if for one."""
     found = {
         estimate: [
             fmean(values(rows, "coverage by group", estimate=estimate, group=group))
@@ -161,10 +164,9 @@ def _judge_groups(rows):
         ]
         for estimate in ("trained", "oracle")
     }
-    better = {name: max(together, all_) > each for name, (each, together, all_) in found.items()}
-    verdict = "reproduced" if all(better.values()) else "partly" if any(better.values()) else "not reproduced"
+    better = [above(max(together, all_), each) for each, together, all_ in found.values()]
     shown = "; ".join(f"{name} {a:.3f} / {b:.3f} / {c:.3f}" for name, (a, b, c) in found.items())
-    return f"coverage per query / over heads / over all: {shown} (measured)", verdict
+    return f"coverage per query / over heads / over all: {shown} (measured)", verdict(all(better), any(better))
 
 
 _TIMED = ("SEA, flat_csr", "dense, matrix written out", "dense, torch's fused kernel")
@@ -178,22 +180,23 @@ def _timed_lengths(rows, method):
 
 
 def _judge_growth(rows):
+    """Reproduced if the exponent is at most 1.2 and .4 below dense attention's; partly if more than .2 below."""
     _timed_lengths(rows, _TIMED[0])
     ours, written, fused = (values(rows, "growth exponent of the time", method=name)[0] for name in _TIMED)
     dense = min(written, fused)
-    verdict = "reproduced" if ours <= min(1.2, dense - 0.4) else "partly" if ours < dense - 0.2 else "not reproduced"
-    return f"time grows as T^{ours:.2f}, dense T^{written:.2f} (written out), T^{fused:.2f} (fused) (measured)", verdict
+    shown = f"time grows as T^{ours:.2f}, dense T^{written:.2f} (written out), T^{fused:.2f} (fused) (measured)"
+    return shown, verdict(at_most(ours, min(1.2, dense - 0.4)), below(ours, dense - 0.2))
 
 
 def _judge_cheaper(rows):
-    faster, shown = {}, []
+    """Reproduced if faster than both dense forms at the longest sequence that each was timed at; partly if than one."""
+    faster, shown = [], []
     for dense in _TIMED[1:]:
         longest = _timed_lengths(rows, dense)[-1]
         ours, theirs = (values(rows, "time", method=name, tokens=longest)[0] for name in (_TIMED[0], dense))
-        faster[dense] = ours < theirs
+        faster.append(below(ours, theirs))
         shown.append(f"at {longest:,} tokens {ours:.0f} ms, {dense} {theirs:.0f} ms")
-    verdict = "reproduced" if all(faster.values()) else "partly" if any(faster.values()) else "not reproduced"
-    return "; ".join(shown) + " (measured)", verdict
+    return "; ".join(shown) + " (measured)", verdict(all(faster), any(faster))
 
 
 CLAIMS = (

@@ -11,6 +11,7 @@ from widgets.controls.knob import Knob
 from workbench.data.matrices import banded, graph, poisson2d, power_law, rmat, w0
 from workbench.data.product_pairs import paired, relabelled, rmat_pair, small_pairs, worked_example
 from workbench.data.text_matrices import word_cooccurrence
+from workbench.judging import above, at_least, at_most, falling, rising, verdict
 from workbench.machines.piuma import PiumaConfig, SimResult, baseline, simulate_spgemm
 from workbench.paper import Claim, Experiment, Paper, row
 
@@ -322,86 +323,92 @@ def _judge_ratio(slow, fast, low, high):
     def judge(rows):
         times = _by_version(rows, "time")
         ratio = times[slow - 1] / times[fast - 1]
-        verdict = "reproduced" if low <= ratio <= high else "partly" if ratio > 1 else "not reproduced"
-        return f"{ratio:.2f}x ({_FITTED})", verdict
+        return f"{ratio:.2f}x ({_FITTED})", verdict(at_least(ratio, low) and at_most(ratio, high), above(ratio, 1))
 
     return judge
 
 
 def _judge_profile(quantity, paper, tolerance, shown):
-    """Reproduced if every version is within the tolerance of the paper; partly if only the order V1 < V2 < V3 is."""
+    """Reproduced if every version is within the tolerance of the paper; partly if it only rises with each version."""
 
     def judge(rows):
         ours = _by_version(rows, quantity)
-        near = all(abs(x - y) <= tolerance * y for x, y in zip(ours, paper, strict=True))
-        rising = ours[0] < ours[1] < ours[2]
-        verdict = "reproduced" if near else "partly" if rising else "not reproduced"
-        note = "" if near or not rising else "; ordering only"
-        return " / ".join(shown.format(x) for x in ours) + f" (modelled{note})", verdict
+        near = all(at_most(abs(x - y), tolerance * y) for x, y in zip(ours, paper, strict=True))
+        note = "; ordering only" if rising(ours) and not near else ""
+        return " / ".join(shown.format(x) for x in ours) + f" (modelled{note})", verdict(near, rising(ours))
 
     return judge
 
 
 def _judge_times(rows):
+    """Reproduced if every time is within 15 % of the paper's; partly if each version is faster than the one before."""
     ours, paper = _by_version(rows, "time"), (986.7, 432.5, 105.4)
-    near = all(abs(x - y) <= 0.15 * y for x, y in zip(ours, paper, strict=True))
-    verdict = "reproduced" if near else "partly" if ours[0] > ours[1] > ours[2] else "not reproduced"
-    return " / ".join(f"{x:.1f}" for x in ours) + f" ms ({_FITTED})", verdict
+    near = all(at_most(abs(x - y), 0.15 * y) for x, y in zip(ours, paper, strict=True))
+    return " / ".join(f"{x:.1f}" for x in ours) + f" ms ({_FITTED})", verdict(near, falling(ours))
 
 
 def _judge_hit_rate(rows):
+    """Reproduced if every version's rate is from 88 to 93 %; partly if at most 10 points away."""
     ours = _by_version(rows, "L1 hit rate")
-    off = max(max(0.88 - x, x - 0.93, 0) for x in ours)
-    verdict = "reproduced" if off == 0 else "partly" if off <= 0.10 else "not reproduced"
-    return f"{min(ours):.0%} to {max(ours):.0%} (modelled)", verdict
+    low, high = min(ours), max(ours)
+    inside, near = (at_least(low, 0.88 - by) and at_most(high, 0.93 + by) for by in (0, 0.10))
+    return f"{low:.0%} to {high:.0%} (modelled)", verdict(inside, near)
 
 
 def _judge_probes(rows):
+    """Reproduced if high-order bits need over ten times the extra probes and V2 and V3 the same; partly if more."""
     high, low, again = _by_version(rows, "extra probes")
     same = next(row["value"] for row in rows if row["quantity"] == "products whose probes differ, V2 to V3") == 0
-    verdict = "reproduced" if high > 10 * low and same else "partly" if high > low else "not reproduced"
-    return f"{high:.2f} / {low:.2f} / {again:.2f} extra probes per product (counted)", verdict
+    shown = f"{high:.2f} / {low:.2f} / {again:.2f} extra probes per product (counted)"
+    return shown, verdict(above(high, 10 * low) and same, above(high, low))
 
 
 def _judge_balance(rows):
+    """Reproduced if busy time rises with each version from 40 % or less to 90 % or more; partly if it only rises."""
     ours = _by_version(rows, "threads busy")
-    rising = ours[0] < ours[1] < ours[2]
-    verdict = "reproduced" if rising and ours[0] <= 0.4 and ours[2] >= 0.9 else "partly" if rising else "not reproduced"
-    return " / ".join(f"{x:.0%}" for x in ours) + " of thread time busy (modelled)", verdict
+    far = at_most(ours[0], 0.4) and at_least(ours[2], 0.9)
+    shown = " / ".join(f"{x:.0%}" for x in ours)
+    return f"{shown} of thread time busy (modelled)", verdict(rising(ours) and far, rising(ours))
 
 
 def _judge_input(rows):
+    """Reproduced if every count is within 1 % of the paper's; partly if within 10 %."""
     ours = {row["quantity"]: row["value"] for row in rows if row["kind"] == "counted" and row["matrix"] == "W0"}
     paper = {"nnz(A)": 254_211, "nnz(B)": 254_211, "nnz(C)": 5_174_841}
     off = max(abs(ours[name] - paper[name]) / paper[name] for name in paper)
-    verdict = "reproduced" if off <= 0.01 else "partly" if off <= 0.1 else "not reproduced"
-    return ", ".join(f"{name} {ours[name]:,}" for name in paper) + " (counted)", verdict
+    shown = ", ".join(f"{name} {ours[name]:,}" for name in paper)
+    return f"{shown} (counted)", verdict(at_most(off, 0.01), at_most(off, 0.1))
 
 
 def _judge_traffic(rows):
+    """Reproduced if row-wise moves less than outer and outer less than inner, with equal products.
+
+    Partly if row-wise moves less than inner. All of these are counts and compare exactly.
+    """
     moved = {row["dataflow"]: row["value"] for row in rows if row["quantity"] == "elements moved"}
     same = len({row["value"] for row in rows if row["quantity"] == "products F"}) == 1
     ordered = moved["row"] < moved["outer"] < moved["inner"]
-    verdict = "reproduced" if ordered and same else "partly" if moved["row"] < moved["inner"] else "not reproduced"
     shown = ", ".join(f"{name} {moved[name] / 1e6:,.1f} M" for name in ("row", "outer", "inner"))
-    return f"{shown} elements (counted, no cache)", verdict
+    return f"{shown} elements (counted, no cache)", verdict(ordered and same, moved["row"] < moved["inner"])
 
 
 def _judge_exact(rows):
+    """Reproduced if no error is above 1e-12 and no entry too many or missing."""
     error = max(row["value"] for row in rows if row["quantity"] == "largest error")
     wrong = sum(row["value"] for row in rows if row["quantity"] == "entries too many or missing")
-    verdict = "reproduced" if error <= 1e-12 and wrong == 0 else "not reproduced"
-    return f"largest relative error {error:.1e}, {wrong} entries too many or missing (measured)", verdict
+    shown = f"largest relative error {error:.1e}, {wrong} entries too many or missing (measured)"
+    return shown, verdict(at_most(error, 1e-12) and wrong == 0)
 
 
 def _judge_structure(rows):
+    """Reproduced if no version is faster than V3 on any input; partly if on some. An equal time is not faster."""
     times = {}
     for r in rows:
         if r["quantity"] == "time" and r["hash"] != "multiplicative":
             times.setdefault((r["matrix"], r["log2_slots"]), {})[r["version"]] = r["value"]
-    fastest = [t["V3"] <= min(t.values()) for t in times.values()]
-    verdict = "reproduced" if all(fastest) else "partly" if any(fastest) else "not reproduced"
-    return f"V3 is the fastest on {sum(fastest)} of {len(fastest)} inputs (modelled)", verdict
+    fastest = [at_most(t["V3"], min(t.values())) for t in times.values()]
+    shown = f"V3 is the fastest on {sum(fastest)} of {len(fastest)} inputs (modelled)"
+    return shown, verdict(all(fastest), any(fastest))
 
 
 CLAIMS = (

@@ -1,10 +1,9 @@
 """XAttention: block-sparse attention whose blocks are chosen by sums along antidiagonals."""
 
-from itertools import pairwise
-
 import numpy as np
 
 from widgets.controls.knob import Knob
+from workbench.judging import above, at_least, at_most, below, falling, verdict
 from workbench.paper import Claim, Experiment, Paper, loaded_later, rows_with, values
 
 INPUTS = (
@@ -68,49 +67,51 @@ def _judge_lead(against, least):
     def judge(rows):
         leads = {s: _value(rows, f"lead in {_QUARTER}", against=against, stride=s) for s in least}
         share = {s: _value(rows, "heads on which the antidiagonal is ahead", against=against, stride=s) for s in least}
-        reached = all(leads[s] >= least[s] for s in least)
-        verdict = "reproduced" if reached else "partly" if min(leads.values()) > 0 else "not reproduced"
+        word = verdict(all(at_least(leads[s], least[s]) for s in least), all(above(x, 0) for x in leads.values()))
         shown = ", ".join(f"{100 * x:+.2f} points of attention mass at S={s} ({share[s]:.0%} of heads)"
                           for s, x in leads.items())  # fmt: skip
-        return f"{shown}, a quarter of the blocks kept (counted)", verdict
+        return f"{shown}, a quarter of the blocks kept (counted)", word
 
     return judge
 
 
 def _judge_random(rows):
-    """A lead counts when it is twice its standard error over heads."""
+    """Reproduced if the lead is more than twice its standard error over heads for both strides; partly if for one."""
     leads = [_value(rows, f"lead in {_QUARTER}", against="random", stride=s) for s in (8, 16)]
     errors = [_value(rows, "standard error of the lead over heads", against="random", stride=s) for s in (8, 16)]
-    clear = [lead > 2 * error for lead, error in zip(leads, errors, strict=True)]
-    verdict = "reproduced" if all(clear) else "partly" if any(clear) else "not reproduced"
+    clear = [above(lead, 2 * error) for lead, error in zip(leads, errors, strict=True)]
     pairs = zip((8, 16), leads, errors, strict=True)
     shown = ", ".join(f"{100 * x:+.2f} ± {100 * e:.2f} points at S={s}" for s, x, e in pairs)
-    return f"{shown} (lead ± its standard error over heads; counted)", verdict
+    return f"{shown} (lead ± its standard error over heads; counted)", verdict(all(clear), any(clear))
 
 
 def _judge_strides(rows):
-    """Reproduced if the mass falls with S, and from 16 to 64 at least twice as much as from 4 to 16."""
+    """Reproduced if the mass falls with S, and from 16 to 64 at least twice as much as from 4 to 16.
+
+    Partly if it only falls.
+    """
     ours = [_value(rows, _QUARTER, sampler="antidiagonal", stride=s, block=64) for s in (4, 8, 16, 64)]
-    falling = all(a > b for a, b in pairwise(ours))
-    steep = ours[2] - ours[3] >= 2 * (ours[0] - ours[2])
-    verdict = "reproduced" if falling and steep else "partly" if falling else "not reproduced"
-    return " / ".join(f"{x:.3f}" for x in ours) + " of the attention mass at S = 4 / 8 / 16 / 64 (counted)", verdict
+    falls = falling(ours)
+    steep = at_least(ours[2] - ours[3], 2 * (ours[0] - ours[2]))
+    shown = " / ".join(f"{x:.3f}" for x in ours)
+    return f"{shown} of the attention mass at S = 4 / 8 / 16 / 64 (counted)", verdict(falls and steep, falls)
 
 
 def _judge_slashes(rows):
-    leads, shown = [], []
+    """Reproduced if the lead over diagonals is at least .15 for both strides, all offsets drawn; partly if any lead."""
+    found, shown = [], []
     for s in (4, 8):
         for offsets in ("all drawn", "not read by the diagonal"):
             ours, diagonal = (_value(rows, "recall of the pattern's blocks", sampler=x, stride=s, offsets=offsets)
                               for x in ("antidiagonal", "diagonal"))  # fmt: skip
-            leads += [ours - diagonal] if offsets == "all drawn" else []
+            found += [(ours, diagonal)] if offsets == "all drawn" else []
             shown.append(f"{ours:.2f} against {diagonal:.2f} at S={s}, offsets {offsets}")
-    verdict = "reproduced" if min(leads) >= 0.15 else "partly" if min(leads) > 0 else "not reproduced"
-    return "recall " + "; ".join(shown) + " (counted)", verdict
+    word = verdict(all(at_least(x, y + 0.15) for x, y in found), all(above(x, y) for x, y in found))
+    return "recall " + "; ".join(shown) + " (counted)", word
 
 
 def _judge_complete(rows):
-    """Reproduced if no kind of slash is missed; partly if those of width two are all met."""
+    """Reproduced if no kind of slash is missed (a recall below .6); partly if those of width two are all met."""
     found = {
         (width, offset): min(
             _value(rows, "recall of the slash's blocks", width=width, offset=offset, stride=s) for s in (4, 8)
@@ -119,9 +120,9 @@ def _judge_complete(rows):
         for offset in ("even", "odd")
     }
     wide = min(found[2, "even"], found[2, "odd"])
-    verdict = "reproduced" if min(found.values()) >= 0.6 else "partly" if wide >= 0.6 else "not reproduced"
+    word = verdict(at_least(min(found.values()), 0.6), at_least(wide, 0.6))
     shown = ", ".join(f"{x:.2f} for width {w} at {o} offsets" for (w, o), x in found.items())
-    return f"recall {shown} (counted)", verdict
+    return f"recall {shown} (counted)", word
 
 
 def _judge_selection(rows):
@@ -129,15 +130,14 @@ def _judge_selection(rows):
     both = (values(rows, quantity, rule="threshold") for quantity in ("density", "mass kept"))
     curve = sorted(zip(*both, strict=True))
     densities, masses = np.array(curve).T
-    leads = {}
+    found = {}
     for rule in ("top-k", "ratio"):
         for d, m in zip(rows_with(rows, "density", rule=rule), rows_with(rows, "mass kept", rule=rule), strict=True):
-            if densities[0] <= d["value"] <= densities[-1]:
-                leads[rule, d["setting"]] = float(np.interp(d["value"], densities, masses)) - m["value"]
-    ahead = [x > 0 for x in leads.values()]
-    verdict = "reproduced" if all(ahead) else "partly" if any(ahead) else "not reproduced"
-    shown = ", ".join(f"{100 * x:+.1f} over {rule} {setting}" for (rule, setting), x in leads.items())
-    return f"points of attention mass at equal density: {shown} (counted)", verdict
+            if at_least(d["value"], densities[0]) and at_most(d["value"], densities[-1]):
+                found[rule, d["setting"]] = float(np.interp(d["value"], densities, masses)), m["value"]
+    ahead = [above(ours, theirs) for ours, theirs in found.values()]
+    shown = ", ".join(f"{100 * (x - y):+.1f} over {rule} {setting}" for (rule, setting), (x, y) in found.items())
+    return f"points of attention mass at equal density: {shown} (counted)", verdict(all(ahead), any(ahead))
 
 
 def _judge_thresholds(rows):
@@ -150,48 +150,55 @@ def _judge_thresholds(rows):
                 mean[method, text, quantity] = sum(r["value"] for r in found) / len(found)
 
     def better(text):
-        sparser = mean["minimum", text, "density"] < mean["fixed 0.9", text, "density"]
-        return sparser and mean["minimum", text, "output error"] <= mean["fixed 0.9", text, "output error"]
+        sparser = below(mean["minimum", text, "density"], mean["fixed 0.9", text, "density"])
+        return sparser and at_most(mean["minimum", text, "output error"], mean["fixed 0.9", text, "output error"])
 
-    verdict = "partly" if better("calibration") else "not reproduced"
-    verdict = "reproduced" if better("calibration") and better("held out") else verdict
+    word = verdict(better("calibration") and better("held out"), better("calibration"))
     shown = "; ".join(
         f"{text}: density {mean['minimum', text, 'density']:.3f} against {mean['fixed 0.9', text, 'density']:.3f}, "
         f"error {mean['minimum', text, 'output error']:.3f} against {mean['fixed 0.9', text, 'output error']:.3f}"
         for text in ("calibration", "held out")
     )
-    return f"{shown} (counted)", verdict
+    return f"{shown} (counted)", word
 
 
 def _judge_quality(rows):
-    """Reproduced if some threshold costs at most 1 % more than dense with under half of the blocks."""
+    """Reproduced if some threshold costs at most 1 % more than dense with under half of the blocks.
+
+    Partly if some threshold costs no more than that.
+    """
     dense = _value(rows, "cost of the text", method="dense")
     found = [
         (_value(rows, "density", sampler="antidiagonal", stride=8, threshold=tau),
          _value(rows, "cost of the text", sampler="antidiagonal", stride=8, threshold=tau) / dense - 1, tau)
         for tau in (0.9, 0.8, 0.7)
     ]  # fmt: skip
-    good = [density for density, more, _ in found if more <= 0.01]
-    verdict = "not reproduced" if not good else "reproduced" if min(good) < 0.5 else "partly"
+    good = [density for density, more, _ in found if at_most(more, 0.01)]
+    word = verdict(any(below(density, 0.5) for density in good), bool(good))
     shown = ", ".join(f"{more:+.2%} at density {density:.2f} (threshold {tau:g})" for density, more, tau in found)
-    return f"bits per byte over dense attention: {shown} (counted)", verdict
+    return f"bits per byte over dense attention: {shown} (counted)", word
 
 
 def _judge_cost(others, name):
-    """Compare what predictions cost, piece by piece; a lead counts when it is twice its standard error."""
+    """Compare what predictions cost, piece by piece; a lead counts when it is more than twice its standard error.
+
+    Reproduced if the lead over all others counts; partly if over some.
+    """
 
     def judge(rows):
         ours = _pieces(rows, sampler="antidiagonal", stride=8, threshold=0.9)
         clear, shown = [], []
         for other, labels in others.items():
-            lead = _pieces(rows, **labels) - ours
+            theirs = _pieces(rows, **labels)
+            lead = theirs - ours
             error = lead.std(ddof=1) / np.sqrt(len(lead))
-            clear.append(lead.mean() > 2 * error)
+            clear.append(above(theirs.mean(), ours.mean() + 2 * error))
             density = _value(rows, "density", **labels)
             shown.append(f"{1000 * lead.mean():+.1f} ± {1000 * error:.1f} for {other} at density {density:.2f}")
-        verdict = "reproduced" if all(clear) else "partly" if any(clear) else "not reproduced"
         own = _value(rows, "density", sampler="antidiagonal", stride=8, threshold=0.9)
-        return f"extra millibits per byte over {name} at density {own:.2f}: {', '.join(shown)} (counted)", verdict
+        listed = ", ".join(shown)
+        word = verdict(all(clear), any(clear))
+        return f"extra millibits per byte over {name} at density {own:.2f}: {listed} (counted)", word
 
     return judge
 

@@ -31,6 +31,25 @@ def test_kept_set_is_minimal_and_reaches_the_share(scores):
     assert (kept - weakest < 0.7 * total)[np.isfinite(weakest)].all()
 
 
+@pytest.mark.parametrize("noise", [0, 1e-7])
+def test_a_share_that_is_reached_but_for_rounding_is_reached(rng, noise):
+    def kept(row, **how):
+        row = np.array(row, np.float32)[None, None, None] * np.float32(1 + noise * rng.choice((-1, 1), len(row)))
+        return select_blocks(row, causal=False, **how).sum(-1).item()
+
+    for _ in range(20):
+        assert [kept(np.full(8, 0.125), threshold=i / 8) for i in range(1, 9)] == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert kept([0.1, 0.7, 0.2], threshold=0.9) == 2 and kept([0.1, 0.7, 0.2], threshold=0.91) == 3
+        assert kept([1, 1e-9, 1e-12], threshold=1.0) == 3
+        assert kept(np.ones(25), method="ratio", k=0.28) == 7  # 25 * 0.28 is above 7 in float64
+
+
+def test_blocks_of_equal_score_are_taken_from_the_left():
+    row = np.array([1, 3, 2, 3, 2, 2], np.float32)[None, None, None]
+    for how in ({"threshold": 0.6}, {"method": "topk", "k": 3}, {"method": "ratio", "k": 0.5}):
+        assert select_blocks(row, causal=False, **how)[0, 0, 0].nonzero()[0].tolist() == [1, 2, 3]
+
+
 def test_higher_threshold_keeps_a_superset(scores):
     low, high = select_blocks(scores, 0.5), select_blocks(scores, 0.8)
     assert (low <= high).all() and low.sum() < high.sum()

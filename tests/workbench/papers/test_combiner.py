@@ -65,12 +65,35 @@ CASES = [
     ("cost", grown(1.9, 1.1, 2.0, by_count=(2.0, 1.1)), "not reproduced"),
 ]
 
+# Both sides equal on paper: the word is the one that the judge's docstring says.
+TIES = [
+    ("support", matrix(error=1e-12), "reproduced"),
+    ("fixed", bits(alone=2.15, fixed=2.1), "reproduced"),
+    ("fixed", bits(alone=2.15, fixed=2.15), "not reproduced"),
+    ("logsparse", bits(alone=2.15, logsparse=2.1), "reproduced"),
+    ("axial", bits(alone=2.15, mixture=2.15), "not reproduced"),
+    ("near-full", bits(full=1.97, fixed=2.07), "reproduced"),
+    ("near-full", bits(full=1.97, mixture=1.96), "reproduced"),
+    ("near-full", bits(full=1.94, fixed=2.04, logsparse=2.3, mixture=2.3), "partly"),
+    ("images", bits(mixture=2.0, others=2.0), "reproduced"),
+    ("images", bits(mixture=2.15, alone=2.15), "not reproduced"),
+    ("cost", grown(1.7, 1.1, 2.0), "partly"),
+    ("cost", grown(1.5, 1.3, 2.0), "partly"),
+    ("cost", grown(1.6, 1.1, 1.6), "partly"),
+    ("cost", grown(1.4, 1.1, 1.5), "partly"),
+]
+
 
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
     ours, got = JUDGES[key](rows)
     assert got == verdict
     assert ours and isinstance(ours, str)
+
+
+@pytest.mark.parametrize("key, rows, verdict", TIES)
+def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, rows, verdict):
+    assert words_at_a_tie(JUDGES[key], rows) == {verdict}
 
 
 def test_every_claim_is_tried_both_ways():

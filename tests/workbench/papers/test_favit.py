@@ -77,12 +77,30 @@ CASES = [
     ("time", times(3, 1, 2), "not reproduced"),
 ]
 
+# Both sides equal on paper: the word is the one that the judge's docstring says.
+TIES = [
+    ("parameters", models("parameters", (3_428_510.0, 12_959_000, 24_920_000, 48_746_510.0)), "reproduced"),
+    ("parameters", models("parameters", (3_770_800.0, 12_959_000, 24_920_000, 48_746_000)), "partly"),
+    ("operations", models("multiply-adds at 224 x 224", (0.651e9, 2.4e9, 4.449e9, 8.5e9)), "reproduced"),
+    ("linear", growing(4, 4.2), "reproduced"),
+    ("accuracy", accuracies((0.96, 0.96), (0.98, 0.98)), "partly"),
+    ("accuracy", accuracies((0.95, 0.95), (0.95, 0.95)), "partly"),
+    ("accuracy", accuracies((0.97, 0.99), (0.95, 0.97)), "partly"),  # ahead by the standard errors' sum, no more
+    ("time", times(2.0, 2.0, 3.0), "reproduced"),
+    ("time", times(3.0, 1.0, 3.0), "not reproduced"),
+]
+
 
 @pytest.mark.parametrize("key, found, verdict", CASES)
 def test_claims_judge_both_ways(key, found, verdict):
     ours, got = JUDGES[key](found)
     assert got == verdict
     assert isinstance(ours, str) and ours.endswith(")")
+
+
+@pytest.mark.parametrize("key, found, verdict", TIES)
+def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, found, verdict):
+    assert words_at_a_tie(JUDGES[key], found) == {verdict}
 
 
 def test_every_claim_is_tried_both_ways():

@@ -98,12 +98,34 @@ CASES = [
     ("speed", times(100, 120), "not reproduced"),
 ]  # fmt: skip
 
+# Both sides equal on paper: the word is the one that the judge's docstring says.
+TIES = [
+    ("exact", errors(1e-5), "reproduced"),
+    ("blocks", held(0.5, 0.5, 0.55, best=(0.05, 0.0)), "reproduced"),
+    ("blocks", held(0.5, 0.51, 0.6), "reproduced"),
+    ("blocks", held(0.5, 0.48, 0.5), "not reproduced"),
+    ("heavy", needed(0.8, 0.4), "reproduced"),
+    ("heavy", needed(0.55, 0.5), "not reproduced"),
+    ("figure", used(((0.8, 0.9), (0.3, 0.899))), "reproduced"),
+    ("figure", used(((0.8, 0.9), (0.8, 0.95)), lm=((0.5, 0.9), (0.5, 0.9))), "not reproduced"),
+    ("short", used(((0.8, 0.9), (0.3, 0.95)), encoder=((0.5, 0.8), (0.5, 0.8))), "not reproduced"),
+    ("quality", bits(1.4, (1.42, 1.414), (1.5, 1.45)), "reproduced"),
+    ("quality", bits(1.4, (1.5, 1.45), (1.5, 1.45)), "not reproduced"),
+    ("speed", times(88.0, 40.0), "reproduced"),
+    ("speed", times(40.0, 40.0), "not reproduced"),
+]
+
 
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
     ours, got = JUDGES[key](rows)
     assert got == verdict
     assert ours and isinstance(ours, str)
+
+
+@pytest.mark.parametrize("key, rows, verdict", TIES)
+def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, rows, verdict):
+    assert words_at_a_tie(JUDGES[key], rows) == {verdict}
 
 
 def test_every_claim_is_tried_both_ways():

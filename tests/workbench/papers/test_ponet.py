@@ -81,12 +81,40 @@ CASES = [
     ("order", orders(0.3), "not reproduced"),
 ]
 
+# Both sides equal on paper: the word is the one that the judge's docstring says.
+TIES = [
+    ("image", accuracies(ponet=(0.7, 0.7), attention=(0.7, 0.7)), "partly"),
+    ("image", accuracies(ponet=(0.62, 0.62), attention=(0.7, 0.7)), "partly"),
+    ("fnet", accuracies(ponet=(0.7, 0.7), fnet=(0.7, 0.7)), "partly"),
+    ("fnet", accuracies(ponet=(0.68, 0.68), fnet=(0.7, 0.7)), "partly"),
+    ("parts", accuracies(ponet=(0.7, 0.7), a=(0.6,), b=(0.5,), c=(0.7,)), "partly"),
+    ("parts", accuracies(ponet=(0.7, 0.7), a=(0.7,), b=(0.7,)), "not reproduced"),
+    ("linear", grown(LAYER, ponet=(1.0, 2), attention=(3.0, 2)), "not reproduced"),
+    ("linear", grown(LAYER, ponet=(1.0, 1.3), attention=(1.0, 2)), "reproduced"),
+    ("speed", grown(STEP, ponet=(1.0, 1), attention=(1.0, 1)), "not reproduced"),
+    ("speed", grown(STEP, ponet=(512.0, 1), attention=(1.0, 2)), "partly"),
+    ("fnet-speed", grown(STEP, ponet=(1.0, 1), fnet=(1.0, 1)), "reproduced"),
+    ("fnet-speed", grown(STEP, ponet=(2.0, 1), fnet=(1.0, 1)), "reproduced"),
+    ("memory", grown("largest tensor", ponet=(64.0, 2), written=(2.0, 2)), "not reproduced"),
+    ("memory", grown("largest tensor", ponet=(64.0, 1.05), written=(2.0, 2)), "reproduced"),
+    ("words", words(ponet=5.0), "partly"),
+    ("words", words(ponet=6.0), "not reproduced"),
+    ("glue", guessed(0.957 * 0.3, 0.3, 0.957 * 0.3 / 1.045), "partly"),
+    ("order", orders(1 / 3), "not reproduced"),
+    ("order", orders(1 / 3 + 2 * (2 / 9 / 900) ** 0.5), "partly"),
+]
+
 
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
     ours, got = JUDGES[key](rows)
     assert got == verdict, ours
     assert ours and isinstance(ours, str)
+
+
+@pytest.mark.parametrize("key, rows, verdict", TIES)
+def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, rows, verdict):
+    assert words_at_a_tie(JUDGES[key], rows) == {verdict}
 
 
 def test_every_claim_is_tried_all_ways():

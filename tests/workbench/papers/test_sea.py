@@ -108,12 +108,44 @@ CASES = [
     ("cheaper", grown(1.0, 2.0, ms=(99, 90, 60)), "not reproduced"),
 ]
 
+# Both sides equal on paper: the word is the one that the judge's docstring says.
+TIES = [
+    ("exact", differences(1e-5, 1e-7), "reproduced"),
+    ("coverage", covered(0.48, 0.12), "reproduced"),
+    ("coverage", covered(0.45, 0.09), "reproduced"),
+    ("coverage", covered(0.09, 0.09), "not reproduced"),
+    ("error", errors(0.79, 0.94), "reproduced"),
+    ("error", errors(0.94, 0.94), "not reproduced"),
+    ("losses", losses(KL=(2.0, 1.0), MSE=(0.2, 0.2)), "partly"),
+    ("losses", losses(KL=(2.0, 2.0), MSE=(0.2, 0.2)), "not reproduced"),
+    ("dynamic-k", turned((0.4, 0.4, 0.6), (0.8, 0.7, 0.6)), "not reproduced"),
+    ("dynamic-k", turned((0.4, 0.5, 0.6), (0.8, 0.7, 0.7)), "partly"),
+    ("encoder", cosines(0.98, 0.9, 0.98), "partly"),
+    ("encoder", cosines(0.9, 0.9, 0.88), "not reproduced"),
+    ("groups", grouped((0.5, 0.5, 0.48), (0.6, 0.62, 0.7)), "partly"),
+    ("groups", grouped((0.5, 0.5, 0.5), (0.6, 0.6, 0.5)), "not reproduced"),
+    ("language", bits(1.47, 1.7), "reproduced"),
+    ("language", bits(1.43, 1.49), "reproduced"),
+    ("language", bits(1.4, 1.4), "reproduced"),
+    ("language", bits(1.5, 1.5), "not reproduced"),
+    ("linear", grown(1.2, 2.0), "reproduced"),
+    ("linear", grown(1.1, 1.5), "reproduced"),
+    ("linear", grown(1.7, 1.9), "not reproduced"),
+    ("cheaper", grown(1.0, 2.0, ms=(60.0, 90.0, 60.0)), "partly"),
+    ("cheaper", grown(1.0, 2.0, ms=(90.0, 90.0, 60.0)), "not reproduced"),
+]
+
 
 @pytest.mark.parametrize("key, found, verdict", CASES)
 def test_claims_judge_both_ways(key, found, verdict):
     ours, got = JUDGES[key](found)
     assert got == verdict
     assert isinstance(ours, str) and ours.endswith(")")
+
+
+@pytest.mark.parametrize("key, found, verdict", TIES)
+def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, found, verdict):
+    assert words_at_a_tie(JUDGES[key], found) == {verdict}
 
 
 def test_every_claim_is_tried_both_ways():

@@ -15,6 +15,7 @@ from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import MODES as LINES
 from kernels.masks.block_scores import lines_read, mean_pool_block_scores, true_block_mass, xattn_block_scores
 from kernels.masks.block_select import block_density, select_blocks
+from workbench import judging
 from workbench.models.attention.dense_attention import attention_weights, dense_flops
 
 __all__ = [
@@ -141,8 +142,11 @@ class ThresholdTable:
     thresholds: np.ndarray
 
     def cheapest(self, at_least: float) -> np.ndarray:
-        """Return the thresholds with the most lowerings whose performance is at least ``at_least``, (heads,)."""
-        good = np.flatnonzero(self.performance >= at_least)
+        """Return the thresholds with the most lowerings whose performance is at least ``at_least``, (heads,).
+
+        A performance that differs from it by rounding only is enough.
+        """
+        good = np.flatnonzero([judging.at_least(each, at_least) for each in self.performance])
         if not len(good):
             raise ValueError(f"ThresholdTable: no entry reaches {at_least}; the best is {self.performance.max()}")
         return self.thresholds[good[-1]]

@@ -1,0 +1,83 @@
+"""How a claim's judge compares numbers: never by the last digits, which differ from one CPU to the next.
+
+Numbers within the margin of each other are equal: equal numbers are never above or below, and always at least and at
+most. Counts (whole numbers) need none of this; judges compare them with plain operators.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+__all__ = ["above", "at_least", "at_most", "below", "falling", "growth_exponent", "rising", "verdict"]
+
+RELATIVE = 1e-6  # of the larger: records keep six digits, and sums in float32 agree to about as many between CPUs
+ABSOLUTE = 1e-14  # around zero: what float64 leaves of the difference of two equal sums near one
+
+
+def above(a: float, b: float) -> bool:
+    """Tell whether a is larger than b by more than the margin; never true of NaN."""
+    return a > b and not _equal(a, b)
+
+
+def below(a: float, b: float) -> bool:
+    """Tell whether a is smaller than b by more than the margin; never true of NaN."""
+    return above(b, a)
+
+
+def at_least(a: float, b: float) -> bool:
+    """Tell whether a is larger than b, equal, or smaller by no more than the margin; never true of NaN."""
+    return bool(a >= b) or _equal(a, b)
+
+
+def at_most(a: float, b: float) -> bool:
+    """Tell whether a is smaller than b, equal, or larger by no more than the margin; never true of NaN."""
+    return at_least(b, a)
+
+
+def rising(values: Iterable[float]) -> bool:
+    """Tell whether each value is above the one before."""
+    return all(above(after, before) for before, after in pairwise(values))
+
+
+def falling(values: Iterable[float]) -> bool:
+    """Tell whether each value is below the one before."""
+    return all(below(after, before) for before, after in pairwise(values))
+
+
+def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Return the exponent e of value ~ size^e: the slope of log value over log size, least squares.
+
+    Parameters
+    ----------
+    sizes, values : equally many numbers, all > 0; sizes in any order.
+
+    Returns
+    -------
+    The slope, rounded to nine decimals, so that an exact power gives exactly its exponent.
+
+    Raises
+    ------
+    LookupError : fewer than two different sizes.
+    ValueError : a number is not positive and finite, or there are not as many values as sizes.
+    """
+    sizes, values = list(sizes), list(values)
+    if len(sizes) != len(values):
+        raise ValueError(f"growth_exponent: needs one value per size, got {len(values)} for {len(sizes)} sizes")
+    for x in (*sizes, *values):
+        if not 0 < x < math.inf:
+            raise ValueError(f"growth_exponent: sizes and values must be positive and finite, got {x}")
+    if len(set(sizes)) < 2:
+        raise LookupError(f"growth_exponent: needs two different sizes or more, got {sorted(set(sizes))}")
+    x, y = ([math.log(number) for number in numbers] for numbers in (sizes, values))
+    mean_x, mean_y = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    along = math.fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return round(along / math.fsum((a - mean_x) ** 2 for a in x), 9)
+
+
+def verdict(full: bool, partly: bool = False) -> str:
+    """Return the word for a claim of which everything holds, a part, or neither."""
+    return "reproduced" if full else "partly" if partly else "not reproduced"
+
+
+def _equal(a, b):
+    return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
