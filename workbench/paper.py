@@ -1,24 +1,19 @@
-"""How a paper enters the workbench: four frozen dataclasses, of which `Knob` lives with the controls that draw it.
-
-Beside them, what experiments make rows with, and judges read them with.
-"""
+"""How a paper enters the workbench: three frozen dataclasses, and what experiments make rows with and judges read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from widgets.controls.knob import Knob
-
-__all__ = ["Claim", "Experiment", "Knob", "Paper", "loaded_later", "row", "rows_with", "values"]
+__all__ = ["Claim", "Experiment", "Paper", "Report", "loaded_later", "row", "rows_with", "values", "view_in"]
 
 Row = dict[str, Any]
-Verdict = Literal["reproduced", "partly", "not reproduced"]
+Verdict = Literal["reproduced", "partly", "not reproduced", "fitted", "undecided"]
 Report = Callable[[float, str], None]
 Size = Literal["tiny", "small", "full"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One statement of a paper that our experiment can confirm or not.
 
@@ -30,7 +25,9 @@ class Claim:
     paper_value : the paper's value as shown to readers, with unit.
     tag : how sure we are of it: "published" (read there) or "from memory" (unverified).
     experiment : key of the experiment that tests it.
-    judge : rows of that experiment -> (our value as shown, verdict).
+    judge : rows of that experiment -> (our value as shown, verdict). "fitted" says that what is judged was calibrated
+        on it, "undecided" that a baseline has not learned enough to compare with.
+    whose : "workbench" for a claim of our own, which is shown but does not count as one of the paper's.
     """
 
     key: str
@@ -40,9 +37,10 @@ class Claim:
     tag: Literal["published", "from memory"]
     experiment: str
     judge: Callable[[Sequence[Row]], tuple[str, Verdict]]
+    whose: Literal["paper", "workbench"] = "paper"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One run that yields rows of numbers.
 
@@ -62,18 +60,16 @@ class Experiment:
     run: Callable[..., list[Row]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paper:
     """Everything the workbench offers about one paper.
 
     Parameters
     ----------
-    key : file name in ``workbench/papers`` and name everywhere else (notebook, results, tests).
+    key : name of the folder in ``workbench/papers``, and everywhere else (notebook, results, tests).
     summary : the claim in three sentences.
     family : group in the catalog, such as "matrix products" or "attention".
     state : how complete the method is: "complete", or one sentence that says what is missing.
-    sample : ``sample(**knobs)`` -> the real input that ``run`` takes.
-    run : ``run(sample, **knobs)`` -> the method's result, plain arrays in a frozen dataclass.
     view : ``view(**state)`` -> the interactive view.
     """
 
@@ -86,9 +82,6 @@ class Paper:
     summary: str
     state: str
     claims: tuple[Claim, ...]
-    knobs: tuple[Knob, ...]
-    sample: Callable[..., Any]
-    run: Callable[..., Any]
     view: Callable[..., Any]
     experiments: tuple[Experiment, ...]
 
@@ -121,7 +114,7 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
 
     Parameters
     ----------
-    module : in ``workbench/papers``.
+    module : below ``workbench/papers``, such as "smash.versions".
     function : ``function(size, seed, report)`` -> rows. It takes no matrix.
     """
 
@@ -131,3 +124,19 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
         return getattr(import_module(f"workbench.papers.{module}"), function)(size, seed, report)
 
     return run
+
+
+def view_in(topic: str, **start) -> Callable[..., Any]:
+    """Return a paper's ``view``: an explorer, imported when it is opened, in the state that shows this paper.
+
+    Parameters
+    ----------
+    topic : folder in ``workbench/explorers``.
+    start : state of the explorer's knobs; what the caller of the view names goes before it.
+    """
+
+    def view(**state):
+        explorer = import_module(f"workbench.explorers.{topic}.explorer").explorer
+        return explorer(**(state if "query" in state else start | state))
+
+    return view

@@ -212,7 +212,7 @@ assert torch.allclose(mean.mean(-1), released.mean(-1), atol=1e-5) and not torch
 # How far does one layer *really* see? Ask the gradient: which input pixels move one output pixel?
 
 # %%
-from workbench.papers._favit_experiment import attentions, moving_pixels
+from workbench.papers.favit.experiments import attentions, moving_pixels
 
 table(
     ["attention on 28 x 28", "keys per query", "pixels that move one output (counted)"],
@@ -232,7 +232,7 @@ table(
 # And train a small net on handwritten digits, twice: with windows, and with FaSA.
 
 # %% workbench={"step": "Training on digits"}
-from workbench.papers._favit_experiment import digit_tensors, train_digits
+from workbench.papers.favit.experiments import digit_tensors, train_digits
 
 images, labels = digit_tensors()[2:]
 kinds = ("FaSA, released", "windows")

@@ -227,7 +227,7 @@ table(
 # that pixels 16 apart lie above one another. (Here only a few steps; section 6 trains longer.)
 
 # %%
-from workbench.papers._ponet_digits import MIXINGS, accuracy, sequences, train
+from workbench.papers.ponet.digits import MIXINGS, accuracy, sequences, train
 
 model = train(MIXINGS["PoNet"], STEPS, seed=1)
 f"after {STEPS} steps: {accuracy(model):.0%} of the test digits (counted), chance 10%"

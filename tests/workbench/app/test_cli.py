@@ -59,10 +59,23 @@ def _rows(size, seed, matrix=None, report=lambda fraction, step: None):
 
 @pytest.fixture
 def toy(monkeypatch):
-    claim = Claim("fast", "It runs fast.", "Table 1", "2 m/s", "published", "speeds", lambda rows: ("1.5", "partly"))
+    claim = Claim(
+        key="fast",
+        statement="It runs fast.",
+        where="Table 1",
+        paper_value="2 m/s",
+        tag="published",
+        experiment="speeds",
+        judge=lambda rows: ("1.5", "partly"),
+    )
     paper = Paper(
         *("toy", "Toys", "A. Maker", 2020, "", "toys", "", "complete", (claim,), ()),
-        *(lambda: None, lambda s: None, lambda: None, (Experiment("speeds", "Speeds", "modelled", _rows),)),
+        *(
+            lambda: None,
+            lambda s: None,
+            lambda: None,
+            (Experiment(key="speeds", title="Speeds", kind="modelled", run=_rows),),
+        ),
     )
     monkeypatch.setattr(papers, "catalog", lambda: {"toy": paper})
     return paper

@@ -34,16 +34,32 @@ def make_paper():
         summary="",
         state="complete",
         claims=(
-            Claim("fast", "It runs.", "Table 1", "5 m/s", "published", "speeds", _judge_full),
-            Claim("counts", "There are three.", "Section 2", "3", "from memory", "counts", lambda r: ("3", "partly")),
+            Claim(
+                key="fast",
+                statement="It runs.",
+                where="Table 1",
+                paper_value="5 m/s",
+                tag="published",
+                experiment="speeds",
+                judge=_judge_full,
+            ),
+            Claim(
+                key="counts",
+                statement="There are three.",
+                where="Section 2",
+                paper_value="3",
+                tag="from memory",
+                experiment="counts",
+                judge=lambda r: ("3", "partly"),
+            ),
         ),
         knobs=(),
         sample=lambda: None,
         run=lambda sample: None,
         view=lambda: None,
         experiments=(
-            Experiment("speeds", "How fast it runs", "timing", _rows),
-            Experiment("counts", "How many there are", "accuracy", _needs_own_input),
+            Experiment(key="speeds", title="How fast it runs", kind="timing", run=_rows),
+            Experiment(key="counts", title="How many there are", kind="accuracy", run=_needs_own_input),
         ),
     )
 

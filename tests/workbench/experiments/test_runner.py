@@ -81,7 +81,7 @@ def test_wrong_arguments(toy, tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, [1]])
 def test_rows_hold_finite_numbers(toy, monkeypatch, value):
     row = {"quantity": "speed", "value": value, "unit": "m/s", "kind": "measured"}
-    experiment = Experiment("speeds", "t", "timing", lambda size, seed, matrix, report: [row])
+    experiment = Experiment(key="speeds", title="t", kind="timing", run=lambda size, seed, matrix, report: [row])
     with pytest.raises(ValueError, match="row 0: value"):
         runner._record(toy, experiment, "tiny", 1, None, None)
 
@@ -90,12 +90,12 @@ def test_rows_hold_finite_numbers(toy, monkeypatch, value):
 def test_rows_say_what_unit_and_how(toy, missing):
     row = {"quantity": "speed", "value": 1, "unit": "m/s", "kind": "measured"}
     row.pop(missing)
-    experiment = Experiment("speeds", "t", "timing", lambda size, seed, matrix, report: [row])
+    experiment = Experiment(key="speeds", title="t", kind="timing", run=lambda size, seed, matrix, report: [row])
     with pytest.raises(ValueError, match=f"lacks {missing}"):
         runner._record(toy, experiment, "tiny", 1, None, None)
 
 
 def test_an_experiment_that_takes_too_few_arguments_is_named(toy):
-    experiment = Experiment("speeds", "t", "timing", lambda size, seed: [])
+    experiment = Experiment(key="speeds", title="t", kind="timing", run=lambda size, seed: [])
     with pytest.raises(TypeError, match="toy/speeds: run lacks matrix, report"):
         runner._record(toy, experiment, "tiny", 1, None, None)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from workbench.paper import Verdict
-from workbench.papers import _ponet_digits as pixels
 from workbench.papers.ponet import CLAIMS, KNOBS, PAPER, run, sample
+from workbench.papers.ponet import digits as pixels
 
 EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}

@@ -213,7 +213,7 @@ def test_tiny_distillation_names_every_step_and_keeps_its_budget():
 
 def test_the_full_size_trains_as_the_shipped_estimators_were():
     from workbench.models.attention import sea_training as shipped
-    from workbench.papers._sea_experiment import SIZES
+    from workbench.papers.sea.experiments import SIZES
 
     full = SIZES["full"]
     assert (full.tokens, full.width, full.keys) == (shipped.TOKENS, shipped.WIDTH, shipped.KEYS)
@@ -222,7 +222,7 @@ def test_the_full_size_trains_as_the_shipped_estimators_were():
 
 
 def test_local_masks_hold_the_same_number_of_keys():
-    from workbench.papers._sea_experiment import local_mask
+    from workbench.papers.sea.experiments import local_mask
 
     both = local_mask(20, 6)
     assert (both.sum(1) == 6).all() and both[:, 0].all() and both[:, -1].all() and both.diagonal().all()

@@ -26,7 +26,7 @@ from workbench.models.attention.pixel_readings import pixel_readings
 from workbench.paper import row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """How much one size of the experiments does.
 
@@ -54,9 +54,45 @@ class Setting:
 
 PUBLISHED = tuple(SIZES)
 SETTINGS = {
-    "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 1, 8, 1, 40, 28, 2, (56, 112), 1),
-    "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 64, 1, 360, 56, 16, (56, 112), 5),
-    "full": Setting(PUBLISHED, 224, (56, 8, 8), 600, 64, 3, 360, 56, 64, (56, 112, 224), 7),
+    "tiny": Setting(
+        models=PUBLISHED[:1],
+        image=128,
+        reach=(28, 4, 4),
+        steps=1,
+        batch=8,
+        seeds=1,
+        test=40,
+        side=28,
+        queries=2,
+        sides=(56, 112),
+        rounds=1,
+    ),
+    "small": Setting(
+        models=PUBLISHED[:2],
+        image=224,
+        reach=(56, 8, 8),
+        steps=60,
+        batch=64,
+        seeds=1,
+        test=360,
+        side=56,
+        queries=16,
+        sides=(56, 112),
+        rounds=5,
+    ),
+    "full": Setting(
+        models=PUBLISHED,
+        image=224,
+        reach=(56, 8, 8),
+        steps=600,
+        batch=64,
+        seeds=3,
+        test=360,
+        side=56,
+        queries=64,
+        sides=(56, 112, 224),
+        rounds=7,
+    ),
 }
 
 

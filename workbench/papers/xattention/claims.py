@@ -1,57 +1,9 @@
-"""XAttention: block-sparse attention whose blocks are chosen by sums along antidiagonals."""
+"""Claims of XAttention, and how our experiments judge them."""
 
 import numpy as np
 
-from widgets.controls.knob import Knob
 from workbench.judging import above, at_least, at_most, below, falling, verdict
-from workbench.paper import Claim, Experiment, Paper, loaded_later, rows_with, values
-
-INPUTS = (
-    ("minilm", "MiniLM encoder (bidirectional)"),
-    ("lm", "Tiny language model (causal)"),
-    ("slash", "Generator: a slash and a column"),
-)
-LINES = ("antidiagonal", "diagonal", "random", "double", "triple", "mean_pool", "oracle")
-
-KNOBS = (
-    Knob("input", "Queries and keys", "minilm", choices=INPUTS, help="Where queries and keys come from."),
-    Knob("tokens", "Tokens", 512, 64, 65536, scale="log2", help="Models stop at their context."),
-    Knob("layer", "Layer", 2, 0, 31, 1, help="Of the model; clipped to what it has."),
-    Knob("head", "Head", 0, 0, 31, 1, help="Of the layer; clipped to what it has."),
-    Knob("block", "Block (tokens)", 32, 16, 128, scale="log2", help="Tokens per block row and column."),
-    Knob("stride", "Stride", 8, 1, 16, scale="log2", help="One of this many lines of every tile is read."),
-    Knob("threshold", "Share of mass to keep", 0.9, 0.0, 1.0, 0.01, help="Estimated mass that the kept blocks hold."),
-    Knob("sampler", "Read", "antidiagonal", choices=tuple((key, key.replace("_", " ")) for key in LINES),
-         help="Which logits the estimate looks at."),
-)  # fmt: skip
-_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
-
-
-def sample(**knobs):
-    """Return one head's queries, keys and values, as the knobs describe."""
-    from workbench.models.attention.attention_inputs import load_input
-
-    k = _DEFAULTS | knobs
-    return load_input(k["input"], tokens=k["tokens"], layer=k["layer"], head=k["head"])
-
-
-def run(given, **knobs):
-    """Choose blocks for one head; return what was read, estimated, kept and covered."""
-    from workbench.models.attention.xattention import trace
-
-    k = _DEFAULTS | knobs
-    how = {"block_size": k["block"], "stride": k["stride"], "threshold": k["threshold"], "mode": k["sampler"]}
-    return trace(given.q, given.k, given.v, causal=given.causal, **how)
-
-
-def view(**state):
-    """Return the interactive view of masks, opened on XAttention."""
-    from workbench.explorers.attention.explorer import explorer
-
-    return explorer(**({"method": PAPER.key, "input": _DEFAULTS["input"]} | state))
-
-
-# Claims --------------------------------------------------------------------------------------------------------------
+from workbench.paper import Claim, rows_with, values
 
 _SLIDES = "authors' slides"
 _QUARTER = "mass kept, a quarter of the blocks"
@@ -212,67 +164,103 @@ def _sampled(sampler):
 
 
 CLAIMS = (
-    Claim("diagonal", "Antidiagonals find the blocks that matter better than diagonals do.", f"{_SLIDES}, samplers",
-          "RULER, S=8: 88.47 against 81.06; S=16: 88.08 against 79.63", "published", "samplers",
-          _judge_lead("diagonal", {8: 0.003, 16: 0.005})),
-    Claim("random", "Antidiagonals find them better than random positions do.", f"{_SLIDES}, samplers",
-          "RULER, S=8: 88.47 against 82.48; S=16: 88.08 against 80.94", "published", "samplers", _judge_random),
-    Claim("pool", "Antidiagonals find them better than means of queries and keys do.", "introduction",
-          "pooling misses thin lines; no number", "from memory", "samplers",
-          _judge_lead("mean_pool", {4: 0.003, 8: 0.003})),
-    Claim("strides", "Reading one line in 16 loses little, reading one in 64 loses much.", f"{_SLIDES}, strides",
-          "RULER 88.89 / 88.47 / 88.08 / 81.21 at S = 4 / 8 / 16 / 64", "published", "samplers", _judge_strides),
-    Claim("slashes", "An antidiagonal crosses verticals and slashes, where a diagonal misses slashes.",
-          "section 2.1, figures", "shown as a picture", "from memory", "pattern", _judge_slashes),
-    Claim("complete", "No vertical and no slash escapes the antidiagonals.", "section 2.1",
-          "stated without a number", "from memory", "pattern", _judge_complete),
-    Claim("selection", "Keeping a share of each row's mass beats keeping a number or a share of its blocks.",
-          f"{_SLIDES}, selection", "RULER, S=8: 88.47 (density 20.97 %); top-k 84.13 (19.92 %), ratio 85.42 (21.00 %)",
-          "published", "selection", _judge_selection),
-    Claim("thresholds", "Thresholds searched head by head are sparser than one for all, and no worse.",
-          f"{_SLIDES}, thresholds", "RULER, S=8: 88.47 (density 20.97 %); fixed 0.9: 84.96 (26.13 %)", "published",
-          "selection", _judge_thresholds),
-    Claim("quality", "With sparse attention a language model predicts as well as with full attention.",
-          f"{_SLIDES}, RULER and LongBench", "RULER 88.47 against 87.52, LongBench 40.54 against 40.34", "published",
-          "language", _judge_quality),
-    Claim("language-samplers", "Inside a language model, other samplers cost more than antidiagonals.",
-          f"{_SLIDES}, samplers", "RULER, S=8: 88.47; random 82.48, diagonal 81.06", "published", "language",
-          _judge_cost({x: _sampled(x) for x in ("diagonal", "random", "mean_pool")}, "antidiagonals")),
-    Claim("language-selection", "Inside a language model, top-k and ratio cost more than a threshold.",
-          f"{_SLIDES}, selection", "RULER, S=8: 88.47; top-k 84.13, ratio 85.42", "published", "language",
-          _judge_cost({"top-k": {"method": "top-k"}, "ratio": {"method": "ratio"}}, "a threshold of 0.9")),
-)  # fmt: skip
-
-PAPER = Paper(
-    key="xattention",
-    title="XAttention: Block Sparse Attention with Antidiagonal Scoring",
-    authors="Ruyi Xu, Guangxuan Xiao, Haofeng Huang, Junxian Guo, Song Han",
-    year=2025,
-    arxiv="2503.16428",
-    family="attention",
-    summary=(
-        "Block-sparse attention must know which blocks matter before it computes them, and means of queries and keys "
-        "overlook thin lines. XAttention reads one antidiagonal of every small tile of the logits, which crosses "
-        "vertical lines and slashes alike, and takes its sum as the tile's score. The fewest blocks that hold a given "
-        "share of the estimated attention are computed, without training, and long prompts are read several times "
-        "faster."
+    Claim(
+        key="diagonal",
+        statement="Antidiagonals find the blocks that matter better than diagonals do.",
+        where=f"{_SLIDES}, samplers",
+        paper_value="RULER, S=8: 88.47 against 81.06; S=16: 88.08 against 79.63",
+        tag="published",
+        experiment="samplers",
+        judge=_judge_lead("diagonal", {8: 0.003, 16: 0.005}),
     ),
-    state="complete; long-context benchmarks of 8-billion-parameter models are replaced by small models and generators",
-    claims=CLAIMS,
-    knobs=KNOBS,
-    sample=sample,
-    run=run,
-    view=view,
-    experiments=(
-        Experiment("samplers", "Samplers on 72 heads of a sentence encoder", "accuracy",
-                   loaded_later("_xattention_heads", "samplers")),
-        Experiment("pattern", "Samplers on generated slashes and columns", "accuracy",
-                   loaded_later("_xattention_runs", "pattern")),
-        Experiment("selection", "Thresholds against top-k, and thresholds per head", "accuracy",
-                   loaded_later("_xattention_heads", "selection")),
-        Experiment("language", "A language model with sparse attention in every layer", "accuracy",
-                   loaded_later("_xattention_runs", "language")),
-        Experiment("timing", "Scoring, selecting and attending against dense attention", "timing",
-                   loaded_later("_xattention_runs", "timing")),
+    Claim(
+        key="random",
+        statement="Antidiagonals find them better than random positions do.",
+        where=f"{_SLIDES}, samplers",
+        paper_value="RULER, S=8: 88.47 against 82.48; S=16: 88.08 against 80.94",
+        tag="published",
+        experiment="samplers",
+        judge=_judge_random,
     ),
-)  # fmt: skip
+    Claim(
+        key="pool",
+        statement="Antidiagonals find them better than means of queries and keys do.",
+        where="introduction",
+        paper_value="pooling misses thin lines; no number",
+        tag="from memory",
+        experiment="samplers",
+        judge=_judge_lead("mean_pool", {4: 0.003, 8: 0.003}),
+    ),
+    Claim(
+        key="strides",
+        statement="Reading one line in 16 loses little, reading one in 64 loses much.",
+        where=f"{_SLIDES}, strides",
+        paper_value="RULER 88.89 / 88.47 / 88.08 / 81.21 at S = 4 / 8 / 16 / 64",
+        tag="published",
+        experiment="samplers",
+        judge=_judge_strides,
+    ),
+    Claim(
+        key="slashes",
+        statement="An antidiagonal crosses verticals and slashes, where a diagonal misses slashes.",
+        where="section 2.1, figures",
+        paper_value="shown as a picture",
+        tag="from memory",
+        experiment="pattern",
+        judge=_judge_slashes,
+    ),
+    Claim(
+        key="complete",
+        statement="No vertical and no slash escapes the antidiagonals.",
+        where="section 2.1",
+        paper_value="stated without a number",
+        tag="from memory",
+        experiment="pattern",
+        judge=_judge_complete,
+    ),
+    Claim(
+        key="selection",
+        statement="Keeping a share of each row's mass beats keeping a number or a share of its blocks.",
+        where=f"{_SLIDES}, selection",
+        paper_value="RULER, S=8: 88.47 (density 20.97 %); top-k 84.13 (19.92 %), ratio 85.42 (21.00 %)",
+        tag="published",
+        experiment="selection",
+        judge=_judge_selection,
+    ),
+    Claim(
+        key="thresholds",
+        statement="Thresholds searched head by head are sparser than one for all, and no worse.",
+        where=f"{_SLIDES}, thresholds",
+        paper_value="RULER, S=8: 88.47 (density 20.97 %); fixed 0.9: 84.96 (26.13 %)",
+        tag="published",
+        experiment="selection",
+        judge=_judge_thresholds,
+    ),
+    Claim(
+        key="quality",
+        statement="With sparse attention a language model predicts as well as with full attention.",
+        where=f"{_SLIDES}, RULER and LongBench",
+        paper_value="RULER 88.47 against 87.52, LongBench 40.54 against 40.34",
+        tag="published",
+        experiment="language",
+        judge=_judge_quality,
+    ),
+    Claim(
+        key="language-samplers",
+        statement="Inside a language model, other samplers cost more than antidiagonals.",
+        where=f"{_SLIDES}, samplers",
+        paper_value="RULER, S=8: 88.47; random 82.48, diagonal 81.06",
+        tag="published",
+        experiment="language",
+        judge=_judge_cost({x: _sampled(x) for x in ("diagonal", "random", "mean_pool")}, "antidiagonals"),
+    ),
+    Claim(
+        key="language-selection",
+        statement="Inside a language model, top-k and ratio cost more than a threshold.",
+        where=f"{_SLIDES}, selection",
+        paper_value="RULER, S=8: 88.47; top-k 84.13, ratio 85.42",
+        tag="published",
+        experiment="language",
+        judge=_judge_cost({"top-k": {"method": "top-k"}, "ratio": {"method": "ratio"}}, "a threshold of 0.9"),
+    ),
+)

@@ -1,55 +1,9 @@
-"""PBS-Attn: sort keys inside segments, so that a few blocks hold what attention looks for."""
+"""Claims of PBS-Attn, and how our experiments judge them."""
 
 import numpy as np
 
-from widgets.controls.knob import Knob
 from workbench.judging import above, at_least, at_most, below, verdict
-from workbench.paper import Claim, Experiment, Paper, loaded_later, values
-
-# Keys and defaults are those of the mask explorer, this paper's view, which imports torch; this file may not.
-KNOBS = (
-    Knob("input", "Queries and keys", "lm", choices=(("lm", "Tiny language model (causal)"),
-         ("minilm_causal", "MiniLM encoder under a causal mask"), ("heavy", "Generator: heavy-hitter keys")),
-         help="Where queries and keys come from."),
-    Knob("tokens", "Tokens", 512, 64, 65536, scale="log2", help="As many as the text has, at most."),
-    Knob("layer", "Layer", 3, 0, 31, 1, help="Of the model."),
-    Knob("head", "Head", 3, 0, 31, 1, help="Of the layer."),
-    Knob("share", "Share of heavy keys", 0.02, 0.001, 0.2, scale="log10", help="Chance that a key is heavy."),
-    Knob("seed", "Seed", 0, 0, 99, 1, help="Of the generator."),
-    Knob("block", "Block (tokens)", 32, 16, 128, scale="log2", help="Tokens per block row and column."),
-    Knob("segment", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside so many blocks."),
-    Knob("threshold", "Share of mass to keep", 0.9, 0.0, 1.0, 0.01, help="Of the estimated off-segment mass."),
-    Knob("permute", "Sort", "keys", choices=(("keys", "keys by last queries"), ("random", "random"),
-         ("none", "none"), ("queries", "queries"), ("both", "keys and queries")), help="What is sorted in segments."),
-)  # fmt: skip
-_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
-
-
-def sample(**knobs):
-    """Return one causal head, an `AttentionInput`."""
-    from workbench.models.attention.attention_inputs import load_input
-
-    k = _DEFAULTS | knobs
-    return load_input(k["input"], **{name: k[name] for name in ("tokens", "layer", "head", "share", "seed")})
-
-
-def run(given, **knobs):
-    """Choose blocks and trace one head, an `AttentionTrace`."""
-    from workbench.models.attention import pbs_attn
-
-    k = _DEFAULTS | knobs
-    how = {"block_size": k["block"], "segment_size": k["segment"] * k["block"], "permute": k["permute"]}
-    return pbs_attn.trace(given.q, given.k, threshold=k["threshold"], causal=given.causal, **how)
-
-
-def view(**state):
-    """Return the mask explorer, opened on heavy-hitter keys."""
-    from workbench.explorers.attention.explorer import explorer
-
-    return explorer(**({"method": "pbs_attn", "input": "heavy", "right": "permuted"} | state))
-
-
-# Claims --------------------------------------------------------------------------------------------------------------
+from workbench.paper import Claim, values
 
 SORTED, UNSORTED, RANDOM = "sorted (PBS-Attn)", "not sorted", "random order"
 ENCODER, LM, GENERATOR = "MiniLM, read causally", "tiny language model", "heavy-hitter generator"
@@ -169,71 +123,67 @@ def _judge_speed(rows):
 
 
 CLAIMS = (
-    Claim("exact", "Keys may stand in any order, and with every block kept sorted attention is full attention.",
-          "method", "exact", "published", "exactness", _judge_exact),
-    Claim("blocks", "Sorted keys let the same number of blocks hold more of the attention.", "method",
-          "higher coverage", "published", "blocks", _judge_blocks),
-    Claim("heavy", "Where few keys are wanted by all queries, sorting gathers them into few blocks.", "method",
-          "few dense blocks", "published", "generator", _judge_generator),
-    Claim("figure", "At the same threshold sorting lowers the density and raises the coverage.",
-          "attention-map figure in the authors' repository, 8k tokens", "density 82.50 to 32.31 %, coverage 91.73 to "
-          "96.44 %", "published", "thresholds", _judge_figure),
-    Claim("short", "On short inputs the diagonal segments, always computed, cost more than sorting saves.",
-          "follows from the method", "not reported; overhead about M / L", "from memory", "thresholds", _judge_short),
-    Claim("quality", "Quality is near full attention and better than other block-sparse methods.",
-          "abstract (LongBench, Llama-3.1-8B and Qwen2.5-7B)", "better in every setting", "published", "language",
-          _judge_quality),
-    Claim("speed", "Prefill is up to 2.75 times faster.", "abstract", "up to 2.75x", "published", "speed",
-          _judge_speed),
-)  # fmt: skip
-
-PAPER = Paper(
-    key="pbs_attn",
-    title="Sparser Block-Sparse Attention via Token Permutation",
-    authors="Xinghao Wang and nine co-authors",
-    year=2025,
-    arxiv="2510.21270",
-    family="attention",
-    summary=(
-        "Block-sparse attention must keep a whole block for a single key that many queries want, and such keys lie "
-        "scattered. Softmax does not care in which order keys are listed, so PBS-Attn sorts them inside segments by "
-        "the attention that the last queries pay, and causality between segments stays as it was. The wanted keys then "
-        "fill few blocks, the rest is skipped, and the authors report prefill up to 2.75 times faster."
+    Claim(
+        key="exact",
+        statement="Keys may stand in any order, and with every block kept sorted attention is full attention.",
+        where="method",
+        paper_value="exact",
+        tag="published",
+        experiment="exactness",
+        judge=_judge_exact,
     ),
-    state="complete at small scale; no LongBench and no 8-billion-parameter model",
-    claims=CLAIMS,
-    knobs=KNOBS,
-    sample=sample,
-    run=run,
-    view=view,
-    experiments=(
-        Experiment(
-            "exactness",
-            "Every order with every block kept, against dense attention",
-            "accuracy",
-            loaded_later("_pbs_attn_experiment", "exactness"),
-        ),
-        Experiment(
-            "blocks",
-            "Attention held by equal numbers of blocks",
-            "accuracy",
-            loaded_later("_pbs_attn_experiment", "blocks"),
-        ),
-        Experiment(
-            "generator",
-            "Blocks needed when few keys are heavy",
-            "accuracy",
-            loaded_later("_pbs_attn_experiment", "generator"),
-        ),
-        Experiment(
-            "thresholds",
-            "Density and coverage at equal thresholds",
-            "accuracy",
-            loaded_later("_pbs_attn_experiment", "thresholds"),
-        ),
-        Experiment(
-            "language", "Bits per byte of a language model", "accuracy", loaded_later("_pbs_attn_language", "language")
-        ),
-        Experiment("speed", "Time of prefill attention", "timing", loaded_later("_pbs_attn_language", "speed")),
+    Claim(
+        key="blocks",
+        statement="Sorted keys let the same number of blocks hold more of the attention.",
+        where="method",
+        paper_value="higher coverage",
+        tag="published",
+        experiment="blocks",
+        judge=_judge_blocks,
+    ),
+    Claim(
+        key="heavy",
+        statement="Where few keys are wanted by all queries, sorting gathers them into few blocks.",
+        where="method",
+        paper_value="few dense blocks",
+        tag="published",
+        experiment="generator",
+        judge=_judge_generator,
+    ),
+    Claim(
+        key="figure",
+        statement="At the same threshold sorting lowers the density and raises the coverage.",
+        where="attention-map figure in the authors' repository, 8k tokens",
+        paper_value="density 82.50 to 32.31 %, coverage 91.73 to 96.44 %",
+        tag="published",
+        experiment="thresholds",
+        judge=_judge_figure,
+    ),
+    Claim(
+        key="short",
+        statement="On short inputs the diagonal segments, always computed, cost more than sorting saves.",
+        where="follows from the method",
+        paper_value="not reported; overhead about M / L",
+        tag="from memory",
+        experiment="thresholds",
+        judge=_judge_short,
+    ),
+    Claim(
+        key="quality",
+        statement="Quality is near full attention and better than other block-sparse methods.",
+        where="abstract (LongBench, Llama-3.1-8B and Qwen2.5-7B)",
+        paper_value="better in every setting",
+        tag="published",
+        experiment="language",
+        judge=_judge_quality,
+    ),
+    Claim(
+        key="speed",
+        statement="Prefill is up to 2.75 times faster.",
+        where="abstract",
+        paper_value="up to 2.75x",
+        tag="published",
+        experiment="speed",
+        judge=_judge_speed,
     ),
 )

@@ -1,53 +1,9 @@
-"""PoNet: tokens are mixed by pooling at three ranges instead of attention."""
+"""Claims of PoNet, and how our experiments judge them."""
 
 import numpy as np
 
-from widgets.controls.knob import Knob
 from workbench.judging import above, at_least, at_most, below, growth_exponent, verdict
-from workbench.paper import Claim, Experiment, Paper, loaded_later, values
-
-INPUTS = (
-    ("ponet", "PoNet encoder, pre-trained"),
-    ("minilm", "MiniLM encoder, its heads in PoNet's place"),
-    ("slash", "Generator: a slash and a column"),
-)
-SEGMENTS = (("sentences", "sentences"), ("equal", "equal parts"))
-
-KNOBS = (
-    Knob("input", "Queries and keys", "ponet", choices=INPUTS, help="Where the projections come from."),
-    Knob("tokens", "Tokens", 256, 64, 1024, scale="log2", help="Models stop at their context."),
-    Knob("layer", "Layer", 1, 0, 31, 1, help="Of the model; clipped to what it has."),
-    Knob("head", "Head", 2, 0, 31, 1, help="Of the layer; clipped to what it has."),
-    Knob("segments", "Segments", "sentences", choices=SEGMENTS, help="Equal parts where there is no text."),
-    Knob("part", "Segment (tokens)", 16, 1, 256, scale="log2", help="Tokens per equal part."),
-)
-_DEFAULTS = {knob.key: knob.default for knob in KNOBS}
-
-
-def sample(**knobs):
-    """Return one head's projections, as the knobs describe."""
-    from workbench.models.attention.attention_inputs import load_input
-
-    k = _DEFAULTS | knobs
-    return load_input(k["input"], tokens=k["tokens"], layer=k["layer"], head=k["head"])
-
-
-def run(given, **knobs):
-    """Pool one head at three ranges; return what every token reads, and the fused output."""
-    from workbench.models.attention.ponet_reading import read_ponet
-
-    return read_ponet(given, {"use_ga": True, "use_smp": True, "use_lmp": True, "fuse": True} | _DEFAULTS | knobs)
-
-
-def view(**state):
-    """Return the interactive view of masks, opened on PoNet and its own encoder."""
-    from workbench.explorers.attention.explorer import explorer
-
-    start = {key: _DEFAULTS[key] for key in ("input", "tokens", "layer", "head")}
-    return explorer(**({"method": PAPER.key, "right": "effective"} | start | state))
-
-
-# Claims --------------------------------------------------------------------------------------------------------------
+from workbench.paper import Claim, values
 
 _LRA, _SPEED, _MEMORY = "LRA figure of the repository", "LRA text, training speed", "LRA text, peak memory"
 _LAYER = "time of a layer, forward and backward"
@@ -179,56 +135,94 @@ def _judge_order(rows):
 
 
 CLAIMS = (
-    Claim("image", "Pooling classifies sequences of pixels better than attention does.", _LRA,
-          "LRA Image 46.88 against 38.20; average 61.05 against 58.77", "published", "image",
-          _judge_accuracy("attention", 0.08)),
-    Claim("fnet", "Pooling is more accurate than Fourier mixing.", _LRA,
-          "LRA Image 46.88 against 35.55; average 61.05 against 53.10", "published", "image",
-          _judge_accuracy("FNet", 0.02)),
-    Claim("parts", "Each pooling and the fusion by a product contribute.", "ablation study",
-          "each ablation is worse; no number at hand", "from memory", "image", _judge_parts),
-    Claim("linear", "Time grows linearly with the length.", "section 3, complexity", "O(N D)", "published", "timing",
-          _judge_linear),
-    Claim("speed", "Training is faster than with attention, the more so the longer the sequence.", _SPEED,
-          "1.1x at 512, 2.1x at 1024, 4.4x at 2048, 9.0x at 4096 tokens", "published", "timing", _judge_speed),
-    Claim("fnet-speed", "It is only somewhat slower than Fourier mixing.", _SPEED,
-          "FNet is 1.65x as fast at 512, 1.3x at 4096, 1.2x at 16384 tokens", "published", "timing",
-          _judge_fnet_speed),
-    Claim("memory", "Memory grows linearly with the length.", _MEMORY,
-          "1.1 to 2.4 GB from 512 to 4096 tokens, attention 1.4 to 23.8 GB", "published", "memory", _judge_memory),
-    Claim("words", "Pre-training with masked words learns from context.", "section 3.2", "works; no such number",
-          "from memory", "language", _judge_words),
-    Claim("glue", "It keeps most of attention's transfer ability, and more than Fourier mixing.", "abstract",
-          "GLUE: 95.7 % of BERT, 4.5 % above FNet", "published", "language", _judge_pretraining),
-    Claim("order", "The sentence structural objective can be learnt.", "section 3.2", "no number at hand",
-          "from memory", "language", _judge_order),
-)  # fmt: skip
-
-PAPER = Paper(
-    key="ponet",
-    title="PoNet: Pooling Network for Efficient Token Mixing in Long Sequences",
-    authors="Chao-Hong Tan, Qian Chen, Wen Wang, Qinglin Zhang, Siqi Zheng, Zhen-Hua Ling",
-    year=2021,
-    arxiv="2110.02442",
-    family="attention",
-    summary=(
-        "Attention lets every token read every other, at a cost that grows with the square of the length. PoNet pools "
-        "instead, at three ranges: one attention query for the whole sequence, a maximum per segment, and a maximum "
-        "over three neighbours; a product with each token's own features makes the shared vectors its own. The cost "
-        "is linear, and the accuracy on long sequences is that of attention or better."
+    Claim(
+        key="image",
+        statement="Pooling classifies sequences of pixels better than attention does.",
+        where=_LRA,
+        paper_value="LRA Image 46.88 against 38.20; average 61.05 against 58.77",
+        tag="published",
+        experiment="image",
+        judge=_judge_accuracy("attention", 0.08),
     ),
-    state="complete; GLUE and the Long Range Arena are replaced by digits and the Python documentation",
-    claims=CLAIMS,
-    knobs=KNOBS,
-    sample=sample,
-    run=run,
-    view=view,
-    experiments=(
-        Experiment("image", "Digits as sequences of 256 pixels", "accuracy", loaded_later("_ponet_digits", "image")),
-        Experiment("memory", "Largest tensor of one layer", "accuracy", loaded_later("_ponet_digits", "memory")),
-        Experiment("timing", "Time of a layer and of a training step", "timing",
-                   loaded_later("_ponet_digits", "timing")),
-        Experiment("language", "Masked words and the order of sentences", "accuracy",
-                   loaded_later("_ponet_text", "language")),
+    Claim(
+        key="fnet",
+        statement="Pooling is more accurate than Fourier mixing.",
+        where=_LRA,
+        paper_value="LRA Image 46.88 against 35.55; average 61.05 against 53.10",
+        tag="published",
+        experiment="image",
+        judge=_judge_accuracy("FNet", 0.02),
     ),
-)  # fmt: skip
+    Claim(
+        key="parts",
+        statement="Each pooling and the fusion by a product contribute.",
+        where="ablation study",
+        paper_value="each ablation is worse; no number at hand",
+        tag="from memory",
+        experiment="image",
+        judge=_judge_parts,
+    ),
+    Claim(
+        key="linear",
+        statement="Time grows linearly with the length.",
+        where="section 3, complexity",
+        paper_value="O(N D)",
+        tag="published",
+        experiment="timing",
+        judge=_judge_linear,
+    ),
+    Claim(
+        key="speed",
+        statement="Training is faster than with attention, the more so the longer the sequence.",
+        where=_SPEED,
+        paper_value="1.1x at 512, 2.1x at 1024, 4.4x at 2048, 9.0x at 4096 tokens",
+        tag="published",
+        experiment="timing",
+        judge=_judge_speed,
+    ),
+    Claim(
+        key="fnet-speed",
+        statement="It is only somewhat slower than Fourier mixing.",
+        where=_SPEED,
+        paper_value="FNet is 1.65x as fast at 512, 1.3x at 4096, 1.2x at 16384 tokens",
+        tag="published",
+        experiment="timing",
+        judge=_judge_fnet_speed,
+    ),
+    Claim(
+        key="memory",
+        statement="Memory grows linearly with the length.",
+        where=_MEMORY,
+        paper_value="1.1 to 2.4 GB from 512 to 4096 tokens, attention 1.4 to 23.8 GB",
+        tag="published",
+        experiment="memory",
+        judge=_judge_memory,
+    ),
+    Claim(
+        key="words",
+        statement="Pre-training with masked words learns from context.",
+        where="section 3.2",
+        paper_value="works; no such number",
+        tag="from memory",
+        experiment="language",
+        judge=_judge_words,
+    ),
+    Claim(
+        key="glue",
+        statement="It keeps most of attention's transfer ability, and more than Fourier mixing.",
+        where="abstract",
+        paper_value="GLUE: 95.7 % of BERT, 4.5 % above FNet",
+        tag="published",
+        experiment="language",
+        judge=_judge_pretraining,
+    ),
+    Claim(
+        key="order",
+        statement="The sentence structural objective can be learnt.",
+        where="section 3.2",
+        paper_value="no number at hand",
+        tag="from memory",
+        experiment="language",
+        judge=_judge_order,
+    ),
+)

@@ -33,7 +33,7 @@ from workbench.models.language import minilm, tiny_lm
 from workbench.paper import row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """How much one size of the experiments does.
 
@@ -65,10 +65,50 @@ class Setting:
 
 
 SIZES = {
-    "tiny": Setting(32, 8, 4, 2, (0, 2), 1, 2, 1, 32, 1, 300, (32, 64), 2),
-    "small": Setting(96, 32, 12, 16, (0, 30, 60), 1, 6, 20, 128, 15, 3_000, (256, 512, 1024), 5),
+    "tiny": Setting(
+        tokens=32,
+        width=8,
+        keys=4,
+        batches=2,
+        checkpoints=(0, 2),
+        seeds=1,
+        windows=2,
+        ablation_steps=1,
+        causal_tokens=32,
+        causal_steps=1,
+        causal_bytes=300,
+        lengths=(32, 64),
+        rounds=2,
+    ),
+    "small": Setting(
+        tokens=96,
+        width=32,
+        keys=12,
+        batches=16,
+        checkpoints=(0, 30, 60),
+        seeds=1,
+        windows=6,
+        ablation_steps=20,
+        causal_tokens=128,
+        causal_steps=15,
+        causal_bytes=3_000,
+        lengths=(256, 512, 1024),
+        rounds=5,
+    ),
     "full": Setting(
-        128, 32, 12, 64, (0, 60, 120, 180), 3, 12, 120, 192, 60, 12_000, (512, 1024, 2048, 4096, 8192, 16384), 7
+        tokens=128,
+        width=32,
+        keys=12,
+        batches=64,
+        checkpoints=(0, 60, 120, 180),
+        seeds=3,
+        windows=12,
+        ablation_steps=120,
+        causal_tokens=192,
+        causal_steps=60,
+        causal_bytes=12_000,
+        lengths=(512, 1024, 2048, 4096, 8192, 16384),
+        rounds=7,
     ),
 }
 

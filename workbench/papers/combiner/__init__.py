@@ -1,0 +1,1 @@
+"""The paper Combiner: entry, claims, experiments and exercises."""

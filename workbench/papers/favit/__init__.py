@@ -1,0 +1,1 @@
+"""The paper FaViT: entry, claims, experiments and exercises."""

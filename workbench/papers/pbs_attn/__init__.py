@@ -1,0 +1,1 @@
+"""The paper PBS-Attn: entry, claims, experiments and exercises."""

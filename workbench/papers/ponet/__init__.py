@@ -1,0 +1,1 @@
+"""The paper PoNet: entry, claims, experiments and exercises."""

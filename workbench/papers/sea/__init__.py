@@ -1,0 +1,1 @@
+"""The paper SEA: entry, claims, experiments and exercises."""

@@ -1,0 +1,1 @@
+"""The paper SMASH: entry, claims, experiments and exercises."""

@@ -1,0 +1,1 @@
+"""The paper XAttention: entry, claims, experiments and exercises."""
