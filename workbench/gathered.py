@@ -4,6 +4,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 __all__ = ["exporting", "find", "gathered", "no_such"]
@@ -47,7 +48,7 @@ def exporting(package: str, file: str = "") -> list[str]:
     modules = sorted(pkgutil.iter_modules(importlib.import_module(package).__path__), key=lambda module: module.name)
     if not file:
         return [module.name for module in modules if not module.ispkg]
-    return [module.name for module in modules if module.ispkg and file in exporting(f"{package}.{module.name}")]
+    return [m.name for m in modules if m.ispkg and (Path(m.module_finder.path) / m.name / f"{file}.py").is_file()]
 
 
 def find(what: str, key: str, entries: Mapping[str, Any]) -> Any:

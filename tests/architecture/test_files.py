@@ -3,6 +3,8 @@
 import ast
 import re
 
+import pytest
+
 # `__init__.py` files that hold more than a docstring, and why.
 INITS_WITH_CODE = {
     "kernels/__init__.py": "threads and instruction set are set on the package; its version",
@@ -69,18 +71,58 @@ def test_libraries_do_not_print(modules):
                 assert node.func.id != "print", f"{path}:{node.lineno} prints"
 
 
-def test_nobody_branches_on_a_paper(modules):
-    keys = {path.stem for path in modules if path.parts[:2] == ("workbench", "papers")} - {"__init__"}
+# What is gathered from folders: nobody else may know an entry by name.
+ENTRIES = re.compile(r"workbench/(papers/(?P<paper>\w+)/entry|explorers/\w+/(methods|sources)/(?P<file>\w+))\.py")
+# Where an entry's own words are its business; its choices may be called like another entry.
+OWN = re.compile(r"workbench/(papers/\w+/|explorers/\w+/(methods|sources)/)|workbench/models/|kernels/")
+
+
+def _compared(tree):
+    """Every constant that is compared with something, or looked for in something, and what it is looked for in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            for part in (node.left, *node.comparators):
+                inside = part.elts if isinstance(part, ast.Tuple | ast.List | ast.Set) else [part]
+                yield from ((node, each.value) for each in inside if isinstance(each, ast.Constant))
+        elif isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant):
+            yield node, node.value.value
+
+
+def branches_on(tree, keys):
+    """Return the lines that compare with a key, or look for a constant among an entry's knobs or settings."""
+    lines = [node.pattern.lineno if isinstance(node, ast.match_case) else getattr(node, "lineno", 0)
+             for node, value in _compared(tree) if value in keys]  # fmt: skip
+    for node in ast.walk(tree):
+        looks = isinstance(node, ast.Compare) and isinstance(node.left, ast.Constant)
+        if looks and any(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
+            where = ast.unparse(node.comparators[0])
+            if where.endswith((".knobs", ".settings", ".depends")):
+                lines.append(node.lineno)
+    return lines
+
+
+def test_nobody_branches_on_a_key(modules):
+    found = [ENTRIES.fullmatch(path.as_posix()) for path in modules]
+    keys = {match["paper"] or match["file"] for match in found if match} - {"__init__"}
+    assert {"smash", "xattention", "combiner_alone", "lm"} <= keys
     for path, tree in modules.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Compare):
-                parts = [node.left, *node.comparators]
-            elif isinstance(node, ast.MatchValue):
-                parts = [node.value]
-            else:
-                continue
-            named = {part.value for part in parts if isinstance(part, ast.Constant)} & keys
-            assert not named, f"{path}:{node.lineno} branches on {named}"
+        if not OWN.match(path.as_posix()):
+            assert not branches_on(tree, keys), f"{path}:{branches_on(tree, keys)} branches on an entry's key"
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        "key == 'guest'",
+        "'guest' != key",
+        "key in ('other', 'guest')",
+        "'pattern' in method.knobs",
+        "'segments' not in METHODS[state['method']].knobs",
+        "source and 'words' in source.settings",
+    ],
+)
+def test_a_disguised_branch_is_seen(disguise):
+    assert branches_on(ast.parse(disguise), {"guest"})
 
 
 def test_a_module_of_the_libraries_has_a_docstring(modules):

@@ -27,7 +27,14 @@ from widgets.figures.attention import (
     tokens_per_cell,
 )
 from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
-from widgets.figures.fact_table import fact_table
+from widgets.figures.attention_words import (
+    curves_words,
+    facts_html,
+    maps_words,
+    panel_words,
+    row_words,
+    scores_words,
+)
 from widgets.figures.plot_pane import PlotPane
 from widgets.views.frame.view import View
 
@@ -173,12 +180,12 @@ class AttentionMaskView(View):
             self._mark_row(canvas, result, row)
         self.kind = scene.kind
         if self._changed("facts", scene, self.theme):
-            self._facts.value = _facts_html(scene)
-            self._curves.show(coverage_figure(scene, self.theme), _curves_alt(scene))
+            self._facts.value = facts_html(scene)
+            self._curves.show(coverage_figure(scene, self.theme), curves_words(scene))
             scores = scene.result.key_scores
             self._scores.layout.display = "" if scores is not None else "none"
             if scores is not None:
-                self._scores.show(key_score_figure(scores, scene.kind, self.theme), _scores_alt(scores))
+                self._scores.show(key_score_figure(scores, scene.kind, self.theme), scores_words(scores))
         self._paint_query(scene, row)
 
     def _changed(self, part, *now):
@@ -200,7 +207,7 @@ class AttentionMaskView(View):
         canvas.title = f"{shown.label}: {result.method}" if scene.other is not None else shown.label
         canvas.block = block // cell if block > cell else 0
         labels = panel_labels(scene, result, shown, array.shape)
-        canvas.show(_raster_source(array, *labels), alt=_panel_alt(shown, result, array, cell), keep_window=True)
+        canvas.show(_raster_source(array, *labels), alt=panel_words(shown, result, array, cell), keep_window=True)
 
     def _mark_row(self, canvas, result, row):
         key = self._drawn[canvas][0]
@@ -217,10 +224,10 @@ class AttentionMaskView(View):
             return
         shown = scene.query(row, self.state)
         if isinstance(shown, QueryMaps):
-            self._query_pane.show(query_maps_figure(shown, self.theme), _maps_alt(shown))
+            self._query_pane.show(query_maps_figure(shown, self.theme), maps_words(shown))
             note = "Click a pixel to ask another query. Point at a fused key to see its pixels, click to keep them."
         else:
-            self._query_pane.show(query_row_figure(shown, self.theme), _row_alt(shown))
+            self._query_pane.show(query_row_figure(shown, self.theme), row_words(shown))
             note = shown.note
         self._query_note.value = f"<p class='wb wb-note'>{html.escape(note)}</p>" if note else ""
 
@@ -410,52 +417,3 @@ def _raster_source(array, rows, columns):
     if array.dtype == np.bool_:
         return BitsSource(np.packbits(array, axis=1, bitorder="little"), array.shape[1], rows)
     return WeightSource(array, rows, columns)
-
-
-def _panel_alt(shown, result, array, cell):
-    rows, columns = array.shape
-    grain = "" if cell == 1 else f", one cell is {cell} tokens"
-    share = f"; {array.mean():.1%} of the cells are set" if array.dtype == np.bool_ else ""
-    return f"{shown.label} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
-
-
-def _facts_html(scene):
-    results = [r for r in (scene.result, scene.other) if r is not None]
-    labels = list(dict.fromkeys(label for r in results for label in r.facts))
-    rows = [(f"attention covered ({scene.kind})", *(_share(r.coverage) for r in results))]
-    rows += [("density (counted)", *(_share(r.density) for r in results))]
-    rows += [(label, *(r.facts.get(label, "") for r in results)) for label in labels]
-    return fact_table(f"{scene.source}, {scene.t:,} tokens", ("what", *(r.method for r in results)), rows)
-
-
-def _share(value):
-    return "unknown" if value != value else f"{value:.4f}"
-
-
-def _curves_alt(scene):
-    if not scene.curves:
-        return "The present settings as points of coverage over density."
-    ends = [
-        f"{c.label} reaches {c.coverage.max():.3f} at density {c.density[c.coverage.argmax()]:.3f}"
-        for c in scene.curves
-    ]
-    return "Lines of coverage over density: " + "; ".join(ends) + "."
-
-
-def _scores_alt(scores):
-    return f"Line of key scores; the largest, {scores.max():.4g}, is at key {int(scores.argmax())}."
-
-
-def _row_alt(shown):
-    top, mine = int(shown.true.argmax()), int(shown.computed.argmax())
-    return (
-        f"Query {shown.row}: true attention is largest at key {top} ({shown.true[top]:.3g}), {shown.method} gives most "
-        f"to key {mine} ({shown.computed[mine]:.3g}); {int(shown.direct.sum()):,} keys are computed one by one."
-    )
-
-
-def _maps_alt(shown):
-    reach = "; ".join(
-        f"{name} meets {shown.keys_met[name]:,} keys, {shown.reach[name]:.1%} of the pixels" for name in shown.maps
-    )
-    return f"Pixel {shown.row}: {reach}."

@@ -38,6 +38,7 @@ def examine() -> list[Finding]:
         _name(),
         *_ports(),
         _notebooks(),
+        _papers(),
         *_folders(),
         _kernel_spec(),
     ]
@@ -116,6 +117,17 @@ def _notebooks():
     if not found:
         return Finding("notebooks", "bad", f"none in {folders.notebooks()}", "install the package again")
     return Finding("notebooks", "good", f"{len(found)} in {folders.notebooks()}: {', '.join(found)}")
+
+
+def _papers():
+    from workbench.gathered import gathered
+
+    problems: dict[str, str] = {}
+    found = gathered("workbench.papers", "PAPER", file="entry", problems=problems)
+    if problems:
+        told = "; ".join(f"{key} cannot be loaded ({reason})" for key, reason in problems.items())
+        return Finding("papers", "bad", told, "mend the paper's entry.py, or install the package again")
+    return Finding("papers", "good", f"{len(found)}: {', '.join(found)}")
 
 
 def _folders():

@@ -33,7 +33,7 @@ import torch
 
 from widgets.theme import template
 from workbench.app.notebook import claims, pictures, show, table
-from workbench.models.attention.attention_inputs import load_input
+from workbench.explorers.attention.source import load_input
 from workbench.models.attention.dense_attention import attention_weights, dense_attention
 
 STEPS = {"tiny": 5, "small": 200, "full": 1500}[os.environ.get("WORKBENCH_SIZE", "small")]
@@ -219,9 +219,9 @@ for segment in (1, 64):
 # 3. Compare with another method beside it, say XAttention. What does each lose?
 
 # %%
-from workbench.papers.combiner import view
+from workbench.papers import get
 
-view(tokens=64, layer=2, head=3, part=8)
+get("combiner").view(tokens=64, layer=2, head=3, segment_tokens=8)
 
 # %% [markdown]
 # Question 1 as a curve, with the operations it costs.
@@ -341,7 +341,7 @@ show(
 )
 
 # %%
-from workbench.papers.combiner import growth
+from workbench.papers.combiner.claims import growth
 
 table(
     ["method", "exponent of time (measured)", "exponent of operations (counted)"],

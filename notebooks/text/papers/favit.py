@@ -33,8 +33,10 @@ import plotly.graph_objects as go
 import torch
 
 from workbench.app.notebook import claims, pictures, show, table
-from workbench.papers.favit import SIDE, run, sample
+from workbench.explorers.attention.source import load_input
+from workbench.models.attention.pixel_readings import pixel_readings
 
+SIDE = 56
 STEPS = {"tiny": 2, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "small")]
 
 
@@ -45,14 +47,20 @@ STEPS = {"tiny": 2, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "
 # numbers here: its mean colour, the spread of its colours, and its edges.
 
 # %%
-given = sample(image="astronaut")
-given.title, given.tokens.shape
+given = load_input("astronaut")
+tokens = given.q[0, 0].numpy()  # (3136, 8)
+given.title, tokens.shape
+
 
 # %%
+def readings_of(row, column):
+    return pixel_readings(tokens, SIDE, SIDE, row * SIDE + column)
+
+
 query = 14 * SIDE + 24  # row 14, column 24: her face
-full = run(given, row=14, column=24)[0]
+full = readings_of(14, 24)[0]
 pictures(
-    {"photograph": given.rgb, "full attention": full.heat}, "The photograph, and what the patch on the face reads."
+    {"photograph": given.picture, "full attention": full.heat}, "The photograph, and what the patch on the face reads."
 )
 
 # %% [markdown]
@@ -77,9 +85,9 @@ table(
 # keys, and nothing else.
 
 # %%
-from workbench.papers.favit import view
+from workbench.papers import get
 
-view(place=24)
+get("favit").view(place=24)
 
 # %% [markdown]
 # Go down to the maps of one pixel, on her face. That of *FaSA, dilation 1* covers the whole picture; its 49 keys are
@@ -116,7 +124,7 @@ def fuse(x, window, dilation=1):  # x: (height, width, channels)
 # %%
 from workbench.models.attention.favit import factorized_keys
 
-grid = given.tokens.reshape(SIDE, SIDE, 8)
+grid = tokens.reshape(SIDE, SIDE, 8)
 keys = fuse(grid, 7)
 fast = factorized_keys(torch.from_numpy(grid).permute(2, 0, 1)[None], window=7)
 assert np.allclose(keys, fast[0, 0], atol=1e-5)
@@ -135,8 +143,8 @@ def reads(q, keys, window):
     return np.tile(p, (windows, windows)) / windows**2  # (height, width)
 
 
-heat = reads(given.tokens[query], keys, 7)
-assert np.allclose(heat, run(given, row=14, column=24)[2].heat, atol=1e-7)
+heat = reads(tokens[query], keys, 7)
+assert np.allclose(heat, readings_of(14, 24)[2].heat, atol=1e-7)
 f"adds up to {heat.sum():.6f}"
 
 # %% [markdown]
@@ -146,7 +154,7 @@ f"adds up to {heat.sum():.6f}"
 # apart. How like full attention is each?
 
 # %%
-names = [r.name for r in run(given)]
+names = [r.name for r in readings_of(27, 27)]
 
 
 def likeness(a, b):
@@ -154,7 +162,7 @@ def likeness(a, b):
 
 
 places = [(14, 24), (40, 10), (5, 50), (30, 30)]
-seen = {place: run(given, row=place[0], column=place[1]) for place in places}
+seen = {place: readings_of(*place) for place in places}
 table(
     ["query at (cosine to full attention, measured)", *names[1:]],
     [[place, *(f"{likeness(r[0].heat, x.heat):.2f}" for x in r[1:])] for place, r in seen.items()],
@@ -181,10 +189,10 @@ from workbench.models.attention.favit import effective_attention, fusion_matrix
 
 s = fusion_matrix(SIDE, SIDE, 7, 8)  # dilation 8: one window of 49 pixels and its reflections
 assert np.allclose(s.sum(axis=1), 1)
-x = torch.from_numpy(given.tokens)[None, None]
+x = torch.from_numpy(tokens)[None, None]
 a = effective_attention(x[:, :, :200], x, SIDE, SIDE, window=7, dilation=8)[0, 0]  # (200 queries, pixels)
 assert np.allclose(a.sum(1), 1, atol=1e-5)
-assert np.allclose(a[120], run(given, row=120 // SIDE, column=120 % SIDE)[3].heat.ravel(), atol=1e-6)
+assert np.allclose(a[120], readings_of(120 // SIDE, 120 % SIDE)[3].heat.ravel(), atol=1e-6)
 s.shape, s.nnz
 
 # %% [markdown]

@@ -225,9 +225,9 @@ table(
 # 3. Choose the tiny language model as input and look for vertical lines. Does sorting still pay?
 
 # %%
-from workbench.papers.pbs_attn import view
+from workbench.papers import get
 
-view(tokens=512, block=32, segment=4, threshold=0.5)
+get("pbs_attn").view(tokens=512, block=32, segment_blocks=4, threshold=0.5)
 
 # %% [markdown]
 # Question 1 as curves, on a longer input: every threshold from one scoring.

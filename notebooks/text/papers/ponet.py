@@ -203,9 +203,9 @@ assert (read["local"][np.abs(np.subtract.outer(range(7), range(7))) > 1] == 0).a
 # 6. Turn *Queries and keys* to MiniLM. It has no such projections, so the table says what stands in for them.
 
 # %%
-from workbench.papers.ponet import view
+from workbench.papers import get
 
-view()
+get("ponet").view()
 
 # %% [markdown]
 # How much has it learnt? Its card was written when it was trained.

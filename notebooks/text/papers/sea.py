@@ -32,7 +32,7 @@ import plotly.graph_objects as go
 import torch
 
 from workbench.app.notebook import claims, pictures, show, table
-from workbench.papers.sea import run, sample
+from workbench.models.attention.sea_training import cached_qkv
 
 TOKENS, STEPS = {"tiny": (32, 2), "small": (128, 60), "full": (128, 180)}[os.environ.get("WORKBENCH_SIZE", "small")]
 CELLS, KEYS = TOKENS // 4, 12
@@ -45,9 +45,8 @@ CELLS, KEYS = TOKENS // 4, 12
 # close to nothing. Here is a real one, from layer 3 of the sentence encoder MiniLM on text it has not seen.
 
 # %%
-heads = sample(tokens=TOKENS)
-q, k, v = (torch.from_numpy(x)[None] for x in (heads.q, heads.k, heads.v))  # (1, heads, T, d)
-heads.title, tuple(q.shape)
+q, k, v = cached_qkv("held_out", TOKENS, 1)  # layer 3 on a window of held-out text, (1, heads, T, d)
+tuple(q.shape)
 
 # %%
 from workbench.models.attention.dense_attention import attention_weights
@@ -80,8 +79,17 @@ table(
 # head.
 
 # %% workbench={"step": "Training the estimator"}
-settings = {"tokens": TOKENS, "cells": CELLS, "keys_per_query": KEYS, "head": 8}
-seen = run(heads, **settings, steps=STEPS)
+from workbench.models.attention.sea_stages import stages
+from workbench.models.attention.sea_training import trained
+
+
+def look(steps, keys=KEYS, group="causal_batch"):
+    estimator = trained(TOKENS, CELLS, steps)
+    estimator.k, estimator.group = keys, group  # a budget may be turned after training
+    return stages(estimator, q, k, v, head=8)
+
+
+seen = look(STEPS)
 pictures(
     {"positions V_I": seen.position, "linear pass": seen.mixed, "estimate": seen.estimate},
     "Positions stretched to the text, the linear pass, and the estimate made from it.",
@@ -108,7 +116,7 @@ pictures(
 # **First insight: a picture of $T \times W$ holds the mask of a $T \times T$ matrix.** How good is the mask?
 
 # %%
-untrained = run(heads, **settings, steps=0)
+untrained = look(0)
 shares = {"before training": untrained, f"after {STEPS} steps": seen}
 table(
     ["estimator", "share of attention covered (measured)", "keys per query (counted)"],
@@ -153,7 +161,6 @@ def choose(rows, keys, length):  # rows: (H, W), the estimate of one query for e
 
 # %%
 from workbench.models.attention.sea import grouped_topk
-from workbench.models.attention.sea_training import trained
 
 sea = trained(TOKENS, CELLS, STEPS)  # the estimator from section 2
 with torch.no_grad():
@@ -236,15 +243,15 @@ assert np.allclose(seen.effective @ v[0, 8].numpy(), out.context[0, 8], atol=1e-
 # 6. Put XAttention beside it and match the densities by its share of mass. Which one covers more on this head?
 
 # %%
-from workbench.papers.sea import view
+from workbench.papers import get
 
-view(tokens=max(64, TOKENS), head=8)
+get("sea").view(tokens=max(64, TOKENS), head=8)
 
 # %% [markdown]
 # Now with *your* estimator: turn $k$ without training again.
 
 # %%
-turned = {k: run(heads, **(settings | {"keys_per_query": k}), steps=STEPS) for k in (3, 6, 12, 24)}
+turned = {keys: look(STEPS, keys=keys) for keys in (3, 6, 12, 24)}
 table(
     ["keys per query", *turned],
     [["covered (measured)", *(f"{s.coverage_by_head.mean():.0%}" for s in turned.values())]],
@@ -274,7 +281,7 @@ table(
 # And the groups: let each head have its equal share, or let all heads and queries compete.
 
 # %%
-spent = {g: run(heads, **settings, steps=STEPS, group=g).keys_by_head for g in ("query", "causal_batch", "batch")}
+spent = {group: look(STEPS, group=group).keys_by_head for group in ("query", "causal_batch", "batch")}
 figure = go.Figure([go.Bar(name=g, x=np.arange(len(x)), y=x) for g, x in spent.items()])
 figure.update_layout(xaxis_title="head", yaxis_title="keys per query (counted)", height=340, barmode="group")
 show(figure, "With a shared budget some heads take several times as many keys as others.")

@@ -44,7 +44,7 @@ TOKENS = {"tiny": 128, "small": 256, "full": 256}[os.environ.get("WORKBENCH_SIZE
 
 # %%
 from kernels.masks.block_scores import true_block_mass
-from workbench.models.attention.attention_inputs import load_input
+from workbench.explorers.attention.source import load_input
 from workbench.models.attention.dense_attention import attention_weights
 
 BLOCK = 16
@@ -253,9 +253,9 @@ table(
 # 4. Set the stride to 1. What is the estimate then, and what does it cost?
 
 # %%
-from workbench.papers.xattention import view
+from workbench.papers import get
 
-view(input="slash", tokens=512, head=4, stride=8, threshold=0.4, right="keep")
+get("xattention").view(input="slash", tokens=512, head=4, stride=8, threshold=0.4, right="keep")
 
 # %% [markdown]
 # The trade-off in one picture: turn the threshold, watch density and coverage together.

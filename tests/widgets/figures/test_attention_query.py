@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from widgets.figures.attention_query import PixelMap, QueryMaps, query_maps_figure
+from widgets.figures.attention_query import QueryMaps, query_maps_figure
 
 
 def test_rings_follow_the_key():
     rows, columns = 4, 6
     picture = np.zeros((rows, columns, 3), np.uint8)
     weights = np.full((rows, columns), 1 / 24)
-    maps = {"all": PixelMap(weights, 24, 1.0), "fused": PixelMap(weights, 4, 0.5)}
+    maps = {"maps": {"all": weights, "fused": weights}, "keys_met": {"all": 24, "fused": 4}}
+    maps |= {"reach": {"all": 1.0, "fused": 0.5}}
     sources = tuple(np.array([k, k + 13]) for k in range(4))
-    shown = QueryMaps(8, picture, maps, "fused", np.full((2, 2), 0.25), 3, sources)
+    keys = np.full((2, 2), 0.25)
+    shown = QueryMaps(row=8, picture=picture, **maps, fused="fused", keys=keys, place=3, sources=sources)
     figure = query_maps_figure(shown)
     titles = [annotation.text for annotation in figure.layout.annotations]
     assert titles == ["the picture", "all<br>24 keys, 100.0% of the pixels", "fused<br>4 keys, 50.0% of the pixels",

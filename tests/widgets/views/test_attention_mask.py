@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
-from widgets.figures.attention import AttentionScene, CoverageCurve, MaskResult
+from widgets.figures.attention import AttentionScene, CoverageCurve
 from widgets.figures.attention_query import QueryRow
-from widgets.views.attention_mask import PICTURES, AttentionMaskView, Story, ViewHooks, shown_panel
+from widgets.views.attention_mask import AttentionMaskView, Story, ViewHooks, picture_knobs, shown_panel
 
 METHODS = (("a", "A"), ("b", "B"))
 
@@ -14,18 +15,18 @@ METHODS = (("a", "A"), ("b", "B"))
 class Small(AttentionMaskView):
     knobs = (
         Knob("method", "Method", "a", choices=METHODS),
-        Knob("versus", "Beside it", "none", choices=(("none", "nothing"), *METHODS)),
+        Knob("compare_with", "Compare with", "none", choices=(("none", "no second method"), *METHODS)),
         Knob("block", "Block", 4, 4, 8),
         Knob("share", "Share", 0.5, 0.0, 1.0),
         Knob("rule", "Rule", "x", choices=(("x", "X"), ("y", "Y"))),
         Knob("depth", "Depth", 1, 0, 9),
-        *PICTURES,
+        *picture_knobs(),
     )
 
 
 RELEVANT = {
     "method": {"a": ("block",), "b": ("share", "rule")},
-    "versus": {"a": ("block",), "b": ("share", "rule")},
+    "compare_with": {"a": ("block",), "b": ("share", "rule")},
     "rule": {"y": ("depth",)},
 }
 
@@ -34,22 +35,38 @@ def result(key, block, order=None):
     attention = np.tril(np.full((16, 16), 1 / 16, np.float32))
     allowed = np.tril(np.ones((16, 16), bool))
     allowed[:, 4:8] = key == "a"
-    panels = {"attention": attention, "allowed": allowed, "keep": np.eye(16 // block, dtype=bool)}
-    facts, scores = {"flops (counted)": "12"}, np.arange(16.0)
-    return MaskResult(key.upper(), panels, 0.75, 0.5, {"keep": block, "blocks": block}, facts, scores, order)
+    return AttentionTrace(
+        method=key.upper(),
+        t=16,
+        causal=True,
+        density=0.5,
+        coverage=0.75,
+        attention_flops=12,
+        dense_flops=24,
+        block_size=block,
+        attention=attention,
+        allowed=allowed,
+        keep=np.eye(16 // block, dtype=bool),
+        order=order,
+        key_scores=np.arange(16.0),
+        facts={"flops (counted)": "12"},
+    )
 
 
 def row(at, state):
-    return QueryRow(at, "A", np.eye(16)[at], np.full(16, 1 / 16), np.arange(16) < 8, note=f"note {at}")
+    weights = {"true": np.eye(16)[at], "computed": np.full(16, 1 / 16)}
+    return QueryRow(row=at, method="A", **weights, direct=np.arange(16) < 8, note=f"note {at}")
 
 
 def source(state, progress):
-    other = None if state["versus"] == "none" else result(state["versus"], state["block"])
-    curve = CoverageCurve("A", np.array([0.1, 0.9]), np.array([0.4, 1.0]), ("low", "high"))
-    return AttentionScene("made up", 16, result(state["method"], state["block"]), other, curves=(curve,), query=row)
+    other = None if state["compare_with"] == "none" else result(state["compare_with"], state["block"])
+    density, coverage = np.array([0.1, 0.9]), np.array([0.4, 1.0])
+    curve = CoverageCurve(label="A", density=density, coverage=coverage, settings=("low", "high"))
+    now = result(state["method"], state["block"])
+    return AttentionScene(source="made up", t=16, result=now, other=other, curves=(curve,), query=row)
 
 
-STORY = Story("Half", {"share": 0.25, "versus": "b"}, "Look at the half.")
+STORY = Story("Half", {"share": 0.25, "compare_with": "b"}, "Look at the half.")
 
 
 @pytest.fixture
@@ -72,8 +89,8 @@ def bits(canvas):
 
 
 def test_left_and_right_show_what_is_asked_for(view):
-    np.testing.assert_array_equal(bits(view.right_canvas), result("a", 4).panels["allowed"])
-    assert view.left_canvas._source.weights is view.scene.result.panels["attention"]
+    np.testing.assert_array_equal(bits(view.right_canvas), result("a", 4).allowed)
+    assert view.left_canvas._source.weights is view.scene.result.attention
     view.left = "keep"
     assert view.wait().left_canvas.size == [4, 4]
     view.left = "estimate"  # the method has none: the computed pairs take its place
@@ -88,13 +105,15 @@ def test_blocks_are_full_partial_or_empty(view):
 
 def test_sorted_pictures_reorder_columns():
     order = np.arange(16)[::-1].copy()
-    view = Small(lambda state, progress: AttentionScene("made up", 16, result("a", 4, order)), left="permuted")
-    np.testing.assert_array_equal(bits(view.wait().left_canvas), result("a", 4).panels["allowed"][:, ::-1])
+    view = Small(
+        lambda state, progress: AttentionScene(source="made up", t=16, result=result("a", 4, order)), left="permuted"
+    )
+    np.testing.assert_array_equal(bits(view.wait().left_canvas), result("a", 4).allowed[:, ::-1])
     view.close()
 
 
 def test_two_methods_stand_side_by_side_with_one_zoom(view):
-    view.versus = "b"
+    view.compare_with = "b"
     view.wait()
     assert view.left_canvas.title == "pairs computed: A" and view.right_canvas.title == "pairs computed: B"
     assert bits(view.right_canvas).sum() < bits(view.left_canvas).sum()
@@ -116,7 +135,7 @@ def test_only_knobs_that_matter_are_shown_up_to_what_there_is(view):
     assert "block" in shown(view) and not {"share", "rule", "depth"} & set(shown(view))
     view.rule = "y"  # not a knob of method a: what hangs on it stays hidden
     assert "depth" not in shown(view)
-    view.versus = "b"
+    view.compare_with = "b"
     assert {"block", "share", "rule", "depth"} <= set(shown(view)) and "left" not in shown(view)
     assert shown(view)["depth"].high == 3 and shown(view)["row"].high == 15
     assert {key for key, _ in shown(view)["right"].choices} == {
@@ -138,7 +157,7 @@ def test_a_story_sets_the_knobs_and_says_what_to_look_at(view):
     assert view._stories.options == [["0", "Half"]]
     view.depth = 3
     view._story_chosen("0")
-    assert (view.share, view.versus, view.depth) == (0.25, "b", 1) and view._stories.text == STORY.text
+    assert (view.share, view.compare_with, view.depth) == (0.25, "b", 1) and view._stories.text == STORY.text
     view.method = "b"
     assert view._stories.options == [] and view._stories.text == ""
 
@@ -165,7 +184,7 @@ def test_words_and_table_carry_the_numbers(view):
 
 
 def test_state_survives_a_link_and_refusals_say_why(view):
-    view.versus, view.share = "b", 0.25
+    view.compare_with, view.share = "b", 0.25
     again = Small(source, query=view.query)
     assert again.state == view.state
     again.close()
@@ -175,5 +194,15 @@ def test_state_survives_a_link_and_refusals_say_why(view):
 
 def test_panel_names():
     assert shown_panel(result("a", 4), "keep") == "keep"
+    empty = AttentionTrace(method="empty", t=16, causal=True, density=0, attention_flops=0, dense_flops=0)
     with pytest.raises(ValueError, match="nothing to show"):
-        shown_panel(MaskResult("empty", {}, 0.0, 0.0), "keep")
+        shown_panel(empty, "keep")
+
+
+def test_an_older_link_opens_the_same_picture(view):
+    class Renamed(Small):
+        renamed = {"versus": "compare_with"}  # noqa: RUF012
+
+    opened = Renamed(source, query="versus=b&share=0.25")
+    assert (opened.compare_with, opened.share) == ("b", 0.25) and "compare_with=b" in opened.query
+    opened.close()

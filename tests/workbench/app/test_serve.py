@@ -129,7 +129,9 @@ def test_gallery_has_a_card_for_every_notebook(server):
 
 
 def test_gallery_survives_a_paper_that_does_not_import(folder, tmp_path, monkeypatch):
-    (tmp_path / "shattered.py").write_text("raise RuntimeError('no such matrix')")
+    (tmp_path / "shattered").mkdir()
+    (tmp_path / "shattered" / "__init__.py").touch()
+    (tmp_path / "shattered" / "entry.py").write_text("raise RuntimeError('no such matrix')")
     monkeypatch.setattr(workbench.papers, "__path__", [*workbench.papers.__path__, str(tmp_path)])
     cards = {card.key: card for card in gallery_cards(folder)}
     assert "no such matrix" in cards["shattered"].problem

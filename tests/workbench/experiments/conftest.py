@@ -53,9 +53,6 @@ def make_paper():
                 judge=lambda r: ("3", "partly"),
             ),
         ),
-        knobs=(),
-        sample=lambda: None,
-        run=lambda sample: None,
         view=lambda: None,
         experiments=(
             Experiment(key="speeds", title="How fast it runs", kind="timing", run=_rows),

@@ -6,25 +6,24 @@ import numpy as np
 import pytest
 
 from widgets.figures.attention import panel
-from widgets.views.attention_stories import STORIES
 from workbench.data import text as texts
 from workbench.explorers.attention.explorer import explorer
-from workbench.models.attention.attention_inputs import SOURCES, read_npz
-from workbench.models.attention.attention_methods import METHODS
+from workbench.explorers.attention.method import methods, offered
+from workbench.explorers.attention.source import read_npz, sources
 from workbench.models.attention.sea_stages import stages
 from workbench.models.attention.sea_training import shipped
 from workbench.models.language import minilm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", offered())
 def test_every_method_shows_a_head_and_counts_its_cost(method):
-    given = {} if METHODS[method].pictures else {"input": "heavy", "tokens": 256}
+    given = {} if offered()[method].pictures else {"input": "heavy", "tokens": 256}
     view = explorer(**given, method=method, block=16).wait()
     try:
         assert view.error == ""
         result = view.scene.result
-        assert result.panels["attention"].sum() == pytest.approx(view.scene.t, rel=1e-4)
+        assert result.attention.sum() == pytest.approx(view.scene.t, rel=1e-4)
         assert 0 < result.density <= 1.2
         assert int(result.facts["operations to attend (counted)"].split(", dense")[0].replace(",", "")) > 0
         assert any("measured" in fact for fact in result.facts)
@@ -33,11 +32,11 @@ def test_every_method_shows_a_head_and_counts_its_cost(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", STORIES)
+@pytest.mark.parametrize("method", offered())
 def test_every_story_can_be_told(method):
     view = explorer(method=method)
     try:
-        for number, story in enumerate(STORIES[method]):
+        for number, story in enumerate(offered()[method].stories):
             if story.state.get("tokens", 0) > 2048:
                 continue
             view._story_chosen(str(number))
@@ -59,15 +58,15 @@ def facts(**state):
 
 
 def test_the_antidiagonal_sees_a_slash_that_the_diagonal_does_not():
-    scene = facts(method="xattention", **STORIES["xattention"][0].state)
-    band = {r.method: np.diagonal(r.panels["keep"], -1).mean() for r in (scene.result, scene.other)}  # 77: block before
+    scene = facts(method="xattention", **methods()["xattention"].stories[0].state)
+    band = {r.method: np.diagonal(r.keep, -1).mean() for r in (scene.result, scene.other)}  # 77: block before
     assert scene.result.coverage > scene.other.coverage + 0.1
     assert band["XAttention (antidiagonal)"] > 0.9 > band["XAttention (diagonal)"] + 0.1
 
 
 def test_sorting_keys_covers_more_at_one_budget_and_sorts_back():
-    how = {"input": "heavy", "block": 64, "segment": 4, "choose": "ratio", "kept_share": 0.25, "tokens": 2048}
-    scene = facts(method="pbs_attn", **how, versus="pbs_none")
+    how = {"input": "heavy", "block": 64, "segment_blocks": 4, "choose": "ratio", "kept_share": 0.25, "tokens": 2048}
+    scene = facts(method="pbs_attn", **how, compare_with="pbs_none")
     assert scene.result.coverage > scene.other.coverage + 0.1
     label = next(label for label in scene.result.facts if label.startswith("un-permuted"))
     assert float(scene.result.facts[label]) < 1e-5
@@ -85,11 +84,11 @@ def test_any_sort_gives_plain_attention_back(permute):
 
 
 def test_one_segment_is_full_attention_and_every_key_weighs():
-    scene = facts(method="combiner", input="slash", tokens=64, part=1)
-    np.testing.assert_allclose(scene.result.panels["effective"], scene.result.panels["attention"], atol=1e-6)
-    scene = facts(method="combiner", input="slash", tokens=64, pattern="logsparse", versus="combiner_alone")
-    assert (scene.result.panels["effective"][40, :41] > 0).all() and (scene.other.panels["effective"][40] == 0).any()
-    row = scene.query(40, {"method": "combiner", "pattern": "logsparse", "part": 16})
+    scene = facts(method="combiner", input="slash", tokens=64, segment_tokens=1)
+    np.testing.assert_allclose(scene.result.effective, scene.result.attention, atol=1e-6)
+    scene = facts(method="combiner", input="slash", tokens=64, pattern="logsparse", compare_with="combiner_alone")
+    assert (scene.result.effective[40, :41] > 0).all() and (scene.other.effective[40] == 0).any()
+    row = scene.query(40, {"method": "combiner", "pattern": "logsparse", "segment_tokens": 16})
     assert [len(region) for region in row.regions] == [8, 32] and "101000 in binary" in row.note
 
 
@@ -105,33 +104,33 @@ def test_antidiagonals_of_an_even_stride_meet_no_slash_at_an_even_offset():
         result = facts(**how, delta=delta).result
         met = panel(result, "met")
         assert (np.diagonal(met, -delta) > 0).any() == seen and (met[:, 5] > 0).any()
-        np.testing.assert_array_equal(met, result.panels["attention"] * result.panels["read"])
+        np.testing.assert_array_equal(met, result.attention * result.read)
 
 
 def test_axial_regions_look_both_ways_and_log_sparse_ones_are_refused():
-    scene = facts(method="combiner", input="minilm", tokens=64, pattern="axial_mixture", part=8)
-    assert (scene.result.panels["effective"] > 0).all()
+    scene = facts(method="combiner", input="minilm", tokens=64, pattern="axial_mixture", segment_tokens=8)
+    assert (scene.result.effective > 0).all()
     view = explorer(method="combiner", input="minilm", tokens=64, pattern="logsparse")
     assert "defined for causal attention" in view.error and view.scene is None
     view.close()
 
 
 def test_without_the_product_rows_of_a_segment_are_identical():
-    how = {"method": "ponet", "input": "heavy", "tokens": 64, "part": 16, "use_lmp": False}
+    how = {"method": "ponet", "input": "heavy", "tokens": 64, "segment_tokens": 16, "use_lmp": False}
     fused, bare = (facts(**how, fuse=fuse).result for fuse in (True, False))
     assert bare.facts["different output rows (counted)"] == "4 of 64"
     assert fused.facts["different output rows (counted)"] == "64 of 64"
-    np.testing.assert_allclose(bare.panels["likeness"][:16, :16], 1, atol=1e-5)
+    np.testing.assert_allclose(bare.maps["likeness"][:16, :16], 1, atol=1e-5)
 
 
 def test_own_segments_come_and_go_with_a_click():
-    view = explorer(method="ponet", input="slash", tokens=64, segments="own", cuts="10 30").wait()
+    view = explorer(method="ponet", input="slash", tokens=64, segment_rule="own", segment_starts="10 30").wait()
     try:
         view._pair_picked(view.left_canvas, 5, 30)
-        assert view.cuts == "10"
+        assert view.segment_starts == "10"
         view._pair_picked(view.left_canvas, 5, 20)
-        assert view.cuts == "10 20" and view.wait().scene.result.facts["segments"] == "3"
-        view.cuts = "10 x"
+        assert view.segment_starts == "10 20" and view.wait().scene.result.facts["segments"] == "3"
+        view.segment_starts = "10 x"
         assert "'x' is none" in view.wait().error
     finally:
         view.close()
@@ -156,17 +155,17 @@ def test_ponet_brings_its_own_encoder():
 
 
 def test_what_ponets_stories_say_is_seen():
-    bare, ranges, twins, own = (facts(method="ponet", **story.state).result for story in STORIES["ponet"])
+    bare, ranges, twins, own = (facts(method="ponet", **story.state).result for story in methods()["ponet"].stories)
     sentences = int(bare.facts["segments"]) - 2
     assert sentences > 3 and bare.facts["different output rows (counted)"] == f"{sentences + 1} of 256"
-    fused = facts(method="ponet", **(STORIES["ponet"][0].state | {"fuse": True})).result
+    fused = facts(method="ponet", **(methods()["ponet"].stories[0].state | {"fuse": True})).result
     assert fused.facts["different output rows (counted)"] == "256 of 256"
-    winners = ranges.panels["smp"]
+    winners = ranges.maps["smp"]
     assert (winners.max(axis=0) == 0).mean() > 0.5 and (winners[[0, -1]] == 0).all()
-    assert np.ptp(ranges.panels["ga"], axis=0).max() == 0
-    words = facts(method="ponet", **STORIES["ponet"][2].state).tokens
+    assert np.ptp(ranges.maps["ga"], axis=0).max() == 0
+    words = facts(method="ponet", **methods()["ponet"].stories[2].state).tokens
     first, second, end = (i for i, word in enumerate(words) if word in ("The", "Lists"))
-    alike = twins.panels["likeness"][first:second, second:end]
+    alike = twins.maps["likeness"][first:second, second:end]
     assert (alike.argmax(axis=1) == np.arange(second - first)).all()
     assert own.facts["segments"] == "5"
 
@@ -174,13 +173,13 @@ def test_what_ponets_stories_say_is_seen():
 def test_hovering_the_fused_output_names_token_and_channel():
     view = explorer(method="ponet", input="ponet", words="One is here. Two is there.", tokens=64, right="fused").wait()
     try:
-        size = view.scene.result.panels["fused"]
+        size = view.scene.result.maps["fused"]
         answer = view.right_canvas.query(2, 3, 7, 8)
         assert answer["labels"] == [view.scene.tokens[2], "channel 7"] and answer["between"] == "in"
         assert answer["value"] == pytest.approx(float(size[2, 7])) and size.shape == (len(view.scene.tokens), 32)
-        view.segments, view.cuts = "own", "3"
+        view.segment_rule, view.segment_starts = "own", "3"
         view.wait()._pair_picked(view.right_canvas, 6, 30)
-        assert view.cuts == "3 6"  # a channel is no key: the row's token begins a segment
+        assert view.segment_starts == "3 6"  # a channel is no key: the row's token begins a segment
     finally:
         view.close()
 
@@ -222,9 +221,9 @@ def test_a_trained_estimate_is_that_of_its_stages_head_for_head():
     for name, array in wanted.items():
         np.testing.assert_allclose(found.panels[name], array, atol=1e-6, err_msg=name)
         assert found.panels[name].dtype == (bool if name in ("cells", "allowed") else np.float32)
-    assert np.abs(found.panels["estimate"] - stages(shipped(180), q, k, v, head=6).estimate).max() > 0.01
+    assert np.abs(found.estimate - stages(shipped(180), q, k, v, head=6).estimate).max() > 0.01
     context = shipped(180)(q, k, v).context[0, 5]
-    np.testing.assert_allclose(found.panels["effective"] @ v[0, 5].numpy(), context, atol=1e-5)
+    np.testing.assert_allclose(found.effective @ v[0, 5].numpy(), context, atol=1e-5)
     share = (seen.attention * seen.allowed).sum() / seen.attention.sum()
     assert found.coverage == pytest.approx(share, rel=1e-5)
     assert found.facts["training steps"].startswith("180,")
@@ -252,7 +251,7 @@ def test_a_trained_estimator_brings_its_layer_along_and_goes_when_it_is_left():
     try:
         view.estimator = "trained_60"
         assert (view.input, view.layer, view.cells, view.head) == ("minilm", 3, 32, 11)
-        assert "know layer 3" in view.note and view.note.endswith("input and cells turned along.")
+        assert "are trained for layer 3" in view.note and view.note.endswith("input and cells changed as well.")
         assert view.wait().error == "" and "60 steps" in view.scene.result.method
         with view.changes():
             view.keys_per_query, view.group, view.head, view.tokens = 4, "causal_batch", 2, 96
@@ -262,11 +261,11 @@ def test_a_trained_estimator_brings_its_layer_along_and_goes_when_it_is_left():
             view.estimator = "trained_180"
             setattr(view, key, value)
             assert view.estimator == "oracle" and getattr(view, key) == value
-            assert view.note.endswith("elsewhere the oracle estimates.") and view.wait().error == ""
-        view.versus = "sea_untrained"
-        assert view.input == "minilm" and view.note.endswith(": input turned along.")
+            assert view.note.endswith("for other inputs the estimate is the oracle's.") and view.wait().error == ""
+        view.compare_with = "sea_untrained"
+        assert view.input == "minilm" and view.note.endswith(": input changed as well.")
         view.layer = 0
-        assert view.versus == "none" and view.wait().error == ""
+        assert view.compare_with == "none" and view.wait().error == ""
     finally:
         view.close()
 
@@ -277,8 +276,8 @@ def test_a_link_to_what_no_estimator_knows_is_refused(asked):
     try:
         assert linked.scene is None
         assert linked.error == (
-            "SEA's estimators know layer 3 of the MiniLM encoder (both directions), in 32 cells: choose these, or "
-            "estimate by the oracle."
+            "SEA's estimators are trained for layer 3 of the MiniLM encoder (both directions), in 32 cells: choose "
+            "these, or let the oracle estimate."
         )
     finally:
         linked.close()
@@ -311,7 +310,7 @@ def test_own_file_is_shown_and_bad_ones_are_named(rng):
         view._uploaded("mine.npz", npz(q=q, k=k))
         logits = q[1] @ k[1].T / 8**0.5 + np.where(np.tri(40), 0, -np.inf)
         wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        np.testing.assert_allclose(view.wait().scene.result.panels["attention"], wanted, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(view.wait().scene.result.attention, wanted, rtol=1e-4, atol=1e-6)
         assert view.error == ""
     finally:
         view.close()
@@ -333,7 +332,7 @@ def test_what_is_too_long_is_lowered_or_refused_before_work():
 @pytest.mark.slow
 def test_block_masks_of_65536_tokens():
     scene = facts(input="slash", tokens=65536, block=128, stride=16, threshold=0.3, left="estimate", right="keep")
-    assert scene.t == 65536 and scene.result.panels["keep"].shape == (512, 512) and scene.query is None
+    assert scene.t == 65536 and scene.result.keep.shape == (512, 512) and scene.query is None
     assert "attention" not in scene.result.panels and 0 < scene.result.density < 1
 
 
@@ -349,6 +348,6 @@ def test_own_text_is_read():
 
 
 def test_sources_say_what_they_read():
-    for key, source in SOURCES.items():
+    for key, source in sources().items():
         assert source.settings or source.pictures, key
         assert 64 <= source.limits["tokens"] <= 65536

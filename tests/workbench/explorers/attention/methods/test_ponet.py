@@ -4,20 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.explorers.attention.methods.ponet import METHOD, pooled, projections, segment_index, sentence_starts
+from workbench.explorers.attention.source import load_input, of_head
 from workbench.models.attention import ponet_training
-from workbench.models.attention.attention_inputs import load_input, of_head
 from workbench.models.attention.ponet import pooling_fusion
-from workbench.models.attention.ponet_reading import (
-    ponet_parts,
-    pooled,
-    read_ponet,
-    run_poolings,
-    segment_index,
-    sentence_starts,
-)
 
 WORDS = "The list is sorted in place. It returns None: no copy is made. A tuple cannot be sorted.\n\nSets have no order"
-SETTINGS = {"segments": "sentences", "part": 8, "cuts": "", "fuse": True}
+SETTINGS = {"segment_rule": "sentences", "segment_tokens": 8, "segment_starts": "", "fuse": True}
 SETTINGS |= {f"use_{name}": True for name in ("ga", "smp", "lmp")}
 HEADS = [(0, 0), (1, 2)]
 
@@ -46,7 +39,7 @@ def test_parts_are_the_projections_of_the_trained_module(layer, head, assert_clo
     shown = given(layer, head)
     mixing, x, _ = inside(layer)
     here = slice(32 * head, 32 * head + 32)
-    parts = ponet_parts(shown)
+    parts = projections(shown)
     for found, project in zip(
         (parts.hq[0], parts.hk[0], parts.hs, parts.hl, parts.ho),
         (mixing.q, mixing.k, mixing.s, mixing.l, mixing.o),
@@ -54,7 +47,7 @@ def test_parts_are_the_projections_of_the_trained_module(layer, head, assert_clo
     ):
         assert_close(found, project(x)[..., here])
     assert torch.equal(shown.q, parts.hq) and torch.equal(shown.k, parts.hk) and torch.equal(shown.v, parts.hk)
-    assert "PoNet's own" in read_ponet(shown, SETTINGS).facts["projections"]
+    assert "PoNet's own" in METHOD.trace(shown, SETTINGS).facts["projections"]
 
 
 @pytest.mark.parametrize("layer, head", HEADS)
@@ -63,9 +56,9 @@ def test_the_fused_parts_are_the_output_of_the_trained_module(layer, head, asser
     wanted = inside(layer)[2][..., 32 * head : 32 * head + 32]
     g, _, s, l = pooled(shown.ponet, segment_index(shown, SETTINGS))
     assert_close(pooling_fusion(g, s, l, shown.ponet.ho), wanted)
-    assert_close(run_poolings(shown, SETTINGS, None)["pool"](), wanted)
-    assert_close(read_ponet(shown, SETTINGS).maps["fused"], wanted[0].abs())
-    assert np.abs(read_ponet(shown, SETTINGS | {"fuse": False}).maps["fused"] - wanted[0].abs().numpy()).max() > 0.1
+    assert_close(METHOD.runs(shown, SETTINGS, None)["pool"](), wanted)
+    assert_close(METHOD.trace(shown, SETTINGS).maps["fused"], wanted[0].abs())
+    assert np.abs(METHOD.trace(shown, SETTINGS | {"fuse": False}).maps["fused"] - wanted[0].abs().numpy()).max() > 0.1
 
 
 def test_sentences_are_segments_and_special_tokens_stand_alone():
@@ -77,19 +70,19 @@ def test_sentences_are_segments_and_special_tokens_stand_alone():
         "Setshavenoorder", "[SEP]",
     ]  # fmt: skip
     t = len(index)
-    own = segment_index(shown, SETTINGS | {"segments": "own", "cuts": "4 9"})
+    own = segment_index(shown, SETTINGS | {"segment_rule": "own", "segment_starts": "4 9"})
     assert (np.flatnonzero(own.diff()) + 1).tolist() == [1, 4, 9, t - 1]
-    none = segment_index(shown, SETTINGS | {"segments": "own", "cuts": ""})
+    none = segment_index(shown, SETTINGS | {"segment_rule": "own", "segment_starts": ""})
     assert none.tolist() == [0, *[1] * (t - 2), 2]
-    equal = segment_index(shown, SETTINGS | {"segments": "equal"})
+    equal = segment_index(shown, SETTINGS | {"segment_rule": "equal"})
     assert (np.flatnonzero(equal.diff()) + 1).tolist() == sorted({1, *range(8, t, 8), t - 1})
-    assert read_ponet(shown, SETTINGS).facts["segments are"] == "sentences"
+    assert METHOD.trace(shown, SETTINGS).facts["segments are"] == "sentences"
 
 
 def test_equal_parts_where_there_is_no_text():
     bare = load_input("heavy", tokens=64)
     assert segment_index(bare, SETTINGS).tolist() == [i // 8 for i in range(64)]
-    assert read_ponet(bare, SETTINGS).facts["segments are"] == "equal parts of 8 tokens"
+    assert METHOD.trace(bare, SETTINGS).facts["segments are"] == "equal parts of 8 tokens"
 
 
 def test_sentences_begin_after_a_full_stop_or_an_empty_line():
@@ -99,23 +92,23 @@ def test_sentences_begin_after_a_full_stop_or_an_empty_line():
 
 def test_special_tokens_read_the_global_part_only():
     shown = given()
-    seen = read_ponet(shown, SETTINGS)
+    seen = METHOD.trace(shown, SETTINGS)
     ends = [0, seen.t - 1]
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(seen.effective[ends], seen.maps["ga"][ends], atol=1e-6)
     for name in ("smp", "lmp"):
         assert (seen.maps[name][ends] == 0).all() and (seen.maps[name][:, ends] == 0).all()
         np.testing.assert_allclose(seen.maps[name][1:-1].sum(1), 1, atol=1e-5)
-    bare = read_ponet(shown, SETTINGS | {"use_ga": False})
+    bare = METHOD.trace(shown, SETTINGS | {"use_ga": False})
     assert (bare.maps["fused"][ends] == 0).all() and (bare.effective[ends] == 0).all()
 
 
 def test_stand_ins_are_named():
     q, k, v = torch.randn(3, 1, 2, 20, 4, generator=torch.Generator().manual_seed(0))
     shown = of_head("made up", q, k, v, 1, causal=False)
-    parts = ponet_parts(shown)
+    parts = projections(shown)
     assert torch.equal(parts.hs, v[:, 1]) and torch.equal(parts.hl, v[:, 1]) and torch.equal(parts.ho, q[:, 1])
-    seen = read_ponet(shown, SETTINGS)
+    seen = METHOD.trace(shown, SETTINGS)
     assert seen.facts["projections"].startswith("stand-ins") and seen.facts["segments"] == 3
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
 
@@ -123,8 +116,8 @@ def test_stand_ins_are_named():
 def test_without_the_product_rows_of_a_sentence_are_identical():
     shown = given()
     index = segment_index(shown, SETTINGS)
-    bare = read_ponet(shown, SETTINGS | {"fuse": False, "use_lmp": False})
+    bare = METHOD.trace(shown, SETTINGS | {"fuse": False, "use_lmp": False})
     assert bare.facts["different output rows (counted)"] == f"{int(index.max())} of {bare.t}"  # [CLS], [SEP] alike
     np.testing.assert_allclose(bare.maps["likeness"][index[:, None] == index], 1, atol=1e-5)
-    fused = read_ponet(shown, SETTINGS | {"use_lmp": False})
+    fused = METHOD.trace(shown, SETTINGS | {"use_lmp": False})
     assert fused.facts["different output rows (counted)"] == f"{fused.t} of {fused.t}"
