@@ -191,9 +191,9 @@ def test_pictures_are_chosen_for_methods_that_need_them():
         view.method = "favit"
         assert view.wait().input == "landscape" and "now pixels" in view.note and view.error == ""
         maps = view.scene.query(2286, view.state)
-        window, fused = maps.maps["Swin window"], maps.maps["FaSA, dilation 1"]
-        assert window.keys == fused.keys == 49 == np.count_nonzero(window.weights)
-        assert fused.reach == 1 and window.reach == 49 / 56**2
+        window, fused = "Swin window", "FaSA, dilation 1"
+        assert maps.keys_met[window] == maps.keys_met[fused] == 49 == np.count_nonzero(maps.maps[window])
+        assert maps.reach[fused] == 1 and maps.reach[window] == 49 / 56**2
         view._query_clicked([{"curve": 0, "x": 3, "y": 2}])
         assert view.row == 2 * 56 + 3
         view._query_clicked([{"curve": 1 + len(maps.maps), "x": 1, "y": 2}])
@@ -219,8 +219,8 @@ def test_a_trained_estimate_is_that_of_its_stages_head_for_head():
     wanted = {name: getattr(seen, name) for name in ("estimate", "cells", "allowed", "effective", "attention")}
     wanted |= {"positions": seen.position, "linear": np.abs(seen.mixed)}
     for name, array in wanted.items():
-        np.testing.assert_allclose(found.panels[name], array, atol=1e-6, err_msg=name)
-        assert found.panels[name].dtype == (bool if name in ("cells", "allowed") else np.float32)
+        np.testing.assert_allclose(panel(found, name), array, atol=1e-6, err_msg=name)
+        assert panel(found, name).dtype == (bool if name in ("cells", "allowed") else np.float32)
     assert np.abs(found.estimate - stages(shipped(180), q, k, v, head=6).estimate).max() > 0.01
     context = shipped(180)(q, k, v).context[0, 5]
     np.testing.assert_allclose(found.effective @ v[0, 5].numpy(), context, atol=1e-5)
@@ -333,7 +333,7 @@ def test_what_is_too_long_is_lowered_or_refused_before_work():
 def test_block_masks_of_65536_tokens():
     scene = facts(input="slash", tokens=65536, block=128, stride=16, threshold=0.3, left="estimate", right="keep")
     assert scene.t == 65536 and scene.result.keep.shape == (512, 512) and scene.query is None
-    assert "attention" not in scene.result.panels and 0 < scene.result.density < 1
+    assert scene.result.attention is None and 0 < scene.result.density < 1
 
 
 def test_own_text_is_read():
@@ -349,5 +349,5 @@ def test_own_text_is_read():
 
 def test_sources_say_what_they_read():
     for key, source in sources().items():
-        assert source.settings or source.pictures, key
+        assert source.knobs or source.pictures, key
         assert 64 <= source.limits["tokens"] <= 65536

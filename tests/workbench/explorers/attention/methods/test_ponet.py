@@ -54,8 +54,8 @@ def test_parts_are_the_projections_of_the_trained_module(layer, head, assert_clo
 def test_the_fused_parts_are_the_output_of_the_trained_module(layer, head, assert_close):
     shown = given(layer, head)
     wanted = inside(layer)[2][..., 32 * head : 32 * head + 32]
-    g, _, s, l = pooled(shown.ponet, segment_index(shown, SETTINGS))
-    assert_close(pooling_fusion(g, s, l, shown.ponet.ho), wanted)
+    g, _, s, l = pooled(projections(shown), segment_index(shown, SETTINGS))
+    assert_close(pooling_fusion(g, s, l, projections(shown).ho), wanted)
     assert_close(METHOD.runs(shown, SETTINGS, None)["pool"](), wanted)
     assert_close(METHOD.trace(shown, SETTINGS).maps["fused"], wanted[0].abs())
     assert np.abs(METHOD.trace(shown, SETTINGS | {"fuse": False}).maps["fused"] - wanted[0].abs().numpy()).max() > 0.1
