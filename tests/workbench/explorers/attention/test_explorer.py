@@ -227,12 +227,12 @@ def test_a_trained_estimate_is_that_of_its_stages_head_for_head():
     share = (seen.attention * seen.allowed).sum() / seen.attention.sum()
     assert found.coverage == pytest.approx(share, rel=1e-5)
     assert found.facts["training steps"].startswith("180,")
-    told = found.facts["keys per query, head by head (counted)"].split()
+    told = found.facts["keys per query, head by head (measured)"].split()
     np.testing.assert_allclose([float(keys) for keys in told], seen.keys_by_head, rtol=5e-3)
     places = seen.mixed[:, :32]
     typical = places.mean(0)
     differ = [np.linalg.norm(row - typical) for row in places]
-    label = next(label for label in found.facts if label.startswith("places in the linear pass"))
+    label = next(label for label in found.facts if label.startswith("position half of the linear attention"))
     assert float(found.facts[label]) == pytest.approx(np.mean(differ) / np.linalg.norm(typical), rel=1e-3)
     for name in ("s_prob", "s_mix"):
         label = next(label for label in found.facts if name in label)
