@@ -20,13 +20,13 @@ LABELS = {
 MEASURES = {
     "ms": "milliseconds",
     "s": "seconds",
-    "fraction": "share of a whole, never in per cent; a difference of two shares, too",
+    "fraction": "share of a whole, from 0 to 1 and never in per cent; also the difference of two shares",
     "relative": "size of a difference over the size of what is compared",
     "x": "so many times as much",
     "cosine": "cosine of the angle between two vectors",
-    "nats": "logarithm of a probability, to the base e",
+    "nats": "logarithm of a probability to the base e",
     "dB": "decibels",
-    "number": "a pure number, such as an exponent; a count of things that have no word here, too",
+    "number": "a pure number, such as an exponent; also a count of things for which there is no word below",
 }
 THINGS = {
     "bit": "bits",
@@ -132,9 +132,9 @@ def check(name: str, rows: list[dict], kind: str, said: MutableMapping[tuple, tu
         known = QUANTITIES.get(quantity) or next((q for p, q in QUANTITIES.items() if fnmatchcase(quantity, p)), None)
         labels = known.labels if known else ROW_KINDS
         if known and row["unit"] not in known.units:
-            raise ValueError(f"{where}: {quantity!r} is in {row['unit']!r}; write it in {' or '.join(known.units)!r}")
+            raise ValueError(f"{where}: {quantity!r} is in {row['unit']!r}; write it in {_words(known.units)}")
         if row["kind"] not in labels:
-            raise ValueError(f"{where}: {quantity!r} is {row['kind']!r}; write {' or '.join(labels)!r}")
+            raise ValueError(f"{where}: {quantity!r} is {row['kind']!r}; write {_words(labels)}")
         by = {BY_INPUT: (name, row.get("input")), BY_EXPERIMENT: (kind == "modelled",)}.get(labels, ())
         for key, word in (("unit", row["unit"]), ("label", row["kind"])):
             place = (quantity, key, *(by if key == "label" else ()))
@@ -144,6 +144,10 @@ def check(name: str, rows: list[dict], kind: str, said: MutableMapping[tuple, tu
                     f"{where}: {quantity!r} has the {key} {word!r}, but {before!r} in {other}; write {before!r}, or "
                     "give what is another quantity another name"
                 )
+
+
+def _words(words):
+    return " or ".join(map(repr, words))
 
 
 def _cure(unit):

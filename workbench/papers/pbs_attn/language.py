@@ -37,7 +37,9 @@ def language(size, seed, report=lambda fraction, step: None):
     sample = text.sample(int(3.6 * context * (windows + 1) / 2))[0]
     labels = {"input": text.provenance(), "context": context, "block": block, "segment": segment}
     dense = text_cost.bits_per_byte(model, sample, context=context)
-    rows = [row("bits per byte", dense, "bits per byte", "measured", **labels, method="dense", threshold=1.0, density=1.0)]
+    rows = [
+        row("bits per byte", dense, "bits per byte", "measured", **labels, method="dense", threshold=1.0, density=1.0)
+    ]
     methods = _methods(block, segment, seed)
     for place, (name, attend) in enumerate(methods.items()):
         for number, tau in enumerate(taus):
