@@ -85,7 +85,7 @@ class Quantity:
 
 BY_INPUT = ("counted", "measured")
 BY_EXPERIMENT = ("measured", "modelled")
-QUANTITIES = {  # exact names first; * stands for any letters
+QUANTITIES = {  # the first that fits; * stands for any letters
     "time": Quantity(("ms",), BY_EXPERIMENT),
     "time *": Quantity(("ms", "s"), BY_EXPERIMENT),
     "time, *": Quantity(("ms", "s"), BY_EXPERIMENT),
@@ -129,7 +129,7 @@ def check(name: str, rows: list[dict], kind: str, said: MutableMapping[tuple, tu
         where, quantity = f"{name}, row {i}", row["quantity"]
         if not is_unit(row["unit"]):
             raise ValueError(f"{where}: no unit {row['unit']!r} for {quantity!r}; {_cure(row['unit'])}")
-        known = QUANTITIES.get(quantity) or next((q for p, q in QUANTITIES.items() if fnmatchcase(quantity, p)), None)
+        known = next((known for pattern, known in QUANTITIES.items() if fnmatchcase(quantity, pattern)), None)
         labels = known.labels if known else ROW_KINDS
         if known and row["unit"] not in known.units:
             raise ValueError(f"{where}: {quantity!r} is in {row['unit']!r}; write it in {_words(known.units)}")
