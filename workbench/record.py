@@ -1,29 +1,39 @@
 """Records of experiments: one small JSON file each, written whole or not at all.
 
-Schema 1, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with
-at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, ours, verdict``),
-``machine``, ``versions``, ``wall_s`` and ``date``.
+Schema 2, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with
+at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, whose, ours,
+verdict``), ``machine``, ``versions``, ``wall_s`` and ``date``. Each row and each claim has a line of its own, and rows
+hold six significant digits, so that a change of one number is a change of one line.
 
 Runs at size "full" on the paper's own input are published: they stand in
-``workbench/results/<paper>/<experiment>.json`` and make RESULTS.md. All others go to the user's home folder and never
-touch a published one.
+``workbench/results/<paper>/<experiment>.json``, beside the README.md that is made from them, and make RESULTS.md. All
+others go to the user's home folder and never touch a published one.
 """
 
 import json
 import math
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 from workbench import folders
+from workbench.paper import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
+DIGITS = 6
 KEYS = {"schema", "paper", "experiment", "title", "kind", "size", "seed", "matrix", "rows", "claims"}
 KEYS |= {"machine", "versions", "wall_s", "date"}
 ROW_KEYS = ("quantity", "value", "unit", "kind")
 ROW_KINDS = ("measured", "modelled", "counted")
+CLAIM_KEYS = {"key", "statement", "where", "paper_value", "tag", "whose", "ours", "verdict"}
+VERDICTS = get_args(Verdict)
+NOT_JUDGED = "not judged"
+OWNERS = ("paper", "workbench")
 
 
 def is_published(record: dict) -> bool:
@@ -75,10 +85,14 @@ def read(paper: str, experiment: str) -> dict:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"no record {places[0]}; make it with: workbench run {paper}")
+    again = f"make it again: workbench run {paper}"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"record {path} is not valid JSON ({error}); make it again: workbench run {paper}") from None
+        raise ValueError(f"record {path} is not valid JSON ({error}); {again}") from None
+    if found.get("schema") != SCHEMA:
+        raise ValueError(f"record {path} has schema {found.get('schema')!r}, wanted {SCHEMA}; {again}")
+    return found
 
 
 def all_records() -> list[dict]:
@@ -95,7 +109,17 @@ def validate(record: dict) -> None:
         raise ValueError(f"record: keys differ from schema {SCHEMA}: missing {missing}, unknown {extra}")
     if record["schema"] != SCHEMA:
         raise ValueError(f"record: schema must be {SCHEMA}, got {record['schema']!r}")
-    validate_rows(f"record {record['paper']}/{record['experiment']}", record["rows"])
+    name = f"record {record['paper']}/{record['experiment']}"
+    validate_rows(name, record["rows"])
+    verdicts = VERDICTS if record["size"] == "full" else (*VERDICTS, NOT_JUDGED)
+    for claim in record["claims"]:
+        where = f"{name}, claim {claim.get('key')}"
+        if set(claim) != CLAIM_KEYS:
+            missing, extra = sorted(CLAIM_KEYS - set(claim)), sorted(set(claim) - CLAIM_KEYS)
+            raise ValueError(f"{where}: keys differ from schema {SCHEMA}: missing {missing}, unknown {extra}")
+        for key, words in (("whose", OWNERS), ("verdict", verdicts)):
+            if claim[key] not in words:
+                raise ValueError(f"{where}: {key} must be one of {', '.join(words)}; got {claim[key]!r}")
 
 
 def validate_rows(name: str, rows: list[dict]) -> None:
@@ -114,10 +138,47 @@ def validate_rows(name: str, rows: list[dict]) -> None:
                 raise ValueError(f"{where}: {key} is {value}; rows hold finite numbers")
 
 
-def write_json(path: Path, content) -> None:
-    """Write JSON into a file beside its place and move it there: readers see the old file or the new, never a half."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    write_text(path, text)
+def rounded(content: Any) -> Any:
+    """Return content in plain Python, its floating-point numbers at six significant digits, all else as it is."""
+    if isinstance(content, np.generic):
+        content = content.item()
+    if isinstance(content, float):
+        return float(f"{content:.{DIGITS}g}")
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [rounded(value) for value in content]
+    return content
+
+
+def verdict_counts(claims: Iterable[dict]) -> dict[str, int]:
+    """Return how often each verdict was given to the paper's own claims, in the order of the words, without zeros."""
+    found = Counter(claim["verdict"] for claim in claims if claim["whose"] == "paper")
+    return {word: found[word] for word in (*VERDICTS, NOT_JUDGED) if found[word]}
+
+
+def write_json(path: Path, content: dict | list[dict]) -> None:
+    """Write one record, or a list of them, atomically: readers see the old file or the new, never a half.
+
+    Lists of objects (rows, claims, cases of a bench) have one object a line, and six significant digits in it.
+    """
+    text = "[\n" + ",\n".join(map(_lines, content)) + "\n]" if isinstance(content, list) else _lines(content)
+    write_text(path, text + "\n")
+
+
+def _lines(record):
+    parts = []
+    for key, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            text = "[\n" + ",\n".join(f"  {_dumped(rounded(item))}" for item in value) + "\n ]"
+        else:
+            text = _dumped(value, indent=1).replace("\n", "\n ")
+        parts.append(f" {_dumped(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _dumped(content, **how):
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, default=_plain, **how)
 
 
 def write_text(path: Path, text: str) -> None:

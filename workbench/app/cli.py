@@ -104,8 +104,8 @@ def run(
         record.write_json(json, records)
         paths.append(json)
     if any(record.is_published(entry) for entry in records):
-        paths.append(ledger.write())
-    for path in filter(None, paths):
+        paths += ledger.write()
+    for path in paths:
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
@@ -155,8 +155,8 @@ def bench(
     for path in paths:
         write_json(path, result)
     if record:
-        paths.append(ledger.write())
-    for path in filter(None, paths):
+        paths += ledger.write()
+    for path in paths:
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
     if any(timing_name == "ours" for row in result["cases"] for timing_name in row["wrong"]):
         raise RuntimeError(f"bench {op}: our results are wrong in at least one case, see above")
@@ -227,21 +227,21 @@ def doctor():
 
 @app.command()
 def results(
-    check: Annotated[bool, typer.Option(help="only compare; fails when RESULTS.md is out of date")] = False,
+    check: Annotated[bool, typer.Option(help="only compare; fails when a page is out of date")] = False,
 ):
-    """Write RESULTS.md from the published records."""
+    """Write RESULTS.md and the README.md of every results folder from the published records."""
     from workbench import folders
     from workbench.experiments import ledger
 
-    root = folders.checkout()
-    if root is None:
+    if folders.checkout() is None:
         raise UserError("results: RESULTS.md belongs to a source checkout, and this is an installed package")
-    path = root / ledger.NAME
-    if not check:
-        ledger.write()
+    if check:
+        late = ", ".join(map(str, ledger.outdated()))
+        if late:
+            raise RuntimeError(f"results: out of date: {late}; write again: workbench results")
+        return
+    for path in ledger.write():
         _console().print(f"wrote {path}", markup=False, soft_wrap=True)
-    elif not path.is_file() or path.read_text(encoding="utf-8") != ledger.render():
-        raise RuntimeError(f"results: {path} is out of date; write it again: workbench results")
 
 
 @data.command("list")

@@ -1,15 +1,12 @@
 """The cards of the gallery: every paper of the catalog and every dashboard of the folder, broken ones included."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench import folders
 from workbench.app.notebook_index import notebook_index
 from workbench.gathered import gathered
-from workbench.record import read
-
-VERDICTS = ("reproduced", "partly", "not reproduced")
+from workbench.record import read, verdict_counts
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,7 @@ def records_of(key: str) -> list[dict]:
 
 
 def _paper_card(paper, dashboards: tuple[tuple[str, str], ...], has_notebook: bool) -> Card:
-    verdicts = {claim["key"]: claim["verdict"] for record in records_of(paper.key) for claim in record["claims"]}
-    counted = Counter(verdicts.values())
+    judged = [claim for record in records_of(paper.key) for claim in record["claims"]]
     return Card(
         kind="papers",
         key=paper.key,
@@ -90,7 +86,7 @@ def _paper_card(paper, dashboards: tuple[tuple[str, str], ...], has_notebook: bo
         state="" if paper.state == "complete" else paper.state,
         dashboards=dashboards,
         notebook=has_notebook,
-        verdicts=tuple((verdict, counted[verdict]) for verdict in VERDICTS if counted[verdict]),
-        claims=len(paper.claims),
+        verdicts=tuple(verdict_counts(judged).items()),
+        claims=sum(claim.whose == "paper" for claim in paper.claims),
         words=" ".join(claim.statement for claim in paper.claims),
     )

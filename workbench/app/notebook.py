@@ -59,7 +59,11 @@ def claims(key: str) -> Markdown:
     """
     paper = papers.get(key)
     found = [claim for experiment in paper.experiments for claim in record.read(key, experiment.key)["claims"]]
+    ours = {"paper": "", "workbench": " (our own claim)"}
     return table(
         ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-        [[c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**"] for c in found],
+        [
+            [c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**{ours[c['whose']]}"]
+            for c in found
+        ],
     )

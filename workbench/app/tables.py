@@ -1,16 +1,16 @@
 """Prints catalog, rows, verdicts and benches as tables in the terminal."""
 
-from collections import Counter
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from workbench import folders
 from workbench.judging import at_least
+from workbench.record import verdict_counts
 
 BUSY = 0.3
 MOST_COLUMNS, MOST_LETTERS = 8, 90
+COLOURS = {"reproduced": "green", "partly": "yellow", "not reproduced": "red", "fitted": "cyan", "undecided": "magenta"}
 
 
 def seconds(value: float) -> str:
@@ -30,19 +30,20 @@ def rate(value: float, unit: str) -> str:
 
 
 def papers_table(papers, records) -> Table:
-    """Return one row per paper; the claims with the verdicts that its published records hold."""
-    verdicts = {}
+    """Return one row per paper; its own claims with the verdicts that its published records hold."""
+    judged = {}
     for record in records:
-        verdicts.setdefault(record["paper"], []).extend(claim["verdict"] for claim in record["claims"])
+        judged.setdefault(record["paper"], []).extend(record["claims"])
     table = Table(title="Papers")
     for name in ("key", "title", "family", "state", "notebook", "claims"):
         table.add_column(name, overflow="fold")
     for paper in papers:
-        counts = Counter(verdicts.get(paper.key, []))
+        counts = verdict_counts(judged.get(paper.key, []))
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "not run"
+        own = sum(claim.whose == "paper" for claim in paper.claims)
         title = f"{paper.title} ({paper.authors}, {paper.year})"
         notebook = paper.notebook if (folders.notebooks() / paper.notebook).is_file() else "none yet"
-        cells = paper.key, title, paper.family, paper.state, notebook, f"{len(paper.claims)}: {told}"
+        cells = paper.key, title, paper.family, paper.state, notebook, f"{own}: {told}"
         table.add_row(*map(escape, cells))
     return table
 
@@ -110,16 +111,17 @@ def _table(title, labels, columns, lines):
 
 
 def claims_table(records: list[dict]) -> Table:
-    """Return every claim: the paper's value, ours, the verdict."""
+    """Return every claim: the paper's value, ours, the verdict; a claim of ours says so."""
     table = Table(title="Claims")
     for name in ("claim", "where", "paper", "ours", "verdict"):
         table.add_column(name, overflow="fold")
     for record in records:
         for claim in record["claims"]:
-            colour = {"reproduced": "green", "partly": "yellow", "not reproduced": "red"}.get(claim["verdict"], "dim")
+            colour = COLOURS.get(claim["verdict"], "dim")
+            whose = "" if claim["whose"] == "paper" else " (our claim)"
             paper = f"{claim['paper_value']} ({claim['tag']})"
             cells = map(escape, (claim["statement"], claim["where"], paper, claim["ours"]))
-            table.add_row(*cells, f"[{colour}]{claim['verdict']}[/]")
+            table.add_row(*cells, f"[{colour}]{claim['verdict']}[/]{whose}")
     return table
 
 

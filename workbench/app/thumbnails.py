@@ -102,7 +102,8 @@ def _bars(rows: list[dict], wanted: dict[str, list[str]]) -> str:
         return ""
     label, chosen = series
     largest = max(row["value"] for row in chosen)
-    title = " ".join(filter(None, (chosen[0]["quantity"], f"[{chosen[0]['unit']}]" if chosen[0]["unit"] else "")))
+    unit = chosen[0]["unit"]
+    title = chosen[0]["quantity"] if unit == "number" else f"{chosen[0]['quantity']} [{unit}]"
     shown = [
         f'<text x="12" y="22" font-size="13" fill="{DARK}">{escape(title[:34])}</text>'
         f'<text x="308" y="22" font-size="11" text-anchor="end" fill="{DARK}">{escape(chosen[0]["kind"])}</text>'
@@ -140,7 +141,7 @@ def _worth(series: tuple[str, list[dict]]) -> tuple:
     unit, quantity = rows[0]["unit"], rows[0]["quantity"]
     told_apart = max(values) > 1.2 * min(values)
     named = label != "matrix" and isinstance(rows[0][label], str)
-    return unit in ("ms", "s"), unit in ("bytes", "B"), named, told_apart, -len(rows[0]), -len(quantity), len(rows)
+    return unit in ("ms", "s"), unit == "bytes", named, told_apart, -len(rows[0]), -len(quantity), len(rows)
 
 
 def _short(value: float) -> str:

@@ -1,105 +1,184 @@
-"""Writes RESULTS.md from the published records: what each paper claims, what we get, and how far that agrees."""
+"""Writes the pages that follow from the published records: RESULTS.md, one line a paper, and a README.md per folder."""
 
 import json
+import os
 from pathlib import Path
 
 from workbench import folders, papers, record
+from workbench.judging import at_least
 
 NAME = "RESULTS.md"
 
 
-def render() -> str:
-    """Return RESULTS.md as it follows from the published records."""
-    records = record.all_records()
+def write() -> list[Path]:
+    """Write the pages that are out of date and return their paths; none outside a source checkout."""
+    late = outdated()
+    for path, text in late.items():
+        record.write_text(path, text)
+    return list(late)
+
+
+def outdated() -> dict[Path, str]:
+    """Return path -> text of the pages that are not there or do not follow from the records."""
+    return {
+        path: text for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def pages() -> dict[Path, str]:
+    """Return path -> text of every page; none outside a source checkout."""
+    root = folders.checkout()
+    if root is None:
+        return {}
+    catalog, records = papers.catalog(), {}
+    for entry in record.all_records():
+        records.setdefault(entry["paper"], []).append(entry)
+    benches = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted((folders.published() / "bench").glob("*.json"))
+    ]
+    found = {root / NAME: _results(root, catalog, records, benches)}
+    found |= {_page(key): _paper_page(root, key, catalog.get(key), entries) for key, entries in records.items()}
+    if benches:
+        found[_page("bench")] = _bench_page(benches)
+    return found
+
+
+def _page(key):
+    return folders.published() / key / "README.md"
+
+
+def _link(text, page, start):
+    return f"[{text}]({Path(os.path.relpath(page, start)).as_posix()})"
+
+
+def _explained(root, start=None):
+    return (
+        f"What verdicts, labels and units mean: {_link('docs/labels.md', root / 'docs' / 'labels.md', start or root)}."
+    )
+
+
+# RESULTS.md ----------------------------------------------------------------------------------------------------------
+
+
+def _results(root, catalog, records, benches):
+    known = {key: (catalog[key].family, catalog[key].title) if key in catalog else ("", key) for key in records}
+    known |= {key: (paper.family, paper.title) for key, paper in catalog.items()}
     lines = [
         "# Results",
         "",
-        "Made by `workbench results` from the records in `workbench/results`; never edited by hand.",
-        "*measured* was timed on the machine named, *modelled* comes from a machine model, *counted* is exact.",
+        "What our experiments say of the papers' claims: made by `workbench results` from the records in",
+        "`workbench/results`, never edited by hand. A paper's own claims are counted; its page shows them beside ours,",
+        f"and claims of ours, too. {_explained(root)}",
+        "",
+        "| family | key | paper | verdicts |",
+        "|---|---|---|---|",
+    ]
+    for key in sorted(known, key=lambda key: (known[key][0], key)):
+        place, told = f"`{key}`", f"not run yet: `workbench run {key}`"
+        if key in records:
+            place, told = _link(place, _page(key), root), _counts(records[key])
+        lines.append(_row(known[key][0], place, known[key][1], told))
+    if benches:
+        lines += ["", "Kernels beside their peers, measured: ratio of times, peer / ours, and what was aimed at.", ""]
+        lines += ["| bench | cases | best peer / ours, mean of each group | goals |", "|---|---|---|---|"]
+        lines += [_bench_line(bench, root) for bench in benches]
+    return "\n".join([*lines, ""])
+
+
+def _counts(entries):
+    counts = record.verdict_counts(claim for entry in entries for claim in entry["claims"])
+    return ", ".join(f"{count} {word}" for word, count in counts.items()) or "no claim"
+
+
+def _bench_line(bench, root):
+    means = [group["geometric_mean"]["best"] for group in bench["summary"] if group["geometric_mean"]]
+    goals = [_reached(goal) for group in bench["summary"] for goal in group["goals"] if goal["got"] is not None]
+    cases = sum(group["cases"] for group in bench["summary"])
+    ratio = " to ".join(dict.fromkeys(f"{mean:.2f}" for mean in (min(means), max(means)))) if means else "no peer"
+    told = ", ".join(f"{goals.count(word)} {word}" for word in ("reached", "missed") if word in goals)
+    return _row(_link(f"`{bench['bench']}`", _page("bench"), root), cases, ratio, told or "none")
+
+
+# One paper's page ----------------------------------------------------------------------------------------------------
+
+
+def _paper_page(root, key, paper, entries):
+    lines = [f"# {paper.title if paper else key}", ""]
+    if paper:
+        arxiv = f", [arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else ""
+        lines += [f"{paper.authors}, {paper.year}{arxiv}. State of the method here: {paper.state.rstrip('.')}.", ""]
+    lines += [
+        f"Made by `workbench run {key}` from the records in this folder, never edited by hand.",
         "Values tagged *from memory* could not be checked against the paper's text.",
+        _explained(root, _page(key).parent),
         "",
     ]
-    by_paper = {}
-    for entry in records:
-        by_paper.setdefault(entry["paper"], []).append(entry)
-    for key, entries in by_paper.items():
-        lines += _paper_section(key, entries)
-    lines += _bench_section()
-    if len(lines) == 6:
-        lines += ["No record yet: `workbench run PAPER` makes one.", ""]
-    return "\n".join(lines)
-
-
-def write() -> Path | None:
-    """Write RESULTS.md into the checkout and return its path; None when there is no checkout."""
-    root = folders.checkout()
-    if root is None:
-        return None
-    record.write_text(root / NAME, render())
-    return root / NAME
-
-
-def _paper_section(key, entries):
-    paper = papers.catalog().get(key)
-    title = f"{paper.title} ({paper.authors}, {paper.year})" if paper else key
-    lines = [f"## {_cell(title)}", ""]
     claims = [claim for entry in entries for claim in entry["claims"]]
     if claims:
-        lines += ["| claim | where | paper | ours | verdict |", "|---|---|---|---|---|"]
+        lines += [f"The paper's own claims: {_counts(entries)}.", ""]
+        lines += ["| claim | where | paper | ours | verdict | whose claim |", "|---|---|---|---|---|---|"]
     for claim in claims:
         paper_value = f"{claim['paper_value']} ({claim['tag']})"
-        cells = claim["statement"], claim["where"], paper_value, claim["ours"], claim["verdict"]
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    lines.append("")
+        whose = "ours, not counted" if claim["whose"] == "workbench" else "the paper's"
+        lines.append(_row(claim["statement"], claim["where"], paper_value, claim["ours"], claim["verdict"], whose))
+    lines += ["", "Records:", ""] if claims else ["Records:", ""]
     for entry in entries:
-        machine = entry["machine"]
+        machine, name = entry["machine"], f"{entry['experiment']}.json"
         lines.append(
-            f"- {_cell(entry['title'])}: {len(entry['rows'])} rows, {entry['kind']}, seed {entry['seed']}, "
+            f"- [{name}]({name}): {entry['title']}; {entry['kind']}, {len(entry['rows'])} rows, seed {entry['seed']}, "
             f"{entry['wall_s']:.0f} s on {machine['cpu']} ({machine['isa']}, {machine['threads']} threads), "
-            f"{entry['date'][:10]}; [record](workbench/results/{key}/{entry['experiment']}.json)"
+            f"{entry['date'][:10]}"
         )
-    return [*lines, "", f"Again: `workbench run {key}`", ""]
+    only = f"`workbench run {key} --only {entries[0]['experiment']}`"
+    return "\n".join([*lines, "", f"Run it again: `workbench run {key}`, or one experiment: {only}.", ""])
 
 
-def _bench_section():
-    paths = sorted((folders.published() / "bench").glob("*.json"))
-    if not paths:
-        return []
-    lines = ["## Kernels beside their peers (measured)", "", "Ratio of times, peer / ours: above 1 we are faster.", ""]
-    lines += [
+# The benches' page ---------------------------------------------------------------------------------------------------
+
+
+def _bench_page(benches):
+    lines = [
+        "# Kernels beside their peers (measured)",
+        "",
+        "Made by `workbench bench OP --record` from the records in this folder; never edited by hand.",
+        "Ratio of times, peer / ours: above 1 we are faster.",
+        "",
         "| bench | group | cases | our rate | best peer | lowest | each peer | memory | goals |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     notes = []
-    for path in paths:
-        bench = json.loads(path.read_text(encoding="utf-8"))
-        for group in bench["summary"]:
-            if not group["cases"]:
-                continue
-            means = group["geometric_mean"]
-            each = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items() if name != "best")
-            goals = ", ".join(
-                f"{goal['against']} {goal['wanted']:.3g}: {'reached' if goal['got'] >= goal['wanted'] else 'missed'}"
-                for goal in group["goals"]
-                if goal["got"] is not None
-            )
-            peak = group["peak_over_result"].get("ours")
-            memory = f"{peak:.2f}x the result" if peak else "not measured"
-            best, lowest = "no peer", ""
-            if means:
-                best, lowest = f"{means['best']:.2f}", f"{group['worst_ratio']:.2f} ({group['worst_case']})"
-            rate = f"{group['rate'] / 1e6:.3g} M{group['work_unit']}/s"
-            cells = bench["bench"], group["group"], group["cases"], rate, best, lowest, each, memory, goals
-            lines.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
+    for bench in benches:
+        lines += [_group_row(bench["bench"], group) for group in bench["summary"] if group["cases"]]
         machine = bench["machine"]
         absent, unmeasured = (", ".join(x["name"] for x in bench[key]) or "none" for key in ("missing", "failed"))
         notes.append(
-            f"- {bench['bench']}: {bench['threads']} threads, median of {bench['rounds']}, {machine['cpu']} "
-            f"({machine['isa']}), {bench['load_average']} other threads at the start, missing peers: {absent}, "
-            f"cases without a figure: {unmeasured}, {bench['date'][:10]}"
+            f"- [{bench['bench']}]({bench['bench']}.json): {bench['threads']} threads, median of {bench['rounds']}, "
+            f"{machine['cpu']} ({machine['isa']}), {bench['load_average']} other threads at the start, missing peers: "
+            f"{absent}, cases without a figure: {unmeasured}, {bench['date'][:10]}"
         )
-    return [*lines, "", *notes, "", "Again: `workbench bench OP --record`", ""]
+    return "\n".join([*lines, "", *notes, "", "Run it again: `workbench bench OP --record`", ""])
 
 
-def _cell(text):
-    return text.replace("|", "\\|").replace("\n", " ")
+def _group_row(name, group):
+    means = group["geometric_mean"]
+    each = ", ".join(f"{peer} {mean:.2f}" for peer, mean in means.items() if peer != "best")
+    goals = ", ".join(
+        f"{goal['against']} {goal['wanted']:.3g}: {_reached(goal)}"
+        for goal in group["goals"]
+        if goal["got"] is not None
+    )
+    peak = group["peak_over_result"].get("ours")
+    memory = f"{peak:.2f}x the result" if peak else "not measured"
+    best, lowest = "no peer", ""
+    if means:
+        best, lowest = f"{means['best']:.2f}", f"{group['worst_ratio']:.2f} ({group['worst_case']})"
+    rate = f"{group['rate'] / 1e6:.3g} M{group['work_unit']}/s"
+    return _row(name, group["group"], group["cases"], rate, best, lowest, each, memory, goals)
+
+
+def _reached(goal):
+    return "reached" if at_least(goal["got"], goal["wanted"]) else "missed"
+
+
+def _row(*cells):
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

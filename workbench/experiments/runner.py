@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import get_args
 
 from workbench import papers
+from workbench.experiments import labels
 from workbench.machines.host import machine, versions
 from workbench.paper import Claim, Experiment, Paper, Report, Size
-from workbench.record import SCHEMA, validate, validate_rows
+from workbench.record import NOT_JUDGED, SCHEMA, rounded, validate, validate_rows
 
 SIZES = get_args(Size)
-NOT_JUDGED = "not judged"
 
 
 def run(
@@ -95,6 +95,7 @@ def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:
         "where": claim.where,
         "paper_value": claim.paper_value,
         "tag": claim.tag,
+        "whose": claim.whose,
         "ours": ours,
         "verdict": verdict,
     }
@@ -108,8 +109,10 @@ def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
         absent = sorted(set(arguments) - set(accepted))
         if absent:
             raise TypeError(f"experiment {paper.key}/{experiment.key}: run lacks {', '.join(absent)}")
-    rows = experiment.run(**arguments)
-    validate_rows(f"experiment {paper.key}/{experiment.key}", rows)
+    name, rows = f"experiment {paper.key}/{experiment.key}", experiment.run(**arguments)
+    validate_rows(name, rows)
+    rows = rounded(rows)  # before judging: a verdict can be checked from the record alone
+    labels.check(name, rows, experiment.kind)
     claims = [] if matrix else [judge(c, rows, size) for c in paper.claims if c.experiment == experiment.key]
     record = {
         "schema": SCHEMA,

@@ -21,7 +21,7 @@
 # the key. By the end you will have seen a matrix without a single zero that costs far less than full attention, and
 # small models that predict better with it than with the sparse pattern it came from.
 #
-# Numbers carry a label. **counted** is exact for the input named, **measured** was timed or came out of a model's run.
+# Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy combiner`.
 
 # %% workbench={"step": "Loading"}
@@ -67,7 +67,7 @@ pictures(
 # %%
 lost = float((true * ~torch.from_numpy(pattern)).sum() / true.sum())
 assert 0 < lost < 1
-f"{pattern.sum() / (64 * 65 / 2):.0%} of the causal pairs allowed; {lost:.0%} of this head's attention lost (counted)"
+f"{pattern.sum() / (64 * 65 / 2):.0%} of the causal pairs allowed; {lost:.0%} of this head's attention lost (measured)"
 
 # %% [markdown]
 # Deeper models pass information on from layer to layer until it arrives. Can a *single* layer reach everything, at the
@@ -313,7 +313,7 @@ for r in record.read("combiner", "lost")["rows"]:
     found.setdefault(r["pattern"], {})[r["quantity"]] = r["value"]
 quantities = list(next(iter(found.values())))
 table(
-    ["pattern (counted)", *quantities],
+    ["pattern (measured)", *quantities],
     [[pattern, *(f"{values[q]:.3f}" for q in quantities)] for pattern, values in found.items()],
 )
 

@@ -22,8 +22,8 @@
 # inside small windows it is cheap, but a patch sees nothing beyond its window. FaViT keeps the price of the window and
 # gets rid of its walls. The trick fits in one sentence, and you will build it in five lines.
 #
-# Numbers carry a label: **counted** is exact, **measured** was computed or timed on real inputs. Keep your changes in
-# your own copy: `workbench copy favit`.
+# Numbers carry a label: **counted** follows from structure, **measured** needed a clock or trained weights.
+# Keep your changes in your own copy: `workbench copy favit`.
 
 # %% workbench={"step": "Loading"}
 import os
@@ -164,7 +164,7 @@ def likeness(a, b):
 places = [(14, 24), (40, 10), (5, 50), (30, 30)]
 seen = {place: readings_of(*place) for place in places}
 table(
-    ["query at (cosine to full attention, measured)", *names[1:]],
+    ["query at (cosine to full attention, counted)", *names[1:]],
     [[place, *(f"{likeness(r[0].heat, x.heat):.2f}" for x in r[1:])] for place, r in seen.items()],
 )
 

@@ -21,7 +21,7 @@
 # that suits the blocks. By the end you will have seen scattered lines collapse into a thin stripe, the same budget hold
 # more of the attention, and inputs on which all of this costs more than it saves.
 #
-# Numbers carry a label. **counted** is exact for the input named, **measured** was timed or came out of a model's run.
+# Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy pbs_attn`.
 
 # %% workbench={"step": "Loading"}
@@ -295,7 +295,7 @@ table(
 )
 
 # %% [markdown]
-# A quarter of the off-segment blocks was kept in each row (counted, mean over all heads). "Best possible" chooses by
+# A quarter of the off-segment blocks was kept in each row (measured, mean over all heads). "Best possible" chooses by
 # the true attention: on MiniLM the gain is there too, so it lies in the order of the keys, not in a better guess.
 #
 # The tiny language model tells another story. Sorting is better than shuffling, but the order of the text is better
@@ -341,7 +341,8 @@ for (i, b, m), curve in points.items():
     style = {"marker": {"symbol": marks[m], "color": colours[m], "size": 9}, "line": {"color": colours[m]}}
     figure.add_scatter(**line, **style, name=m, row=row + 1, col=col + 1, showlegend=row + col == 0)
 figure.update_layout(height=700, legend={"orientation": "h", "y": -0.18}, margin={"b": 120})
-figure.update_xaxes(title="density (counted)").update_yaxes(title="covered (counted)")
+label = "(measured; generator: counted)"
+figure.update_xaxes(title=f"density {label}").update_yaxes(title=f"covered {label}")
 show(figure, "Sorted keys lie above on the generator and below on short and on language-model heads.")
 
 # %% [markdown]

@@ -21,8 +21,8 @@
 # can be replaced by something as plain as a *maximum*. By the end you will have built its three poolings, seen why
 # they need one small product to be of any use, and measured what they cost.
 #
-# Numbers carry a label. **counted** follows from the data without a clock, **measured** was timed. Keep your changes in
-# your own copy: `workbench copy ponet`.
+# Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
+# Keep your changes in your own copy: `workbench copy ponet`.
 
 # %% workbench={"step": "Loading"}
 import os
@@ -215,7 +215,7 @@ from workbench.models.attention.ponet_training import shipped
 
 learnt = shipped().record
 table(
-    ["held-out text (counted)", "loss per masked word", "masked words guessed"],
+    ["held-out text (measured)", "loss per masked word", "masked words guessed"],
     [
         [name, f"{learnt[name]['loss per masked word']:.2f}", f"{learnt[name]['masked words guessed']:.3f}"]
         for name in ("PoNet", "word frequencies")
@@ -230,7 +230,7 @@ table(
 from workbench.papers.ponet.digits import MIXINGS, accuracy, sequences, train
 
 model = train(MIXINGS["PoNet"], STEPS, seed=1)
-f"after {STEPS} steps: {accuracy(model):.0%} of the test digits (counted), chance 10%"
+f"after {STEPS} steps: {accuracy(model):.0%} of the test digits (measured), chance 10%"
 
 # %%
 from workbench.data.images import digits
@@ -263,7 +263,7 @@ for r in image["rows"]:
     found.setdefault(r["mixing"], {}).setdefault(r["quantity"], []).append(r["value"])
 steps = image["rows"][0]["steps"]
 table(
-    ["mixing", f"test accuracy after {steps} steps (counted)", "seeds", "parameters"],
+    ["mixing", f"test accuracy after {steps} steps (measured)", "seeds", "parameters"],
     [
         [name, f"{np.mean(x['test accuracy']):.3f}", len(x["test accuracy"]), f"{x['parameters'][0]:,}"]
         for name, x in found.items()
@@ -307,7 +307,7 @@ largest = {(r["mixing"], r["tokens"]): r["value"] for r in memory}
 names = dict.fromkeys(name for name, _ in largest)
 lengths = sorted({t for _, t in largest})
 cells = [[name, *(f"{largest[name, t]:,}" if (name, t) in largest else "" for t in lengths)] for name in names]
-table(["largest tensor in numbers (counted)", *(f"{t:,} tokens" for t in lengths)], cells)
+table(["largest tensor in bytes (counted)", *(f"{t:,} tokens" for t in lengths)], cells)
 
 # %% [markdown]
 # Does pooling learn language? Two layers are trained on sentences of Python's documentation: guess masked words, and
@@ -320,7 +320,7 @@ for r in language:
     found.setdefault(r["mixing"], {})[r["quantity"]] = r["value"]
 columns = ("loss per masked word", "masked words guessed", "orders guessed")
 table(
-    ["mixing (held-out text, counted)", *columns],
+    ["mixing (held-out text, measured)", *columns],
     [[name, *(f"{x[c]:.3f}" if c in x else "" for c in columns)] for name, x in found.items()],
 )
 

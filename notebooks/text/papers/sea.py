@@ -21,8 +21,8 @@
 # blurred output a small network predicts *where* the real attention would be, and exact attention is computed there
 # and nowhere else. In this notebook you train that scout for one layer of a real encoder, here, in seconds.
 #
-# Numbers carry a label: **counted** is exact, **measured** was computed or timed on real inputs. Keep your changes in
-# your own copy: `workbench copy sea`.
+# Numbers carry a label: **counted** follows from structure, **measured** needed a clock or trained weights.
+# Keep your changes in your own copy: `workbench copy sea`.
 
 # %% workbench={"step": "Loading"}
 import os
@@ -119,7 +119,7 @@ pictures(
 untrained = look(0)
 shares = {"before training": untrained, f"after {STEPS} steps": seen}
 table(
-    ["estimator", "share of attention covered (measured)", "keys per query (counted)"],
+    ["estimator", "share of attention covered (measured)", "keys per query (measured)"],
     [[n, f"{s.coverage_by_head.mean():.1%}", f"{s.keys_by_head.mean():.1f}"] for n, s in shares.items()],
 )
 
@@ -283,7 +283,7 @@ table(
 # %%
 spent = {group: look(STEPS, group=group).keys_by_head for group in ("query", "causal_batch", "batch")}
 figure = go.Figure([go.Bar(name=g, x=np.arange(len(x)), y=x) for g, x in spent.items()])
-figure.update_layout(xaxis_title="head", yaxis_title="keys per query (counted)", height=340, barmode="group")
+figure.update_layout(xaxis_title="head", yaxis_title="keys per query (measured)", height=340, barmode="group")
 show(figure, "With a shared budget some heads take several times as many keys as others.")
 
 # %% [markdown]

@@ -22,8 +22,8 @@
 # that are not could be computed alone, *if one knew which they are*. By the end you will have seen why reading one
 # antidiagonal of every tile is a good way to find out, and one kind of line that even the antidiagonal cannot see.
 #
-# Numbers carry a label. **counted** follows from the data without a clock, **measured** was timed. Keep your changes in
-# your own copy: `workbench copy xattention`.
+# Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
+# Keep your changes in your own copy: `workbench copy xattention`.
 
 # %% workbench={"step": "Loading"}
 import os
@@ -68,7 +68,7 @@ def covered(keep):
 
 quarter = mass.shape[3] // 4
 best = select_blocks(mass, causal=False, method="topk", k=quarter)
-f"the best quarter of the blocks holds {covered(best):.0%} of the attention (counted)"
+f"the best quarter of the blocks holds {covered(best):.0%} of the attention (measured)"
 
 # %% [markdown]
 # A kernel that computes those blocks only does a quarter of the work. But we found them by computing everything first.
@@ -215,7 +215,7 @@ out = block_sparse_attention(q, k, v, keep, block_size=BLOCK)
 allowed = torch.from_numpy(token_mask(keep, t, block_size=BLOCK, causal=False))
 expected = masked_attention(given.q, given.k, given.v, allowed, causal=False).numpy()
 assert np.abs(out - expected).max() < 1e-5
-f"{keep.mean():.0%} of the blocks, {covered(keep):.0%} of the attention (counted)"
+f"{keep.mean():.0%} of the blocks, {covered(keep):.0%} of the attention (measured)"
 
 # %%
 pictures({"true mass": mass[0, 0], "estimate": scores[0, 0], "kept": keep[0, 0]}, "Truth, estimate, and what is kept.")
@@ -235,7 +235,7 @@ def at_a_quarter(mode):
 
 modes = ("oracle", "antidiagonal", "diagonal", "random", "mean_pool")
 table(
-    ["sampler", "attention covered (counted)"],
+    ["sampler", "attention covered (measured)"],
     [[mode.replace("_", " "), f"{at_a_quarter(mode):.3f}"] for mode in modes],
 )
 
@@ -270,7 +270,7 @@ def curve(mode):
 
 
 figure = go.Figure([curve(mode) for mode in modes])
-figure.update_layout(xaxis_title="density", yaxis_title="attention covered (counted)", height=360)
+figure.update_layout(xaxis_title="density", yaxis_title="attention covered (measured)", height=360)
 show(figure, "Coverage over density for five samplers; the oracle lies above all.")
 
 # %% [markdown]
@@ -293,7 +293,7 @@ kept = "mass kept, a quarter of the blocks"
 names = dict.fromkeys(r["sampler"] for r in samplers if r.get("stride") == 8)
 cells = {n: {s: values(samplers, kept, sampler=n, stride=s, block=32) for s in (4, 8, 16, 32)} for n in names}
 table(
-    ["attention covered by a quarter (counted)", *(f"S = {s}" for s in (4, 8, 16, 32))],
+    ["attention covered by a quarter (measured)", *(f"S = {s}" for s in (4, 8, 16, 32))],
     [["oracle", *[f"{values(samplers, kept, sampler='oracle')[0]:.3f}"] * 4]]
     + [[n.replace("_", " "), *(f"{x[0]:.3f}" if x else "" for x in row.values())] for n, row in cells.items()],
 )
@@ -306,7 +306,7 @@ figure = go.Figure()
 for against in ("diagonal", "random"):
     leads = sorted(100 * x for x in values(samplers, "lead of one head", against=against))
     figure.add_scatter(y=leads, mode="markers", name=f"over {against}")
-figure.update_layout(xaxis_title="heads, sorted", yaxis_title="lead in points of attention (counted)", height=360)
+figure.update_layout(xaxis_title="heads, sorted", yaxis_title="lead in points of attention (measured)", height=360)
 show(figure.add_hline(0), "Most heads favour the antidiagonal over the diagonal; over random, about half.")
 
 # %%
@@ -315,7 +315,7 @@ for r in samplers:
     if r["quantity"].startswith(("lead in", "standard error")):
         leads.setdefault((r["against"], r["stride"]), []).append(100 * r["value"])
 table(
-    ["lead of the antidiagonal over", "S", "points of attention ± standard error over heads (counted)"],
+    ["lead of the antidiagonal over", "S", "points of attention ± standard error over heads (measured)"],
     [[against.replace("_", " "), s, f"{lead:+.2f} ± {error:.2f}"] for (against, s), (lead, error) in leads.items()],
 )
 
@@ -350,7 +350,7 @@ figure = go.Figure()
 for rule in ("threshold", "top-k"):
     x, y = values(selection, "density", rule=rule), values(selection, "mass kept", rule=rule)
     figure.add_scatter(x=x, y=y, name=rule, mode="lines+markers")
-figure.update_layout(xaxis_title="density", yaxis_title="attention covered (counted)", height=360)
+figure.update_layout(xaxis_title="density", yaxis_title="attention covered (measured)", height=360)
 show(figure, "The threshold lies above top-k from a density of about 0.3 on.")
 
 # %% [markdown]
@@ -368,7 +368,7 @@ def mean(quantity, **labels):
 
 
 table(
-    ["thresholds", *(f"{q}, {text} (counted)" for text in texts for q in ("density", "output error"))],
+    ["thresholds", *(f"{q}, {text} (measured)" for text in texts for q in ("density", "output error"))],
     [
         [n, *(f"{mean(q, thresholds=n, text=text):.3f}" for text in texts for q in ("density", "output error"))]
         for n in thresholds
@@ -386,7 +386,7 @@ costs = {tuple(r.get(key, "") for key in keys): r["value"] for r in language if 
 densities = {tuple(r.get(key, "") for key in keys): r["value"] for r in language if r["quantity"] == "density"}
 dense = costs["dense", "", "", ""]
 table(
-    [*keys, "density", "bits per byte", "over dense (counted)"],
+    [*keys, "density", "bits per byte", "over dense (measured)"],
     [[*key, f"{densities[key]:.3f}", f"{x:.4f}", f"{x / dense - 1:+.2%}"] for key, x in costs.items()],
 )
 

@@ -15,7 +15,7 @@ from workbench import folders, papers, record
 from workbench.app import cli
 from workbench.bench import registry
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender
-from workbench.paper import Claim, Experiment, Paper
+from workbench.paper import Claim, Experiment, Paper, row
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,9 +52,7 @@ def _rows(size, seed, matrix=None, report=lambda fraction, step: None):
         raise RuntimeError("the thirteenth seed")
     report(0.5, "half")
     labels = [("V1", 1.5), ("V2", 12345.0)]
-    return [
-        {"quantity": "speed", "value": value, "unit": "m/s", "kind": "modelled", "version": v} for v, value in labels
-    ]
+    return [row("speed", value, "products per second", "modelled", version=version) for version, value in labels]
 
 
 @pytest.fixture
@@ -69,13 +67,17 @@ def toy(monkeypatch):
         judge=lambda rows: ("1.5", "partly"),
     )
     paper = Paper(
-        *("toy", "Toys", "A. Maker", 2020, "", "toys", "", "complete", (claim,), ()),
-        *(
-            lambda: None,
-            lambda s: None,
-            lambda: None,
-            (Experiment(key="speeds", title="Speeds", kind="modelled", run=_rows),),
-        ),
+        key="toy",
+        title="Toys",
+        authors="A. Maker",
+        year=2020,
+        arxiv="",
+        family="toys",
+        summary="",
+        state="complete",
+        claims=(claim,),
+        view=lambda: None,
+        experiments=(Experiment(key="speeds", title="Speeds", kind="modelled", run=_rows),),
     )
     monkeypatch.setattr(papers, "catalog", lambda: {"toy": paper})
     return paper
@@ -97,13 +99,15 @@ def test_run_prints_rows_and_verdicts_and_writes_record_and_ledger(toy, places, 
         assert word in out
     written = record.read("toy", "speeds")
     assert json.loads((places / "copy.json").read_text()) == [written]
-    assert "It runs fast." in (places / "RESULTS.md").read_text()
+    page = places / "published" / "toy" / "README.md"
+    assert "It runs fast." in page.read_text() and "1 partly" in (places / "RESULTS.md").read_text()
     assert call("results", "--check") == 0
-    (places / "RESULTS.md").write_text("typed by hand")
-    capsys.readouterr()
-    assert call("results", "--check") == 1
-    one_sentence(capsys, "out of date", "workbench results")
-    assert call("results") == 0 and call("results", "--check") == 0
+    for path in (places / "RESULTS.md", page):
+        path.write_text("typed by hand")
+        capsys.readouterr()
+        assert call("results", "--check") == 1
+        one_sentence(capsys, "out of date", str(path), "workbench results")
+        assert call("results") == 0 and call("results", "--check") == 0
 
 
 def test_a_tiny_run_publishes_nothing(toy, places, capsys):
@@ -208,6 +212,7 @@ def test_bench_writes_to_the_users_folder_and_publishes_only_when_asked(places, 
     assert call("bench", "toss", "--record", "--json", str(places / "b.json")) == 0
     assert (places / "published" / "bench" / "toss.json").read_text() == (places / "b.json").read_text()
     assert "toss" in (places / "RESULTS.md").read_text()
+    assert "toss" in (places / "published" / "bench" / "README.md").read_text()
 
 
 def test_bench_fails_when_our_result_is_wrong(capsys, monkeypatch):

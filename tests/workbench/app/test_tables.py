@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 from rich.console import Console
 
-from workbench.app.tables import number, rate, rows_tables, seconds
+from workbench.app.tables import claims_table, number, papers_table, rate, rows_tables, seconds
 
 
 def show(rows):
@@ -42,3 +44,28 @@ def test_numbers_read_well():
     assert [number(v) for v in (1234567, 3.0, 0.123456789, "x", True)] == ["1,234,567", "3", "0.12346", "x", "True"]
     assert [seconds(v) for v in (2.5, 0.0123, 4.2e-6)] == ["2.5 s", "12.3 ms", "4.2 µs"]
     assert rate(2.5e9, "flop") == "2.5 Gflop/s" and rate(12, "flop") == "12 flop/s"
+
+
+def make_claim(verdict, whose="paper"):
+    told = {"statement": "It runs.", "where": "", "paper_value": "5", "tag": "published", "ours": "5"}
+    return told | {"verdict": verdict, "whose": whose}
+
+
+def test_only_the_papers_own_claims_are_counted():
+    own, ours = SimpleNamespace(whose="paper"), SimpleNamespace(whose="workbench")
+    paper = {"key": "toy", "title": "Toys", "authors": "A", "year": 2020, "family": "toys", "state": "complete"}
+    paper = SimpleNamespace(**paper, notebook="papers/toy.ipynb", claims=(own, own, ours))
+    record = {
+        "paper": "toy",
+        "claims": [make_claim("undecided"), make_claim("fitted"), make_claim("partly", "workbench")],
+    }
+    table = papers_table([paper], [record])
+    assert list(table.columns[-1].cells) == ["2: 1 fitted, 1 undecided"]
+    assert list(papers_table([paper], []).columns[-1].cells) == ["2: not run"]
+
+
+def test_a_verdict_has_a_colour_and_a_claim_of_ours_says_so():
+    claims = [make_claim(word) for word in ("reproduced", "partly", "not reproduced", "fitted", "undecided")]
+    cells = list(claims_table([{"claims": [*claims, make_claim("partly", "workbench")]}]).columns[-1].cells)
+    assert len(set(cells)) == 6 and not any("dim" in cell for cell in cells)
+    assert cells[-1] == "[yellow]partly[/] (our claim)"

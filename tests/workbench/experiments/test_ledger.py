@@ -1,24 +1,32 @@
-from pathlib import Path
+"""The pages follow from the records: RESULTS.md with one line a paper, and a README.md beside a paper's records."""
 
-from workbench import record
+import re
+from dataclasses import replace
+
+import pytest
+
+from workbench import papers, record
 from workbench.experiments import ledger, runner
 
-ROOT = Path(__file__).resolve().parents[3]
+
+def test_the_committed_pages_follow_from_the_committed_records():
+    assert len(ledger.pages()) > 5
+    assert not ledger.outdated(), "run: workbench results"
 
 
-def test_results_follow_from_the_committed_records():
-    assert (ROOT / ledger.NAME).read_text(encoding="utf-8") == ledger.render(), "run: workbench results"
+def test_every_link_of_the_pages_leads_somewhere():
+    for page, text in ledger.pages().items():
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            assert target.startswith("https://arxiv.org/") or (page.parent / target).is_file(), (page, target)
 
 
 def test_every_claim_of_the_catalog_has_a_verdict_in_the_records():
-    from workbench.papers import catalog
-
     verdicts = {
         (entry["paper"], claim["key"]): claim["verdict"] for entry in record.all_records() for claim in entry["claims"]
     }
-    for paper in catalog().values():
+    for paper in papers.catalog().values():
         for claim in paper.claims:
-            assert verdicts.get((paper.key, claim.key)) in ("reproduced", "partly", "not reproduced"), claim.key
+            assert verdicts.get((paper.key, claim.key)) in record.VERDICTS, f"{paper.key}: {claim.key}"
 
 
 def test_committed_records_are_full_runs_on_the_papers_own_input():
@@ -27,20 +35,48 @@ def test_committed_records_are_full_runs_on_the_papers_own_input():
         assert entry["size"] == "full" and entry["matrix"] is None
 
 
-def test_a_claim_stands_beside_ours(toy, places):
+@pytest.fixture
+def written(toy, places):
+    """Return text by path of the pages of the toy's records, as they were written."""
     for entry in runner.run("toy", size="full"):
         record.write(entry)
-    text = ledger.render()
-    assert "## Toys \\| and how they run (A. Maker, 2020)" in text
-    assert "| It runs. | Table 1 | 5 m/s (published) | 5 m/s | reproduced |" in text
-    assert "| There are three. | Section 2 | 3 (from memory) | 3 | partly |" in text
-    assert "workbench run toy" in text
-    ledger.write()
-    assert (places / ledger.NAME).read_text(encoding="utf-8") == text
+    return {path.relative_to(places).as_posix(): path.read_text(encoding="utf-8") for path in ledger.write()}
 
 
-def test_without_records_the_ledger_says_how_to_make_one(toy, places):
-    assert "workbench run PAPER" in ledger.render()
+def test_a_paper_has_one_line_and_a_page_of_its_own(written):
+    assert set(written) == {"RESULTS.md", "published/toy/README.md"}
+    lines = [line for line in written["RESULTS.md"].splitlines() if "toy" in line]
+    assert lines == ["| toys | [`toy`](published/toy/README.md) | Toys \\| and how they run | 1 reproduced, 1 partly |"]
+    page = written["published/toy/README.md"]
+    assert page.startswith("# Toys | and how they run\n\nA. Maker, 2020. State of the method here: complete.\n")
+    assert "| It runs. | Table 1 | 5 m/s (published) | 5 m/s | reproduced | the paper's |" in page
+    assert "| There are three. | Section 2 | 3 (from memory) | 3 | partly | the paper's |" in page
+    assert "[speeds.json](speeds.json): How fast it runs; timing, 1 rows, seed 1" in page
+    assert "`workbench run toy --only counts`" in page
+    assert ledger.outdated() == {} and ledger.write() == []
+
+
+def test_a_claim_of_ours_is_marked_and_not_counted(toy, places, monkeypatch):
+    ours = replace(toy, claims=(replace(toy.claims[0], whose="workbench"), toy.claims[1]))
+    monkeypatch.setattr(papers, "catalog", lambda: {"toy": ours})
+    for entry in runner.run("toy", size="full"):
+        record.write(entry)
+    page, results = (ledger.pages()[places / name] for name in ("published/toy/README.md", "RESULTS.md"))
+    assert "| It runs. | Table 1 | 5 m/s (published) | 5 m/s | reproduced | ours, not counted |" in page
+    assert "The paper's own claims: 1 partly." in page and "| 1 partly |" in results
+
+
+def test_a_paper_without_records_says_how_to_make_them(toy, places):
+    assert list(ledger.pages()) == [places / "RESULTS.md"]
+    assert (
+        "| toys | `toy` | Toys \\| and how they run | not run yet: `workbench run toy` |"
+        in ledger.pages()[places / "RESULTS.md"]
+    )
+
+
+def test_a_record_of_a_paper_that_left_the_catalog_stays(written, places, monkeypatch):
+    monkeypatch.setattr(papers, "catalog", dict)
+    assert "|  | [`toy`](published/toy/README.md) | toy |" in ledger.pages()[places / "RESULTS.md"]
 
 
 def test_benches_enter_with_goals_and_missing_peers(toy, places):
@@ -55,9 +91,11 @@ def test_benches_enter_with_goals_and_missing_peers(toy, places):
         "failed": [],
     }
     record.write_json(places / "published" / "bench" / "toss.json", bench)
-    text = ledger.render()
+    text = ledger.pages()[places / "published" / "bench" / "README.md"]
     assert (
         "| toss | f64 | 2 | 25 Mflop/s | 0.80 | 0.50 (a\\|b) | SciPy 0.80 | 1.20x the result | best 2: missed |" in text
     )
     assert "missing peers: MKL" in text
+    line = "| [`toss`](published/bench/README.md) | 2 | 0.80 | 1 missed |"
+    assert line in ledger.pages()[places / "RESULTS.md"]
     assert record.all_records() == []

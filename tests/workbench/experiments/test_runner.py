@@ -1,13 +1,15 @@
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from workbench import record
+from workbench import papers, record
 from workbench.experiments import runner
-from workbench.paper import Experiment
+from workbench.paper import Experiment, row
 
 
 def test_a_run_gives_one_valid_record_per_experiment(toy):
@@ -24,12 +26,30 @@ def test_a_run_gives_one_valid_record_per_experiment(toy):
             "where": "Table 1",
             "paper_value": "5 m/s",
             "tag": "published",
+            "whose": "paper",
             "ours": "5 m/s",
             "verdict": "reproduced",
         }
     ]
     assert first["machine"]["isa"] in ("baseline", "avx2", "avx512") and first["versions"]["numpy"]
     assert json.loads(json.dumps(records)) == records
+
+
+def test_a_judge_sees_the_rows_that_the_record_keeps(toy, monkeypatch):
+    made = [row("speed", 2 / 3, "products per second", "measured", share=np.float64(1 / 7))]
+    monkeypatch.setattr(papers, "catalog", lambda: {"toy": _with(toy, made, lambda rows: (repr(rows), "reproduced"))})
+    entry = runner.run("toy", only=["speeds"])[0]
+    assert entry["rows"][0]["value"] == 0.666667 and entry["rows"][0]["share"] == 0.142857
+    assert entry["claims"][0]["ours"] == repr(entry["rows"])
+
+
+def test_a_claim_of_ours_is_marked(toy):
+    assert runner.judge(replace(toy.claims[1], whose="workbench"), [])["whose"] == "workbench"
+
+
+def _with(paper, rows, judge):
+    experiment = replace(paper.experiments[0], run=lambda size, seed, matrix, report: rows)
+    return replace(paper, experiments=(experiment,), claims=(replace(paper.claims[0], judge=judge),))
 
 
 def test_a_smaller_run_says_that_a_claim_was_not_judged(toy):

@@ -151,4 +151,4 @@ def test_every_pattern_is_trained():
 
 def test_what_a_pattern_loses_is_a_share_and_distances_are_bounded():
     for row in EXPERIMENTS["lost"](size="tiny", seed=1):
-        assert 0 <= row["value"] <= (1 if row["unit"] == "share" else 2), row
+        assert 0 <= row["value"] <= (1 if row["unit"] == "fraction" else 2), row

@@ -167,7 +167,7 @@ def test_sorting_shows_at_tiny_size():
 def test_equal_blocks_are_equal_for_every_order():
     rows = EXPERIMENTS["blocks"](size="tiny", seed=1)
     for row in rows:
-        assert 0 < row["value"] < 1 and row["kind"] == "counted"
+        assert 0 < row["value"] < 1 and row["kind"] == "measured"
     best = {tuple(v for k, v in r.items() if k not in ("choice", "value")): r["value"] for r in rows
             if r["choice"] == "best possible"}  # fmt: skip
     for row in rows:

@@ -44,9 +44,9 @@ def full_support(size, seed, report=lambda fraction, step: None):
         error = float((a @ v - combiner_attention(q, k, v, **how)).abs().max())
         rows += [
             row("pairs without weight", int((a[:, :, lower] <= 0).sum()), "pairs", "counted", **labels),
-            row("weight on the future", float(a[:, :, ~lower].abs().max()), "weight", "measured", **labels),
-            row("rows' sums from one", sums, "weight", "measured", **labels),
-            row("matrix against method", error, "absolute", "measured", **labels),
+            row("weight on the future", float(a[:, :, ~lower].abs().max()), "fraction", "measured", **labels),
+            row("rows' sums from one", sums, "fraction", "measured", **labels),
+            row("matrix against method", error, "number", "measured", **labels),
         ]
     return rows
 
@@ -103,9 +103,9 @@ def pictures(size, seed, report=lambda fraction, step: None):
         say = lambda f, p=place, n=name: report((p + f) / len(names), f"{n}, {steps} steps")  # noqa: E731
         model = train(made[name], steps=steps, seed=seed, batch=32, report=say)
         labels = {"input": "digits, 8 x 8", "steps": steps, "batch": 32, "method": name}
-        rows.append(row("bits per pixel", bits_per_pixel(model), "bits/pixel", "measured", **labels))
+        rows.append(row("bits per pixel", bits_per_pixel(model), "bits per pixel", "measured", **labels))
         parameters = sum(p.numel() for p in model.parameters())
-        rows.append(row("parameters", parameters, "numbers", "counted", **labels))
+        rows.append(row("parameters", parameters, "parameters", "counted", **labels))
     return rows
 
 
@@ -134,7 +134,7 @@ def lost(size, seed, report=lambda fraction, step: None):
             ):
                 found.setdefault((pattern, quantity), []).append(float(value))
     return [
-        row(quantity, float(np.mean(values)), "share" if "outside" in quantity else "distance", "counted",
+        row(quantity, float(np.mean(values)), "fraction" if "outside" in quantity else "number", "measured",
             input="MiniLM, read causally", tokens=tokens, segment=part, pattern=pattern)
         for (pattern, quantity), values in found.items()
     ]  # fmt: skip

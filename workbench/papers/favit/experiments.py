@@ -108,14 +108,14 @@ def architecture(size, seed, report):
             torch.manual_seed(seed)
             model = favit(name).eval()
         label = {"model": f"FaViT-{name.upper()}"}
-        rows.append(row("parameters", sum(p.numel() for p in model.parameters()), "", "counted", **label))
-        rows.append(row("multiply-adds at 224 x 224", fasa_flops(name), "", "counted", **label))
+        rows.append(row("parameters", sum(p.numel() for p in model.parameters()), "parameters", "counted", **label))
+        rows.append(row("multiply-adds at 224 x 224", fasa_flops(name), "multiply-adds", "counted", **label))
         if number == 0:
             image = patches(picture("astronaut"), s.image).mean(2)
             with torch.no_grad():
                 logits = model(torch.from_numpy(image).permute(2, 0, 1)[None])
             finite = int(torch.isfinite(logits).sum())
-            rows.append(row("finite logits for a photograph", finite, "of 1000", "measured", image=s.image, **label))
+            rows.append(row("finite logits for a photograph", finite, "logits", "counted", image=s.image, **label))
     return rows
 
 
@@ -147,7 +147,7 @@ def reach(size, seed, report):
         }
         for name, count in shown.items():
             labels = {"attention": name, "side": each, "channels": dim, "stride": sr}
-            rows.append(row("multiply-adds of the products", count, "", "counted", **labels))
+            rows.append(row("multiply-adds of the products", count, "multiply-adds", "counted", **labels))
     return rows
 
 
@@ -297,11 +297,11 @@ def recognition(size, seed, report):
         report(number / len(plan), f"{name}, seed {each}")
         net = train_digits(kind, steps=s.steps, seed=each, batch=s.batch, **how)
         labelled = {"attention": name, "seed": each, "steps": s.steps}
-        rows.append(row("parameters", sum(p.numel() for p in net.parameters()), "", "counted", **labelled))
+        rows.append(row("parameters", sum(p.numel() for p in net.parameters()), "parameters", "counted", **labelled))
         for corruption, x in spoilt.items():
             with torch.no_grad():
                 right = float((net(x).argmax(1) == labels).float().mean())
-            rows.append(row("test accuracy", right, "share", "measured", corruption=corruption, **labelled))
+            rows.append(row("test accuracy", right, "fraction", "measured", corruption=corruption, **labelled))
     return rows
 
 
@@ -331,10 +331,10 @@ def pictures(size, seed, report):
 
 _QUANTITIES = (
     ("keys per query", "keys", "counted"),
-    ("pixels reached", "share of the picture", "counted"),
-    ("full attention's mass in reach", "share", "measured"),
-    ("mean distance of what is read", "patches", "measured"),
-    ("likeness to full attention", "cosine", "measured"),
+    ("pixels reached", "fraction", "counted"),
+    ("full attention's mass in reach", "fraction", "counted"),
+    ("mean distance of what is read", "patches", "counted"),
+    ("likeness to full attention", "cosine", "counted"),
 )
 
 
@@ -387,5 +387,5 @@ def timing(size, seed, report):
     for name in layers:
         ends = [r for r in rows if r["quantity"] == "time of one layer" and r["attention"] == name]
         growth = growth_exponent([s.sides[0] ** 2, s.sides[-1] ** 2], [ends[0]["value"], ends[-1]["value"]])
-        rows.append(row("growth exponent in the pixels", growth, "", "measured", attention=name))
+        rows.append(row("growth exponent in the pixels", growth, "number", "measured", attention=name))
     return rows

@@ -39,7 +39,7 @@ def _judge_blocks(rows):
     word = verdict(much, all(above(ordered, plain) for plain, _, ordered in found))
     return (
         f"MiniLM, B 16 and 8: {shown[0]} and {shown[1]}; best possible choice {shown[2]} and {shown[3]}; "
-        f"tiny language model {lm[0]:.3f} to {lm[1]:.3f} (counted)"
+        f"tiny language model {lm[0]:.3f} to {lm[1]:.3f} (measured)"
     ), word
 
 
@@ -67,7 +67,7 @@ def _judge_figure(rows):
             )
             wins.append(below(d1, d0) and at_least(c1, c0 - 0.001))
             shown.append(f"{title} at {tau}: density {d0:.1%} to {d1:.1%}, coverage {c0:.1%} to {c1:.1%}")
-    return "; ".join(shown) + " (counted)", verdict(all(wins), any(wins))
+    return "; ".join(shown) + " (generator counted, model measured)", verdict(all(wins), any(wins))
 
 
 def _judge_short(rows):
@@ -79,7 +79,7 @@ def _judge_short(rows):
         rises.append(above(ordered, plain))
         shown.append(f"{plain:.3f} to {ordered:.3f}")
     listed = ", ".join(shown)
-    return f"density at 512 tokens, thresholds .5, .7, .9: {listed} (counted)", verdict(all(rises), any(rises))
+    return f"density at 512 tokens, thresholds .5, .7, .9: {listed} (measured)", verdict(all(rises), any(rises))
 
 
 def _judge_quality(rows):

@@ -96,7 +96,7 @@ def blocks(size, seed, report=lambda fraction, step: None):
             for (share, choice), value in _held_at_shares(q, k, how).items():
                 held.setdefault((title, tokens, group, block, segment, order, choice, share), []).append(value)
     return [
-        row("off-segment attention held", float(np.mean(values)), "fraction", "counted", input=title, tokens=tokens,
+        row("off-segment attention held", float(np.mean(values)), "fraction", "measured", input=title, tokens=tokens,
             group=group, block=block, segment=segment, order=NAMES[order], choice=choice, share=share)
         for (title, tokens, group, block, segment, order, choice, share), values in held.items()
     ]  # fmt: skip
@@ -146,7 +146,8 @@ def thresholds(size, seed, report=lambda fraction, step: None):
             labels = {"input": title, "tokens": tokens, "block": block, "segment": segment, "method": name,
                       "threshold": tau}  # fmt: skip
             for quantity, value in zip(("density", "coverage"), np.mean(points, axis=0), strict=True):
-                rows.append(row(quantity, float(value), "fraction", "counted", **labels))
+                kind = "counted" if title == GENERATOR else "measured"
+                rows.append(row(quantity, float(value), "fraction", kind, **labels))
     return rows
 
 

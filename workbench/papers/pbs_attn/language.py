@@ -37,7 +37,9 @@ def language(size, seed, report=lambda fraction, step: None):
     sample = text.sample(int(3.6 * context * (windows + 1) / 2))[0]
     labels = {"input": text.provenance(), "context": context, "block": block, "segment": segment}
     dense = text_cost.bits_per_byte(model, sample, context=context)
-    rows = [row("bits per byte", dense, "bits/byte", "measured", **labels, method="dense", threshold=1.0, density=1.0)]
+    rows = [
+        row("bits per byte", dense, "bits per byte", "measured", **labels, method="dense", threshold=1.0, density=1.0)
+    ]
     methods = _methods(block, segment, seed)
     for place, (name, attend) in enumerate(methods.items()):
         for number, tau in enumerate(taus):
@@ -46,7 +48,7 @@ def language(size, seed, report=lambda fraction, step: None):
             replaced = _recording(attend, tau, densities, segment)
             cost = text_cost.bits_per_byte(model, sample, context=context, attention=replaced)
             named = labels | {"method": name, "threshold": tau, "density": float(np.mean(densities))}
-            rows.append(row("bits per byte", cost, "bits/byte", "measured", **named))
+            rows.append(row("bits per byte", cost, "bits per byte", "measured", **named))
     return rows
 
 
@@ -132,8 +134,9 @@ def _timed(title, q, k, v, block, segment, rounds):
         how = {"block_size": block, "segment_size": segment, "permute": order}
         chosen[NAMES[order]], density, coverage = _cheapest(q, k, how)
         named = labels | {"method": NAMES[order], "threshold": chosen[NAMES[order]]}
-        rows.append(row("density", density, "fraction", "counted", **named))
-        rows.append(row("coverage", coverage, "fraction", "counted", **named))
+        kind = "counted" if title.startswith(GENERATOR) else "measured"
+        rows.append(row("density", density, "fraction", kind, **named))
+        rows.append(row("coverage", coverage, "fraction", kind, **named))
         threshold = chosen[NAMES[order]]
         contenders[NAMES[order]] = lambda h=how, t=threshold: pbs_attention(q, k, v, threshold=t, **h)
         contenders[f"{NAMES[order]}, deciding alone"] = lambda h=how, t=threshold: select_again(

@@ -44,7 +44,7 @@ def _judge_accuracy(other, near):
             " and ".join(f"{x:.3f}" for x in values(rows, "test accuracy", mixing=name)) for name in ("PoNet", other)
         ]
         shown = f"{mean['PoNet']:.3f} against {mean[other]:.3f} on digits of 256 pixels"
-        return f"{shown} (means of the seeds {each[0]}; {each[1]}; counted)", word
+        return f"{shown} (means of the seeds {each[0]}; {each[1]}; measured)", word
 
     return judge
 
@@ -57,7 +57,7 @@ def _judge_parts(rows):
     worse = [below(x, full) for x in others.values()]
     word = verdict(all(worse), 2 * sum(worse) > len(worse))
     shown = ", ".join(f"{name} {x:.3f}" for name, x in others.items())
-    return f"whole {full:.3f}; {shown} (ablations from one seed; counted)", word
+    return f"whole {full:.3f}; {shown} (ablations from one seed; measured)", word
 
 
 def _judge_linear(rows):
@@ -109,7 +109,7 @@ def _judge_words(rows):
     ours, guessing = loss["PoNet"], loss["word frequencies"]
     word = verdict(below(ours, entropy), below(ours, guessing))
     shown = f"{ours:.2f} nats per masked word, entropy of the words {entropy:.2f}, guessing by frequency {guessing:.2f}"
-    return f"{shown} (held-out text; counted)", word
+    return f"{shown} (held-out text; measured)", word
 
 
 def _judge_pretraining(rows):
@@ -119,7 +119,7 @@ def _judge_pretraining(rows):
     word = verdict(False, at_least(to_attention, 0.957) and at_least(to_fnet, 1.045))
     steps = next(r["steps"] for r in rows if r["quantity"] == "masked words guessed")
     found = ", ".join(f"{name} {right[name]:.3f}" for name in ("PoNet", "attention", "FNet"))
-    return f"masked words guessed after {steps} steps: {found} (a stand-in for GLUE; counted)", word
+    return f"masked words guessed after {steps} steps: {found} (a stand-in for GLUE; measured)", word
 
 
 def _judge_order(rows):
@@ -131,7 +131,7 @@ def _judge_order(rows):
     tested = next(r["tested"] for r in rows if r["quantity"] == "orders guessed")
     error = float(np.sqrt(2 / 9 / tested))
     word = verdict(above(right, 1 / 3 + 2 * error), above(right, 1 / 3))
-    return f"{right:.3f} of {tested} held-out pairs, chance 0.333 ± {error:.3f} (counted)", word
+    return f"{right:.3f} of {tested} held-out pairs, chance 0.333 ± {error:.3f} (measured)", word
 
 
 CLAIMS = (

@@ -104,9 +104,9 @@ def image(size, seed, report):
         told = lambda f, s=start, n=name: report(s + f / len(runs), n)  # noqa: E731
         model = train(MIXINGS[name], steps, own_seed, batch=BATCH[size], report=told)
         labels = {"mixing": name, "seed": own_seed, "steps": steps, "tokens": SIDE * SIDE}
-        rows.append(row("test accuracy", accuracy(model, TESTED[size]), "share", "counted", **labels))
+        rows.append(row("test accuracy", accuracy(model, TESTED[size]), "fraction", "measured", **labels))
         size_of = sum(p.numel() for p in model.parameters())
-        rows.append(row("parameters", size_of, "numbers", "counted", **labels))
+        rows.append(row("parameters", size_of, "parameters", "counted", **labels))
     return rows
 
 
@@ -114,14 +114,14 @@ def image(size, seed, report):
 
 
 class _Largest(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that is made."""
+    """Remembers the bytes of the largest tensor that is made."""
 
-    size = 0
+    nbytes = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         made = out if isinstance(out, (tuple, list)) else (out,)
-        self.size = max([self.size, *(x.numel() for x in made if isinstance(x, torch.Tensor))])
+        self.nbytes = max([self.nbytes, *(x.nbytes for x in made if isinstance(x, torch.Tensor))])
         return out
 
 
@@ -149,7 +149,7 @@ def memory(size, seed, report):
             run = _layer_step(mixing, t, seed)
             with _Largest() as largest:
                 run()
-            rows.append(row("largest tensor", largest.size, "elements", "counted", mixing=name, tokens=t, dim=DIM))
+            rows.append(row("largest tensor", largest.nbytes, "bytes", "counted", mixing=name, tokens=t, dim=DIM))
     return rows
 
 

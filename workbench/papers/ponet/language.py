@@ -34,4 +34,5 @@ def language(size, seed, report):
 
 
 def _row(quantity, value, **labels):
-    return row(quantity, value, UNITS.get(quantity, "share"), "counted", **labels)
+    kind = "counted" if quantity == "entropy of the words" else "measured"
+    return row(quantity, value, UNITS.get(quantity, "fraction"), kind, **labels)

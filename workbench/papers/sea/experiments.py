@@ -179,12 +179,11 @@ def distillation(size, seed, report):
 
 def _checkpoint(sea, held, weights, *, step, **labels):
     """Coverage, error, every part of the loss and the keys spent on held-out windows."""
-    units = {"coverage": "share of attention", "context error": "relative", "keys per query and head": "keys"}
+    units = {"coverage": "fraction", "context error": "relative", "keys per query and head": "keys"}
     rows = []
     for name, value in measure(sea, held, weights).items():
-        unit = units.get(name, "nats" if "KL" in name else "")
-        kind = "counted" if unit == "keys" else "measured"
-        rows.append(row(name, value, unit, kind, step=step, **labels))
+        unit = units.get(name, "nats" if "KL" in name else "number")
+        rows.append(row(name, value, unit, "measured", step=step, **labels))
     return rows
 
 
@@ -197,7 +196,7 @@ def _after_training(sea, s, held, ids, weights, labels):
             out = sea(*held)
         named = {"method": "SEA, k turned after training", "keys": keys, "seed": labels["seed"]}
         error = context_error(out.context, weights @ held[2])
-        rows.append(row("coverage", coverage(weights, out.mask), "share of attention", "measured", **named))
+        rows.append(row("coverage", coverage(weights, out.mask), "fraction", "measured", **named))
         rows.append(row("context error", error, "relative", "measured", **named))
     sea.k = s.keys
     with torch.no_grad():
@@ -236,9 +235,9 @@ def _baselines(s, held, ids, weights, seed):
     for name, mask in masks.items():
         labels = {"method": name, "keys": s.keys}
         found = attention_weights(q, k, causal=False, allowed=mask) @ v
-        rows.append(row("coverage", coverage(weights, mask), "share of attention", "measured", **labels))
+        rows.append(row("coverage", coverage(weights, mask), "fraction", "measured", **labels))
         rows.append(row("context error", context_error(found, weights @ v), "relative", "measured", **labels))
-        rows.append(row("keys per query and head", float(mask.sum() / (n * h * t)), "keys", "counted", **labels))
+        rows.append(row("keys per query and head", float(mask.sum() / (n * h * t)), "keys", "measured", **labels))
     for name in ("random cells", "local window, first and last token", "oracle keys"):
         attend = _masked(masks[name]) if name != "oracle keys" else _top_attention(s.keys)
         labels = {"method": name, "keys": s.keys}
@@ -297,10 +296,10 @@ def _groups(sea, s, held, weights, seed):
             spent = mask.sum(-1).float().mean((0, 2))  # keys per query, by head
             labels = {"estimate": name, "group": group, "keys": s.keys, "seed": seed}
             rows += [
-                row("coverage by group", coverage(weights, mask), "share of attention", "measured", **labels),
-                row("keys per query and head", float(spent.mean()), "keys", "counted", **labels),
-                row("keys of the most thrifty head", float(spent.min()), "keys", "counted", **labels),
-                row("keys of the most lavish head", float(spent.max()), "keys", "counted", **labels),
+                row("coverage by group", coverage(weights, mask), "fraction", "measured", **labels),
+                row("keys per query and head", float(spent.mean()), "keys", "measured", **labels),
+                row("keys of the most thrifty head", float(spent.min()), "keys", "measured", **labels),
+                row("keys of the most lavish head", float(spent.max()), "keys", "measured", **labels),
             ]
     return rows
 
@@ -339,8 +338,8 @@ def causal(size, seed, report):
         one = statistics.fmean(_bits(model, text, s, {layer: attend(layer)}) for layer in layers)
         every = _bits(model, text, s, {layer: attend(layer) for layer in layers})
         labels = {"method": name, "keys": s.keys, "steps per layer": s.causal_steps, "tokens": s.causal_tokens}
-        rows.append(row("bits per byte, one layer replaced", one, "bits", "measured", **labels))
-        rows.append(row("bits per byte, all layers replaced", every, "bits", "measured", **labels))
+        rows.append(row("bits per byte, one layer replaced", one, "bits per byte", "measured", **labels))
+        rows.append(row("bits per byte, all layers replaced", every, "bits per byte", "measured", **labels))
     return rows
 
 
@@ -405,7 +404,7 @@ def timing(size, seed, report):
     for name in dict.fromkeys(r["method"] for r in rows if r["quantity"] == "time"):
         timed = [r for r in rows if r["quantity"] == "time" and r["method"] == name]
         slope = growth_exponent([r["tokens"] for r in timed], [r["value"] for r in timed])
-        rows.append(row("growth exponent of the time", slope, "", "measured", method=name))
+        rows.append(row("growth exponent of the time", slope, "number", "measured", method=name))
     return rows
 
 

@@ -205,7 +205,8 @@ def _versions(size, seed, matrix=None, report=lambda fraction, step: None):
 def _counts(case):
     products, stored = int(row_flops(case.a, case.b).sum()), int(symbolic_nnz(case.a, case.b).sum())
     counted = {"nnz(A)": case.a.nnz, "nnz(B)": case.b.nnz, "products F": products, "nnz(C)": stored}
-    rows = [row(name, value, "", "counted", matrix=case.title) for name, value in counted.items()]
+    units = {"products F": "products"}
+    rows = [row(name, x, units.get(name, "entries"), "counted", matrix=case.title) for name, x in counted.items()]
     ratio = products / stored if stored else 1.0
     return [*rows, row("compression ratio", ratio, "products per entry", "counted", matrix=case.title)]
 
@@ -213,7 +214,7 @@ def _counts(case):
 def _run_rows(run: SimResult, **labels):
     modelled = {
         "time": (run.ms, "ms"),
-        "instructions per cycle": (run.ipc, "1/cycle"),
+        "instructions per cycle": (run.ipc, "instructions per cycle"),
         "DRAM bandwidth in use": (run.bandwidth_utilisation, "fraction"),
         "threads busy": (run.thread_utilisation, "fraction"),
         "L1 hit rate": (run.l1_hit_rate, "fraction"),
@@ -222,7 +223,7 @@ def _run_rows(run: SimResult, **labels):
         **{f"DRAM bytes, {stream}": (moved, "bytes") for stream, moved in run.streams.items()},
     }
     counted = {
-        "extra probes": (run.mean_extra_probes, "per product"),
+        "extra probes": (run.mean_extra_probes, "probes per product"),
         "windows": (run.windows, "windows"),
         "tokens": (run.tokens, "tokens"),
     }
@@ -261,7 +262,7 @@ def _structure(size, seed, matrix=None, report=lambda fraction, step: None):
             result = simulate_spgemm(case.a, case.b, v, config, hash=hash, progress=step)
             named = labels | {"version": f"V{v}", "hash": result.hash}
             rows.append(row("time", result.ms, "ms", "modelled", **named))
-            rows.append(row("extra probes", result.mean_extra_probes, "per product", "counted", **named))
+            rows.append(row("extra probes", result.mean_extra_probes, "probes per product", "counted", **named))
     return rows
 
 
@@ -309,7 +310,7 @@ def _sensitivity(size, seed, matrix=None, report=lambda fraction, step: None):
             result = _sweep_run(case, v, name, value)
             labels = {"matrix": case.title, "changed": name, "to": value, "version": f"V{v}"}
             rows.append(row("time", result.ms, "ms", "modelled", **labels))
-            rows.append(row("extra probes", result.mean_extra_probes, "per product", "counted", **labels))
+            rows.append(row("extra probes", result.mean_extra_probes, "probes per product", "counted", **labels))
     return rows
 
 

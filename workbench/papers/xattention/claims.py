@@ -22,7 +22,7 @@ def _judge_lead(against, least):
         word = verdict(all(at_least(leads[s], least[s]) for s in least), all(above(x, 0) for x in leads.values()))
         shown = ", ".join(f"{100 * x:+.2f} points of attention mass at S={s} ({share[s]:.0%} of heads)"
                           for s, x in leads.items())  # fmt: skip
-        return f"{shown}, a quarter of the blocks kept (counted)", word
+        return f"{shown}, a quarter of the blocks kept (measured)", word
 
     return judge
 
@@ -34,7 +34,7 @@ def _judge_random(rows):
     clear = [above(lead, 2 * error) for lead, error in zip(leads, errors, strict=True)]
     pairs = zip((8, 16), leads, errors, strict=True)
     shown = ", ".join(f"{100 * x:+.2f} ± {100 * e:.2f} points at S={s}" for s, x, e in pairs)
-    return f"{shown} (lead ± its standard error over heads; counted)", verdict(all(clear), any(clear))
+    return f"{shown} (lead ± its standard error over heads; measured)", verdict(all(clear), any(clear))
 
 
 def _judge_strides(rows):
@@ -46,7 +46,7 @@ def _judge_strides(rows):
     falls = falling(ours)
     steep = at_least(ours[2] - ours[3], 2 * (ours[0] - ours[2]))
     shown = " / ".join(f"{x:.3f}" for x in ours)
-    return f"{shown} of the attention mass at S = 4 / 8 / 16 / 64 (counted)", verdict(falls and steep, falls)
+    return f"{shown} of the attention mass at S = 4 / 8 / 16 / 64 (measured)", verdict(falls and steep, falls)
 
 
 def _judge_slashes(rows):
@@ -89,7 +89,7 @@ def _judge_selection(rows):
                 found[rule, d["setting"]] = float(np.interp(d["value"], densities, masses)), m["value"]
     ahead = [above(ours, theirs) for ours, theirs in found.values()]
     shown = ", ".join(f"{100 * (x - y):+.1f} over {rule} {setting}" for (rule, setting), (x, y) in found.items())
-    return f"points of attention mass at equal density: {shown} (counted)", verdict(all(ahead), any(ahead))
+    return f"points of attention mass at equal density: {shown} (measured)", verdict(all(ahead), any(ahead))
 
 
 def _judge_thresholds(rows):
@@ -111,7 +111,7 @@ def _judge_thresholds(rows):
         f"error {mean['minimum', text, 'output error']:.3f} against {mean['fixed 0.9', text, 'output error']:.3f}"
         for text in ("calibration", "held out")
     )
-    return f"{shown} (counted)", word
+    return f"{shown} (measured)", word
 
 
 def _judge_quality(rows):
@@ -128,7 +128,7 @@ def _judge_quality(rows):
     good = [density for density, more, _ in found if at_most(more, 0.01)]
     word = verdict(any(below(density, 0.5) for density in good), bool(good))
     shown = ", ".join(f"{more:+.2%} at density {density:.2f} (threshold {tau:g})" for density, more, tau in found)
-    return f"bits per byte over dense attention: {shown} (counted)", word
+    return f"bits per byte over dense attention: {shown} (measured)", word
 
 
 def _judge_cost(others, name):
@@ -150,7 +150,7 @@ def _judge_cost(others, name):
         own = _value(rows, "density", sampler="antidiagonal", stride=8, threshold=0.9)
         listed = ", ".join(shown)
         word = verdict(all(clear), any(clear))
-        return f"extra millibits per byte over {name} at density {own:.2f}: {listed} (counted)", word
+        return f"extra millibits per byte over {name} at density {own:.2f}: {listed} (measured)", word
 
     return judge
 

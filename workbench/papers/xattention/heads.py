@@ -51,7 +51,7 @@ def encoder_heads(size, seed) -> Heads:
     return Heads(q, k, v, np.repeat(layers, model.config.heads))
 
 
-row = partial(paper.row, kind="counted")
+row = partial(paper.row, kind="measured")
 
 
 def scores_of(heads, sampler, stride, seed, block=BLOCK):
@@ -81,7 +81,7 @@ def samplers(size, seed, report):
     heads = encoder_heads(size, seed)
     mass = true_block_mass(heads.q, heads.k, block_size=BLOCK, causal=False)
     facts = {"windows": len(mass), "heads": mass.shape[1], "block": BLOCK}
-    rows = [row("mass kept, a quarter of the blocks", float(_quarter(mass, mass).mean()), "share", sampler="oracle")]
+    rows = [row("mass kept, a quarter of the blocks", float(_quarter(mass, mass).mean()), "fraction", sampler="oracle")]
     for place, stride in enumerate(STRIDES):
         report(0.3 + 0.6 * place / len(STRIDES), f"stride {stride}")
         rows += _at_stride(heads, mass, stride, seed)
@@ -89,7 +89,7 @@ def samplers(size, seed, report):
     for stride in (4, 8, 16, 64):
         kept = _quarter(wide, scores_of(heads, "antidiagonal", stride, seed, WIDE_BLOCK)[0]).mean()
         labels = {"sampler": "antidiagonal", "stride": stride, "block": WIDE_BLOCK}
-        rows.append(row("mass kept, a quarter of the blocks", float(kept), "share", **labels))
+        rows.append(row("mass kept, a quarter of the blocks", float(kept), "fraction", **labels))
     return [facts | each for each in rows]
 
 
@@ -107,18 +107,18 @@ def _at_stride(heads, mass, stride, seed):
             "mass kept, threshold 0.9": np.mean([covered(mass, keep).mean() for keep in keeps]),
             "density, threshold 0.9": np.mean([keep.mean() for keep in keeps]),
         }
-        rows += [row(name, float(x), "share", sampler=sampler, stride=stride) for name, x in values.items()]
+        rows += [row(name, float(x), "fraction", sampler=sampler, stride=stride) for name, x in values.items()]
     ours = per_head.pop("antidiagonal")
     for sampler, theirs in per_head.items():
         lead = ours - theirs
         labels = {"sampler": "antidiagonal", "against": sampler, "stride": stride}
         error = lead.std(ddof=1) / np.sqrt(len(lead))
-        rows.append(row("lead in mass kept, a quarter of the blocks", float(lead.mean()), "share", **labels))
-        rows.append(row("standard error of the lead over heads", float(error), "share", **labels))
-        rows.append(row("heads on which the antidiagonal is ahead", float((lead > 0).mean()), "share", **labels))
+        rows.append(row("lead in mass kept, a quarter of the blocks", float(lead.mean()), "fraction", **labels))
+        rows.append(row("standard error of the lead over heads", float(error), "fraction", **labels))
+        rows.append(row("heads on which the antidiagonal is ahead", float((lead > 0).mean()), "fraction", **labels))
         if stride == 8 and sampler in ("diagonal", "random"):
             rows += [
-                row("lead of one head", float(x), "share", layer=int(heads.layer[i]), head=i % 12, **labels)
+                row("lead of one head", float(x), "fraction", layer=int(heads.layer[i]), head=i % 12, **labels)
                 for i, x in enumerate(lead)
             ]
     return rows
@@ -137,8 +137,8 @@ def selection(size, seed, report):
     for rule, setting, how in settings:
         keep = select_blocks(scores, causal=False, **how)
         labels = {"rule": rule, "setting": setting, "stride": 8, "block": BLOCK}
-        rows.append(row("mass kept", float(covered(mass, keep).mean()), "share", **labels))
-        rows.append(row("density", float(keep.mean()), "share", **labels))
+        rows.append(row("mass kept", float(covered(mass, keep).mean()), "fraction", **labels))
+        rows.append(row("density", float(keep.mean()), "fraction", **labels))
     return rows + _thresholds(heads, report)
 
 
@@ -191,11 +191,11 @@ def _thresholds(heads, report):
         costs = {text: layer_costs(part) for text, part in texts.items()}
         for method, tau in _chosen(texts["calibration"], costs["calibration"]).items():
             labels = {"layer": int(layer), "thresholds": method, "stride": 8, "block": BLOCK}
-            rows.append(row("mean threshold", float(tau.mean()), "share", **labels))
+            rows.append(row("mean threshold", float(tau.mean()), "fraction", **labels))
             for text, part in texts.items():
                 exact = _exact(part, tau) if method == "profiled" else (costs[text].error(tau), costs[text].kept(tau))
                 rows.append(row("output error", exact[0], "relative", text=text, **labels))
-                rows.append(row("density", exact[1], "share", text=text, **labels))
+                rows.append(row("density", exact[1], "fraction", text=text, **labels))
     return rows
 
 

@@ -53,8 +53,8 @@ def pattern(size, seed, report):
             recall, mass = np.concatenate(parts, axis=1)
             for offsets, which in (("all drawn", slice(None)), ("not read by the diagonal", passed_by)):
                 labels = {"sampler": sampler, "stride": stride, "offsets": offsets, "width": 2}
-                rows.append(row("recall of the pattern's blocks", float(recall[which].mean()), "share", **labels))
-                rows.append(row("mass kept", float(mass[which].mean()), "share", **labels))
+                rows.append(row("recall of the pattern's blocks", float(recall[which].mean()), "fraction", **labels))
+                rows.append(row("mass kept", float(mass[which].mean()), "fraction", **labels))
     report(0.7, "thin slashes")
     return [{"heads": heads, "tokens": LENGTH, "block": BLOCK} | each for each in rows + _thin(heads, seed)]
 
@@ -98,7 +98,7 @@ def _thin(heads, seed):
                 keep = _kept(q, k, needed, "antidiagonal", stride, seed)
                 recall = float((keep & slash).sum() / slash.sum())
                 labels = {"sampler": "antidiagonal", "stride": stride, "offset": name, "width": width}
-                rows.append(row("recall of the slash's blocks", recall, "share", **labels))
+                rows.append(row("recall of the slash's blocks", recall, "fraction", **labels))
     return rows
 
 
@@ -175,9 +175,10 @@ def _cost(model, pieces, context, block, labels, chooses=None):
     how = {"context": context, "attention": attention if chooses else None}
     costs = [model.bits_per_byte(piece, **how) for piece in pieces]
     sizes = [len(piece.encode()) for piece in pieces]
+    labels = labels | {"kind": "measured"}
     rows = [row("cost of one piece", x, "bits per byte", piece=i, **labels) for i, x in enumerate(costs)]
     rows.append(row("cost of the text", float(np.average(costs, weights=sizes)), "bits per byte", **labels))
-    rows.append(row("density", kept / possible if chooses else 1.0, "share", **labels))
+    rows.append(row("density", kept / possible if chooses else 1.0, "fraction", **labels))
     return rows
 
 

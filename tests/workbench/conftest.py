@@ -9,13 +9,13 @@ from workbench.paper import Claim, Experiment, Paper
 def _rows(size, seed, matrix=None, report=lambda fraction, step: None):
     report(0.5, "half")
     value = {"tiny": 1.0, "small": 2.0, "full": 4.0}[size] + seed
-    return [{"quantity": "speed", "value": value, "unit": "m/s", "kind": "measured", "version": "V1"}]
+    return [{"quantity": "speed", "value": value, "unit": "products per second", "kind": "measured", "version": "V1"}]
 
 
 def _needs_own_input(size, seed, matrix=None, report=lambda fraction, step: None):
     if matrix:
         raise ValueError("takes no other matrix")
-    return [{"quantity": "count", "value": 3, "unit": "things", "kind": "counted"}]
+    return [{"quantity": "count", "value": 3, "unit": "entries", "kind": "counted"}]
 
 
 def _judge_full(rows):
