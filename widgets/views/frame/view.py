@@ -104,9 +104,9 @@ class View(ipywidgets.VBox):
         self._held = False
         self._links: list[Callable[[], None]] = []
         super().__init__()
-        own = {knob.key: self._trait_of(knob) for knob in self.knobs if not self.has_trait(knob.key)}
+        own = [knob for knob in self.knobs if not isinstance(getattr(type(self), knob.key, None), _KnobTrait)]
         if own:
-            self.add_traits(**own)
+            self.add_traits(**{knob.key: self._trait_of(knob) for knob in own})
         self.add_class("wb-view")
         for key, value in state.items():
             setattr(self, key, value)

@@ -17,7 +17,15 @@ def _constant(key, label, low, high, step, **more):
     return Knob(key, label, getattr(_FILE, key), low, high, step, tag=_TAGS[key], **more)
 
 
-VERSION = Knob("version", "Kernel version", 3, 1, 3, 1, help="1 static split, 2 tokens, 3 tokens and DMA write-back.")
+VERSION = Knob(
+    "version",
+    "Kernel version",
+    3,
+    1,
+    3,
+    1,
+    help="1 splits the work beforehand, 2 hands it out in tokens, 3 also has the DMA engine write back.",
+)
 HASH = Knob(
     "hash",
     "Hash bits",
@@ -36,10 +44,12 @@ CONSTANTS = (
     _constant("threads_per_mtc", "Threads per pipeline", 1, 64, 1, scale="log2", help="Four pipelines per block."),
     _constant("bw", "DRAM bandwidth (bytes/cycle)", 0.5, 17.0, 0.1, help="Also what the DMA engine asks for."),
     _constant(
-        "token_pp", "Token size (products)", 1, 4096, 1, scale="log2", help="Products per token, versions 2 and 3."
+        "token_pp", "Token size (products)", 1, 4096, 1, scale="log2", help="Products per token in versions 2 and 3."
     ),
 )
-BLOCKS = Knob("blocks", "PIUMA blocks", 1, 1, 16, 1, scale="log2", help="Our extension: rows spread over blocks.")
+BLOCKS = Knob(
+    "blocks", "PIUMA blocks", 1, 1, 16, 1, scale="log2", help="Rows are spread over the blocks, an extension of ours."
+)
 KNOBS = (VERSION, HASH, *CONSTANTS, BLOCKS)
 
 

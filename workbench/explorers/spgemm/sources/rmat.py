@@ -11,7 +11,7 @@ KNOBS = (
     Knob("a", "R-MAT a", 0.47, 0.0, 1.0, 0.005, help="Chance of the top left quadrant; d is what a, b and c leave."),
     Knob("b", "R-MAT b", 0.115, 0.0, 1.0, 0.005, help="Chance of the top right quadrant."),
     Knob("c", "R-MAT c", 0.115, 0.0, 1.0, 0.005, help="Chance of the bottom left quadrant."),
-    Knob("permute", "Relabel vertices", True, help="At random; without it heavy rows and columns come first."),
+    Knob("permute", "Relabel vertices", True, help="Random labels; without them heavy rows and columns come first."),
     SEED,
 )
 
