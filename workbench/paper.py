@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any, Literal
 
 __all__ = ["Claim", "Experiment", "Paper", "Report", "loaded_later", "row", "rows_with", "values", "view_in"]
@@ -115,13 +116,16 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
     Parameters
     ----------
     module : below ``workbench/papers``, such as "smash.versions".
-    function : ``function(size, seed, report)`` -> rows. It takes no matrix.
+    function : ``function(size, seed, report)`` -> rows. One that also has a parameter ``matrix`` is given the matrix
+        that takes the place of its input; for any other, a matrix is refused with a ValueError.
     """
 
     def run(size, seed, matrix=None, report=lambda fraction, step: None):
-        if matrix is not None:
+        experiment = getattr(import_module(f"workbench.papers.{module}"), function)
+        given = {"matrix": matrix} if "matrix" in signature(experiment).parameters else {}
+        if matrix is not None and not given:
             raise ValueError(f"{function} has its own input; a matrix cannot take its place, leave out --matrix")
-        return getattr(import_module(f"workbench.papers.{module}"), function)(size, seed, report)
+        return experiment(size=size, seed=seed, report=report, **given)
 
     return run
 

@@ -17,10 +17,8 @@ LONGEST, LONGEST_TEST = 450, 600
 # Files that are longer, and why they are not two.
 LONG_FILES = {
     "notebooks/text/papers/smash.py": "a walk-through in eight sections is read from top to bottom",
-    "widgets/figures/spgemm_traffic.py": "the scene of one view and its pure figures, which share axes and colours",
     "widgets/canvas/canvas.js": "one widget is one ES module, since nothing bundles",
     "widgets/views/frame/view.py": "what every view promises, in one place",
-    "workbench/papers/smash.py": "one paper, one file: five experiments with their claims",
 }
 SOURCES = {".py", ".cpp", ".hpp", ".js", ".css", ".html"}
 MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:work|tmp|root|home|Users|opt)/")

@@ -4,7 +4,7 @@ import html
 
 import numpy as np
 
-from widgets.figures.spgemm_traffic import live_curve
+from widgets.figures.spgemm_scene import live_curve
 
 
 def headline(scene):
@@ -26,7 +26,7 @@ def total_bytes(scene):
 def live_curves(scene):
     """Return the live curves that are worth comparing; an inner product never has more than one alive per dot."""
     windows = "1 window" if len(scene.windows) == 1 else f"{len(scene.windows):,} windows"
-    labels = {"outer": "outer", "row": f"row-wise, {windows} (SMASH)", "column": "column-wise"}
+    labels = {"outer": "outer", "row": f"row-wise, {windows}", "column": "column-wise"}
     return [live_curve(scene.steps[flow], label) for flow, label in labels.items()]
 
 

@@ -36,6 +36,7 @@ from widgets.figures.attention_words import (
     scores_words,
 )
 from widgets.figures.plot_pane import PlotPane
+from widgets.views.frame.story import Story
 from widgets.views.frame.view import View
 
 UPLOAD_LIMIT_BYTES = 64_000_000
@@ -51,15 +52,6 @@ def picture_knobs(panels: Sequence[Panel] = PANELS) -> tuple[Knob, ...]:
         Knob("right", "Right picture", "allowed", choices=choices, help="What the right picture shows."),
         Knob("row", "Query (row)", 300, 0, 65535, 1, help="The query whose keys are drawn below; or click a picture."),
     )
-
-
-@dataclass(frozen=True)
-class Story:
-    """A setting worth seeing: a button's label, the knobs that differ from their defaults, and what to look at."""
-
-    label: str
-    state: Mapping[str, Any]
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import ipywidgets
@@ -17,6 +18,7 @@ from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
 from widgets.figures.fact_table import fact_table
 from widgets.figures.plot_pane import PlotPane
+from widgets.figures.spgemm_scene import TrafficScene, live_curve
 from widgets.figures.spgemm_steps import (
     cell_picture,
     formed_entries,
@@ -27,10 +29,8 @@ from widgets.figures.spgemm_steps import (
     table_picture,
 )
 from widgets.figures.spgemm_traffic import (
-    TrafficScene,
     bytes_figure,
     gantt_figure,
-    live_curve,
     live_figure,
     probes_figure,
     readable_bytes,
@@ -39,49 +39,79 @@ from widgets.figures.spgemm_traffic import (
 )
 from widgets.figures.spgemm_words import headline, live_curves, mean_share, short_number, step_columns, total_bytes
 from widgets.views.frame.export import npz_bytes
+from widgets.views.frame.story import Story
 from widgets.views.frame.view import View
 from widgets.views.frame.worker import Progress
-from widgets.views.spgemm_stories import (
-    DATAFLOWS,
-    HIGH_LOAD,
-    MACHINE,
-    OPERANDS,
-    SECTION,
-    SECTIONS,
-    SMALL,
-    STEPPING,
-    STORIES,
-    TABLE,
-    TRAFFIC,
-    USED_BY,
+
+SMALL = 64  # up to this many rows and columns every cell is drawn on its own
+DATAFLOWS = (
+    ("row", "row-wise (Gustavson)"),
+    ("outer", "outer product"),
+    ("inner", "inner product"),
+    ("column", "column-wise"),
 )
+CACHES = (("none", "none"), ("ideal", "ideal: each entry is read once"))
+STEPPING = (
+    Knob("dataflow", "Dataflow", "row", choices=DATAFLOWS, help="The order in which the partial products are formed."),
+    Knob("step", "Step", 0, 0, 10**7),
+)
+TRAFFIC = (
+    Knob("cache", "Cache", "none", choices=CACHES, help="Whether operands that are used again come from the chip."),
+    Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
+)
+TABLE = Knob("table_window", "Window shown", 0, 0, 10**6, 1, help="Which window's table is drawn.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrafficHooks:
+    """What a view of SpGEMM traffic is told about its operands and its machine.
+
+    Parameters
+    ----------
+    operands : the menu "operands" first, then all knobs of its choices.
+    relevant : choice of operands -> knobs that matter with it, in the order in which they are shown.
+    machine : knobs of the machine that runs the product.
+    machine_name : what tabs, tables and sentences call it.
+    stories : settings worth seeing, by key.
+    budget : state -> None or the sentence that refuses.
+    recipe : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
+    """
+
+    operands: Sequence[Knob]
+    relevant: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    machine: Sequence[Knob] = ()
+    machine_name: str = "Machine"
+    stories: Mapping[str, Story] = field(default_factory=dict)
+    budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None
+    recipe: Callable[[str], str] = lambda words: f"view = ...  # {words}"
 
 
 class SpGEMMTrafficView(View):
-    """C = A B as its dataflows see it: every partial product, every byte, and the PIUMA machine model at work.
+    """C = A B as its dataflows see it: every partial product, every byte, and a model of a machine at work.
 
     Parameters
     ----------
     compute_scene : ``compute_scene(state, progress) -> TrafficScene``; it makes the operands, counts, runs the machine.
-    knobs : knobs that take the place of those of the same key here (other choices, ranges, defaults, tags).
-    **state : values of knobs.
+    hooks : the knobs of operands and machine, and what to say of them.
+    **state : values of knobs; ``query`` takes a link's query string.
     """
 
     title = "SpGEMM traffic"
-    knobs = (*OPERANDS, *STEPPING, *TRAFFIC, *MACHINE, *TABLE, *SECTION)
-    hidden: ClassVar[frozenset[str]] = frozenset(k.key for k in (*STEPPING, *TRAFFIC, *MACHINE, *TABLE, *SECTION))
     paint_only: ClassVar[frozenset[str]] = frozenset(("dataflow", "step", "log_axes", "section"))
 
     def __init__(
-        self,
-        compute_scene: Callable[[Mapping[str, Any], Progress], TrafficScene],
-        *,
-        knobs: Sequence[Knob] = (),
-        **state,
+        self, compute_scene: Callable[[Mapping[str, Any], Progress], TrafficScene], hooks: TrafficHooks, **state
     ):
-        self._compute_scene = compute_scene
-        given = {knob.key: knob for knob in knobs}
-        self.knobs = tuple(given.get(knob.key, knob) for knob in type(self).knobs)
+        self._compute_scene, self._hooks = compute_scene, hooks
+        sections = (
+            ("step", "Step by step"),
+            ("bytes", "Bytes moved"),
+            ("machine", f"{hooks.machine_name} model"),
+            ("constants", "Constants"),
+        )
+        elsewhere = (*STEPPING, *TRAFFIC, *hooks.machine, TABLE, Knob("section", "Part", "step", choices=sections))
+        self.knobs = (*hooks.operands, *elsewhere)
+        self.hidden = frozenset(knob.key for knob in elsewhere)
         super().__init__(**state)
 
     # The widgets ----------------------------------------------------------------------------------------------------
@@ -89,9 +119,9 @@ class SpGEMMTrafficView(View):
         """Make the parts: headline, stories, tabs, and one box per section."""
         self._headline = ipywidgets.HTML()
         self._stories = Choices(
-            [(key, label) for key, (label, _, _) in STORIES.items()], self._tell, label="What to look at"
+            [(key, story.label) for key, story in self._hooks.stories.items()], self._tell, label="What to look at"
         )
-        self._tabs = Choices(SECTIONS, self._open, form="tabs", label="Parts of the view")
+        self._tabs = Choices(self.knob("section").choices, self._open, form="tabs", label="Parts of the view")
         self._stepper = Stepper(self._go, label="Partial products, step by step")
         self._cells = {name: CellImage(title=name) for name in "ABC"}
         self._rasters = {name: RasterCanvas(title=name, layout=_part(300)) for name in "ABC"}
@@ -112,9 +142,9 @@ class SpGEMMTrafficView(View):
         self._tables = [CellImage(title=""), CellImage(title="")]
         self._dataflows = Choices(DATAFLOWS, lambda key: self._turn_part("dataflow", key), label="Dataflow")
         self._panels = {
-            "bytes": ControlPanel(self._of(TRAFFIC), self.state, self._turn_part),
-            "machine": ControlPanel(self._of(MACHINE), self.state, self._turn_part),
-            "table": ControlPanel(TABLE, self.state, self._turn_part),
+            "bytes": ControlPanel(TRAFFIC, self.state, self._turn_part),
+            "machine": ControlPanel(self._hooks.machine, self.state, self._turn_part),
+            "table": ControlPanel([TABLE], self.state, self._turn_part),
         }
         panes = self._panes
         self._machine_parts = ipywidgets.VBox(
@@ -140,15 +170,11 @@ class SpGEMMTrafficView(View):
             "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
             "constants": ipywidgets.VBox((self._constants,)),
         }
-        self._painted_table, self._drawn, self._used = None, {}, None
+        self._painted_table, self._drawn, self._shown = None, {}, None
         return (self._headline, self._stories, self._tabs, *self._boxes.values())
 
     def _shown_knobs(self):
-        used = USED_BY.get(self.operands)
-        return [knob for knob in super()._shown_knobs() if used is None or knob.key in used]
-
-    def _of(self, knobs):
-        return [self.knob(knob.key) for knob in knobs]
+        return [self.knob(key) for key in ("operands", *self._hooks.relevant.get(self.operands, ()))]
 
     def _turn_part(self, key, value):
         try:
@@ -164,37 +190,28 @@ class SpGEMMTrafficView(View):
         self.section = section
 
     def _tell(self, key):
-        _, settings, text = STORIES[key]
+        story = self._hooks.stories[key]
         with self.changes():
             for knob in self.knobs:
-                setattr(self, knob.key, settings.get(knob.key, knob.default))
-        self._stories.selected, self._stories.text = key, text
+                setattr(self, knob.key, story.state.get(knob.key, knob.default))
+        self._stories.selected, self._stories.text = key, story.text
 
     def _state_shown(self):
         super()._state_shown()
         for panel in self._panels.values():
             panel.values = self.state
         self._tabs.selected, self._dataflows.selected = self.section, self.dataflow
-        used = USED_BY.get(self.operands)
-        if used != self._used:
-            self._used = used
-            self._panel.draw(self._shown_knobs())
+        shown = self._shown_knobs()
+        if shown != self._shown:
+            self._shown = shown
+            self._panel.draw(shown)
         for name, box in self._boxes.items():
             box.layout.display = None if name == self.section else "none"
 
     # Work -----------------------------------------------------------------------------------------------------------
     def budget(self, state: Mapping[str, Any]) -> str | None:
         """Refuse what cannot be shown live, naming the limit."""
-        chances = state["a"] + state["b"] + state["c"]
-        if state["operands"] == "rmat" and chances > 1 + 1e-9:
-            return f"R-MAT a + b + c is {chances:.3g}, the limit is 1: lower one of them."
-        high = state["hash"] == "high" or (state["hash"] == "own" and state["version"] == 1)
-        if high and state["load"] >= HIGH_LOAD:
-            return (
-                f"High-order bits at load {state['load']:g} need hundreds of probes a product and more; the limit "
-                f"of the live view is a load below {HIGH_LOAD:g}: lower it or choose another hash."
-            )
-        return None
+        return self._hooks.budget(state)
 
     def compute(self, state: Mapping[str, Any], progress: Progress) -> TrafficScene:
         """Have the scene filled."""
@@ -270,7 +287,7 @@ class SpGEMMTrafficView(View):
             return
         run = machine.runs[machine.shown]
         self._totals.value = fact_table(
-            "The product on PIUMA by kernel version (modelled)",
+            f"The product on {self._hooks.machine_name} by kernel version (modelled)",
             ("quantity", *(r.label for r in machine.runs)),
             [(name, *(short_number(r.totals[name]) for r in machine.runs)) for name in run.totals],
             shown=1 + machine.shown,
@@ -308,8 +325,7 @@ class SpGEMMTrafficView(View):
         windows = machine.occupancy[0].windows if machine.occupancy else 1
         if self._painted_table != windows:
             self._painted_table = windows
-            knob = TABLE[0]
-            self._panels["table"].draw([Knob(knob.key, knob.label, 0, 0, max(windows - 1, 1), 1, help=knob.help)])
+            self._panels["table"].draw([replace(TABLE, high=max(windows - 1, 1))])
         for image, table in zip(self._tables, machine.occupancy, strict=False):
             image.layout.display = None
             image.show(**table_picture(table, self.theme))
@@ -341,7 +357,7 @@ class SpGEMMTrafficView(View):
         if scene.machine is None:
             return head + scene.machine_note
         times = ", ".join(f"{run.label} {run.totals['time (ms)']:.3g} ms" for run in scene.machine.runs)
-        return head + f"Modelled on PIUMA: {times}."
+        return head + f"Modelled on {self._hooks.machine_name}: {times}."
 
     def table(self, scene: TrafficScene) -> tuple[Sequence[str], Sequence[Sequence]]:
         """Return the data behind the open section."""
@@ -396,15 +412,7 @@ class SpGEMMTrafficView(View):
     def recipe(self) -> str:
         """Return the Python that remakes the view in its present state."""
         given = ", ".join(f"{key}={value!r}" for key, value in self.state.items() if value != self.knob(key).default)
-        return "\n".join(
-            (
-                "from workbench.papers import get",
-                "",
-                f'view = get("smash").view({given})',
-                "view.wait()",
-                "view",
-            )
-        )
+        return self._hooks.recipe(given)
 
 
 class _Rows(Sequence):

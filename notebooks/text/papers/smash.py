@@ -116,7 +116,8 @@ SparsityView({"A": left, "B": right, "C": left @ right})
 # **window**. Its live count grows, is written out, and starts again: a saw-tooth under the outer product's mountain.
 
 # %%
-from widgets.figures.spgemm_traffic import live_curve, live_figure
+from widgets.figures.spgemm_scene import live_curve
+from widgets.figures.spgemm_traffic import live_figure
 from workbench.machines.piuma import hash_trace, plan_windows
 
 windows = plan_windows(left, right, slots=2**12, load=0.5)
@@ -289,14 +290,15 @@ table(
 )  # fmt: skip
 
 # %%
-from widgets.figures.spgemm_traffic import Gantt, gantt_figure
+from widgets.figures.spgemm_scene import Gantt
+from widgets.figures.spgemm_traffic import gantt_figure
 
 
 def first_windows(run, count=2):
     e, times = run.events, run.window_times
     seen = e.start < times.done[count - 1]
-    log = (e.thread[seen], e.row[seen], e.start[seen], e.stop[seen])
-    figure = gantt_figure(Gantt(*log, threads=64, cycles=times.done[count - 1], events_total=int(seen.sum())))
+    log = {"thread": e.thread[seen], "row": e.row[seen], "t0": e.start[seen], "t1": e.stop[seen]}
+    figure = gantt_figure(Gantt(**log, threads=64, cycles=times.done[count - 1], events_total=int(seen.sum())))
     for w in range(count if run.version < 3 else 0):
         figure.add_vrect(times.hashed[w], times.done[w], fillcolor="grey", opacity=0.25, annotation_text="write-back")
     return figure
@@ -323,9 +325,9 @@ show(first_windows(runs[3], count=8), "V3: hardly a gap; write-back happens besi
 # 4. Choose the Poisson grid. Is V3 still the fastest?
 
 # %%
-from workbench.papers.smash import view
+from workbench.papers import get
 
-view(operands="worked")
+get("smash").view(operands="worked")
 
 # %% [markdown]
 # Question 2 deserves the paper's full size. This fills the hash tables of 5.7 million products, eight times.

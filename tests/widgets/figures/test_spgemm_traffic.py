@@ -2,22 +2,19 @@ import json
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
-from kernels.matmul.dataflow import dataflow_steps
-from widgets.figures.spgemm_traffic import (
+from widgets.figures.spgemm_scene import (
     STREAMS,
-    Constant,
     Gantt,
     LiveCurve,
     ProbeHistogram,
     Roofline,
     StreamBytes,
     Utilisation,
+)
+from widgets.figures.spgemm_traffic import (
     bytes_figure,
-    constants_figure,
     gantt_figure,
-    live_curve,
     live_figure,
     probes_figure,
     readable_bytes,
@@ -26,22 +23,39 @@ from widgets.figures.spgemm_traffic import (
 )
 from widgets.theme import PALETTE
 
+
+def curve(label, live, unit="products", kind="counted"):
+    return LiveCurve(label=label, x=np.arange(1.0, 1 + len(live)), live=np.array(live), x_unit=unit, kind=kind)
+
+
 TRAFFIC = StreamBytes(
-    ("inner", "outer", "row", "column"),
-    STREAMS,
-    np.array([[160, 192, 0, 0, 0, 96], [80, 64, 0, 112, 112, 96], [80, 112, 112, 0, 0, 96], [112, 64, 0, 0, 0, 96.0]]),
-    "16 B an element, no cache",
+    dataflows=("inner", "outer", "row", "column"),
+    streams=STREAMS,
+    bytes=np.array(
+        [[160, 192, 0, 0, 0, 96], [80, 64, 0, 112, 112, 96], [80, 112, 112, 0, 0, 96], [112, 64, 0, 0, 0, 96.0]]
+    ),
+    note="16 B an element, no cache",
 )
-LIVE = (
-    LiveCurve("outer", np.arange(1, 9.0), np.array([1, 2, 3, 4, 5, 6, 7, 6]), "products", "counted"),
-    LiveCurve("row", np.arange(1, 8.0), np.array([1, 2, 2, 3, 4, 5, 6]), "products", "counted"),
-)
-UTILISATION = Utilisation(np.linspace(0, 100, 5), {"issue slots": np.array([0.2, 0.9, 1, 0.1])})
+LIVE = (curve("outer", [1, 2, 3, 4, 5, 6, 7, 6]), curve("row", [1, 2, 2, 3, 4, 5, 6]))
+UTILISATION = Utilisation(edges=np.linspace(0, 100, 5), series={"issue slots": np.array([0.2, 0.9, 1, 0.1])})
 PROBES = ProbeHistogram(
-    ("high bits", "low bits"), np.array([[5, 2] + [0] * 62 + [1], [8] + [0] * 64]), np.array([8.4, 0.0])
+    labels=("high bits", "low bits"),
+    counts=np.array([[5, 2] + [0] * 62 + [1], [8] + [0] * 64]),
+    mean=np.array([8.4, 0.0]),
 )
-ROOFLINE = Roofline(("V1", "V3"), np.array([0.5, 4]), np.array([0.4, 2.3]), 4.0, 2.1)
-CONSTANTS = (Constant("bw", "2.1", "bytes/cycle", "fitted", "calibrated"),)
+
+
+def roofline(labels, per_byte, per_cycle):
+    return Roofline(
+        labels=labels,
+        ops_per_byte=np.array(per_byte),
+        ops_per_cycle=np.array(per_cycle),
+        peak_ops_per_cycle=4.0,
+        peak_bytes_per_cycle=2.1,
+    )
+
+
+ROOFLINE = roofline(("V1", "V3"), [0.5, 4], [0.4, 2.3])
 
 
 def gantt(events=64, threads=8, total=None, seed=0):
@@ -50,7 +64,15 @@ def gantt(events=64, threads=8, total=None, seed=0):
     t0 = np.tile(np.arange(events // threads) * 10.0, threads)
     row = rng.integers(0, 10, len(thread))
     t1 = t0 + np.where(row == 3, 9.9, 1.0)
-    return Gantt(thread, row, t0, t1, threads, float(t1.max(initial=0)), total or len(thread))
+    return Gantt(
+        thread=thread,
+        row=row,
+        t0=t0,
+        t1=t1,
+        threads=threads,
+        cycles=float(t1.max(initial=0)),
+        events_total=total or len(thread),
+    )
 
 
 def figures(theme):
@@ -62,7 +84,6 @@ def figures(theme):
         "utilisation": utilisation_figure(UTILISATION, theme=theme),
         "probes": probes_figure(PROBES, theme=theme),
         "roofline": roofline_figure(ROOFLINE, theme=theme),
-        "constants": constants_figure(CONSTANTS, theme=theme),
     }
 
 
@@ -79,7 +100,6 @@ def test_every_figure_with_numbers_says_where_they_come_from():
     made = figures("light")
     for name, kind in wanted.items():
         assert f"({kind})" in made[name].layout.title.text, name
-    assert list(made["constants"].data[0].cells["values"][3]) == ["calibrated"]
 
 
 def test_stacked_bars_hold_every_byte_and_show_the_total():
@@ -111,18 +131,16 @@ def test_live_curves_are_drawn_whole_when_short_and_keep_extremes_when_long():
     rng = np.random.default_rng(0)
     live = rng.integers(0, 100, 50_000)
     live[31_337] = 1_000_000
-    long = LiveCurve("V2", np.arange(50_000.0), live, "cycles", "modelled")
-    trace = live_figure([long]).data[0]
+    trace = live_figure([curve("V2", live, "cycles", "modelled")]).data[0]
     assert len(trace.x) <= 4_002
     assert max(trace.y) == 1_000_000
-    assert (trace.x[0], trace.x[-1]) == (0, 49_999)
-    assert np.array_equal(live[np.asarray(trace.x, int)], trace.y)
+    assert (trace.x[0], trace.x[-1]) == (1, 50_000)
+    assert np.array_equal(live[np.asarray(trace.x, int) - 1], trace.y)
 
 
 def test_curves_with_different_clocks_are_refused():
-    cycles = LiveCurve("V2", np.arange(3.0), np.arange(3), "cycles", "modelled")
     with pytest.raises(ValueError, match="one unit of time; got cycles, products"):
-        live_figure([LIVE[0], cycles])
+        live_figure([LIVE[0], curve("V2", [0, 1, 2], "cycles", "modelled")])
 
 
 def drawn_bars(figure):
@@ -175,19 +193,7 @@ def test_roofline_points_lie_where_the_numbers_say():
 
 
 def test_roofline_leaves_out_points_without_bytes():
-    empty = Roofline(("V1",), np.array([np.nan]), np.array([0.0]), 4.0, 2.1)
-    assert [t.name for t in roofline_figure(empty).data] == ["ceiling"]
-
-
-@pytest.mark.parametrize("limit", [100, 3])
-def test_live_curve_of_a_dataflow_ends_with_its_merge(limit):
-    a = sp.csr_array(np.array([[1.0, 0, 2], [0, 0, 3], [4, 5, 0]]))
-    b = sp.csr_array(np.array([[0.0, 6], [7, 0], [8, 9]]))
-    curve = live_curve(dataflow_steps(a, b, "outer", limit=limit, bins=3), "outer")
-    assert curve.live.max() == 7
-    assert (curve.x[-1], curve.live[-1]) == (8, 6)
-    assert np.all(np.diff(curve.x) > 0)
-    assert live_curve(dataflow_steps(a, b, "row"), "row").live.tolist() == [1, 2, 2, 3, 4, 5, 6]
+    assert [t.name for t in roofline_figure(roofline(("V1",), [np.nan], [0.0])).data] == ["ceiling"]
 
 
 @pytest.mark.parametrize(

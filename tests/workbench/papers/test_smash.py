@@ -1,12 +1,12 @@
-"""SMASH's entry: knobs make inputs and machines, experiments yield rows, and every claim can fail."""
+"""SMASH: experiments yield rows, and every claim can fail."""
 
 import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from workbench.paper import Verdict
-from workbench.papers.smash import CLAIMS, KNOBS, PAPER, machine_config, run, sample
+from workbench.papers.smash.claims import CLAIMS
+from workbench.papers.smash.entry import PAPER
 
 EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
@@ -135,40 +135,13 @@ def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, rows, verdict):
 def test_every_claim_is_tried_both_ways():
     tried = {key: {verdict for k, _, verdict in CASES if k == key} for key in JUDGES}
     assert all({"reproduced", "not reproduced"} <= verdicts for verdicts in tried.values())
-    assert set().union(*tried.values()) == set(Verdict.__args__)
+    assert set().union(*tried.values()) == {"reproduced", "partly", "not reproduced"}
 
 
 def test_claims_about_the_reference_workload_need_it():
     rows = [row | {"matrix": "another"} for row in versions("time", (940, 400, 100))]
     with pytest.raises(LookupError):
         JUDGES["speedup"](rows)
-
-
-@pytest.mark.parametrize(
-    "source", [value for value, _ in next(k for k in KNOBS if k.key == "operands").choices if value != "w0"]
-)
-def test_every_input_can_be_run(source):
-    operands = sample(operands=source, scale=6, edge_factor=4)
-    product = run(operands, version=2)
-    expected = operands.a @ operands.b
-    assert np.abs((product.c - expected).toarray()).max() <= 1e-12 * max(1.0, np.abs(expected.data).max())
-    assert product.run.inserts == product.c.nnz
-
-
-def test_knobs_reach_the_machine():
-    config = machine_config(bw=4.2, log2_slots=12, load=0.1, threads_per_mtc=8, token_pp=32)
-    assert (config.bw, config.dma_bw, config.log2_slots, config.load) == (4.2, 4.2, 12, 0.1)
-    assert (config.threads_per_mtc, config.token_pp) == (8, 32)
-    operands = sample(operands="karate")
-    assert run(operands, blocks=2).run.blocks == 2
-    assert run(operands, version=1, hash="multiplicative").run.hash == "multiplicative"
-    assert run(operands, version=1).run.hash == "high"
-
-
-def test_equal_seeds_give_equal_inputs():
-    first, again, other = sample(scale=6), sample(scale=6), sample(scale=6, seed=5)
-    assert np.array_equal(first.a.indices, again.a.indices)
-    assert not np.array_equal(first.a.indices, other.a.indices)
 
 
 @pytest.mark.parametrize("key", EXPERIMENTS)

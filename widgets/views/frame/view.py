@@ -58,7 +58,8 @@ class View(ipywidgets.VBox):
     ----------
     title : names the view to screen readers and its exported files.
     kind : ``"measured"``, ``"modelled"`` or ``"counted"``: how the numbers came about; may be set per scene in `paint`.
-    knobs : the parameters; an instance may replace them (choices known late) before calling ``super().__init__``.
+    knobs : the parameters; an instance may replace them (choices known late) or bring its own, before it calls
+        ``super().__init__``.
     hidden : keys of knobs that get no control because the picture itself changes them (a zoom window, a brush).
     play : keys of whole-number knobs that get a play button.
     paint_only : keys that only `paint` reads: turning them repaints the last scene without computing.
@@ -68,7 +69,7 @@ class View(ipywidgets.VBox):
     title: ClassVar[str] = "View"
     kind: str = "counted"
     knobs: Sequence[Knob] = ()
-    hidden: ClassVar[frozenset[str]] = frozenset()
+    hidden: frozenset[str] = frozenset()
     play: ClassVar[frozenset[str]] = frozenset()
     paint_only: ClassVar[frozenset[str]] = frozenset()
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -80,13 +81,17 @@ class View(ipywidgets.VBox):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         for knob in cls.__dict__.get("knobs", ()):
-            if hasattr(View, knob.key):
-                raise TypeError(f"{cls.__name__}: knob {knob.key!r} hides an attribute of View; rename it.")
             if isinstance(cls.__dict__.get(knob.key), _KnobTrait):
                 continue
-            trait = _KnobTrait()
+            trait = cls._trait_of(knob)
             setattr(cls, knob.key, trait)
             trait.class_init(cls, knob.key)
+
+    @classmethod
+    def _trait_of(cls, knob):
+        if hasattr(View, knob.key):
+            raise TypeError(f"{cls.__name__}: knob {knob.key!r} hides an attribute of View; rename it.")
+        return _KnobTrait()
 
     def __init__(self, *, link_base: str = "", query: str = "", **state):
         self._knob_by_key = {knob.key: knob for knob in self.knobs}
@@ -99,6 +104,9 @@ class View(ipywidgets.VBox):
         self._held = False
         self._links: list[Callable[[], None]] = []
         super().__init__()
+        own = [knob for knob in self.knobs if not isinstance(getattr(type(self), knob.key, None), _KnobTrait)]
+        if own:
+            self.add_traits(**{knob.key: self._trait_of(knob) for knob in own})
         self.add_class("wb-view")
         for key, value in state.items():
             setattr(self, key, value)

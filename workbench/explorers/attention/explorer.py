@@ -16,6 +16,7 @@ from workbench.explorers.attention import cost
 from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
 from workbench.explorers.attention.source import AttentionInput, load_input, of_head, read_npz, sources
+from workbench.explorers.entry_knobs import entry_knobs
 from workbench.machines.roofline import ceilings
 
 __all__ = ["explorer", "scenes", "view_class"]
@@ -43,32 +44,16 @@ def view_class() -> type[AttentionMaskView]:
     panels = (*PANELS[:estimate], *own, *PANELS[estimate:])
     knobs = (
         Knob("input", "Queries and keys", FIRST_INPUT, choices=inputs, help="Where queries and keys come from."),
-        *_gathered_knobs(sources()),
+        *entry_knobs(sources(), shared),
         Knob("method", "Method", FIRST_METHOD, choices=first, help="How attention is made sparse."),
         Knob("compare_with", "Compare with", NONE, choices=second, help="A second method with the same settings."),
-        *_gathered_knobs(methods()),
+        *entry_knobs(methods(), shared),
         *picture_knobs(panels),
     )
     about = "The mask view over all sources and methods."
     return type("AttentionExplorer", (AttentionMaskView,), {
         "__doc__": about, "__module__": __name__, "knobs": knobs, "panels": panels, "renamed": RENAMED,
     })  # fmt: skip
-
-
-def _gathered_knobs(entries) -> tuple[Knob, ...]:
-    """Return the knobs of all entries, the shared ones first; a second definition of a key is an error."""
-    in_common = [knob for knob in vars(shared).values() if isinstance(knob, Knob)]
-    used = {id(knob) for entry in entries.values() for knob in entry.knobs}
-    found = {knob.key: (knob, "knobs.py") for knob in in_common if id(knob) in used}
-    for entry in entries.values():
-        for knob in entry.knobs:
-            known, where = found.setdefault(knob.key, (knob, entry.key))
-            if known is not knob:
-                raise ValueError(
-                    f"explorer: {entry.key} defines the knob {knob.key!r} again, which {where} has; "
-                    "put one object into knobs.py and use it in both"
-                )
-    return tuple(knob for knob, _ in found.values())
 
 
 def explorer(*, query="", **state) -> AttentionMaskView:

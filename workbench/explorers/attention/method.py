@@ -13,7 +13,7 @@ from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import CoverageCurve, Panel
 from widgets.figures.attention_query import QueryMaps, QueryRow
-from widgets.views.attention_mask import Story
+from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.source import AttentionInput, Source
 from workbench.gathered import gathered

@@ -30,6 +30,24 @@ def test_knob_may_not_hide_an_attribute():
         type("Bad", (View,), {"knobs": (Knob("theme", "Theme", "x"),)})
 
 
+def test_a_view_may_bring_knobs_of_its_own(wave):
+    class Tuned(wave):
+        def __init__(self, *more, **state):
+            self.knobs = (*wave.knobs, *more)
+            super().__init__(**state)
+
+    view = Tuned(Knob("phase", "Phase", 0, 0, 9), query="phase=4&points=50")
+    assert isinstance(view, wave) and (view.phase, view.points, view.query) == (4, 50, "points=50&phase=4")
+    before = view.computed
+    view.phase = "7"
+    assert (view.phase, view.computed) == (7, before + 1)
+    with pytest.raises(traitlets.TraitError, match="phase: must be from 0 to 9"):
+        view.phase = 10
+    assert not wave().has_trait("phase")
+    with pytest.raises(TypeError, match="'theme' hides"):
+        Tuned(Knob("theme", "Theme", "x"))
+
+
 def test_query_round_trip(wave):
     view = wave(points=50, frequency=2.5, filled=True, fail="a & b = c?")
     again = wave.from_query("?" + view.query + "&theme=dark&foreign=1")

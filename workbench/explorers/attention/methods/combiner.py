@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from widgets.views.attention_mask import Story
+from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.curves import of_segments
 from workbench.explorers.attention.knobs import PATTERN, SEGMENT_TOKENS

@@ -5,7 +5,7 @@ import torch
 
 from widgets.controls.knob import Knob
 from widgets.figures.attention_query import QueryMaps
-from widgets.views.attention_mask import Story
+from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.knobs import WINDOW
 from workbench.explorers.attention.method import Method

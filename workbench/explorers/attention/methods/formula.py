@@ -8,7 +8,7 @@ from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_select import block_density
 from kernels.masks.formula import mask_from_formula
 from widgets.controls.knob import Knob
-from widgets.views.attention_mask import Story
+from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.knobs import BLOCK
 from workbench.explorers.attention.method import Method

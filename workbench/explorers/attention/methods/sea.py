@@ -12,7 +12,7 @@ import torch
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import CoverageCurve, Panel
-from widgets.views.attention_mask import Story
+from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.method import Method, Requires, Variant
 from workbench.models.attention import sea

@@ -5,7 +5,7 @@ import numpy as np
 from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_select import block_density, select_blocks
 from widgets.controls.knob import Knob
-from widgets.views.attention_mask import Story
+from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.curves import THRESHOLDS, block_mass, over_thresholds
 from workbench.explorers.attention.knobs import BY_RULE, SELECTION

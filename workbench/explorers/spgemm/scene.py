@@ -1,16 +1,17 @@
-"""Fills the scene of the SpGEMM traffic view for SMASH: operands, exact counts, and the PIUMA model's runs."""
+"""Fills the scene of the SpGEMM traffic view: operands, exact counts, and the runs of the machine model."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from kernels.matmul.dataflow import DATAFLOWS, dataflow_order, dataflow_steps, output_births
 from kernels.matmul.spgemm import row_flops, spgemm
 from kernels.matmul.traffic import dataflow_traffic
-from widgets.figures.spgemm_traffic import (
+from widgets.figures.spgemm_scene import (
     STREAMS,
     Constant,
     Gantt,
@@ -25,11 +26,11 @@ from widgets.figures.spgemm_traffic import (
     TrafficScene,
     Utilisation,
 )
+from workbench.explorers.spgemm import machine
+from workbench.explorers.spgemm.source import Pair
 from workbench.machines import piuma
 
 MAX_PRODUCTS = 10**7
-_OPERAND_KEYS = ("operands", "scale", "edge_factor", "a", "b", "c", "permute", "seed")
-_MACHINE_KEYS = ("hash", "log2_slots", "load", "threads_per_mtc", "bw", "token_pp", "blocks")
 _HASH_LABEL = {"high": "high bits", "low": "low bits", "multiplicative": "multiplicative"}
 
 
@@ -52,39 +53,41 @@ class _Kept:
         return made
 
 
-_pairs, _counts, _row_steps, _machines, _tables = (_Kept(size) for size in (4, 4, 8, 8, 16))
+_counts, _row_steps, _machines, _tables = (_Kept(size) for size in (4, 8, 8, 16))
 
 
-def scene_source(sample: Callable, machine_config: Callable) -> Callable[[Mapping, Callable], TrafficScene]:
-    """Return ``source(state, progress) -> TrafficScene`` for operands and machine as the knobs describe them."""
+def traffic_scene(
+    pair: Pair, state: Mapping[str, Any], progress: Callable[[float, str], None] = lambda fraction, step: None
+) -> TrafficScene:
+    """Return all that the view draws for a pair of operands; what was computed for recent settings is kept.
 
-    def source(state: Mapping, progress: Callable[[float, str], None]) -> TrafficScene:
-        return _scene(state, progress, sample, machine_config)
+    Parameters
+    ----------
+    pair : the operands.
+    state : "cache", "table_window" and the knobs of `machine`.
+    progress : told the fraction done and the step.
 
-    return source
-
-
-def _scene(state, progress, sample, machine_config):
-    key = tuple(state[k] for k in _OPERAND_KEYS)
-    progress(0.0, "making the operands")
-    pair = _pairs.get(key, lambda: _readable(sample(**{k: state[k] for k in _OPERAND_KEYS}), state))
+    Raises
+    ------
+    ValueError : more than MAX_PRODUCTS partial products.
+    """
     products = int(row_flops(pair.a, pair.b).sum())
     if products > MAX_PRODUCTS:
         raise ValueError(
             f"This product has {products:,} partial products, the limit of the live view is {MAX_PRODUCTS:,}: "
             "lower the scale or the entries per row."
         )
-    counted = _counts.get(key, lambda: _count(pair, progress))
+    counted = _counts.get(pair.made_from, lambda: _count(pair, progress))
     progress(0.3, "planning the windows")
     plan = piuma.plan_windows(pair.a, pair.b, 2 ** state["log2_slots"], state["load"])
     windows = np.unique(plan.row_start) if len(plan) else np.zeros(1, np.int64)
     row_steps = _row_steps.get(
-        (key, windows.tobytes()),
+        (pair.made_from, windows.tobytes()),
         lambda: dataflow_steps(
             pair.a, pair.b, "row", windows=windows, progress=_between(progress, 0.3, "live row products")
         ),
     )
-    machine, note = _machine(state, key, pair, plan, progress, machine_config(**{k: state[k] for k in _MACHINE_KEYS}))
+    run, note = _machine(pair, state, plan, progress)
     return TrafficScene(
         title=pair.title,
         a=counted.a,
@@ -96,25 +99,12 @@ def _scene(state, progress, sample, machine_config):
         steps=counted.steps | {"row": row_steps},
         births=counted.births,
         windows=windows,
-        machine=machine,
+        machine=run,
         machine_note=note,
     )
 
 
-def _readable(pair, state):
-    """Say what the operands are, and give R-MAT's ones values from 1 to 9, so that a step can be followed by eye."""
-    rows = pair.a.shape[0]
-    if state["operands"] not in ("rmat", "w0"):
-        return replace(pair, title=f"{pair.title} ({rows:,} rows)" if rows > 3 else pair.title)
-    rng = np.random.default_rng(7)
-    a, b = pair.a.copy(), pair.b.copy()
-    for x in (a, b):
-        x.data = rng.integers(1, 10, x.nnz).astype(np.float64)
-    labels = "relabelled at random" if state["permute"] or state["operands"] == "w0" else "labels as generated"
-    return replace(pair, title=f"{pair.title}, {rows:,} rows, {labels}, values drawn from 1 to 9", a=a, b=b)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Counted:
     a: Operand
     b: Operand
@@ -141,7 +131,7 @@ def _count(pair, progress):
                 pair.a, pair.b, dataflow, progress=_between(progress, at + 0.025, f"live {dataflow} products")
             )
     a, b, c = (_operand(*x) for x in (("A", pair.a), ("B", pair.b), ("C", spgemm(pair.a, pair.b))))
-    return _Counted(a, b, c, traffic, orders, steps, births)
+    return _Counted(a=a, b=b, c=c, traffic=traffic, orders=orders, steps=steps, births=births)
 
 
 def _between(progress, start, step, share=0.025):
@@ -149,7 +139,13 @@ def _between(progress, start, step, share=0.025):
 
 
 def _operand(name, a):
-    return Operand(name, a.shape, a.indptr.astype(np.int64), a.indices.astype(np.int64), a.data.astype(np.float64))
+    return Operand(
+        name=name,
+        shape=a.shape,
+        indptr=a.indptr.astype(np.int64),
+        indices=a.indices.astype(np.int64),
+        values=a.data.astype(np.float64),
+    )
 
 
 def _stream_bytes(pair, cache):
@@ -161,39 +157,48 @@ def _stream_bytes(pair, cache):
     note = "16 B an element, 8 B a pointer; " + (
         "no cache: every re-use goes off-chip" if cache == "none" else "ideal cache: each operand element read once"
     )
-    return StreamBytes(names, STREAMS, table, note)
+    return StreamBytes(dataflows=names, streams=STREAMS, bytes=table, note=note)
 
 
-def _machine(state, key, pair, plan, progress, config):
+def _machine(pair, state, plan, progress):
     """Return the machine's part of the scene, or None and the sentence that says why there is none."""
-    knobs = tuple(state[k] for k in _MACHINE_KEYS)
-    alone = state["version"] if state["load"] >= 0.5 else 0  # at high load V1 runs only when asked for
+    config = machine.machine_config(state)
+    settings = tuple(state[knob.key] for knob in (machine.HASH, *machine.CONSTANTS, machine.BLOCKS))
+    alone = state["version"] if state["load"] >= machine.HIGH_LOAD else 0  # V1 runs there only when asked for
     try:
         runs, results, left_out, traces = _machines.get(
-            (key, knobs, alone), lambda: _simulate(state, pair, config, plan, progress)
+            (pair.made_from, settings, alone), lambda: _simulate(pair, state, config, plan, progress)
         )
         window = min(state["table_window"], max(len(plan) - 1, 0))
-        tables = _tables.get((key, plan.slots, plan.load, window), lambda: _occupancy(pair, plan, window))
+        key = (pair.made_from, plan.slots, plan.load, window)
+        tables = _tables.get(key, lambda: _occupancy(pair, plan, window))
     except piuma.HashTableFull as error:
         return None, str(error)
     version, labels = f"V{state['version']}", [run.label for run in runs]
     if version not in labels:
         return None, next(text for text in left_out if text.startswith(version))
     probes = ProbeHistogram(
-        tuple(_HASH_LABEL[h] for h in traces),
-        np.stack([t.histogram for t in traces.values()]),
-        np.array([t.mean_extra_probes for t in traces.values()]),
+        labels=tuple(_HASH_LABEL[bits] for bits in traces),
+        counts=np.stack([trace.histogram for trace in traces.values()]),
+        mean=np.array([trace.mean_extra_probes for trace in traces.values()]),
     )
-    roofline = _roofline(pair, results, config)
-    return Machine(runs, labels.index(version), left_out, probes, tables, roofline, _constants(config)), ""
+    drawn = Machine(
+        runs=runs,
+        shown=labels.index(version),
+        left_out=left_out,
+        probes=probes,
+        occupancy=tables,
+        roofline=_roofline(pair, results, config),
+        constants=_constants(config),
+    )
+    return drawn, ""
 
 
-def _simulate(state, pair, config, plan, progress):
+def _simulate(pair, state, config, plan, progress):
     chosen = state["version"]
     runs, results, left_out, traces = [], [], [], {}
-    for version in (1, 2, 3):
-        label = f"V{version}"
-        hash_bits = piuma.VERSION_HASH[version] if state["hash"] == "own" else state["hash"]
+    for version in piuma.VERSION_HASH:
+        label, bits = f"V{version}", machine.hash_bits(state, version)
         need = piuma.spad_bytes_needed(version, config)
         if need > config.spad_bytes:
             left_out.append(
@@ -201,20 +206,22 @@ def _simulate(state, pair, config, plan, progress):
                 "lower the slots or the load."
             )
             continue
-        if version != chosen and config.load >= 0.5 and hash_bits == "high":
-            left_out.append(f"{label} is left out: high-order bits at load 0.5 or more need thousands of probes.")
+        if version != chosen and config.load >= machine.HIGH_LOAD and bits == "high":
+            left_out.append(
+                f"{label} is left out: high-order bits at load {machine.HIGH_LOAD:g} or more need thousands of probes."
+            )
             continue
 
         def report(fraction, step, version=version):
             progress(0.35 + 0.6 * (version - 1 + fraction) / 3, f"V{version}: {step}")
 
-        known = traces.get(hash_bits) if state["blocks"] == 1 else None
+        known = traces.get(bits) if state["blocks"] == 1 else None
         if state["blocks"] == 1 and known is None:
-            known = piuma.hash_trace(pair.a, pair.b, plan, config.slots, hash_bits, progress=report)
+            known = piuma.hash_trace(pair.a, pair.b, plan, config.slots, bits, progress=report)
         result = piuma.simulate_spgemm(
-            pair.a, pair.b, version, config, hash=hash_bits, blocks=state["blocks"], trace=known, progress=report
+            pair.a, pair.b, version, config, hash=bits, blocks=state["blocks"], trace=known, progress=report
         )
-        traces.setdefault(hash_bits, known or result)
+        traces.setdefault(bits, known or result)
         results.append((label, result))
         runs.append(_run(label, result))
     return tuple(runs), tuple(results), tuple(left_out), traces
@@ -242,12 +249,22 @@ def _run(label, result):
         "L1 hit rate": result.l1_hit_rate,
         "live products at peak": result.peak_live,
     }
+    gantt = Gantt(
+        thread=events.thread,
+        row=events.row,
+        t0=events.start,
+        t1=events.stop,
+        threads=threads,
+        cycles=result.cycles,
+        events_total=events.total,
+    )
+    series = {name: np.minimum(share, 1.0) for name, share in series.items()}
     return MachineRun(
-        label,
-        totals,
-        Gantt(events.thread, events.row, events.start, events.stop, threads, result.cycles, events.total),
-        Utilisation(timeline.edges, {name: np.minimum(share, 1.0) for name, share in series.items()}),
-        LiveCurve(label, middle, timeline.live_peak, "cycles", "modelled"),
+        label=label,
+        totals=totals,
+        gantt=gantt,
+        utilisation=Utilisation(edges=timeline.edges, series=series),
+        live=LiveCurve(label=label, x=middle, live=timeline.live_peak, x_unit="cycles", kind="modelled"),
     )
 
 
@@ -257,10 +274,10 @@ def _occupancy(pair, plan, window):
     columns = int(plan.column_stop[window] - plan.column_start[window])
     rows = int(plan.row_stop[window] - plan.row_start[window])
     tables = []
-    for hash_bits in ("high", "low"):
-        tags = piuma.table_snapshot(pair.a, pair.b, plan, plan.slots, hash_bits, window)
+    for bits in ("high", "low"):
+        tags = piuma.table_snapshot(pair.a, pair.b, plan, plan.slots, bits, window)
         row = np.where(tags >= 0, tags // max(columns, 1), -1)
-        tables.append(TableOccupancy(_HASH_LABEL[hash_bits], row, window, len(plan), rows))
+        tables.append(TableOccupancy(label=_HASH_LABEL[bits], row=row, window=window, windows=len(plan), rows=rows))
     return tuple(tables)
 
 
@@ -274,7 +291,11 @@ def _roofline(pair, results, config):
     labels, per_byte, per_cycle = zip(*points, strict=True) if points else ((), (), ())
     blocks = results[0][1].blocks if results else 1
     return Roofline(
-        tuple(labels), np.array(per_byte), np.array(per_cycle), float(config.n_mtc * blocks), config.bw * blocks
+        labels=tuple(labels),
+        ops_per_byte=np.array(per_byte),
+        ops_per_cycle=np.array(per_cycle),
+        peak_ops_per_cycle=float(config.n_mtc * blocks),
+        peak_bytes_per_cycle=config.bw * blocks,
     )
 
 
@@ -287,5 +308,5 @@ def _constants(config):
             value, tag = now, f"set by you (file: {value:g}, {tag})"
         text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
         about = constant.name if not constant.meaning else f"{constant.name}: {constant.meaning}"
-        rows.append(Constant(about, text, constant.unit, constant.source, tag))
+        rows.append(Constant(name=about, value=text, unit=constant.unit, source=constant.source, tag=tag))
     return tuple(rows)

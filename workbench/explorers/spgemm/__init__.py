@@ -1,0 +1,1 @@
+"""The explorer of sparse products: pairs of operands, dataflows, and a machine that runs the product."""

@@ -1,0 +1,1 @@
+"""One file per pair of operands; adding a file adds a choice."""

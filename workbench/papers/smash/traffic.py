@@ -1,0 +1,23 @@
+"""The off-chip traffic of the dataflows, counted without a cache."""
+
+from typing import get_args
+
+from kernels.matmul.traffic import Dataflow, dataflow_traffic
+from workbench.paper import row
+from workbench.papers.smash.inputs import counts, main_input
+
+
+def traffic(size, seed, matrix=None, report=lambda fraction, step: None):
+    """Return what each dataflow moves, by stream, and how many partial results it keeps alive."""
+    title, a, b = main_input(size, seed, matrix)
+    rows = counts(title, a, b)
+    dataflows = get_args(Dataflow)
+    for place, dataflow in enumerate(dataflows):
+        report(place / len(dataflows), dataflow)
+        moved = dataflow_traffic(a, b, dataflow)
+        labels = {"matrix": title, "dataflow": dataflow}
+        rows.append(row("elements moved", moved.elements, "elements", "counted", **labels))
+        rows += [row(f"bytes, {s}", x, "bytes", "counted", **labels) for s, x in moved.bytes_by_stream.items()]
+        rows.append(row("products F", moved.flops, "products", "counted", **labels))
+        rows.append(row("most partial results alive", moved.peak_live, "elements", "counted", **labels))
+    return rows
