@@ -43,9 +43,7 @@ def by_the_paper(q, k, v, *, block, segment, tau):
     for i in range(t - block, t):
         weights = np.exp(k[:complete] @ q[i] / math.sqrt(d))
         heaviness += weights / weights.sum()
-    order = [
-        j for s in range(0, complete, segment) for j in sorted(range(s, s + segment), key=lambda j: -heaviness[j])
-    ]
+    order = [j for s in range(0, complete, segment) for j in sorted(range(s, s + segment), key=lambda j: -heaviness[j])]
     order += range(complete, t)
     k, v = k[order], v[order]
     shares, keep, out = np.zeros((blocks, blocks)), np.zeros((blocks, blocks), bool), np.zeros((t, d))
@@ -193,6 +191,35 @@ def test_trace_agrees_with_the_method():
     assert (seen.allowed == token_mask(mask, 300)[0, 0]).all()
     assert seen.density == computed_density(mask)
     assert seen.coverage == pytest.approx(block_coverage(q, k, mask)[0, 0], abs=1e-5)
+    assert (seen.order == mask.perm[0, 0]).all() and (seen.keep == mask.keep[0, 0]).all()
+    np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
+
+
+def test_trace_counts_tiles_and_operations():
+    """Blocks of 16 in segments of 64: 300 tokens make 19 blocks, 4 + 4 + 4 + 4 + 3 in their segments."""
+    seen = trace(*qkv(h=1)[:2], threshold=1.0, permute="none", **SMALL)
+    same, earlier = 4 * 16 + 9, 19 * 20 // 2 - 4 * 10 - 6
+    assert seen.facts == {
+        "kept blocks outside the diagonal segment": earlier,
+        "share of the tiles in diagonal segments": same / (same + earlier),
+    }
+    assert seen.density == 1  # the tiles right of the diagonal hold no pair, where keys stand in order
+    assert seen.attention_flops == 190 * 4 * 16 * 16 * 16
+    assert seen.score_flops == 2 * 19 * 19 * 16
+    assert seen.dense_flops == 2 * 300 * 300 * 16
+    sorted_too = trace(*qkv(h=1)[:2], threshold=1.0, **SMALL)
+    assert sorted_too.score_flops == 2 * 19 * 19 * 16 + 2 * 16 * 256 * 16  # 256 keys in complete segments
+    assert scoring_flops(10, 4, block_size=16, segment_size=5) == 2 * 4 + 2 * 10 * 10 * 4  # all ten queries are last
+
+
+def test_trace_without_causality_counts_all_pairs():
+    seen = trace(*qkv(h=1, t=60)[:2], threshold=1.0, causal=False, **SMALL)
+    assert seen.density == seen.coverage == 1 and seen.allowed.all()
+    assert seen.attention_flops == 16 * 4 * 16 * 16 * 16 and seen.dense_flops == 4 * 60 * 60 * 16
+    assert seen.score_flops == 2 * 16 * 60 * 16 + 2 * 4 * 4 * 16
+    assert len(seen.key_scores) == 60 and seen.key_scores.sum() == pytest.approx(1, abs=1e-5)
+    long = trace(*qkv(h=1)[:2], dense_limit=299, **SMALL)
+    assert long.attention is None and np.isnan(long.coverage) and long.density > 0
 
 
 @pytest.mark.parametrize(

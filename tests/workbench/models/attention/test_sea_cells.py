@@ -102,6 +102,8 @@ def test_a_cap_thins_wide_cells_and_leaves_narrow_ones():
     runs = np.split(flat.keys, flat.indptr[1:-1])
     # Row i sees keys 0..i, the first half of them (a middle key too) in cell 0; of three keys stay the second and last.
     assert [run.tolist() for run in runs] == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4], [1, 2, 4, 5]]
+    last = cells_to_flat_csr(cells[:, :, -1:].expand(1, 1, 6, 2), torch.tensor([6]), cap=1)
+    assert last.keys.tolist() == [2, 5] * 6
     with pytest.raises(ValueError, match="cap must be at least 1, got 0"):
         cells_to_flat_csr(cells, torch.tensor([6]), cap=0)
 

@@ -63,15 +63,15 @@ def convolution(layer, x, *, above, below=0, sides, down=1, apart=1):
 
 
 def stretched(x, size):
-    """Resize (T, W) by bilinear interpolation between pixel centres; beyond the outer centres nothing changes."""
-    out = np.empty(size)
-    for i, j in np.ndindex(size):
-        (y, x_), ends = ((max(0.0, (n + 0.5) * old / new - 0.5) for n, old, new in zip((i, j), x.shape, size)), x.shape)
-        a, b = floor(y), floor(x_)
-        c, d = min(a + 1, ends[0] - 1), min(b + 1, ends[1] - 1)
-        top = x[a, b] * (1 - x_ + b) + x[a, d] * (x_ - b)
-        out[i, j] = top * (1 - y + a) + (x[c, b] * (1 - x_ + b) + x[c, d] * (x_ - b)) * (y - a)
-    return out
+    """Resize (T, W) by lines between cells' middles, one axis after another; beyond the outer middles nothing moves."""
+    for axis, new in enumerate(size):
+        lines, old = np.moveaxis(x, axis, 0), x.shape[axis]
+        places = [max(0.0, (n + 0.5) * old / new - 0.5) for n in range(new)]
+        moved = [
+            lines[floor(y)] * (1 - y + floor(y)) + lines[min(floor(y) + 1, old - 1)] * (y - floor(y)) for y in places
+        ]
+        x = np.moveaxis(np.array(moved), 0, axis)
+    return x
 
 
 def narrowed(row, size):
@@ -208,24 +208,25 @@ def test_output_is_the_paper_s_loop_over_chosen_keys(causal, backend, given, ass
 # Losses --------------------------------------------------------------------------------------------------------------
 
 
-def test_losses_of_one_query_by_hand():
-    """One head, two tokens of which the second is padding in one sample: what padding holds must not count."""
-    q = torch.zeros(2, 1, 2, 1)  # the student's own scores are flat
-    target = torch.log(torch.tensor([[[[3.0, 1.0], [1.0, 1.0]]], [[[1.0, 0.0], [0.2, 0.8]]]]))
-    context, wanted = torch.zeros(2, 1, 2, 1), torch.ones(2, 1, 2, 1)
-    wanted[1, 0, 1] = 100.0  # a padded row
-    scores = torch.log(torch.tensor([[[[1.0, 1.0], [1.0, 3.0]]], [[[5.0, 1.0], [9.0, 1.0]]]]))
-    parts = sea_loss(scores, q, q, context, target, wanted, torch.tensor([2, 1]), causal=False)
+def test_losses_by_hand_leave_padding_out():
+    """One head, three tokens; the third of the first sample is padding, as a query and as a key."""
+    q = torch.zeros(2, 1, 3, 1)  # the student's own scores are flat
+    target, scores = torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3, 2)  # all alike, so no loss, in the second sample
+    target[0, 0] = torch.log(torch.tensor([[3.0, 1.0, 5.0], [1.0, 1.0, 5.0], [1.0, 4.0, 5.0]]))
+    scores[0, 0] = torch.log(torch.tensor([[1.0, 1.0], [1.0, 3.0], [9.0, 1.0]]))
+    wanted = torch.ones(2, 1, 3, 1)
+    wanted[0, 0, 2] = 100.0
+    parts = sea_loss(scores, q, q, torch.zeros(2, 1, 3, 1), target, wanted, torch.tensor([2, 3]), causal=False)
     first = 0.75 * log(0.75 / 0.5) + 0.25 * log(0.25 / 0.5)  # teacher (3/4, 1/4) against (1/2, 1/2)
     second = 0.5 * log(0.5 / 0.25) + 0.5 * log(0.5 / 0.75)  # teacher (1/2, 1/2) against (1/4, 3/4)
     found = {name: float(value) for name, value in parts.items()}
     assert found == pytest.approx(
         {
-            "estimate KL": 0.1 * (first + second) / 3,  # three real tokens
-            "estimate MSE": 4 * 0.25**2 / 8,  # of all pairs, padding's gap being zero
-            "scores KL": 0.1 * first / 3,  # flat scores: right for the second query, and for the lone real key
-            "scores MSE": 2 * 0.25**2 / 8,
-            "context MSE": 3 / 4,
+            "estimate KL": 0.1 * (first + second) / 5,  # five real tokens
+            "estimate MSE": 4 * 0.25**2 / 18,  # over all pairs, where padding's gap is zero
+            "scores KL": 0.1 * first / 5,  # flat scores are right for the second query
+            "scores MSE": 2 * 0.25**2 / 18,
+            "context MSE": 5 / 6,
         },
         rel=1e-5,
     )
