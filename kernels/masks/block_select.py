@@ -28,7 +28,7 @@ def select_blocks(
 
     Returns
     -------
-    bool, shape of scores. Without forced blocks every row with an eligible block keeps at least one.
+    bool, shape of scores. A row without a forced block keeps at least one, if one is eligible.
 
     Raises
     ------
@@ -82,8 +82,7 @@ def select_blocks(
     else:
         count = k if method == "topk" else np.ceil(k * (1 - MARGIN) * allowed.sum(axis=-1, keepdims=True))
         chosen = np.broadcast_to(np.arange(cols) < count, scores.shape).copy()
-    if not forced.any() and cols:
-        chosen[..., 0] = True
+    chosen[..., :1] |= ~forced.any(axis=-1, keepdims=True)  # a row without a forced block keeps its best one
     keep = np.zeros(scores.shape, bool)
     np.put_along_axis(keep, order, chosen, axis=-1)
     return (keep | forced) & allowed

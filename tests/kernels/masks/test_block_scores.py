@@ -1,7 +1,11 @@
 """Block scores against the dense logits they sample."""
 
+from math import exp, sqrt
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels.masks.block_scores import (
     antidiagonal_reshape,
@@ -77,6 +81,93 @@ def test_lines_read_say_what_the_score_sums(mode, rng):
     np.testing.assert_allclose((qg @ kg.swapaxes(2, 3))[0, 0], counted, atol=1e-10)
     each = {"double": 2, "triple": 4}.get(mode, 1)
     assert (lines_read(8, mode=mode).sum(0) == each).all() and (lines_read(8, mode=mode).sum(1) == each).all()
+
+
+def test_lines_of_neighbouring_keys_by_hand():
+    """Lane t reads query 3 - t and key t; "double" also the key after it, "triple" that, itself and the key before."""
+    assert lines_read(4, mode="antidiagonal").tolist() == [[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
+    assert lines_read(4, mode="diagonal").tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert lines_read(4, mode="double").tolist() == [[1, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]]
+    assert lines_read(4, mode="triple").tolist() == [[1, 0, 1, 2], [0, 1, 2, 1], [1, 2, 1, 0], [2, 1, 0, 1]]
+
+
+def times_counted(mode, stride, x, y):
+    """How often the logit of query x and key y of a tile counts."""
+    if mode == "diagonal":
+        return int(x == y)
+    on, after, before = ((x + y - at) % stride == 0 for at in (stride - 1, stride, stride - 2))
+    return {"antidiagonal": on, "double": on + after, "triple": 2 * on + after + before}[mode]
+
+
+def softmax(logits):
+    """Shares of a dict of logits."""
+    weights = {at: exp(x) for at, x in logits.items()}
+    return {at: w / sum(weights.values()) for at, w in weights.items()}
+
+
+@st.composite
+def ragged(draw):
+    """Queries (the last positions of the keys if causal), keys, and how to score them; lengths of any kind."""
+    causal, stride, every = draw(st.booleans()), draw(st.sampled_from((1, 2, 3, 4))), draw(st.sampled_from((1, 2)))
+    block = stride * every * draw(st.integers(1, 2))
+    tk = draw(st.integers(1, 17))
+    tq = draw(st.integers(1, tk if causal else 17))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    q, k = (rng.standard_normal((1, 1, t, 2)) for t in (tq, tk))
+    return q, k, {"block_size": block, "causal": causal}, {"stride": stride, "query_every": every}
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(ragged(), st.sampled_from(("antidiagonal", "diagonal", "double", "triple")), st.sampled_from((1.0, 2.0)))
+def test_scores_are_the_paper_s_double_loop(drawn, mode, norm):
+    q, k, how, lines = drawn
+    block, causal, stride = how["block_size"], how["causal"], lines["stride"]
+    tq, tk = q.shape[2], k.shape[2]
+    offset = tk - tq if causal else 0
+    first, end = offset // block * block, -(-(offset + tq) // block) * block
+
+    def logit(i, j):
+        inside = offset <= i < offset + tq and j < tk
+        return q[0, 0, i - offset] @ k[0, 0, j] / sqrt(2) if inside else 0.0
+
+    wanted = np.zeros(((end - first) // block, -(-tk // block)))
+    for i in range(first, end, stride * lines["query_every"]):
+        if i + stride <= offset or i >= offset + tq:
+            continue  # a tile row of padding alone
+        means = {}
+        for j in range(0, min(tk, i + stride) if causal else tk, stride):
+            tile = [(x, y) for x in range(stride) for y in range(stride)]
+            counted = sum(times_counted(mode, stride, x, y) * logit(i + x, j + y) for x, y in tile)
+            means[j] = counted / stride / norm
+        for j, share in softmax(means).items():
+            wanted[(i - first) // block, j // block] += share
+    found = xattn_block_scores(q, k, mode=mode, norm=norm, **how, **lines)[0, 0]
+    np.testing.assert_allclose(found, wanted, atol=1e-10)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(ragged())
+def test_true_mass_and_pooled_mass_are_double_loops(drawn):
+    q, k, how, _ = drawn
+    block, causal = how["block_size"], how["causal"]
+    tq, tk = q.shape[2], k.shape[2]
+    offset = tk - tq if causal else 0
+    first, end = offset // block * block, -(-(offset + tq) // block) * block
+    rows, cols = (end - first) // block, -(-tk // block)
+    mass, pooled = np.zeros((2, rows, cols))
+    for i in range(offset, offset + tq):
+        shares = softmax({j: q[0, 0, i - offset] @ k[0, 0, j] / sqrt(2) for j in range(i + 1 if causal else tk)})
+        for j, share in shares.items():
+            mass[(i - first) // block, j // block] += share
+    for row in range(rows):
+        start = first + row * block
+        q_mean = sum(q[0, 0, i - offset] for i in range(max(start, offset), min(start + block, offset + tq))) / block
+        k_means = [k[0, 0, j : j + block].sum(0) / block for j in range(0, tk, block)]
+        seen = cols if not causal else first // block + row + 1
+        for col, share in softmax({j: q_mean @ k_means[j] / sqrt(2) for j in range(seen)}).items():
+            pooled[row, col] = share
+    np.testing.assert_allclose(true_block_mass(q, k, **how)[0, 0], mass, atol=1e-10)
+    np.testing.assert_allclose(mean_pool_block_scores(q, k, **how)[0, 0], pooled, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(40))

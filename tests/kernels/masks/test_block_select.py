@@ -1,7 +1,13 @@
 """Block selection: forced blocks, minimality, monotonicity."""
 
+from itertools import combinations
+from math import ceil
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from kernels.masks.block_select import block_density, select_blocks
 
@@ -72,6 +78,73 @@ def test_only_eligible_blocks_take_part(scores):
     eligible[:, 2] = True
     keep = select_blocks(scores, 1.0, causal=False, eligible=eligible)
     assert (keep == eligible).all()
+
+
+@st.composite
+def rows_of_blocks(draw):
+    """Scores of one head with ties and zeros, blocks that may take part, and which blocks are forced."""
+    rows = draw(st.integers(1, 4))
+    shape = (1, 1, rows, draw(st.integers(rows, 6)))
+    scores = draw(arrays(np.float32, shape, elements=st.integers(0, 4)))
+    eligible = draw(st.none() | arrays(bool, shape))
+    names = ("causal", "keep_sink", "keep_diagonal")
+    return scores, {"eligible": eligible} | {name: draw(st.booleans()) for name in names}
+
+
+def each_row(scores, how, keep):
+    """Yield every row's scores, the blocks that may be kept, those that must be, and those that are: sets of columns.
+
+    Of fewer rows than columns the rows are the last ones."""
+    rows, cols = scores.shape[2:]
+    for row in range(rows):
+        diagonal = cols - rows + row
+        may = {j for j in range(cols) if j <= diagonal or not how["causal"]}
+        if how["eligible"] is not None:
+            may &= set(np.flatnonzero(how["eligible"][0, 0, row]))
+        must = {0} if how["keep_sink"] else set()
+        must |= {diagonal} if how["keep_diagonal"] else set()
+        yield scores[0, 0, row], may, may & must if how["causal"] else set(), set(np.flatnonzero(keep[0, 0, row]))
+
+
+def ties_go_to_the_left(score, may, must, kept):
+    return all(j in must or i in kept for j in kept for i in may if i < j and score[i] == score[j])
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(rows_of_blocks(), st.integers(0, 8))
+def test_no_smaller_set_holds_the_share(drawn, eighths):
+    scores, how = drawn
+    keep = select_blocks(scores, eighths / 8, **how)
+    for score, may, must, kept in each_row(scores, how, keep):
+        wanted = eighths / 8 * sum(score[j] for j in may)
+        assert must <= kept <= may
+        assert sum(score[j] for j in kept) >= wanted
+        free = may - must
+        sizes = [n for n in range(len(free) + 1) for some in combinations(free, n)
+                 if sum(score[j] for j in must | set(some)) >= wanted]  # fmt: skip
+        assert len(kept) == max(len(must) + min(sizes), min(1, len(may)))
+        assert ties_go_to_the_left(score, may, must, kept)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(rows_of_blocks(), st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_only_adds(drawn, one, two):
+    scores, how = drawn
+    fewer, more = (select_blocks(scores, tau, **how) for tau in sorted((one, two)))
+    assert (fewer <= more).all()
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(rows_of_blocks(), st.sampled_from((("topk", 1), ("topk", 3), ("ratio", 0.25), ("ratio", 0.5), ("ratio", 1.0))))
+def test_topk_and_ratio_keep_the_best_so_many(drawn, rule):
+    scores, how = drawn
+    method, k = rule
+    keep = select_blocks(scores, method=method, k=k, **how)
+    for score, may, must, kept in each_row(scores, how, keep):
+        count = min(k, len(may)) if method == "topk" else ceil(k * len(may))
+        assert must <= kept <= may and len(kept) == max(count, len(must))
+        assert all(score[i] <= score[j] for j in kept - must for i in may - kept)
+        assert ties_go_to_the_left(score, may, must, kept)
 
 
 def test_density_counts_causal_blocks():

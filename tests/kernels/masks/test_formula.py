@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels.masks.formula import mask_from_formula, parse_formula
 
@@ -23,6 +25,40 @@ Q, K = np.arange(20)[:, None], np.arange(20)
 )  # fmt: skip
 def test_formula_is_the_mask_it_says(text, wanted):
     np.testing.assert_array_equal(mask_from_formula(text, 20, head=2), np.broadcast_to(wanted, (20, 20)))
+
+
+NUMBERS = st.recursive(
+    st.sampled_from(("q", "k", "q_idx", "kv_idx", "h", "t", "0", "1", "2", "7")),
+    lambda part: st.one_of(
+        st.builds("({} {} {})".format, part, st.sampled_from("+-*"), part),
+        st.builds("{} {} {}".format, part, st.sampled_from("+-*"), part),  # the order of operations decides
+        st.builds("({}) {} {}".format, part, st.sampled_from(("//", "%")), st.sampled_from(("2", "5", "-3"))),
+        st.builds("{}({}, {})".format, st.sampled_from(("min", "max")), part, part),
+        st.builds("{}({})".format, st.sampled_from(("abs", "-")), part),
+    ),
+    max_leaves=4,
+)
+SIGNS = st.sampled_from(("<", "<=", ">", ">=", "==", "!="))
+CONDITIONS = st.recursive(
+    st.builds("{} {} {}".format, NUMBERS, SIGNS, NUMBERS)
+    | st.builds("{} {} {} {} {}".format, NUMBERS, SIGNS, NUMBERS, SIGNS, NUMBERS),
+    lambda part: st.one_of(
+        st.builds("{} {} {}".format, part, st.sampled_from(("and", "or")), part),
+        st.builds("({}) {} ({})".format, part, st.sampled_from("&|"), part),
+        st.builds("{}({})".format, st.sampled_from(("not ", "~")), part),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(CONDITIONS.filter(lambda text: len(text) <= 120), st.integers(0, 2))
+def test_any_formula_means_what_python_makes_of_it(text, head):
+    code = compile(text.replace("~", "not "), "formula", "eval")
+    wanted = [
+        [eval(code, {"q": q, "k": k, "q_idx": q, "kv_idx": k, "h": head, "t": 4}) for k in range(4)] for q in range(4)
+    ]
+    assert mask_from_formula(text, 4, head=head).tolist() == wanted
 
 
 def test_rows_on_their_own():

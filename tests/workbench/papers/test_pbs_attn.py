@@ -179,7 +179,8 @@ def test_an_unsorted_threshold_row_is_what_the_method_computes():
     from workbench.papers.pbs_attn.experiments import THRESHOLDS, lm_heads
 
     rows = EXPERIMENTS["thresholds"](size="tiny", seed=1)
-    q, k, v = next(lm_heads(512, (1,)))
+    tokens = next(row["tokens"] for row in rows if row["input"] == LM)
+    q, k, v = next(lm_heads(tokens, (1,)))
     for tau in THRESHOLDS:
         _, mask = pbs_attention(q, k, v, block_size=16, segment_size=64, threshold=tau)
         labels = {"input": LM, "block": 16, "method": SORTED, "threshold": tau, "quantity": "density"}

@@ -54,7 +54,8 @@ def lm_heads(tokens, layers=None):
 # All blocks kept -----------------------------------------------------------------------------------------------------
 def exactness(size, seed, report=lambda fraction, step: None):
     """Keep every block under every order: the result must be dense attention's."""
-    heads = [(ENCODER, *found[1:]) for found in minilm_heads(1, layers=(2,), windows=1)]
+    tokens = 256 if size == "tiny" else 512
+    heads = [(ENCODER, *found[1:]) for found in minilm_heads(1, layers=(2,), size=tokens, windows=1)]
     length = {"tiny": 300, "small": 1000, "full": 4000}[size]
     q, k = heavy_hitters(length, seed=seed)
     v = np.random.default_rng(seed).standard_normal(q.shape, np.float32)
@@ -104,9 +105,10 @@ def blocks(size, seed, report=lambda fraction, step: None):
 
 def _equal_block_inputs(size):
     """Yield (title, tokens, group of windows, settings, q, k)."""
-    groups, layers = {"tiny": (1, (1,)), "small": (1, None), "full": (5, None)}[size]
-    for group, q, k, _ in minilm_heads(groups, layers):
-        yield ENCODER, 512, group, SETTINGS, q, k
+    groups, layers, tokens, windows = {"tiny": (1, (1,), 256, 1), "small": (1, None, 512, 3), "full": (
+        5, None, 512, 3)}[size]  # fmt: skip
+    for group, q, k, _ in minilm_heads(groups, layers, tokens, windows):
+        yield ENCODER, tokens, group, SETTINGS, q, k
     tokens = {"tiny": 256, "small": 1024, "full": 2048}[size]
     for q, k, _ in lm_heads(tokens, layers):
         yield LM, tokens, 0, (SETTINGS[0] if size == "tiny" else (32, 128),), q, k
@@ -153,15 +155,14 @@ def thresholds(size, seed, report=lambda fraction, step: None):
 
 def _threshold_inputs(size, seed):
     """Return (title, tokens, (block, segment), [(q, k), ...]) per input."""
-    layers, lm_tokens, tokens = {"tiny": ((1,), 512, 1024), "small": ((1, 4), 1024, 4096), "full": (None, 2048, 8192)}[
-        size
-    ]
-    windows = 1 if size == "tiny" else 3
-    encoder = [(q, k) for _, q, k, _ in minilm_heads(1, layers, windows=windows)]
+    layers, windows, encoder_tokens, lm_tokens, tokens = {
+        "tiny": ((1,), 1, 256, 256, 512), "small": ((1, 4), 3, 512, 1024, 4096), "full": (None, 3, 512, 2048, 8192)
+    }[size]  # fmt: skip
+    encoder = [(q, k) for _, q, k, _ in minilm_heads(1, layers, encoder_tokens, windows)]
     lm = [(q, k) for q, k, _ in lm_heads(lm_tokens, layers)]
     generated = [heavy_hitters(tokens, seed=seed)]
     return [
-        (ENCODER, 512, (16, 64), encoder),
+        (ENCODER, encoder_tokens, (16, 64), encoder),
         (LM, lm_tokens, (16, 64) if size == "tiny" else (32, 128), lm),
         (LM, lm_tokens, (32, 128) if size == "tiny" else (64, 256), lm),
         (GENERATOR, tokens, (16, 64) if size == "tiny" else (128, 512), generated),

@@ -31,8 +31,8 @@ THRESHOLDS = (0.5, 0.7, 0.9, 0.97)
 def language(size, seed, report=lambda fraction, step: None):
     """Replace every layer's attention of the tiny language model and count bits per byte of held-out text."""
     context, windows, (block, segment) = {
-        "tiny": (256, 1, (16, 64)), "small": (1024, 2, (32, 128)), "full": (2048, 8, (64, 256))}[size]  # fmt: skip
-    taus = THRESHOLDS[1:3] if size == "tiny" else THRESHOLDS
+        "tiny": (128, 1, (16, 64)), "small": (1024, 2, (32, 128)), "full": (2048, 8, (64, 256))}[size]  # fmt: skip
+    taus = THRESHOLDS[2:3] if size == "tiny" else THRESHOLDS
     model = tiny_lm.load()
     sample = text.sample(int(3.6 * context * (windows + 1) / 2))[0]
     labels = {"input": text.provenance(), "context": context, "block": block, "segment": segment}

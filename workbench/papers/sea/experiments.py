@@ -76,7 +76,7 @@ SIZES = {
         ablation_steps=1,
         causal_tokens=32,
         causal_steps=1,
-        causal_bytes=300,
+        causal_bytes=100,
         lengths=(32, 64),
         rounds=2,
     ),

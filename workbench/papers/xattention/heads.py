@@ -18,10 +18,28 @@ STRIDES = (4, 8, 16, 32)
 WIDE_BLOCK = 64  # for strides up to 64
 PERMUTATIONS = 4
 SAMPLERS = ("antidiagonal", "random", "diagonal", "double", "triple", "every second query group", "mean_pool")
-PLAN = {"tiny": (2, (0, 3)), "small": (4, tuple(range(6))), "full": (12, tuple(range(6)))}  # windows, layers
-START, FACTOR, PASSES = 0.9 / 0.97**3, 0.97, 14  # the fixed threshold 0.9 is three lowerings from the start
-GRID = START * FACTOR ** np.arange(PASSES + 1)
-FIXED = 3
+START, FACTOR, FIXED = 0.9 / 0.97**3, 0.97, 3  # the fixed threshold 0.9 is three lowerings from the start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much one size does: windows of ``tokens`` tokens, layers, passes of the search for thresholds per head.
+
+    ``documents`` of text are cut into windows, of which the seed draws some; None takes all.
+    """
+
+    windows: int
+    tokens: int = 512
+    layers: tuple[int, ...] = tuple(range(6))
+    passes: int = 14
+    documents: int | None = None
+
+
+PLANS = {
+    "tiny": Plan(windows=2, tokens=256, layers=(3,), passes=4, documents=8),
+    "small": Plan(windows=4),
+    "full": Plan(windows=12),
+}
 
 
 @dataclass(frozen=True)
@@ -41,14 +59,13 @@ class Heads:
 
 
 def encoder_heads(size, seed) -> Heads:
-    """Return heads of the MiniLM encoder on windows of 512 tokens, drawn from the Python documentation."""
-    windows, layers = PLAN[size]
-    model = minilm.load()
-    cut = model.windows("\n\n".join(d.text for d in documents("documentation")), 512)
-    taken = np.sort(np.random.default_rng(seed).choice(len(cut), windows, replace=False))
-    found = [model.qkv(cut[taken], layer) for layer in layers]
+    """Return heads of the MiniLM encoder on windows that are drawn from the Python documentation."""
+    plan, model = PLANS[size], minilm.load()
+    cut = model.windows("\n\n".join(d.text for d in documents("documentation")[: plan.documents]), plan.tokens)
+    taken = np.sort(np.random.default_rng(seed).choice(len(cut), plan.windows, replace=False))
+    found = [model.qkv(cut[taken], layer) for layer in plan.layers]
     q, k, v = (np.concatenate([each[i].numpy() for each in found], axis=1) for i in range(3))
-    return Heads(q, k, v, np.repeat(layers, model.config.heads))
+    return Heads(q, k, v, np.repeat(plan.layers, model.config.heads))
 
 
 row = partial(paper.row, kind="measured")
@@ -139,12 +156,12 @@ def selection(size, seed, report):
         labels = {"rule": rule, "setting": setting, "stride": 8, "block": BLOCK}
         rows.append(row("mass kept", float(covered(mass, keep).mean()), "fraction", **labels))
         rows.append(row("density", float(keep.mean()), "fraction", **labels))
-    return rows + _thresholds(heads, report)
+    return rows + _thresholds(heads, PLANS[size].passes, report)
 
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """What each threshold of `GRID` costs each head of a layer, (heads, grid), and the norm of the layer's output."""
+    """What each threshold of `grid` costs each head of a layer, (heads, grid), and the norm of the layer's output."""
 
     squared_error: np.ndarray
     density: np.ndarray
@@ -163,14 +180,19 @@ class LayerCosts:
         return table[np.arange(len(table)), steps]
 
 
-def layer_costs(heads) -> LayerCosts:
-    """Attend with every threshold of `GRID`, and compare with dense attention."""
+def grid(passes) -> np.ndarray:
+    """Return the thresholds that so many lowerings of one head can reach, from the start down."""
+    return START * FACTOR ** np.arange(passes + 1)
+
+
+def layer_costs(heads, passes) -> LayerCosts:
+    """Attend with every threshold of `grid`, and compare with dense attention."""
     _, count, t, _ = heads.q.shape
     blocks = -(-t // BLOCK)
     scores = scores_of(heads, "antidiagonal", 8, 0)[0]
     dense = _attend(heads, np.ones((1, count, blocks, blocks), bool))
-    squared, density = np.empty((count, len(GRID))), np.empty((count, len(GRID)))
-    for step, tau in enumerate(GRID):
+    squared, density = np.empty((2, count, passes + 1))
+    for step, tau in enumerate(grid(passes)):
         keep = select_blocks(scores, tau, causal=False)
         squared[:, step] = np.square(_attend(heads, keep) - dense).sum(axis=(0, 2, 3))
         density[:, step] = keep.mean(axis=(0, 2, 3))
@@ -181,15 +203,15 @@ def _attend(heads, keep):
     return block_sparse_attention(heads.q, heads.k, heads.v, keep, block_size=BLOCK).astype(np.float64)
 
 
-def _thresholds(heads, report):
+def _thresholds(heads, passes, report):
     half = len(heads.q) // 2
     layers = np.unique(heads.layer)
     rows = []
     for place, layer in enumerate(layers):
         report(0.2 + 0.8 * place / len(layers), f"thresholds of layer {layer}")
         texts = {"calibration": heads.part(slice(0, half), layer), "held out": heads.part(slice(half, None), layer)}
-        costs = {text: layer_costs(part) for text, part in texts.items()}
-        for method, tau in _chosen(texts["calibration"], costs["calibration"]).items():
+        costs = {text: layer_costs(part, passes) for text, part in texts.items()}
+        for method, tau in _chosen(texts["calibration"], costs["calibration"], passes).items():
             labels = {"layer": int(layer), "thresholds": method, "stride": 8, "block": BLOCK}
             rows.append(row("mean threshold", float(tau.mean()), "fraction", **labels))
             for text, part in texts.items():
@@ -199,11 +221,11 @@ def _thresholds(heads, report):
     return rows
 
 
-def _chosen(calibration, costs):
+def _chosen(calibration, costs, passes):
     """Return thresholds per head: fixed; the sparsest no worse than fixed in the search; by the released profiling."""
     count = len(costs.density)
-    fixed = np.full(count, GRID[FIXED])
-    table = dp_thresholds(lambda tau: -costs.error(tau), count, start=START, factor=FACTOR, passes=PASSES)
+    fixed = np.full(count, grid(passes)[FIXED])
+    table = dp_thresholds(lambda tau: -costs.error(tau), count, start=START, factor=FACTOR, passes=passes)
     bar = -costs.error(fixed)
     good = [fixed, *(tau for value, tau in zip(table.performance, table.thresholds, strict=True) if value >= bar)]
     windows = [(calibration.q[i : i + 1], calibration.k[i : i + 1]) for i in range(len(calibration.q))]

@@ -18,14 +18,15 @@ from workbench.data.text import sample
 from workbench.models.attention.xattention import block_scores, xattention
 from workbench.models.language import tiny_lm
 
-LENGTH, BLOCK, BATCH = 1024, 64, 8
-HEADS = {"tiny": 8, "small": 32, "full": 128}
+BLOCK, BATCH = 64, 8
+GENERATED = {"tiny": (8, 512), "small": (32, 1024), "full": (128, 1024)}  # heads, tokens
 SAMPLERS = ("antidiagonal", "random", "diagonal", "mean_pool", "oracle")
-PIECES = {"tiny": (2, 1000), "small": (2, 6000), "full": (6, 8000)}  # of text, and characters of each
-CONTEXTS = {"tiny": 256, "small": 1024, "full": 2048}
+PIECES = {"tiny": (2, 400), "small": (2, 6000), "full": (6, 8000)}  # of text, and characters of each
+CONTEXTS = {"tiny": 128, "small": 1024, "full": 2048}
 LENGTHS = {"tiny": (512,), "small": (2048,), "full": (2048, 4096, 8192)}
 RATIOS = tuple(np.arange(1, 101) / 100)
-TIMED_HEADS, WIDTH, TIMED_STRIDE, WANTED_DENSITY, ROUNDS = 4, 64, 16, 0.2, 7
+ROUNDS = {"tiny": 2, "small": 7, "full": 7}
+TIMED_HEADS, WIDTH, TIMED_STRIDE, WANTED_DENSITY = 4, 64, 16, 0.2
 
 
 row = partial(paper.row, kind="counted")
@@ -36,7 +37,7 @@ row = partial(paper.row, kind="counted")
 
 def pattern(size, seed, report):
     """Ask every sampler for the blocks that hold a drawn slash and column, at the budget of exactly those blocks."""
-    heads = HEADS[size]
+    heads, tokens = GENERATED[size]
     rng = np.random.default_rng(seed)
     delta, column = rng.integers(3, 400, heads), rng.integers(0, 512, heads)
     rows = []
@@ -45,9 +46,9 @@ def pattern(size, seed, report):
         for first in range(0, heads, BATCH):
             report((place + first / heads) / 3, f"stride {stride}, head {first}")
             some = slice(first, first + BATCH)
-            drawn = vertical_slash(LENGTH, heads=BATCH, seed=seed + first, delta=delta[some], column=column[some])
-            for sampler in SAMPLERS:
-                found[sampler].append(_recall(*drawn, sampler, stride, seed + first))
+            drawn = vertical_slash(tokens, heads=BATCH, seed=seed + first, delta=delta[some], column=column[some])
+            for sampler, recall in _recalls(*drawn, stride, seed + first).items():
+                found[sampler].append(recall)
         passed_by = ~np.isin(delta % stride, (0, stride - 1))  # offsets delta and delta + 1, none a multiple of S
         for sampler, parts in found.items():
             recall, mass = np.concatenate(parts, axis=1)
@@ -56,11 +57,11 @@ def pattern(size, seed, report):
                 rows.append(row("recall of the pattern's blocks", float(recall[which].mean()), "fraction", **labels))
                 rows.append(row("mass kept", float(mass[which].mean()), "fraction", **labels))
     report(0.7, "thin slashes")
-    return [{"heads": heads, "tokens": LENGTH, "block": BLOCK} | each for each in rows + _thin(heads, seed)]
+    return [{"heads": heads, "tokens": tokens, "block": BLOCK} | each for each in rows + _thin(heads, tokens, seed)]
 
 
 def _blocks(pairs):
-    n = LENGTH // BLOCK
+    n = pairs.shape[3] // BLOCK
     return pairs.reshape(*pairs.shape[:2], n, BLOCK, n, BLOCK).any(axis=(3, 5))
 
 
@@ -73,15 +74,17 @@ def _kept(q, k, needed, sampler, stride, seed):
     return keep
 
 
-def _recall(q, k, true, sampler, stride, seed):
-    needed = _blocks(true)
-    keep = _kept(q, k, needed, sampler, stride, seed)
-    mass = true_block_mass(q, k, block_size=BLOCK)
-    found = (keep & needed).sum(axis=(2, 3)) / needed.sum(axis=(2, 3))
-    return np.concatenate((found, (mass * keep).sum(axis=(2, 3)) / mass.sum(axis=(2, 3))))
+def _recalls(q, k, true, stride, seed):
+    """Return sampler -> recall of the pattern's blocks and mass kept, (2, heads)."""
+    needed, mass, found = _blocks(true), true_block_mass(q, k, block_size=BLOCK), {}
+    for sampler in SAMPLERS:
+        keep = _kept(q, k, needed, sampler, stride, seed)
+        recall = (keep & needed).sum(axis=(2, 3)) / needed.sum(axis=(2, 3))
+        found[sampler] = np.concatenate((recall, (mass * keep).sum(axis=(2, 3)) / mass.sum(axis=(2, 3))))
+    return found
 
 
-def _thin(heads, seed):
+def _thin(heads, tokens, seed):
     """Slashes of one and two offsets, at even and odd places: which ones do antidiagonals meet?"""
     rows = []
     rng = np.random.default_rng(seed + 1)
@@ -90,7 +93,7 @@ def _thin(heads, seed):
     for width in (1, 2):
         for name, shift in (("even", 0), ("odd", 1)):
             given = {"heads": heads, "seed": seed, "delta": start + shift, "width": width, "column": 0}
-            q, k, true = vertical_slash(LENGTH, **given)
+            q, k, true = vertical_slash(tokens, **given)
             needed = _blocks(true)
             true[..., 0] = False  # the column's own blocks would hide what happens to the slash
             slash = _blocks(true)
@@ -186,19 +189,19 @@ def _cost(model, pieces, context, block, labels, chooses=None):
 
 
 def timing(size, seed, report):
-    """Time scoring, selecting and attending against dense attention, interleaved; medians of seven."""
+    """Time scoring, selecting and attending against dense attention, interleaved; medians over the rounds."""
     rows, before = [], torch.get_num_threads()
     torch.set_num_threads(kernels.get_num_threads())
     try:
         for place, t in enumerate(LENGTHS[size]):
             report(place / len(LENGTHS[size]), f"{t} tokens")
-            rows += _timed(t, seed)
+            rows += _timed(t, ROUNDS[size], seed)
     finally:
         torch.set_num_threads(before)
     return rows
 
 
-def _timed(t, seed):
+def _timed(t, rounds, seed):
     q, k = vertical_slash(t, heads=TIMED_HEADS, d=WIDTH, seed=seed)[:2]
     v = np.random.default_rng(seed).standard_normal(q.shape, np.float32)
     tensors = [torch.from_numpy(x) for x in (q, k, v)]
@@ -219,7 +222,7 @@ def _timed(t, seed):
         "dense attention (torch)": lambda: F.scaled_dot_product_attention(*tensors, is_causal=True),
     }
     times = {name: [] for name in steps}
-    for turn in range(ROUNDS + 1):  # the first round warms up
+    for turn in range(rounds + 1):  # the first round warms up
         for name, step in steps.items():
             time.sleep(0.02)  # threads of the library before go to sleep
             start = time.perf_counter()
@@ -227,7 +230,7 @@ def _timed(t, seed):
             if turn:
                 times[name].append(1e3 * (time.perf_counter() - start))
     labels = {"tokens": t, "heads": TIMED_HEADS, "width": WIDTH, "block": BLOCK, "stride": TIMED_STRIDE}
-    labels |= {"threads": kernels.get_num_threads(), "rounds": ROUNDS, "density": round(block_density(keep), 4)}
+    labels |= {"threads": kernels.get_num_threads(), "rounds": rounds, "density": round(block_density(keep), 4)}
     rows = []
     for name, each in times.items():
         low, high = np.percentile(each, (25, 75))

@@ -1,6 +1,7 @@
 """PBS-Attn: permutation identities, causality, and the gain that sorting brings on heavy-hitter keys."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -32,6 +33,59 @@ SMALL = {"block_size": 16, "segment_size": 64}
 def qkv(b=1, h=2, t=300, d=16, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(b, h, t, d, generator=generator, dtype=dtype) for _ in range(3)]
+
+
+def by_the_paper(q, k, v, *, block, segment, tau):
+    """One head, (t, d) float64, one step after another: order of keys, shares of blocks, blocks kept, output."""
+    (t, d), blocks = q.shape, -(-len(q) // block)
+    complete = len(q) // segment * segment
+    heaviness = np.zeros(complete)
+    for i in range(t - block, t):
+        weights = np.exp(k[:complete] @ q[i] / math.sqrt(d))
+        heaviness += weights / weights.sum()
+    order = [j for s in range(0, complete, segment) for j in sorted(range(s, s + segment), key=lambda j: -heaviness[j])]
+    order += range(complete, t)
+    k, v = k[order], v[order]
+    shares, keep, out = np.zeros((blocks, blocks)), np.zeros((blocks, blocks), bool), np.zeros((t, d))
+    for i in range(blocks):
+        mine = i * block // segment
+        earlier = [j for j in range(blocks) if j * block // segment < mine]
+        for j in earlier:
+            q_mean, k_mean = (x[n * block : (n + 1) * block].sum(0) / block for x, n in ((q, i), (k, j)))
+            shares[i, j] = math.exp(q_mean @ k_mean / math.sqrt(d))
+        shares[i] /= shares[i].sum() or 1
+        for j in sorted(earlier, key=lambda j: -shares[i, j]):
+            if shares[i][keep[i]].sum() < tau:
+                keep[i, j] = True
+        keep[i, [j for j in range(blocks) if j * block // segment == mine or j == order.index(0) // block]] = True
+    for i in range(t):
+        seen = [slot for slot in range(t) if order[slot] <= i and keep[i // block, slot // block]]
+        weights = np.exp(k[seen] @ q[i] / math.sqrt(d))
+        out[i] = weights @ v[seen] / weights.sum()
+    return order, shares, keep, out
+
+
+@pytest.mark.parametrize(("t", "tau"), [(128, 0.6), (150, 0.6), (150, 0.9)])
+def test_the_method_is_the_paper_s_loop(t, tau, assert_close):
+    q, k, v = qkv(t=t, d=4)
+    out, mask = pbs_attention(q, k, v, block_size=16, segment_size=32, threshold=tau)
+    for h in range(2):
+        one_head = (x[0, h].double().numpy() for x in (q, k, v))
+        order, shares, keep, wanted = by_the_paper(*one_head, block=16, segment=32, tau=tau)
+        assert mask.perm[0, h].tolist() == order
+        assert_close(mask.block_scores[0, h], shares)
+        assert_close(mask.keep[0, h], keep)
+        assert_close(out[0, h], wanted)
+
+
+def test_means_are_taken_over_sorted_keys():
+    heavy = math.log(4)
+    q = np.ones((1, 1, 8, 1), np.float32)
+    k = np.float32([0, heavy, 0, heavy, 0, 0, 0, 0]).reshape(1, 1, 8, 1)
+    how = {"block_size": 2, "segment_size": 4}
+    apart, together = (scored_mask(q, k, permute=order, **how).block_scores[0, 0, 2:] for order in ("none", "keys"))
+    np.testing.assert_allclose(apart, [[0.5, 0.5, 0, 0]] * 2)  # blocks (0, ln 4) and (0, ln 4)
+    np.testing.assert_allclose(together, [[0.8, 0.2, 0, 0]] * 2, rtol=1e-6)  # blocks (ln 4, ln 4) and (0, 0)
 
 
 def test_order_of_keys_is_free_and_order_of_queries_moves_rows(assert_close):
@@ -137,6 +191,35 @@ def test_trace_agrees_with_the_method():
     assert (seen.allowed == token_mask(mask, 300)[0, 0]).all()
     assert seen.density == computed_density(mask)
     assert seen.coverage == pytest.approx(block_coverage(q, k, mask)[0, 0], abs=1e-5)
+    assert (seen.order == mask.perm[0, 0]).all() and (seen.keep == mask.keep[0, 0]).all()
+    np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
+
+
+def test_trace_counts_tiles_and_operations():
+    """Blocks of 16 in segments of 64: 300 tokens make 19 blocks, 4 + 4 + 4 + 4 + 3 in their segments."""
+    seen = trace(*qkv(h=1)[:2], threshold=1.0, permute="none", **SMALL)
+    same, earlier = 4 * 16 + 9, 19 * 20 // 2 - 4 * 10 - 6
+    assert seen.facts == {
+        "kept blocks outside the diagonal segment": earlier,
+        "share of the tiles in diagonal segments": same / (same + earlier),
+    }
+    assert seen.density == 1  # the tiles right of the diagonal hold no pair, where keys stand in order
+    assert seen.attention_flops == 190 * 4 * 16 * 16 * 16
+    assert seen.score_flops == 2 * 19 * 19 * 16
+    assert seen.dense_flops == 2 * 300 * 300 * 16
+    sorted_too = trace(*qkv(h=1)[:2], threshold=1.0, **SMALL)
+    assert sorted_too.score_flops == 2 * 19 * 19 * 16 + 2 * 16 * 256 * 16  # 256 keys in complete segments
+    assert scoring_flops(10, 4, block_size=16, segment_size=5) == 2 * 4 + 2 * 10 * 10 * 4  # all ten queries are last
+
+
+def test_trace_without_causality_counts_all_pairs():
+    seen = trace(*qkv(h=1, t=60)[:2], threshold=1.0, causal=False, **SMALL)
+    assert seen.density == seen.coverage == 1 and seen.allowed.all()
+    assert seen.attention_flops == 16 * 4 * 16 * 16 * 16 and seen.dense_flops == 4 * 60 * 60 * 16
+    assert seen.score_flops == 2 * 16 * 60 * 16 + 2 * 4 * 4 * 16
+    assert len(seen.key_scores) == 60 and seen.key_scores.sum() == pytest.approx(1, abs=1e-5)
+    long = trace(*qkv(h=1)[:2], dense_limit=299, **SMALL)
+    assert long.attention is None and np.isnan(long.coverage) and long.density > 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """SEA: selection budgets, stretching, flat CSR against dense masks, causality, padding, losses."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -237,6 +239,80 @@ def test_distillation_lowers_every_part_and_finds_the_mass():
     assert after > 2 * before, (before, after)
 
 
+class OneWeight(torch.nn.Module):
+    """In place of an estimator: the loss is one weight times +1 and -1 in turn."""
+
+    causal = False
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.calls, self.redrawn = torch.nn.Parameter(torch.ones(1)), 0, []
+
+    def redraw_features(self, seed):
+        self.redrawn.append((self.calls, seed))
+
+    def forward(self, q, k, v, keep, scores, context):
+        loss = (1 - 2 * (self.calls % 2)) * self.weight.sum()
+        self.calls += 1
+        return SimpleNamespace(loss=loss, losses={"part": loss})
+
+
+NOTHING = [(*(torch.zeros(1, 1, 1, 1) for _ in range(3)), None)]
+
+
+def test_training_steps_are_adamw_s_worked_out_by_hand():
+    """Rate 0.1, decay 0.01. Step 1: gradient 1, so a full step. Step 2: gradient -1; the means are then
+    (0.9 * 0.1 - 0.1) / (1 - 0.9^2) = -1/19 and 1, so a 19th of a step back."""
+    sea, seen = OneWeight(), []
+    history = distill_layer(NOTHING, sea, steps=2, lr=0.1, report=lambda *found: seen.append(found))
+    first = 1 * (1 - 0.1 * 0.01) - 0.1
+    assert history == [{"part": 1.0}, {"part": pytest.approx(-first)}] and seen == list(enumerate(history))
+    assert sea.weight.item() == pytest.approx(first * (1 - 0.1 * 0.01) + 0.1 / 19, rel=1e-5)
+    assert not sea.training
+
+
+def test_gradients_are_clipped_to_their_bound():
+    sea = OneWeight()
+    distill_layer(NOTHING, sea, steps=3, lr=0.1, clip=0.0)
+    assert sea.weight.item() == pytest.approx((1 - 0.1 * 0.01) ** 3)  # nothing is left but the decay
+
+
+def test_features_are_drawn_again_every_thousand_steps():
+    sea = OneWeight()
+    distill_layer(NOTHING, sea, steps=1001, seed=7)
+    assert sea.redrawn == [(1000, 1007)]
+
+
+def test_batches_are_drawn_by_the_seed():
+    def drawn(seed):
+        sea, taken = OneWeight(), []
+        sea.register_forward_pre_hook(lambda sea, inputs: taken.append(int(inputs[0])))
+        distill_layer(
+            [(torch.full((1, 1, 1, 1), i), *NOTHING[0][1:]) for i in (0.0, 1.0, 2.0)], sea, steps=12, seed=seed
+        )
+        return taken
+
+    assert drawn(1) == drawn(1) != drawn(2) and set(drawn(1)) == {0, 1, 2}
+
+
+def test_a_step_moves_every_weight_of_the_estimator():
+    sea = layer(causal=True).train()
+    before = [p.detach().clone() for p in sea.parameters()]
+    distill_layer([(*qkv(), None)], sea, steps=1, lr=0.01)
+    for old, new in zip(before, sea.parameters(), strict=True):
+        used = new[:, :, :40] - old[:, :, :40] if new.ndim == 4 and new.shape[2] > 40 else new - old
+        assert used.abs().max() > 0.005
+
+
+def test_random_features_are_as_many_as_the_width_asks_for():
+    assert layer().projection.shape == (int(16 * np.log(16)), 16)
+    assert layer(nb_factor=8).projection.shape == (int(16 * np.log(16) / 8), 16)
+    assert layer(nb_factor=99).projection.shape == (1, 16)
+    np.testing.assert_array_equal(
+        layer(seed=4).projection, orthogonal_random_features(44, 16, seed=4).astype(np.float32)
+    )
+
+
 def test_long_sequence_needs_no_square(largest_tensor):
     """At T = 8192 one T x T float map of one head is 256 MiB; the flat path must stay far below."""
     sea = SEAAttention(32, 2, width=32, k=8, backend="flat_csr").eval()
@@ -257,10 +333,42 @@ def test_oracle_estimate_keeps_the_heaviest_cells():
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_trace_counts_pairs_and_operations_of_the_first_head(causal):
+    q, k, _ = qkv(n=1, h=2, t=20)
+    seen = trace(q, k, width=10, k_keys=4, causal=causal)
+    hidden = ~torch.ones(20, 20).tril().bool() & causal
+    weights = torch.softmax((q @ k.mT / 4).masked_fill(hidden, -torch.inf), -1)[0, 0]
+    pairs = int(seen.allowed.sum())
+    assert seen.allowed.shape == (20, 20) and seen.estimate.shape == (20, 10) and seen.t == 20
+    assert seen.density == pytest.approx(pairs / (20 * 21 / 2 if causal else 400), rel=1e-6)
+    assert seen.coverage == pytest.approx(float(weights[torch.from_numpy(seen.allowed)].sum() / 20), rel=1e-5)
+    np.testing.assert_allclose(seen.attention, weights, atol=1e-6)
+    kept = np.where(seen.allowed, weights, 0)
+    np.testing.assert_allclose(seen.effective, kept / kept.sum(1, keepdims=True), atol=1e-6)
+    assert seen.attention_flops == 4 * 16 * pairs and seen.dense_flops == 4 * 20 * 20 * 16 // (1 + causal)
+    assert seen.score_flops == estimate_flops(20, 16, 1, 10, causal=causal)
+    assert seen.facts == {"cells per row": 10, "mean keys per query": pytest.approx(pairs / 20, rel=1e-6)}
+    if not causal:  # 2 cells of 2 keys for each query
+        assert pairs == 20 * 4
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: SEAAttention(64, 4, width=15), "multiple of 2"),
+        (lambda: SEAAttention(64, 4, width=2), "at least 4"),
+        (lambda: SEAAttention(64, 4, backend="sparse"), "backend must be 'dense' or 'flat_csr'"),
+        (lambda: layer(causal=True, max_positions=39)(*qkv()), "T = 40 is longer than max_positions = 39"),
+        (lambda: layer()(*qkv()[:2], qkv(t=39)[2]), r"must be \(N, 4, T, 16\)"),
+        (lambda: layer()(qkv()[0], qkv(t=39)[1], qkv()[2]), r"must be \(N, 4, T, 16\)"),
+        (lambda: layer()(*qkv(h=3)), r"must be \(N, 4, T, 16\)"),
+        (lambda: layer()(*(x[0] for x in qkv())), r"must be \(N, 4, T, 16\)"),
+        (lambda: layer()(*qkv(), torch.arange(40) < torch.tensor([[0], [9]])), "at least one"),
+        (lambda: layer()(*qkv(), None, None, qkv()[0]), "together"),
+        (lambda: layer()(*qkv(), None, torch.zeros(2, 4, 40, 40), qkv(t=39)[0]), "teacher_scores must be"),
+        (lambda: distill_layer([], layer(), steps=1), "at least one batch"),
+        (lambda: distill_layer(NOTHING, layer(), steps=0), "and one step"),
         (lambda: SEAAttention(64, 4, width=18, causal=True), "multiple of 4"),
         (lambda: SEAAttention(64, 4, causal=True, group="batch"), "causal_batch"),
         (lambda: SEAAttention(63, 4), "multiple of heads"),

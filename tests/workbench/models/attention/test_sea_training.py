@@ -114,7 +114,7 @@ def test_what_is_not_there_is_named(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"0, 20, 60, 120, 180; got 30"):
         shipped(30)
     monkeypatch.setattr(sea_training, "FILE", tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"python -m workbench\.models\.sea_training"):
+    with pytest.raises(FileNotFoundError, match=f"python -m {sea_training.__name__}"):
         shipped.__wrapped__(0)
     with pytest.raises(ValueError, match=r"held_out text gives \d+ windows of 128 tokens, 100000 asked for"):
         windows("held_out", 128, 100_000)

@@ -1,5 +1,7 @@
 """XAttention: selection by antidiagonal sums, against dense attention and the vertical-slash picture of the paper."""
 
+from math import exp, sqrt
+
 import numpy as np
 import pytest
 import torch
@@ -88,10 +90,94 @@ def test_lowering_thresholds_prefers_the_head_that_costs_least():
     np.testing.assert_allclose(table.thresholds[1], [0.9, 0.81, 0.9])
     for bar in (-0.6, -0.54, -0.54 * (1 - 1e-12)):  # a bar that an entry meets but for rounding is met
         np.testing.assert_allclose(table.cheapest(at_least=bar), [0.9, 0.81, 0.81])
+    np.testing.assert_allclose(table.cheapest(at_least=table.performance[1]), [0.9, 0.81, 0.9])
     again = dp_thresholds(lambda tau: float((tau - 0.9).sum()), 2, passes=2)
     np.testing.assert_allclose(again.thresholds[-1], 0.9 * 0.81)
     with pytest.raises(ValueError, match="no entry reaches"):
         table.cheapest(at_least=1)
+
+
+def numbers(*rows):
+    """Numbers of one head, width one, as a (1, 1, t, 1) float32 array."""
+    return np.float32(rows).reshape(1, 1, -1, 1)
+
+
+HAND = numbers(1, 2, 3, 4), numbers(1, 0, 0, 1)  # true masses of two blocks of two: (2, 0) and (1.455, 0.545)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "threshold"),
+    [
+        (0.7, (1 + 1 / (1 + exp(-0.5))) / 2),  # truth needs block 0 alone in row 1, whose estimate is .622 of that row
+        (0.9, 0.96),  # truth needs both, so all of the estimate, cut at the cap
+    ],
+)
+def test_profiled_thresholds_by_hand(coverage, threshold):
+    found = profile_thresholds([HAND], block_size=2, stride=2, coverage=coverage)
+    np.testing.assert_allclose(found, [threshold], rtol=1e-6)
+
+
+def profiled_by_the_paper(q, k, *, block, stride, coverage, causal):
+    """One head (t, d): bars from the true masses, the estimate above the bars over all of it."""
+    (t, d), blocks = q.shape, len(q) // block
+    true, estimate = np.zeros((2, blocks, blocks))
+    for i in range(t):
+        weights = [exp(q[i] @ k[j] / sqrt(d)) for j in range(i + 1 if causal else t)]
+        for j, w in enumerate(weights):
+            true[i // block, j // block] += w / sum(weights)
+    for i in range(0, t, stride):
+        tiles = range(0, i + 1 if causal else t, stride)
+        lines = [sum(q[i + stride - 1 - s] @ k[j + s] for s in range(stride)) for j in tiles]
+        weights = [exp(line / sqrt(d) / stride) for line in lines]
+        for j, w in zip(tiles, weights, strict=True):
+            estimate[i // block, j // block] += w / sum(weights)
+    above = 0.0
+    for i in range(blocks):
+        seen, needed = range(i + 1 if causal else blocks), []
+        for j in sorted(seen, key=lambda j, row=true[i]: -row[j]):
+            if true[i, needed].sum() < coverage * true[i].sum():
+                needed.append(j)
+        bar = min(estimate[i, needed])
+        above += sum(x for x in estimate[i, seen] if x >= bar)
+    return above / estimate.sum()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_profiled_thresholds_are_a_loop_over_rows(causal):
+    texts = [[x[..., :4] for x in qkv(t=64, seed=seed)[:2]] for seed in (1, 2)]
+    found = profile_thresholds(texts, block_size=8, stride=4, coverage=0.5, causal=causal)
+    for h in range(2):
+        heads = [[x[0, h].double().numpy() for x in text] for text in texts]
+        alone = [profiled_by_the_paper(*head, block=8, stride=4, coverage=0.5, causal=causal) for head in heads]
+        assert found[h] == pytest.approx(max(alone), rel=1e-5) and max(alone) < 0.96
+
+
+def searched_by_the_paper(performance, heads, passes, most):
+    """D[h][m] = max(D[h-1][m], P(h, m)): the table's cells as (performance, thresholds), a pass after another."""
+    cells = {0: (performance([0.8] * heads), [0.8] * heads)}
+    for _ in range(passes):
+        for h in range(heads):
+            before = dict(cells)
+            for m in range(1, most + 1):
+                if m - 1 in before:
+                    lowered = [tau * 0.5 if i == h else tau for i, tau in enumerate(before[m - 1][1])]
+                    here = (performance(lowered), lowered)
+                    cells[m] = here if m not in before else max(before[m], here, key=lambda cell: cell[0])
+    return cells
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_search_of_thresholds_is_the_paper_s_recurrence(passes, rng):
+    weights, pairs = rng.random(4), rng.random((4, 4))
+
+    def performance(tau):
+        lost = 1 - np.array(tau)
+        return float(-(weights * lost).sum() - lost @ pairs @ lost)
+
+    table = dp_thresholds(performance, 4, start=0.8, factor=0.5, passes=passes)
+    wanted = searched_by_the_paper(performance, 4, passes, 4 * passes)
+    np.testing.assert_allclose(table.performance, [wanted[m][0] for m in range(4 * passes + 1)])
+    np.testing.assert_allclose(table.thresholds, [wanted[m][1] for m in range(4 * passes + 1)])
 
 
 def test_profiled_thresholds_are_shares_and_take_the_hardest_text():
@@ -111,6 +197,16 @@ def test_trace_agrees_with_the_method():
     assert seen.read.sum() == 200 * 200 / 8
     assert seen.score_flops == scoring_flops(200, 16, block_size=32, stride=8) == 2 * 224 * 224 * 16 // 8
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(seen.estimate.sum(1), 1, atol=1e-5)
+    scores = block_scores(q, k, block_size=32, stride=8)[0, 0]  # a whole block row holds 32 / 8 tile rows
+    np.testing.assert_allclose(4 * seen.estimate[:6], scores[:6], rtol=1e-5)
+
+
+def test_scoring_is_counted_by_what_is_multiplied():
+    how = {"block_size": 32, "stride": 8}  # 200 tokens are padded to 224, seven blocks
+    assert scoring_flops(200, 16, **how) == 2 * 224 * 28 * 16
+    assert scoring_flops(200, 16, mode="oracle", **how) == 2 * 224 * 224 * 16
+    assert scoring_flops(200, 16, mode="mean_pool", **how) == 2 * 7 * 7 * 16
 
 
 @pytest.mark.parametrize("queries", [1, 7, 64, 100, 150])
