@@ -54,7 +54,7 @@ class Setting:
 
 PUBLISHED = tuple(SIZES)
 SETTINGS = {
-    "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 1, 8, 1, 40, 28, 2, (56, 112), 1),
+    "tiny": Setting(PUBLISHED[:1], 128, (28, 4, 4), 1, 2, 1, 8, 28, 2, (56, 112), 1),
     "small": Setting(PUBLISHED[:2], 224, (56, 8, 8), 60, 64, 1, 360, 56, 16, (56, 112), 5),
     "full": Setting(PUBLISHED, 224, (56, 8, 8), 600, 64, 3, 360, 56, 64, (56, 112, 224), 7),
 }
