@@ -161,7 +161,7 @@ def _shares(s: Structure, blocks):
     """Deal the rows of A to the blocks: contiguous runs with about equal numbers of products."""
     work = np.cumsum(row_work(s))
     total = int(work[-1]) if len(work) else 0
-    cuts = np.searchsorted(work, [total * g / blocks for g in range(1, blocks)])
+    cuts = np.searchsorted(work, [total * g / blocks for g in range(1, blocks)], side="right")
     cuts = [0, *np.maximum.accumulate(cuts).tolist(), s.shape[0]]
     for first, stop in itertools.pairwise(cuts):
         e0, e1 = s.a_indptr[first], s.a_indptr[stop]

@@ -83,6 +83,19 @@ def test_runs_sample_the_exact_curve(dataflow):
         assert runs.merge_live[-1] == exact.merge_live[-1] == exact.outputs
 
 
+def test_steps_are_single_products_up_to_the_limit_or_as_many_as_the_runs():
+    a, b = random_pair(4, (6, 5, 7), 0.4)
+    total = dataflow_order(a, b, "row").products
+    for how in ({"limit": total}, {"limit": 0, "bins": total}):
+        assert dataflow_steps(a, b, "row", **how).edges.tolist() == list(range(total + 1))
+    one = dataflow_steps(a, b, "row", limit=total - 1, bins=1)
+    assert one.edges.tolist() == [0, total] and not one.exact
+    assert one.merged.tolist() == [total - one.outputs] and one.live.tolist() == [one.outputs]
+    outer = dataflow_steps(a, b, "outer", bins=2)  # listed one by one, however few the runs would be
+    assert outer.live.tolist() == list(range(1, total + 1))
+    assert outer.merge_live.tolist() == list(range(total - 1, outer.outputs - 1, -1))
+
+
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 @pytest.mark.parametrize("keys", [1, 1 << 24])
 def test_small_chunks_change_nothing(dataflow, keys, monkeypatch):
@@ -116,6 +129,14 @@ def test_births_name_the_first_product_of_each_output(dataflow, chunk, monkeypat
     for number, place in enumerate(zip(steps.i.tolist(), steps.j.tolist(), strict=True)):
         first.setdefault(place, number)
     assert output_births(a, b, dataflow).tolist() == [first[place] for place in sorted(first)]
+
+
+def test_births_of_an_output_that_begins_at_the_second_column():
+    """C = [[0 1 1], [0 0 1]] row by row: products 0 and 1 open C[0, 1] and C[0, 2], product 2 opens C[1, 2]."""
+    a, b = (sp.csr_array(np.array(x, float)) for x in ([[1, 0], [0, 1]], [[0, 1, 1], [0, 0, 1]]))
+    assert output_births(a, b, "row").tolist() == [0, 1, 2]
+    assert output_births(a, b, "column").tolist() == [0, 1, 2]
+    assert output_births(a, b, "outer").tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)

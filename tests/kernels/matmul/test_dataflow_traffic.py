@@ -47,6 +47,87 @@ def test_brute_force(rng):
     assert {t.write_c for t in traffic.values()} == {reached.sum()}
 
 
+def walked(a, b, dataflow):
+    """Walk the loops of a dataflow over patterns of 0 and 1 and write down every read, product and pointer."""
+    (m, k), n = a.shape, b.shape[1]
+    found = dict.fromkeys(("read_a", "read_b", "pp_written", "write_c", "ptr", "flops", "comparisons", "peak_live"), 0)
+    outputs, live, most = set(), set(), 0
+
+    def product(i, t, j, line):
+        nonlocal most
+        live.difference_update({place for place in live if place[0] != line})  # the line before is complete
+        live.add((line, (i, j), t if dataflow == "outer" else 0))
+        most = max(most, len(live))
+        found["flops"] += 1
+        outputs.add((i, j))
+
+    entries = lambda row: np.flatnonzero(row).tolist()  # noqa: E731
+    if dataflow.startswith("inner"):
+        found["ptr"] = m + 1
+        for i in range(m):
+            wanted = [j for j in range(n) if any(a[i, t] and b[t, j] for t in range(k))]
+            if dataflow == "inner" and a[i].any():
+                found["ptr"] += n + 1
+                wanted = [j for j in range(n) if b[:, j].any()]
+            for j in wanted:
+                found["ptr"] += 2 * (dataflow == "inner-masked")
+                found["read_a"] += a[i].sum()
+                found["read_b"] += b[:, j].sum()
+                found["comparisons"] += a[i].sum() + b[:, j].sum()
+                most = 1  # one sum, of whatever meets
+                for t in entries(a[i] * b[:, j]):
+                    product(i, t, j, (i, j))
+    elif dataflow == "outer":
+        found["ptr"] = 2 * (k + 1)
+        for t in range(k):
+            found["read_a"] += a[:, t].sum()
+            found["read_b"] += b[t].sum()
+            for i in entries(a[:, t]):
+                for j in entries(b[t]):
+                    product(i, t, j, "all")
+        found["pp_written"] = found["flops"]
+    elif dataflow == "row":
+        found["ptr"] = m + 1
+        for i in range(m):
+            for t in entries(a[i]):
+                found["read_a"] += 1
+                found["ptr"] += 2
+                for j in entries(b[t]):
+                    found["read_b"] += 1
+                    product(i, t, j, i)
+    else:
+        found["ptr"] = n + 1
+        for j in range(n):
+            for t in entries(b[:, j]):
+                found["read_b"] += 1
+                found["ptr"] += 2
+                for i in entries(a[:, t]):
+                    found["read_a"] += 1
+                    product(i, t, j, j)
+    return found | {"write_c": len(outputs), "peak_live": most, "pp_read": found["pp_written"]}
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_every_count_is_what_the_loops_touch(dataflow):
+    """Random patterns with empty rows and columns, and patterns whose product is empty."""
+    rng, cases = np.random.default_rng(3), []
+    for shape in ((6, 4, 5), (1, 7, 3), (5, 1, 4), (8, 9, 2)):
+        a, b = ((rng.random(s) < 0.4).astype(int) for s in (shape[:2], shape[1:]))
+        a[::5], b[:, ::4] = 0, 0
+        cases.append((a, b))
+    meets_nothing = (np.array([[1, 0], [1, 0]]), np.array([[0, 0, 0], [0, 1, 1]]))
+    only_rows, only_columns = (
+        (np.ones((2, 2), int), np.zeros((2, 3), int)),
+        (np.zeros((2, 2), int), np.ones((2, 3), int)),
+    )
+    for a, b in (*cases, meets_nothing, only_rows, only_columns):
+        traffic = dataflow_traffic(sparse.csr_array(a.astype(float)), sparse.csr_array(b.astype(float)), dataflow)
+        wanted = walked(a, b, dataflow)
+        assert {name: getattr(traffic, name) for name in wanted} == wanted
+        moved = sum(wanted[name] for name in ("read_a", "read_b", "pp_written", "pp_read", "write_c"))
+        assert traffic.elements == moved and traffic.total_bytes == 16 * moved + 8 * wanted["ptr"]
+
+
 def test_dense_inner_reads_n_cubed():
     full = sparse.csr_array(np.ones((6, 6)))
     assert dataflow_traffic(full, full, "inner").read_a == 6**3
@@ -57,6 +138,10 @@ def test_bytes_and_ideal_cache(worked_example):
     assert (traffic.read_a, traffic.read_b) == (5, 4)
     assert traffic.bytes_by_stream["write_c"] == 6 * 12
     assert traffic.total_bytes == traffic.elements * 12 + traffic.ptr * 4
+    narrow = dataflow_traffic(*worked_example, "outer", index_bytes=1, value_bytes=1)
+    assert narrow.bytes_by_stream == {
+        "read_a": 10, "read_b": 8, "pp_written": 14, "pp_read": 14, "write_c": 12, "ptr": 8,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -65,6 +150,8 @@ def test_bytes_and_ideal_cache(worked_example):
         ({"dataflow": "diagonal"}, "dataflow must be one of"),
         ({"dataflow": "row", "cache": "big"}, "'none' or 'ideal'"),
         ({"dataflow": "row", "index_bytes": 0}, "index_bytes must be"),
+        ({"dataflow": "row", "index_bytes": 4.0}, "index_bytes must be"),
+        ({"dataflow": "row", "value_bytes": True}, "value_bytes must be"),
     ],
 )
 def test_bad_arguments(worked_example, change, words):

@@ -166,6 +166,19 @@ def test_hashing_selects_the_version(rng):
         assert one.indices.tolist() == other.indices.tolist()
 
 
+@pytest.mark.parametrize(
+    ("method", "columns"), [("smash-v1", [2, 17, 30]), ("smash-v2", [17, 2, 30]), ("smash-v3", [2, 30, 17])]
+)
+def test_unsorted_rows_come_as_the_table_holds_them(method, columns):
+    """One row of 32 columns in 16 slots, products 2 30 | 2 17. High bits keep the order; low bits put 17 at slot 1 and
+    30 at 14; with dense segments entries stay in the order in which they were claimed."""
+    a = sparse.csr_array(np.array([[1.0, 10.0]]))
+    b = sparse.csr_array((np.array([1.0, 2.0, 3.0, 4.0]), np.array([2, 30, 2, 17]), np.array([0, 2, 4])), shape=(2, 32))
+    c = spgemm(a, b, method=method, sort=False, log2_slots=4, load=1.0)
+    assert c.indices.tolist() == columns
+    assert dict(zip(c.indices.tolist(), c.data.tolist(), strict=True)) == {2: 31.0, 30: 2.0, 17: 40.0}
+
+
 def test_sorted_output_is_sorted(rng):
     a = random_csr(rng, (80, 80), 0.1)
     for method in METHODS:

@@ -55,6 +55,10 @@ def test_work_counts(rng):
     a = random_csr(10, 20, 0.5, rng)
     assert spmm_work(a, 8).flops == 2 * a.nnz * 8
     assert sddmm_work(a, 8).flops == 2 * a.nnz * 8
+    pattern = a.nnz * (4 + 8) + 11 * 8  # float32 values, int64 indices and 11 row pointers
+    assert spmm_work(a, 8).bytes_streamed == pattern + 4 * 8 * (20 + 10)  # B and C
+    assert sddmm_work(a, 8).bytes_streamed == pattern + 4 * 8 * (10 + 20)  # x and y
+    assert spmm_work(a, 8).gathers == sddmm_work(a, 8).gathers == a.nnz
 
 
 def test_bad_input_is_named(rng):

@@ -391,7 +391,7 @@ def sso_examples(sentences, rng, *, count, swaps=True):
 
 
 def _mean_keys(hk, real):
-    weight = real / real.sum(1, keepdim=True)
+    weight = real.to(hk.dtype) / real.sum(1, keepdim=True)
     a = weight[:, None, :].expand(hk.shape[:3])
     return (a.unsqueeze(-2) @ hk).squeeze(-2), a
 

@@ -95,15 +95,15 @@ MAIN = ("full attention", "own row alone", "fixed alone", "logsparse alone", "ax
 
 def pictures(size, seed, report=lambda fraction, step: None):
     """Train a one-layer model of the digits with each pattern and count bits per pixel of the test digits."""
-    steps = {"tiny": 3, "small": 300, "full": 1500}[size]
+    steps, batch, tested = {"tiny": (1, 4, 8), "small": (300, 32, 360), "full": (1500, 32, 360)}[size]
     made = contenders()
     names = list(made) if size != "small" else list(MAIN)
     rows = []
     for place, name in enumerate(names):
         say = lambda f, p=place, n=name: report((p + f) / len(names), f"{n}, {steps} steps")  # noqa: E731
-        model = train(made[name], steps=steps, seed=seed, batch=32, report=say)
-        labels = {"input": "digits, 8 x 8", "steps": steps, "batch": 32, "method": name}
-        rows.append(row("bits per pixel", bits_per_pixel(model), "bits per pixel", "measured", **labels))
+        model = train(made[name], steps=steps, seed=seed, batch=batch, report=say)
+        labels = {"input": "digits, 8 x 8", "steps": steps, "batch": batch, "method": name}
+        rows.append(row("bits per pixel", bits_per_pixel(model, tested), "bits per pixel", "measured", **labels))
         parameters = sum(p.numel() for p in model.parameters())
         rows.append(row("parameters", parameters, "parameters", "counted", **labels))
     return rows

@@ -2,11 +2,12 @@
 
 from workbench.models.attention.ponet import FourierMixing, PoNetMixing, SelfAttentionMixing
 from workbench.models.attention.ponet_corpus import corpus
-from workbench.models.attention.ponet_training import measure, pretrain, unigram
+from workbench.models.attention.ponet_training import Recipe, measure, pretrain, unigram
 from workbench.paper import row
 
-STEPS = {"tiny": 2, "small": 60, "full": 500}
-TESTED = {"tiny": 32, "small": 128, "full": 960}
+STEPS = {"tiny": 1, "small": 60, "full": 500}
+BATCH = {"tiny": 4, "small": 32, "full": 32}
+TESTED = {"tiny": 8, "small": 128, "full": 960}
 MIXINGS = {"PoNet": PoNetMixing, "attention": SelfAttentionMixing, "FNet": lambda dim, heads: FourierMixing()}
 UNITS = {"entropy of the words": "nats", "loss per masked word": "nats"}
 
@@ -14,7 +15,7 @@ UNITS = {"entropy of the words": "nats", "loss per masked word": "nats"}
 def language(size, seed, report):
     """Pre-train on masked words and sentence order, in the same skeleton; test on held-out documentation."""
     report(0.0, "sentences")
-    text = corpus(20 if size == "tiny" else None)
+    text = corpus(5 if size == "tiny" else None)
     steps, count = STEPS[size], TESTED[size]
     facts = {"steps": steps, "vocabulary": text.vocabulary, "tested": count}
     rows = [_row(name, value, mixing="word frequencies") for name, value in unigram(text, seed, count).items()]
@@ -22,7 +23,7 @@ def language(size, seed, report):
     for place, (name, order) in enumerate(runs):
         start = place / len(runs)
         model = pretrain(
-            text, MIXINGS[name], steps, seed, order=order,
+            text, MIXINGS[name], steps, seed, order=order, recipe=Recipe(batch=BATCH[size]),
             report=lambda f, loss, s=start, n=name: report(s + f / len(runs), n),
         )  # fmt: skip
         found = measure(model, text, count, seed)

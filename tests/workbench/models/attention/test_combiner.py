@@ -11,6 +11,7 @@ from kernels.matmul.spmm import spmm
 from workbench.models.attention.combiner import (
     PATTERNS,
     CombinerSelfAttention,
+    DeepSetsSummary,
     combiner_attention,
     effective_attention,
     flops,
@@ -20,28 +21,57 @@ from workbench.models.attention.combiner import (
 )
 from workbench.models.attention.dense_attention import dense_attention, masked_attention
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def qkv(length=40, d=6, seed=0, b=1, h=2):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(b, h, length, d, generator=generator, dtype=torch.float64) for _ in range(3)]
 
 
-def reference(q, k, v, pattern, seg_len, *, causal=True, by_size=False):
-    """One position at a time, straight from the definition, for one head (L, d)."""
+def laid_out(pattern, i, length, width, *, causal=True):
+    """Direct keys and regions of position i, written down as the paper lays them out."""
+    if pattern == "logsparse":  # each binary digit of i, from the lowest, is a block that ends where the last began
+        regions, end = [], i
+        while end:
+            start = end - (end & -end)
+            regions.append(range(start, end))
+            end = start
+        return [i], regions
+    visible = range(i + 1) if causal else range(length)
+    row, column, rows = i // width, i % width, range(-(-length // width))
+    others = [t for t in rows if (t < row if causal else t != row)]
+    if pattern in ("fixed", "axial_rowmajor"):
+        return [j for j in visible if j // width == row], [range(t * width, (t + 1) * width) for t in others]
+    direct = [j for j in visible if j // width == row or j % width == column]
+    regions = []
+    if pattern != "axial_horizontal":
+        sides = [[t for t in others if t < row], [t for t in others if t > row]]
+        regions += [[t * width + u for t in side] for side in sides for u in range(width) if u != column]
+    if pattern != "axial_vertical":
+        for t in others:
+            regions += [[t * width + u for u in range(column)], [t * width + u for u in range(column + 1, width)]]
+    return direct, [region for region in regions if len(region)]
+
+
+POOLED = {"max": lambda x: x.amax(0), "mean": lambda x: x.mean(0), "sum": lambda x: x.sum(0)}
+
+
+def reference(q, k, v, pattern, seg_len, *, causal=True, by_size=False, summary="max", key_row="wsum", inside=1.0):
+    """One position at a time, straight from the definition, for one head (L, d); ``inside`` scales region values."""
+    pool, out = POOLED[summary], []
     q = q / q.shape[1] ** 0.5
-    where, out = support(pattern, len(q), seg_len, causal=causal), []
     for i in range(len(q)):
-        direct = torch.as_tensor(np.flatnonzero(where["direct"][i]))
+        direct, regions = laid_out(pattern, i, len(q), seg_len, causal=causal)
         logits, values = [q[i] @ k[j] for j in direct], [v[j] for j in direct]
-        for region in map(torch.as_tensor, where["regions"][i]):
+        for region in map(list, regions):
+            same_column = region[0] + i % seg_len if seg_len else None
+            p = torch.softmax(k[region] @ (q[same_column] if pattern == "axial_rowmajor" else pool(q[region])), 0)
+            key = pool(k[region])
             if pattern == "axial_rowmajor":  # the summary query is the token of the same column
-                pooled = q[region[0] + i % seg_len]
-            else:
-                pooled = q[region].amax(0)
-            p = torch.softmax(k[region] @ pooled, 0)
-            key = p @ k[region] if pattern == "axial_rowmajor" else k[region].amax(0)
+                key = k[same_column] if key_row == "none" else p @ k[region]
             logits.append(q[i] @ key + (np.log(len(region)) if by_size else 0))
-            values.append(p @ v[region])
+            values.append(inside * (p @ v[region]))
         out.append(torch.softmax(torch.stack(logits), 0) @ torch.stack(values))
     return torch.stack(out)
 
@@ -75,6 +105,26 @@ def test_size_of_a_region_counts_only_when_asked(pattern, causal, assert_close):
     assert_close(out[0, 0], reference(q[0, 0], k[0, 0], v[0, 0], pattern, 8, causal=causal, by_size=True))
     plain = combiner_attention(q, k, v, pattern=pattern, seg_len=8, causal=causal)
     assert not torch.allclose(out, plain)
+
+
+@pytest.mark.parametrize("summary", ["mean", "sum"])
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p != "axial_rowmajor"])
+def test_other_summaries_equal_their_definition(pattern, summary, assert_close):
+    q, k, v = qkv(37)
+    out = combiner_attention(q, k, v, pattern=pattern, seg_len=8, summary=summary)
+    for head in range(2):
+        assert_close(out[0, head], reference(q[0, head], k[0, head], v[0, head], pattern, 8, summary=summary))
+
+
+def test_a_rows_key_may_be_that_of_the_same_column(assert_close):
+    q, k, v = qkv(37)
+    out = combiner_attention(q, k, v, pattern="axial_rowmajor", seg_len=8, key_row="none")
+    assert_close(out[0, 0], reference(q[0, 0], k[0, 0], v[0, 0], "axial_rowmajor", 8, key_row="none"))
+
+
+def test_segments_are_as_long_as_the_square_root_unless_given(assert_close):
+    q, k, v = qkv(10)  # the root is 3.16: segments of 4
+    assert_close(combiner_attention(q, k, v)[0, 0], reference(q[0, 0], k[0, 0], v[0, 0], "fixed", 4))
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -166,6 +216,19 @@ def test_rows_with_equal_logits(pattern, row, wanted):
     np.testing.assert_allclose(a[0, 0, row], wanted, atol=5e-8)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_support_is_laid_out_as_in_the_paper(pattern, causal):
+    for length, width in ((40, 8), (37, 5), (1, 4), (0, 3)):
+        where = support(pattern, length, width, causal=causal or pattern == "logsparse")
+        for i in range(length):
+            direct, regions = laid_out(pattern, i, length, width, causal=causal or pattern == "logsparse")
+            assert np.flatnonzero(where["direct"][i]).tolist() == direct
+            found = sorted(region.tolist() for region in where["regions"][i])
+            inside = ([j for j in region if j < length] for region in regions)  # the last row may be short
+            assert found == sorted(region for region in inside if region)
+
+
 def test_binary_digits_tile_the_past():
     for i, regions in enumerate(support("logsparse", 200)["regions"]):
         assert sorted(np.concatenate([*regions, [i]])) == list(range(i + 1))
@@ -186,26 +249,15 @@ def test_gradients(pattern):
     assert torch.autograd.gradcheck(lambda *x: combiner_attention(*x, pattern=pattern, seg_len=3), leaves)
 
 
-@pytest.mark.parametrize("summary", ["mean", "sum"])
-@pytest.mark.parametrize("pattern", ["fixed", "logsparse", "axial_mixture"])
-def test_other_summaries_keep_full_support(pattern, summary, assert_close):
-    q, k, _ = qkv()
-    a = effective_attention(q, k, pattern=pattern, seg_len=8, summary=summary)
-    lower = torch.ones(40, 40, dtype=torch.bool).tril()
-    assert (a[:, :, lower] > 0).all() and (a[:, :, ~lower] == 0).all()
-    assert not torch.allclose(a, effective_attention(q, k, pattern=pattern, seg_len=8))
-
-
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_dropout_touches_regions_only(pattern):
+def test_dropout_touches_regions_only(pattern, assert_close):
+    """All weights inside regions dropped: direct values keep the weight that the joint softmax gave them."""
     q, k, v = qkv()
-    first = v.clone()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        out = combiner_attention(q, k, v, pattern=pattern, seg_len=8, dropout=0.5)
-    plain = combiner_attention(q, k, first, pattern=pattern, seg_len=8)
-    assert not torch.allclose(out, plain)
-    torch.testing.assert_close(out[:, :, 0], plain[:, :, 0])  # sees no region
+    how = {"pattern": pattern, "seg_len": 8, "key_row": "none"}
+    out = combiner_attention(q, k, v, dropout=1.0, **how)
+    assert_close(out[0, 0], reference(q[0, 0], k[0, 0], v[0, 0], pattern, 8, key_row="none", inside=0.0))
+    plain = combiner_attention(q, k, v, **how)
+    assert not torch.allclose(combiner_attention(q, k, v, dropout=0.5, **how), plain)
 
 
 def test_layer_drops_in_training_only():
@@ -229,10 +281,89 @@ def test_layer_learns_and_stays_causal(how):
     torch.testing.assert_close(layer(x)[:, :12], y[:, :12])
 
 
-def test_counterparts_and_cost():
+def attended(q, k, v, row_keys=None, width=3):
+    """Heads (L, d) of Combiner-Fixed with segments of ``width``, or of the row-major pattern with the keys given."""
+    if row_keys is None:
+        return [reference(*head, "fixed", width) for head in zip(q, k, v, strict=True)]
+    outs = []
+    for q_h, k_h, v_h, keys in zip(q, k, v, row_keys, strict=True):
+        q_h, rows = q_h / q_h.shape[1] ** 0.5, []
+        for i in range(len(q_h)):
+            first, column = i - i % width, i % width
+            near = list(range(first, i + 1))
+            logits, values = [q_h[i] @ k_h[j] for j in near], [v_h[j] for j in near]
+            for start in range(0, first, width):
+                row = slice(start, start + width)
+                logits.append(q_h[i] @ keys[start + column])
+                values.append(torch.softmax(k_h[row] @ q_h[start + column], 0) @ v_h[row])
+            rows.append(torch.softmax(torch.stack(logits), 0) @ torch.stack(values))
+        outs.append(torch.stack(rows))
+    return outs
+
+
+@pytest.mark.parametrize("key_row", ["wsum", "proj"])
+def test_layer_splits_heads_and_projects_as_attention_does(key_row, assert_close):
+    """Two heads of 3 channels; a row's projected key is a linear map of the norm of input plus projected row output."""
+    torch.manual_seed(0)
+    pattern = "fixed" if key_row == "wsum" else "axial_rowmajor"
+    layer, x = CombinerSelfAttention(6, 2, seg_len=3, pattern=pattern, key_row=key_row).double(), torch.randn(1, 8, 6)
+    x = x.double()
+    heads = [(0, 3), (3, 6)]
+    q, k, v = ([x[0] @ layer.qkv.weight[at + a : at + b].T for a, b in heads] for at in (0, 6, 12))
+    row_keys = None
+    if key_row == "proj":
+        keys = []
+        for i in range(6):  # the two rows that are complete
+            row = slice(i - i % 3, i - i % 3 + 3)
+            read = torch.cat([torch.softmax(k[h][row] @ q[h][i] / 3**0.5, 0) @ v[h][row] for h in range(2)])
+            seen = x[0, i] + layer.row_out.weight @ read + layer.row_out.bias
+            seen = (seen - seen.mean()) / (seen.var(unbiased=False) + 1e-5).sqrt()
+            keys.append(layer.row_key.weight @ seen + layer.row_key.bias)
+        row_keys = [torch.stack(keys)[:, a:b] for a, b in heads]
+    out = torch.cat(attended(q, k, v, row_keys), 1) @ layer.out.weight.T + layer.out.bias
+    assert_close(layer(x)[0], out)
+
+
+def test_layer_hands_on_what_it_was_given(assert_close):
+    torch.manual_seed(0)
+    x = torch.randn(1, 12, 8, dtype=torch.float64)
+    for how in ({"causal": False}, {"span_bias": "log_size"}, {"summary": "mean"}, {"pattern": "axial_vertical"}):
+        layer = CombinerSelfAttention(8, 1, seg_len=4, **how).double()
+        q, k, v = (x[0] @ w.T for w in layer.qkv.weight.split(8))
+        wanted = reference(q, k, v, how.get("pattern", "fixed"), 4, causal=how.get("causal", True),
+                           by_size="span_bias" in how, summary=how.get("summary", "max"))  # fmt: skip
+        assert_close(layer(x)[0], wanted @ layer.out.weight.T + layer.out.bias)
+
+
+def test_learned_summary_is_a_map_of_the_maximum_of_maps(assert_close):
+    torch.manual_seed(0)
+    net, x = DeepSetsSummary(3), torch.randn(2, 5, 3)
+    first, second = net.phi[0], net.rho
+    for region in range(2):
+        largest = torch.full((3,), -torch.inf)
+        for token in x[region]:
+            largest = torch.maximum(largest, torch.clamp(first.weight @ token + first.bias, min=0))
+        assert_close(net(x)[region], second.weight @ largest + second.bias)
+
+
+def test_counterparts():
     assert sparse_counterpart_mask("fixed", 16, 4)[9].nonzero()[0].tolist() == [3, 7, 8, 9]
     assert sparse_counterpart_mask("logsparse", 16)[11].nonzero()[0].tolist() == [3, 7, 9, 10, 11]
-    assert sparse_counterpart_mask("axial_mixture", 16, 4)[9].nonzero()[0].tolist() == [1, 5, 8, 9]
+    for pattern in ("axial_mixture", "axial_vertical", "axial_horizontal"):
+        assert sparse_counterpart_mask(pattern, 16, 4)[10].nonzero()[0].tolist() == [2, 6, 8, 9, 10]
+    assert sparse_counterpart_mask("axial_rowmajor", 16, 4)[10].nonzero()[0].tolist() == [8, 9, 10]
+
+
+def test_cost_by_hand():
+    """Length 12, width 3, so 4 rows; d = 2: 8 operations per slot of a softmax, 12 per key that enters a summary."""
+    slots = {"fixed": 3 + 4, "logsparse": 1 + 4, "axial_rowmajor": 3 + 4, "axial_vertical": 4 + 3 + 3,
+             "axial_horizontal": 4 + 3 + 4 + 4, "axial_mixture": 4 + 3 + 3 + 4 + 4}  # fmt: skip
+    keys = {"fixed": 12, "logsparse": 4 * 12, "axial_rowmajor": 3 * 12, "axial_vertical": 4 * 12,
+            "axial_horizontal": 2 * 3 * 12, "axial_mixture": (4 + 2 * 3) * 12}  # fmt: skip
+    for pattern in PATTERNS:
+        assert flops(pattern, 12, 2, 3) == 12 * slots[pattern] * 8 + keys[pattern] * 12, pattern
+    assert flops("fixed", 13, 2, 3) == 13 * (3 + 5) * 8 + 13 * 12
+    assert [flops("logsparse", n, 1) for n in (1, 2, 3)] == [4, 2 * 2 * 4 + 2 * 6, 3 * 3 * 4 + 3 * 2 * 6]
     growth = np.log2(flops("fixed", 16384, 32) / flops("fixed", 4096, 32)) / 2
     assert 1.4 < growth < 1.6
     assert np.log2(flops("logsparse", 16384, 32) / flops("logsparse", 4096, 32)) / 2 < 1.2
@@ -252,6 +383,19 @@ def test_trace_agrees_with_the_method(assert_close):
     seen = trace(q, k, pattern="axial_mixture", seg_len=8)
     assert_close(seen.effective, effective_attention(q, k, pattern="axial_mixture", seg_len=8)[0, 0])
     assert 0 < seen.coverage < 1 and 0 < seen.density < 1
+
+
+def test_trace_by_hand():
+    """Equal logits, four tokens, segments of two: rows 2 and 3 see one region and miss half of two thirds, a half."""
+    zero = torch.zeros(1, 1, 4, 3)
+    seen = trace(zero, zero, seg_len=2)
+    assert seen.density == pytest.approx(8 / 10) and seen.coverage == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
+    np.testing.assert_allclose(seen.effective[3], [1 / 6, 1 / 6, 1 / 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(seen.attention[3], [1 / 4] * 4, rtol=1e-6)
+    assert seen.facts["segment length"] == 2 and seen.facts["regions of the last position"] == 1
+    assert seen.facts["mean L1 distance of a row to true attention"] == pytest.approx((1 / 3 + 1 / 3) / 4)
+    both = trace(zero, zero, seg_len=2, causal=False)
+    assert both.density == pytest.approx((4 * 2 + 4) / 16) and both.coverage == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """PoNet: poolings against loops, identities under permutation and padding, maps, and gradients."""
 
+from math import cos, erf, exp, pi, sqrt
+
 import numpy as np
 import pytest
 import torch
@@ -16,10 +18,12 @@ from workbench.models.attention.ponet import (
     lra_segment_index,
     segment_max_pool,
     sentence_segment_index,
+    small_init,
     sso_examples,
     token_segment_index,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SEGMENTS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
 
 
@@ -39,6 +43,8 @@ def test_segment_indices():
     assert lra_segment_index(4096, 4096).max() == 2047
     assert lra_segment_index(1024, 1).max() == 0
     assert token_segment_index([101, 5, 6, 102, 7, 102], 101, 102).tolist() == [0, 1, 1, 2, 3, 4]
+    two = token_segment_index([[101, 5, 102, 7, 102], [101, 5, 6, 6, 102]], 101, 102)
+    assert two.tolist() == [[0, 1, 2, 3, 4], [0, 1, 1, 1, 2]]
     assert sentence_segment_index([2, 0, 3]).tolist() == [0, 0, 2, 2, 2]
 
 
@@ -63,6 +69,69 @@ def test_max_pools_equal_loops(x, assert_close):
     assert_close(segment_max_pool(x, torch.zeros(10, dtype=torch.long)), x.amax(1, keepdim=True).expand_as(x))
     assert_close(segment_max_pool(x, torch.arange(10)), x)
     assert_close(local_max_pool(x, kernel_size=1), x)
+
+
+def test_max_pools_leave_padding_out(x):
+    """Two sequences with segments of their own; a segment of padding alone gives nothing, and window 5 reaches two."""
+    segments = torch.tensor([[0, 0, 1, 1, 1, 0, 2, 2, 3, 3], [4, 0, 4, 0, 4, 0, 1, 1, 1, 1]])
+    keep = torch.tensor([[1, 1, 1, 1, 0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    low = x - 20  # whoever takes a padded place for a zero finds it the largest
+    s, l = segment_max_pool(low, segments, keep), local_max_pool(low, 5, keep)
+    for b in range(2):
+        for n in range(10):
+            same = [m for m in range(10) if keep[b, m] and segments[b, m] == segments[b, n]]
+            near = [m for m in range(max(0, n - 2), min(10, n + 3)) if keep[b, m]]
+            for c in range(8):
+                real = bool(keep[b, n])
+                assert s[b, n, c] == (max(low[b, m, c] for m in same) if real else 0)
+                assert l[b, n, c] == (max(low[b, m, c] for m in near) if real else 0)
+
+
+@torch.no_grad()
+def mixed(mix, x, segments, keep, special, *, use=("ga", "smp", "lmp"), fuse=True, average=False):
+    """What the layer hands to its output map for one sequence (N, D), token by token and channel by channel."""
+    n, dim = x.shape
+    d = dim // mix.heads
+    hq, hk, hs, hl, ho = ([m.weight @ token + m.bias for token in x] for m in (mix.q, mix.k, mix.s, mix.l, mix.o))
+    real = [t for t in range(n) if keep[t]]
+    g = torch.zeros(dim, dtype=x.dtype)
+    for head in range(mix.heads):
+        part = slice(head * d, (head + 1) * d)
+        query = sum(hq[t][part] for t in real) / len(real)
+        scores = [1.0 if average else exp(float(query @ hk[t][part]) / sqrt(d)) for t in real]
+        for t, score in zip(real, scores, strict=True):
+            g[part] += score / sum(scores) * hk[t][part]
+    rows = torch.zeros(n, dim, dtype=x.dtype)
+    for t in real:
+        for c in range(dim):
+            s = 0 if special[t] else max(hs[u][c] for u in real if segments[u] == segments[t])
+            seen = [hl[u][c] for u in (t - 1, t, t + 1) if u in real and not special[u]]
+            l = 0 if special[t] else max(seen)
+            around = (g[c] if "ga" in use else 0) + (s if "smp" in use else 0)
+            rows[t, c] = around * (ho[t][c] if fuse else 1) + (l if "lmp" in use else 0)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"fuse": False}, {"second_stage": False}, {"special_tokens": "plain"},
+     *({"use": use} for use in (("ga",), ("smp",), ("lmp",), ("ga", "lmp"), ("smp", "lmp"), ("ga", "smp")))],
+)  # fmt: skip
+def test_layer_equals_loops_over_tokens_and_channels(x, layer, assert_close, how):
+    segments = torch.tensor([[0, 1, 1, 2, 2, 3, 4, 4, 5, 5], [3, 0, 0, 1, 0, 2, 2, 4, 0, 0]])
+    special = torch.zeros(2, 10, dtype=torch.bool)
+    special[0, [0, 5]] = special[1, [0, 3, 7]] = True
+    keep = torch.ones(2, 10, dtype=torch.bool)
+    keep[0, 8:], keep[1, [2, 9]] = False, False
+    mix = layer(**how)
+    y = mix(x, segments, keep, special)
+    marked = special if how.get("special_tokens") != "plain" else torch.zeros_like(special)
+    options = {name: how[name] for name in ("use", "fuse") if name in how}
+    for b in range(2):
+        rows = mixed(mix, x[b], segments[b], keep[b], marked[b], average="second_stage" in how, **options)
+        for t in range(10):
+            wanted = mix.out.weight @ rows[t] + mix.out.bias if keep[b, t] else torch.zeros(8)
+            assert_close(y[b, t], wanted.double())
 
 
 def test_shuffling_inside_a_segment_moves_rows_only(x, layer, assert_close):
@@ -121,6 +190,21 @@ def test_maps_say_what_is_read(x, layer, assert_close):
     assert_close(torch.as_tensor(one.smp[0, 0]).double() @ hs[0], segment_max_pool(hs, SEGMENTS)[0])
 
 
+def test_maps_by_hand():
+    """Four tokens in two segments, two heads of two channels; of equal values the first token wins."""
+    x = torch.tensor([[[3, 0, 5, 6], [1, 2, 0, 4], [2, 2, 1, 0], [2, 1, 1, 7]]], dtype=torch.float64)
+    segments, a = torch.tensor([0, 0, 1, 1]), torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]]])
+    maps = effective_maps(a, x, x, segments, 2)
+    assert maps.ga.dtype == np.float32
+    np.testing.assert_allclose(maps.ga[0, 1], [[0.4, 0.3, 0.2, 0.1]] * 4)
+    first, second, both, last = [0.5, 0.5, 0, 0], [1, 0, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 1, 0]
+    assert maps.smp[0].tolist() == [[first, first, last, last], [second, second, both, both]]
+    assert maps.lmp[0].tolist() == [[first, first, [0, 0.5, 0.5, 0], last], [second, second, both, both]]
+    padded = effective_maps(a, x, x, segments, 2, keep=torch.tensor([[1, 1, 1, 0]]))
+    assert padded.smp[0, 1, 2].tolist() == last and padded.lmp[0, 1, 2].tolist() == [0, 0.5, 0.5, 0]
+    assert np.array_equal(effective_maps(a, x, x, segments, 2, kernel_size=1).lmp[0, 0], np.eye(4))
+
+
 @pytest.mark.slow
 def test_gradients(layer):
     mix = layer()
@@ -135,11 +219,38 @@ def test_parameter_counts():
 
 
 def test_nothing_quadratic_is_allocated(largest_tensor):
-    """At N = 16384 an N x N float would take 1 GiB; the largest tensor must stay O(N D)."""
+    """At N = 4096 an N x N tensor is 64 times one of N x D; the largest must stay O(N D)."""
     mix = PoNetMixing(64, 2)
     with largest_tensor:
-        mix(torch.randn(1, 16384, 64), lra_segment_index(16384, 64)).sum().backward()
-    assert largest_tensor.size <= 2 * 16384 * 64
+        mix(torch.randn(1, 4096, 64), lra_segment_index(4096, 64)).sum().backward()
+    assert largest_tensor.size <= 2 * 4096 * 64
+
+
+@torch.no_grad()
+def test_attention_equals_loops(x, assert_close):
+    """The baseline: two heads of four channels, padded keys left out."""
+    torch.manual_seed(1)
+    attend = SelfAttentionMixing(8, 2).double()
+    keep = torch.arange(10).expand(2, 10) < torch.tensor([[7], [10]])
+    y, parts = attend(x, keep=keep), (attend.qkv.weight.split(8), attend.qkv.bias.split(8))
+    for b, real in ((0, 7), (1, 10)):
+        q, k, v = (x[b] @ weight.T + bias for weight, bias in zip(*parts, strict=True))
+        for t in range(10):
+            read = torch.zeros(8, dtype=torch.float64)
+            for part in (slice(0, 4), slice(4, 8)):
+                scores = [exp(float(q[t, part] @ k[u, part]) / 2) for u in range(real)]
+                read[part] = sum(score * v[u, part] for u, score in enumerate(scores)) / sum(scores)
+            assert_close(y[b, t], attend.out.weight @ read + attend.out.bias)
+
+
+def test_fourier_mixing_is_a_sum_of_cosines(assert_close):
+    x = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = FourierMixing()(x)
+    for n in range(5):
+        for c in range(4):
+            turns = [[cos(2 * pi * (n * m / 5 + c * e / 4)) for e in range(4)] for m in range(5)]
+            wanted = sum(x[0, m, e] * turns[m][e] for m in range(5) for e in range(4)) / sqrt(20)
+            assert_close(y[0, n, c], wanted)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -152,14 +263,86 @@ def test_encoder_trains_with_every_mixing(norm, mixing):
     assert all(torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None)
 
 
+class Blend(torch.nn.Module):
+    """A stand-in for a mixing layer: every token gets half of the token before it; notes what else it is given."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.given = None
+
+    def forward(self, x, *given):
+        """Map (b, N, D) to (b, N, D)."""
+        self.given = given
+        return 0.5 * x.roll(1, 1)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@torch.no_grad()
+def test_encoder_adds_and_normalises_in_the_skeletons_order(norm, assert_close):
+    """Pre (LRA): x + f(N(x)) and a last norm. Post (BERT): a first norm and N(x + f(x))."""
+    torch.manual_seed(0)
+    encoder = PoNetEncoder(7, 6, dim=4, heads=2, layers=2, hidden=5, mixing=Blend, norm=norm).double().eval()
+    for module in encoder.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Embedding)):
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter)
+    ids = torch.tensor([3, 0, 6, 6, 1])
+
+    def normal(x, place):
+        norm = encoder.norms[place]
+        out = [(t - t.mean()) / (((t - t.mean()) ** 2).mean() + 1e-5).sqrt() * norm.weight + norm.bias for t in x]
+        return torch.stack(out)
+
+    def mixing(x):
+        return torch.stack([0.5 * x[t - 1] for t in range(5)])
+
+    def feed(x, place):
+        wide, narrow = encoder.feeds[place][0], encoder.feeds[place][2]
+        gelu = lambda z: z * 0.5 * (1 + erf(z / sqrt(2)))  # noqa: E731
+        hidden = [torch.tensor([gelu(float(z)) for z in wide.weight @ t + wide.bias]).double() for t in x]
+        return torch.stack([narrow.weight @ h + narrow.bias for h in hidden])
+
+    x = torch.stack([encoder.tokens.weight[i] + encoder.positions.weight[t] for t, i in enumerate(ids)])
+    x = x if norm == "pre" else normal(x, 4)
+    for place in range(2):
+        first, second = 2 * place, 2 * place + 1
+        if norm == "pre":
+            x = x + mixing(normal(x, first))
+            x = x + feed(normal(x, second), place)
+        else:
+            x = normal(x + mixing(x), first)
+            x = normal(x + feed(x, place), second)
+    given = (torch.zeros(5), torch.ones(1, 5), torch.zeros(1, 5))
+    y = encoder(ids[None], *given)
+    np.testing.assert_allclose(y[0].detach(), (normal(x, 4) if norm == "pre" else x).detach(), rtol=1e-6)
+    assert all(part is whole for mix in encoder.mixings for part, whole in zip(mix.given, given, strict=True))
+
+
+def test_weights_are_drawn_narrow_and_biases_are_zero():
+    torch.manual_seed(0)
+    linear, table = torch.nn.Linear(200, 100), torch.nn.Embedding(100, 200)
+    for module in (linear, table):
+        small_init(module)
+        assert float(module.weight.detach().std()) == pytest.approx(0.02, rel=0.03)
+    assert not linear.bias.any()
+    encoder = PoNetEncoder(50, 30, dim=64, layers=1)
+    assert float(encoder.tokens.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert not encoder.feeds[0][0].bias.any()
+
+
 def test_sentence_pairs_carry_their_label():
-    chunks = [[(c, i) for i in range(5)] for c in range(4)]
-    labels = []
-    for a, b, label in sso_examples(chunks, np.random.default_rng(0), count=300):
+    chunks = [[("alone", 0)], *([(c, i) for i in range(5)] for c in range(4))]
+    labels, pairs = [], {0: set(), 1: set(), 2: set()}
+    for a, b, label in sso_examples(chunks, np.random.default_rng(0), count=2000):
         step = b[1] - a[1]
         assert {0: a[0] == b[0] and step == 1, 1: a[0] == b[0] and step == -1, 2: a[0] != b[0]}[label]
         labels.append(label)
-    assert min(np.bincount(labels)) > 70
+        pairs[label].add((a, b))
+    assert len(labels) == 2000 and min(np.bincount(labels)) > 600
+    assert len(pairs[0]) == len(pairs[1]) == 4 * 4  # every two neighbours of the four chunks of five
+    assert len(pairs[2]) > 200 and "alone" not in {b[0] for _, b in pairs[2]}  # of 4 * 4 * 15
+    with pytest.raises(ValueError, match="two chunks of two sentences"):
+        sso_examples(chunks[:2], np.random.default_rng(0), count=1)
 
 
 def test_without_swaps_pairs_are_next_sentence_prediction():
@@ -185,6 +368,15 @@ def test_influence_reaches_what_the_poolings_read(layer, x):
     assert (moved.numpy() <= whole[:, 4] + 1e-4).all()
     with pytest.raises(ValueError, match="up to 128"):
         influence_map(mix, x, SEGMENTS)
+
+
+def test_influence_of_a_linear_map_is_the_norm_of_its_blocks():
+    among, inside = (
+        torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.0, 3.0], [0.0, 4.0, 1.0]]),
+        torch.tensor([[3.0, 0.0], [4.0, 0.0]]),
+    )
+    found = influence_map(lambda y, segments: among @ y @ inside, torch.ones(1, 3, 2), None)
+    np.testing.assert_allclose(found, 5 * among.abs(), rtol=1e-6)
 
 
 def test_the_fill_of_hidden_tokens_never_leaks(layer, x):

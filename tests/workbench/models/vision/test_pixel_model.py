@@ -1,10 +1,13 @@
 """The model of small pictures: data, causality, training that lowers the cost, drawing that keeps what is given."""
 
 import numpy as np
+import pytest
 import torch
 
 from workbench.models.attention.combiner import CombinerSelfAttention
 from workbench.models.vision.pixel_model import LEVELS, PixelModel, bits_per_pixel, digits, draw, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def attention():
@@ -36,6 +39,29 @@ def test_an_untrained_model_guesses_and_a_trained_one_does_not():
     untrained, trained = train(attention, steps=0), train(attention, steps=60)
     assert bits_per_pixel(untrained) > 4
     assert bits_per_pixel(trained) < 3.2
+
+
+def test_cost_is_minus_the_log_of_the_chance_of_each_pixel():
+    model = PixelModel(attention())
+    for parameter in model.predict.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert bits_per_pixel(model) == pytest.approx(np.log2(LEVELS))
+    with torch.no_grad():
+        model.predict.bias[0] = np.log(16)  # black has a chance of a half, the other sixteen levels share the rest
+    pictures = digits()[1][:3]
+    black = float((pictures == 0).float().mean())
+    assert bits_per_pixel(model, tested=3) == pytest.approx(black + 5 * (1 - black), rel=1e-5)
+    assert not np.isclose(bits_per_pixel(model), bits_per_pixel(model, tested=3))
+
+
+def test_pixels_are_drawn_in_turn_each_from_its_own_prediction():
+    def count_up(pictures):
+        """Predict that every pixel is one above the pixel before it."""
+        before = torch.nn.functional.pad(pictures[:, :-1], (1, 0))
+        return torch.nn.functional.one_hot((before + 1) % LEVELS, LEVELS) * 1e4
+
+    drawn = draw(count_up, torch.full((2, 64), 3), given=2)
+    assert drawn[0, :6].tolist() == [3, 3, 4, 5, 6, 7] and torch.equal(drawn[0], drawn[1])
 
 
 def test_equal_seeds_train_equal_models_and_leave_the_callers_random_state_alone():
