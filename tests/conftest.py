@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OUTBOUND = ROOT / "tests" / "outbound"
 
+pytest_plugins = ["tests.paper_times"]
+
 # Relative to the larger of the two values, and to the largest value of the array for what cancels.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 

@@ -223,7 +223,7 @@ def test_page_asks_for_few_files_before_its_first_widget(page, server):
     page.goto(f"{server.url}dashboards/tiny")
     page.wait_for_selector("#rendered_cells .widget-readout")
     pieces = [url for url in page.watch.requests if re.search(r"/\d+\.(voila|[0-9a-f]+)\.js", url)]
-    assert pieces == [], "script pieces that page_scripts.VOILA_STARTS_WITH should send ahead"
+    assert pieces == [], "script pieces that page_scripts.voila_pieces should send ahead"
     assert len(page.watch.requests) < 30
 
 

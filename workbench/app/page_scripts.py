@@ -6,85 +6,13 @@ list that its loader reads at its start, so the pieces may be sent ahead, in any
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+FORMULAS = "@jupyterlab/mathjax-extension"
 LOADERS = ("remoteEntry", "voila.js", "treepage.js", "voila-style.js", "style.js")
-VOILA_STARTS_WITH = {  # pieces that a page of Voila 0.5 asks for; others come when needed
-    73,
-    143,
-    225,
-    431,
-    457,
-    614,
-    630,
-    1187,
-    1601,
-    1621,
-    1670,
-    1996,
-    2121,
-    2296,
-    2772,
-    2829,
-    2930,
-    3144,
-    3249,
-    3307,
-    3311,
-    3459,
-    3649,
-    3916,
-    3989,
-    3992,
-    4041,
-    4135,
-    4173,
-    4222,
-    4371,
-    4486,
-    4653,
-    4729,
-    4875,
-    4972,
-    5044,
-    5312,
-    5688,
-    5764,
-    5767,
-    5992,
-    6008,
-    6049,
-    6074,
-    6305,
-    6382,
-    6468,
-    6573,
-    7155,
-    7245,
-    7259,
-    7393,
-    7483,
-    7556,
-    7598,
-    7770,
-    7883,
-    8017,
-    8135,
-    8487,
-    8766,
-    8773,
-    8862,
-    8925,
-    9081,
-    9151,
-    9212,
-    9582,
-    9684,
-    9890,
-    9981,
-}
 PUSHES = ("webpackChunk", "rspackChunk")
 
 
@@ -103,10 +31,32 @@ class PageScripts:
         return gzip.compress(self.content, 6)
 
 
+def voila_pieces(voila_static: Path) -> list[Path]:
+    """Return the pieces of Voila that a page with widgets and formulas asks for, by number.
+
+    These are all that ``voila.js`` names: it starts with some and holds a loader for each module that it shares with
+    the extensions. MathJax is the exception that is named one step later, in the piece that the extension for formulas
+    is made of. Pieces that others name (a hundred highlighters of languages, for example) are left to be asked for.
+    A ``voila.js`` of another form names nothing: then nothing is sent ahead, and the page asks for each piece itself.
+    """
+    voila = (voila_static / "voila.js").read_text(encoding="utf-8")
+    formulas = re.search(rf'"{FORMULAS}"(.*?)\.then', voila)
+    pieces = _named(voila, voila_static)
+    for piece in _named(formulas[1] if formulas else "", voila_static):
+        pieces |= _named(piece.read_text(encoding="utf-8"), voila_static)
+    return sorted(pieces, key=lambda piece: int(piece.name.partition(".")[0]))
+
+
+def _named(script: str, folder: Path) -> set[Path]:
+    """Return the pieces that a script fetches by ``loader.e(number)``; numbers of shared modules have no file."""
+    files = {folder / f"{number}.voila.js" for number in re.findall(r"\.e\((\d+)\)", script)}
+    return {file for file in files if file.is_file()}
+
+
 @cache
 def join_pieces(voila_static: Path, extensions: tuple[Path, ...]) -> PageScripts:
     """Join Voila's own pieces and those of the given extensions; each keeps its own strictness and names."""
-    files = [file for number in sorted(VOILA_STARTS_WITH) for file in voila_static.glob(f"{number}.voila.js")]
+    files = voila_pieces(voila_static)
     files += [file for extension in extensions for file in sorted((extension / "static").glob("*.js"))]
     joined = []
     for file in files:
