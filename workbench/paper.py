@@ -6,7 +6,7 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal
 
-__all__ = ["Claim", "Experiment", "Paper", "Report", "loaded_later", "row", "rows_with", "values", "view_in"]
+__all__ = ["Claim", "Experiment", "Paper", "Report", "loaded_later", "row", "rows_of", "rows_with", "values", "view_in"]
 
 Row = dict[str, Any]
 Verdict = Literal["reproduced", "partly", "not reproduced", "fitted", "undecided"]
@@ -49,10 +49,10 @@ class Experiment:
     ----------
     key, title : name of the record file, and what readers see.
     kind : "accuracy", "timing" (measured) or "modelled" (from a machine model); never mixed.
-    run : ``run(size=..., seed=..., matrix=None, report=...) -> list of rows``. A row is a flat, JSON-safe dict with
-        at least ``quantity``, ``value``, ``unit`` and ``kind`` ("measured", "modelled" or "counted") plus labels.
-        ``report(fraction, step)`` feeds the progress bar. ``matrix`` is a path to a Matrix Market file that takes the
-        place of the default input; an experiment that cannot use one raises ValueError.
+    run : ``run(size, seed, report)`` -> list of rows. A row is a flat, JSON-safe dict with at least ``quantity``,
+        ``value``, ``unit`` and ``kind`` ("measured", "modelled" or "counted") plus labels; ``report(fraction, step)``
+        feeds the progress bar. One that also has a parameter ``matrix`` can be run on a Matrix Market file in place
+        of its own input; it is given the file's path, or None.
     """
 
     key: str
@@ -116,18 +116,26 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
     Parameters
     ----------
     module : below ``workbench/papers``, such as "smash.versions".
-    function : ``function(size, seed, report)`` -> rows. One that also has a parameter ``matrix`` is given the matrix
-        that takes the place of its input; for any other, a matrix is refused with a ValueError.
+    function : an experiment's ``run``, see `Experiment`.
     """
 
-    def run(size, seed, matrix=None, report=lambda fraction, step: None):
-        experiment = getattr(import_module(f"workbench.papers.{module}"), function)
-        given = {"matrix": matrix} if "matrix" in signature(experiment).parameters else {}
-        if matrix is not None and not given:
-            raise ValueError(f"{function} has its own input; a matrix cannot take its place, leave out --matrix")
-        return experiment(size=size, seed=seed, report=report, **given)
+    def run(size, seed, report=lambda fraction, step: None, matrix=None):
+        return rows_of(getattr(import_module(f"workbench.papers.{module}"), function), size, seed, report, matrix)
 
     return run
+
+
+def rows_of(run: Callable[..., list[Row]], size: Size, seed: int, report: Report, matrix: str | None) -> list[Row]:
+    """Return the rows of an experiment's ``run``; a matrix goes only to one that has a parameter for it.
+
+    Raises
+    ------
+    ValueError : a matrix for an experiment that has its own input.
+    """
+    takes_one = "matrix" in signature(run).parameters
+    if matrix is not None and not takes_one:
+        raise ValueError(f"{run.__name__} has its own input; a matrix cannot take its place, leave out --matrix")
+    return run(size=size, seed=seed, report=report, **({"matrix": matrix} if takes_one else {}))
 
 
 def view_in(topic: str, **start) -> Callable[..., Any]:

@@ -1,22 +1,16 @@
 """Times contenders against each other on one case, after checking that every result is right.
 
-Rules: results are checked first; every contender is warmed up; rounds are interleaved, each in another order; a sample
-begins only when the process has gone idle, because OpenMP threads of one library go on spinning after its call returns
-and would be charged to the next contender; the figure is the median, its spread the interquartile range.
+Results are checked first; how times are taken says `workbench.machines.stopwatch`.
 """
 
-import gc
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from workbench.machines import stopwatch
 
 MIN_ROUNDS = 7
-MIN_SAMPLE_S = 2e-3
-MIN_WARM_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -120,23 +114,13 @@ class Bench:
     own_process: bool = False
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one contender: all samples, their median and interquartile range."""
+@dataclass(frozen=True, kw_only=True)
+class Timing(stopwatch.Timing):
+    """Seconds of one contender of a bench."""
 
     name: str
     ours: bool
     threads: int
-    samples_s: tuple[float, ...]
-
-    @property
-    def median_s(self) -> float:
-        return float(np.median(self.samples_s))
-
-    @property
-    def spread_s(self) -> float:
-        low, high = np.percentile(self.samples_s, (25, 75))
-        return float(high - low)
 
 
 def checked(case: Case) -> dict[str, str]:
@@ -153,13 +137,12 @@ def checked(case: Case) -> dict[str, str]:
 
 
 def measure(contenders: Sequence[Contender], rounds: int = MIN_ROUNDS, settle: bool = True) -> list[Timing]:
-    """Time contenders in interleaved rounds.
+    """Time contenders in interleaved rounds, see `stopwatch.measure`.
 
     Parameters
     ----------
     contenders : all of them already checked.
-    rounds : samples per contender, at least 7. A sample repeats a call of under 2 ms until 2 ms have passed.
-    settle : wait for an idle process before each sample.
+    rounds : samples per contender, at least 7.
 
     Returns
     -------
@@ -167,51 +150,10 @@ def measure(contenders: Sequence[Contender], rounds: int = MIN_ROUNDS, settle: b
     """
     if rounds < MIN_ROUNDS:
         raise ValueError(f"measure: rounds must be at least {MIN_ROUNDS}, got {rounds}")
-    repeats = [_repeats(contender.run) for contender in contenders]
-    samples = [[] for _ in contenders]
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        for turn in range(rounds):
-            for k in range(len(contenders)):
-                which = (k + turn) % len(contenders)
-                if settle:
-                    wait_until_idle()
-                samples[which].append(_sample(contenders[which].run, repeats[which]))
-    finally:
-        if collecting:
-            gc.enable()
-    return [Timing(c.name, c.ours, c.threads, tuple(s)) for c, s in zip(contenders, samples, strict=True)]
-
-
-def wait_until_idle(limit_s: float = 1.0) -> bool:
-    """Sleep until no thread of this process uses a CPU; False if one still does after ``limit_s``."""
-    deadline = time.perf_counter() + limit_s
-    while time.perf_counter() < deadline:
-        busy, start = time.process_time(), time.perf_counter()
-        time.sleep(0.004)
-        if time.process_time() - busy < 0.1 * (time.perf_counter() - start):
-            return True
-    return False
+    found = stopwatch.measure({c.name: c.run for c in contenders}, rounds=rounds, settle=settle)
+    return [Timing(found[c.name].samples_s, name=c.name, ours=c.ours, threads=c.threads) for c in contenders]
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
     """Return the geometric mean; NaN for no ratios."""
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
-
-
-def _repeats(run):
-    once = _sample(run, 1)
-    if once < MIN_WARM_S:
-        once = _sample(run, 1)  # the first call loads code and pages
-    return max(1, math.ceil(MIN_SAMPLE_S / max(once, 1e-9))) if once < MIN_SAMPLE_S else 1
-
-
-def _sample(run, repeats):
-    start = time.perf_counter()
-    for _ in range(repeats):
-        result = run()
-    elapsed = time.perf_counter() - start
-    del result  # freed outside the clock, for every contender alike
-    return elapsed / repeats

@@ -1,6 +1,5 @@
 """Runs a paper's experiments, judges its claims and makes the records."""
 
-import inspect
 import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import get_args
 from workbench import papers
 from workbench.experiments import labels
 from workbench.machines.host import machine, versions
-from workbench.paper import Claim, Experiment, Paper, Report, Size
+from workbench.paper import Claim, Experiment, Paper, Report, Size, rows_of
 from workbench.record import NOT_JUDGED, SCHEMA, rounded, validate, validate_rows
 
 SIZES = get_args(Size)
@@ -103,13 +102,8 @@ def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:
 
 def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
     start = time.perf_counter()
-    arguments = {"size": size, "seed": seed, "matrix": matrix, "report": report}
-    accepted = inspect.signature(experiment.run).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        absent = sorted(set(arguments) - set(accepted))
-        if absent:
-            raise TypeError(f"experiment {paper.key}/{experiment.key}: run lacks {', '.join(absent)}")
-    name, rows = f"experiment {paper.key}/{experiment.key}", experiment.run(**arguments)
+    name = f"experiment {paper.key}/{experiment.key}"
+    rows = rows_of(experiment.run, size, seed, report, matrix)
     validate_rows(name, rows)
     rows = rounded(rows)  # before judging: a verdict can be checked from the record alone
     labels.check(name, rows, experiment.kind)

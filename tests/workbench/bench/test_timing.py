@@ -1,10 +1,8 @@
 import math
-import threading
-import time
 
 import pytest
 
-from workbench.bench.timing import Case, Contender, Timing, checked, geometric_mean, measure, wait_until_idle
+from workbench.bench.timing import Case, Contender, checked, geometric_mean, measure
 
 
 def make_contender(name, calls, result=1, ours=False, error=None):
@@ -29,21 +27,9 @@ def test_every_contender_takes_part_in_every_round():
     assert all(len(t.samples_s) == 7 and min(t.samples_s) > 0 for t in timings)
 
 
-def test_rounds_are_interleaved_and_rotate(monkeypatch):
-    calls = []
-    monkeypatch.setattr("workbench.bench.timing._repeats", lambda run: 1)
-    measure([make_contender(name, calls) for name in "abc"], rounds=7, settle=False)
-    assert "".join(calls[:9]) == "abcbcacab"
-
-
 def test_fewer_than_seven_rounds_are_refused():
     with pytest.raises(ValueError, match="at least 7"):
         measure([make_contender("a", [])], rounds=6)
-
-
-def test_median_and_spread():
-    timing = Timing("a", True, 1, (5.0, 1.0, 2.0, 3.0, 4.0))
-    assert (timing.median_s, timing.spread_s) == (3.0, 2.0)
 
 
 def test_wrong_results_are_found_before_timing():
@@ -69,22 +55,3 @@ def test_wrong_results_are_found_before_timing():
 def test_geometric_mean():
     assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
     assert math.isnan(geometric_mean([]))
-
-
-def test_waiting_for_an_idle_process_sees_a_spinning_thread():
-    assert wait_until_idle(2.0)
-    stop = threading.Event()
-
-    def spin():
-        while not stop.is_set():
-            sum(range(1000))
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
-        assert not wait_until_idle(0.1)
-    finally:
-        stop.set()
-        thread.join()
-    start = time.perf_counter()
-    assert wait_until_idle(5.0) and time.perf_counter() - start < 5

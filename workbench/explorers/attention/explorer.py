@@ -1,6 +1,5 @@
 """The attention-mask explorer: sources and methods, gathered from their folders, joined to the view."""
 
-import time
 from dataclasses import replace
 from functools import cache
 from urllib.parse import parse_qs
@@ -17,10 +16,12 @@ from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
 from workbench.explorers.attention.source import AttentionInput, load_input, of_head, read_npz, sources
 from workbench.explorers.entry_knobs import entry_knobs
+from workbench.machines import stopwatch
 from workbench.machines.roofline import ceilings
 
 __all__ = ["explorer", "scenes", "view_class"]
 
+TIMED_ROUNDS = 5
 FILE, NONE = "file", "none"
 FIRST_INPUT, FIRST_METHOD, FIRST_PICTURE = "lm", "xattention", "landscape"
 # Knobs of older links and what they are called today.
@@ -265,16 +266,11 @@ def _shared_pairs(seen, other):
 
 
 def _times(given, method, state, seen: AttentionTrace) -> dict[str, str]:
-    """Time the method's parts and dense attention, the best of three runs each, one after the other."""
+    """Time the method's parts and dense attention in interleaved rounds."""
     runs = method.runs(given, state, seen) if seen.t <= DENSE_LIMIT else {}
     if not runs:
         return {}
     runs = runs | {"dense": lambda: F.scaled_dot_product_attention(given.q, given.k, given.v, is_causal=given.causal)}
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(3):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
-    label = f"time, best of 3, {ceilings().threads} threads (measured)"
-    return {label: ", ".join(f"{name} {ms:.3g} ms" for name, ms in best.items())}
+    timed = stopwatch.measure(runs, rounds=TIMED_ROUNDS, settle=False)
+    label = f"time, median of {TIMED_ROUNDS}, {ceilings().threads} threads (measured)"
+    return {label: ", ".join(f"{name} {1e3 * timing.median_s:.3g} ms" for name, timing in timed.items())}

@@ -1,0 +1,53 @@
+"""Interleaved rounds, medians and quartiles; a spinning thread is waited for."""
+
+import threading
+import time
+
+import pytest
+
+from workbench.machines import stopwatch
+from workbench.machines.stopwatch import Timing, measure, wait_until_idle
+
+
+def test_every_contender_takes_part_in_every_round_each_in_another_order(monkeypatch):
+    calls = []
+    monkeypatch.setattr(stopwatch, "_repeats", lambda run, least_s: 1)
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    found = measure(runs, rounds=3, settle=False)
+    assert "".join(calls) == "abcbcacab" and list(found) == ["a", "b", "c"]
+    assert all(len(timing.samples_s) == 3 and min(timing.samples_s) > 0 for timing in found.values())
+
+
+def test_a_short_call_is_repeated_until_the_sample_is_long_enough():
+    calls = []
+    timing = measure({"nothing": lambda: calls.append(1)}, rounds=1, least_s=0.01, settle=False)["nothing"]
+    assert len(calls) > 100 and timing.median_s < 1e-3
+
+
+def test_no_round_is_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        measure({"a": int}, rounds=0)
+
+
+def test_median_and_spread():
+    timing = Timing((5.0, 1.0, 2.0, 3.0, 4.0))
+    assert (timing.median_s, timing.spread_s) == (3.0, 2.0)
+
+
+def test_waiting_for_an_idle_process_sees_a_spinning_thread():
+    assert wait_until_idle(2.0)
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        assert not wait_until_idle(0.1)
+    finally:
+        stop.set()
+        thread.join()
+    start = time.perf_counter()
+    assert wait_until_idle(5.0) and time.perf_counter() - start < 5
