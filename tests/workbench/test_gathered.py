@@ -9,7 +9,6 @@ from workbench import folders, record
 from workbench.app import doctor
 from workbench.app.cli import app
 from workbench.app.gallery import gallery_cards
-from workbench.experiments import ledger
 from workbench.explorers.attention import explorer, method
 from workbench.gathered import exporting, find, gathered
 
@@ -70,8 +69,9 @@ def guests(tmp_path, monkeypatch):
     ]
     for package, folder in house:
         monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
-    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(folders, "checkout", lambda: None)  # records go to the home folder
+    monkeypatch.setattr(folders, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(folders, "published", lambda: tmp_path / "results")
+    monkeypatch.setattr(folders, "shipped", lambda: tmp_path / "results")
     forget()
     yield
     monkeypatch.undo()
@@ -87,12 +87,13 @@ def test_a_guest_paper_is_in_catalog_command_line_gallery_and_doctor(guests, tmp
     assert found.state == "good" and "guest" in found.found
 
 
-def test_a_guests_run_makes_a_record_and_a_line_in_the_ledger(guests):
+def test_a_guests_run_makes_a_record_and_a_line_in_the_ledger(guests, tmp_path):
     done = CliRunner().invoke(app, ["run", "guest", "--size", "full"])
     assert done.exit_code == 0, done.output
     claim = record.read("guest", "counts")["claims"][0]
     assert (claim["ours"], claim["verdict"]) == ("3", "reproduced")
-    assert "A guest's paper" in ledger.render()
+    assert "A guest's paper" in (tmp_path / "RESULTS.md").read_text()
+    assert "There are three." in (tmp_path / "results" / "guest" / "README.md").read_text()
 
 
 def test_a_guests_exercises_are_found(guests):
