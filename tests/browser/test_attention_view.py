@@ -15,11 +15,11 @@ SETTINGS = {"block": 16, "stride": 4, "choose": "threshold", "sampler": "antidia
 
 def mask(threshold, tokens=128):
     """What the right picture must show, computed here."""
-    from workbench.models.attention.attention_inputs import load_input
-    from workbench.models.attention.attention_methods import METHODS
+    from workbench.explorers.attention.method import methods
+    from workbench.explorers.attention.source import load_input
 
     given = load_input("lm", tokens=tokens, layer=3, head=3)
-    return METHODS["xattention"].trace(given, SETTINGS | {"threshold": threshold}).allowed
+    return methods()["xattention"].trace(given, SETTINGS | {"threshold": threshold}).allowed
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_one_to_one_zoom_equals_the_mask_and_both_pictures_move(masks):
 def test_keyboard_alone_tells_a_story_and_reads_a_pair(masks):
     page = masks()
     page.locator("[data-key=method]").focus()
-    page.keyboard.press("ArrowDown")  # PBS-Attn
+    page.keyboard.type("PBS")
     page.wait_for_selector("button:text-is('Sorted, and sorted back')")
     painted(page)
     page.get_by_role("button", name="Sorted, and sorted back").focus()
