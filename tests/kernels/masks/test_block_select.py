@@ -66,8 +66,8 @@ def rows_of_blocks(draw):
     """Scores of one head with ties and zeros, blocks that may take part, and which blocks are forced."""
     rows = draw(st.integers(1, 4))
     shape = (1, 1, rows, draw(st.integers(rows, 6)))
-    scores = draw(arrays(np.float32, shape, elements=st.integers(0, 4)))
-    eligible = draw(st.none() | arrays(bool, shape))
+    scores = draw(arrays(np.float32, shape, elements=st.integers(0, 4), fill=st.nothing()))
+    eligible = draw(st.none() | arrays(bool, shape, fill=st.nothing()))
     names = ("causal", "keep_sink", "keep_diagonal")
     return scores, {"eligible": eligible} | {name: draw(st.booleans()) for name in names}
 
@@ -75,7 +75,8 @@ def rows_of_blocks(draw):
 def each_row(scores, how, keep):
     """Yield every row's scores, the blocks that may be kept, those that must be, and those that are: sets of columns.
 
-    Of fewer rows than columns the rows are the last ones."""
+    Fewer rows than columns are the last ones of a square.
+    """
     rows, cols = scores.shape[2:]
     for row in range(rows):
         diagonal = cols - rows + row
