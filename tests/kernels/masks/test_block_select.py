@@ -85,8 +85,8 @@ def rows_of_blocks(draw):
     """Scores of one head with ties and zeros, blocks that may take part, and which blocks are forced."""
     rows = draw(st.integers(1, 4))
     shape = (1, 1, rows, draw(st.integers(rows, 6)))
-    scores = draw(arrays(np.float32, shape, elements=st.integers(0, 4)))
-    eligible = draw(st.none() | arrays(bool, shape))
+    scores = draw(arrays(np.float32, shape, elements=st.integers(0, 4), fill=st.nothing()))
+    eligible = draw(st.none() | arrays(bool, shape, fill=st.nothing()))
     names = ("causal", "keep_sink", "keep_diagonal")
     return scores, {"eligible": eligible} | {name: draw(st.booleans()) for name in names}
 
@@ -94,7 +94,8 @@ def rows_of_blocks(draw):
 def each_row(scores, how, keep):
     """Yield every row's scores, the blocks that may be kept, those that must be, and those that are: sets of columns.
 
-    Of fewer rows than columns the rows are the last ones."""
+    Fewer rows than columns are the last ones of a square.
+    """
     rows, cols = scores.shape[2:]
     for row in range(rows):
         diagonal = cols - rows + row
@@ -157,15 +158,26 @@ def test_density_counts_causal_blocks():
     ("how", "words"),
     [
         ({"threshold": 1.5}, "threshold"),
+        ({"threshold": [0.5, 1.5, 0.5]}, "threshold"),
         ({"threshold": [0.5, 0.5]}, "one per head"),
         ({"method": "best"}, "method"),
-        ({"method": "topk"}, "needs k"),
+        ({"method": "topk"}, "topk needs k, an int >= 1; got None"),
+        ({"method": "topk", "k": 0}, "topk needs k"),
+        ({"method": "ratio", "k": 1.5}, r"ratio needs k, a share in \(0, 1\]; got 1.5"),
     ],
 )
 def test_bad_input_is_named(scores, how, words):
     with pytest.raises(ValueError, match=words):
         select_blocks(scores, **how)
+
+
+def test_bad_scores_are_named():
     with pytest.raises(ValueError, match="NaN"):
-        select_blocks(np.full((1, 1, 2, 2), np.nan))
+        select_blocks(np.where(np.eye(2, dtype=bool), np.nan, 1.0)[None, None])
+    with pytest.raises(ValueError, match="negative values"):
+        select_blocks(np.array([[[[1.0, -0.1]]]]))
+    with pytest.raises(ValueError, match=r"must be \(b, h, rows, cols\)"):
+        select_blocks(np.ones((2, 2)))
+    assert select_blocks(np.ones((1, 1, 2, 0))).shape == (1, 1, 2, 0)
     with pytest.raises(TypeError, match="scores"):
         select_blocks([[1.0]])
