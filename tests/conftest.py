@@ -53,6 +53,17 @@ def two_kernel_threads():
     kernels.set_num_threads(2)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let torch use one thread: with tiny operators, a second one on a busy machine mostly waits for the first."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)

@@ -6,6 +6,7 @@ import pytest
 from workbench.paper import Verdict
 from workbench.papers.combiner import CLAIMS, KNOBS, PAPER, growth, run, sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
 
@@ -134,19 +135,24 @@ def given_attention(given):
     return attention_weights(given.q, given.k)[0, 0].numpy()
 
 
-def test_patterns_that_are_compared_have_equal_parameters():
-    rows = [row for row in EXPERIMENTS["pictures"](size="tiny", seed=1) if row["quantity"] == "parameters"]
-    size = {row["method"]: row["value"] for row in rows}
+@pytest.fixture(scope="module")
+def trained(one_thread):
+    """Return the rows of the smallest run: every pattern, one step."""
+    return EXPERIMENTS["pictures"](size="tiny", seed=1)
+
+
+def test_patterns_that_are_compared_have_equal_parameters(trained):
+    size = {row["method"]: row["value"] for row in trained if row["quantity"] == "parameters"}
     own = {"Combiner fixed, DeepSets", "Combiner axial_rowmajor, proj"}
     assert len({value for name, value in size.items() if name not in own}) == 1
     assert all(size[name] > size["full attention"] for name in own)
 
 
-def test_every_pattern_is_trained():
+def test_every_pattern_is_trained(trained):
     from workbench.models.attention.combiner import PATTERNS
 
-    methods = {row["method"] for row in EXPERIMENTS["pictures"](size="tiny", seed=1)}
-    assert {f"Combiner {pattern}" for pattern in PATTERNS} <= methods
+    assert {f"Combiner {pattern}" for pattern in PATTERNS} <= {row["method"] for row in trained}
+    assert len({row["value"] for row in trained if row["quantity"] == "bits per pixel"}) > 10  # nets that differ
 
 
 def test_what_a_pattern_loses_is_a_share_and_distances_are_bounded():

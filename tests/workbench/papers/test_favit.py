@@ -6,6 +6,7 @@ import pytest
 from workbench.paper import Verdict
 from workbench.papers.favit import CLAIMS, FASA, KNOBS, MODELS, PAPER, SIDE, run, sample, view
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
 FULL = "full attention, fused kernel"

@@ -63,7 +63,7 @@ def test_runs_of_sentences_meet_in_the_text_and_share_the_line(chunks):
 
 
 def test_training_learns_and_equal_seeds_give_equal_models(chunks):
-    corpus = Corpus(chunks, chunks, 5000)
+    corpus = Corpus(chunks, chunks, 3100)
     fractions = []
     first, again, other = (
         pretrain(corpus, PoNetMixing, 3, seed, recipe=SMALL, report=lambda f, loss: fractions.append((f, loss)))
