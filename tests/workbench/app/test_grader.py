@@ -2,20 +2,20 @@
 
 import pytest
 
-from workbench.app import grader as desk
+from workbench.app import grader
 from workbench.app.exercises import check, given, hint
 
 NAME = "start_here/density"
 
 
 @pytest.fixture(autouse=True)
-def fresh_desk():
-    desk._hints_shown.clear()
-    desk._wrong_tries.clear()
+def fresh_grader():
+    grader._hints_shown.clear()
+    grader._wrong_tries.clear()
 
 
 def _right():
-    return desk.find(NAME).answer(given(NAME))
+    return grader.find_exercise(NAME).answer(given(NAME))
 
 
 def test_not_answered_yet():
@@ -56,11 +56,11 @@ def test_a_misspelt_name_gets_the_nearest():
 
 def test_the_learner_is_named_by_the_environment(monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_USER", "hub")
-    assert desk.student() == "tester"
+    assert grader.student() == "tester"
     monkeypatch.delenv("WORKBENCH_STUDENT")
-    assert desk.student() == "hub"
+    assert grader.student() == "hub"
     monkeypatch.delenv("JUPYTERHUB_USER")
-    assert desk.student()
+    assert grader.student()
 
 
 def test_the_card_speaks_without_colour_and_is_safe():

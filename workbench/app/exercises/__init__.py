@@ -1,4 +1,6 @@
-"""Exercises with self-check: one file per notebook, ``<key>.py``, that exports ``EXERCISES``.
+"""Exercises with self-check: a notebook's are in one file that exports ``EXERCISES``.
+
+A paper's stand in ``workbench/papers/<key>/exercises.py``, those of a notebook that is no paper's in this folder.
 
 In a notebook, and nothing of the solution is in its source::
 
@@ -9,7 +11,7 @@ In a notebook, and nothing of the solution is in its source::
     check("smash/multiplications", answer)  # last line of the cell: shows an explained verdict, never raises
     hint("smash/multiplications")           # one more hint at each call
 
-Names are ``"<file>/<exercise>"``. A file is a tuple of :class:`~workbench.grading.exercise.Exercise`::
+Names are ``"<notebook>/<exercise>"``. A file is a tuple of :class:`~workbench.grading.exercise.Exercise`::
 
     from workbench.grading.exercise import Exercise, Mistake
 

@@ -1,10 +1,10 @@
-"""Text twins of the notebooks by key, and a desk without memory of earlier tests."""
+"""Text twins of the notebooks by key, and a grader without memory of earlier tests."""
 
 from pathlib import Path
 
 import pytest
 
-from workbench.app import grader as desk
+from workbench.app import grader
 
 TEXT = Path(__file__).resolve().parents[4] / "notebooks" / "text"
 
@@ -15,6 +15,6 @@ def notebook_sources():
 
 
 @pytest.fixture(autouse=True)
-def fresh_desk():
-    desk._hints_shown.clear()
-    desk._wrong_tries.clear()
+def fresh_grader():
+    grader._hints_shown.clear()
+    grader._wrong_tries.clear()
