@@ -62,7 +62,7 @@ query = 14 * SIDE + 24  # row 14, column 24: her face
 full = readings_of(14, 24)[0]
 pictures(
     {"photograph": given.picture, "full attention": full.heat},
-    "The photograph, and the attention of the patch on the face.",
+    "The photograph, and the attention of a patch on the face.",
 )
 
 # %% [markdown]
