@@ -114,8 +114,8 @@ def test_keyboard_alone_tells_a_story_and_reads_a_pair(masks):
     page.wait_for_function("() => location.search.includes('left=permuted')")
     painted(page)
     assert page.locator(".wb-canvas h3").all_inner_texts() == ["pairs computed, keys sorted", "pairs computed"]
-    assert "Softmax does not mind the order" in page.locator(".wb-view").inner_text()
-    assert "largest relative difference (measured)" in page.locator(".wb-facts").inner_text()
+    assert "Softmax does not depend on the order" in page.locator(".wb-view").inner_text()
+    assert "largest relative difference from unsorted attention (measured)" in page.locator(".wb-facts").inner_text()
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement.classList.contains('wb-pixels')"):

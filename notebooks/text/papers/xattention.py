@@ -275,7 +275,7 @@ def curve(mode):
 
 figure = go.Figure([curve(mode) for mode in modes])
 figure.update_layout(xaxis_title="density", yaxis_title="attention covered (counted)", height=360)
-show(figure, "Coverage over density for five sampling patterns; the oracle lies above all.")
+show(figure, "Coverage over density for five samplers; the oracle lies above all.")
 
 # %% [markdown]
 # ## 6. The experiment

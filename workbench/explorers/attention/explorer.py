@@ -45,7 +45,7 @@ def view_class() -> type[AttentionMaskView]:
         Knob("input", "Queries and keys", FIRST_INPUT, choices=inputs, help="Where queries and keys come from."),
         *_gathered_knobs(sources()),
         Knob("method", "Method", FIRST_METHOD, choices=first, help="How attention is made sparse."),
-        Knob("compare_with", "Compare with", NONE, choices=second, help="A second method, with the same settings."),
+        Knob("compare_with", "Compare with", NONE, choices=second, help="A second method with the same settings."),
         *_gathered_knobs(methods()),
         *picture_knobs(panels),
     )
