@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Start here
 #
-# Sparse Workbench lets you run and look into methods of sparse computing, one paper at a time. This tour takes ten
+# Sparse Workbench lets you run and inspect methods of sparse computing, one paper at a time. This tour takes ten
 # minutes: you run a kernel, see a matrix, meet the papers, open a dashboard and try an exercise.
 #
 # Run a cell with Shift+Enter. To keep your changes, work on a copy of your own: `workbench copy start_here` in a
@@ -30,9 +30,9 @@ from workbench.data.matrices import rmat
 SCALE = {"tiny": 6, "small": 10, "full": 13}[os.environ.get("WORKBENCH_SIZE", "small")]
 
 # %% [markdown]
-# ## 1. The rooms
+# ## 1. The folders
 #
-# | room | what it holds | what it knows of the others |
+# | folder | content | which others it uses |
 # |---|---|---|
 # | `kernels` | what is computed: arrays in, arrays out, fast in C++ | nothing |
 # | `widgets` | what is seen: plain data in, a picture out | kernels |
@@ -57,8 +57,8 @@ f"{graph.shape[0]:,} rows, {graph.nnz:,} entries; longest row {row_lengths.max()
 
 # %% [markdown]
 # The entry $(i, j)$ of $C = A B$ is $c_{ij} = \sum_k a_{ik} b_{kj}$; only places where both are stored count. For a
-# graph, $A A$ counts the paths of two steps. `spgemm` is our fast form. Its door is the same for every kernel:
-# `spgemm_reference` is the shortest correct NumPy, to be read, and `spgemm_work` counts what must be done.
+# graph, $A A$ counts the paths of two steps. `spgemm` is our fast form. Every kernel has two companions:
+# `spgemm_reference` is the shortest correct NumPy, written to be read, and `spgemm_work` counts the operations.
 
 # %%
 from kernels.matmul.spgemm import spgemm, spgemm_work
@@ -76,7 +76,7 @@ spgemm_work(graph, graph)
 # %% [markdown]
 # ## 3. See a matrix
 #
-# Drag to zoom, use the arrow keys to walk over entries, reorder the rows, look at the strips at the margins. At full
+# Drag to zoom, move over entries with the arrow keys, reorder the rows, and look at the strips at the margins. At full
 # zoom every square is one entry. The menu exports the picture, its data, and the five lines of Python that remake it.
 
 # %%
@@ -87,8 +87,7 @@ SparsityView(graph)
 # %% [markdown]
 # ## 4. The papers
 #
-# Each paper has one file of the same key everywhere: its entry, notebook, experiment and results. `state` says how
-# complete it is.
+# Each paper has one key, which names its folder, notebook, results and tests. `state` says how complete it is.
 
 # %%
 from IPython.display import Markdown
@@ -106,14 +105,14 @@ Markdown("\n".join(["| key | title | year | family | state |", "|---|---|---|---
 # ## 5. Dashboards
 #
 # The launcher (the + above the file list) has a card for the dashboards; `workbench serve` shows the same gallery to
-# your browser without JupyterLab. A dashboard's address holds its whole state: copy the link, and who opens it sees
+# your browser without JupyterLab. A dashboard's address holds its whole state: whoever opens a copied link sees
 # the same picture.
 
 # %% [markdown]
 # ## 6. Try an exercise
 #
 # Every walk-through ends with exercises. Your input differs from your neighbour's; `check` compares your answer and
-# explains the difference, `hint` says a little more each time.
+# explains the difference, and `hint` gives one more hint each time.
 
 # %%
 from workbench.app.exercises import check, given, hint

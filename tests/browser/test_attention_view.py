@@ -107,15 +107,15 @@ def test_keyboard_alone_tells_a_story_and_reads_a_pair(masks):
     page = masks()
     page.locator("[data-key=method]").focus()
     page.keyboard.type("PBS")
-    page.wait_for_selector("button:text-is('Sorted, and sorted back')")
+    page.wait_for_selector("button:text-is('The same pairs in both orders')")
     painted(page)
-    page.get_by_role("button", name="Sorted, and sorted back").focus()
+    page.get_by_role("button", name="The same pairs in both orders").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("() => location.search.includes('left=permuted')")
     painted(page)
     assert page.locator(".wb-canvas h3").all_inner_texts() == ["pairs computed, keys sorted", "pairs computed"]
-    assert "Softmax does not mind the order" in page.locator(".wb-view").inner_text()
-    assert "largest relative difference (measured)" in page.locator(".wb-facts").inner_text()
+    assert "Softmax does not depend on the order" in page.locator(".wb-view").inner_text()
+    assert "largest relative difference from unsorted attention (measured)" in page.locator(".wb-facts").inner_text()
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement.classList.contains('wb-pixels')"):
@@ -187,7 +187,7 @@ def test_a_picture_answers_a_click_on_a_pixel(masks):
     page.wait_for_function("() => location.search.includes('row=')")
     row = int(dict(part.split("=") for part in urlsplit(page.url).query.split("&"))["row"])
     painted(page)
-    assert f"What pixel ({row // 56}, {row % 56}) reads" in area.inner_text()
+    assert f"Attention of pixel ({row // 56}, {row % 56})" in area.inner_text()
 
 
 def test_rings_follow_the_pointer_over_the_keys(masks):

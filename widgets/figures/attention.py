@@ -173,8 +173,8 @@ class AttentionScene:
         number among them says "counted", "measured" or "modelled".
     kind : how attention and coverage come about: "measured" where trained weights made them, else "counted".
     curves : coverage over density; the present settings are drawn as a larger marker.
-    query : ``query(row, state)`` -> what one query reads, a `attention_query.QueryRow` or `QueryMaps`; None where rows
-        are too long to hold.
+    query : ``query(row, state)`` -> what one query attends to, a `attention_query.QueryRow` or `QueryMaps`; None where
+        rows are too long to hold.
     """
 
     source: str
@@ -207,7 +207,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
             figure.add_scatter(
                 x=[result.density],
                 y=[result.coverage],
-                name=f"now: {result.method}",
+                name=f"present settings: {result.method}",
                 mode="markers",
                 marker={"symbol": symbol, "size": 17, "line": {"width": 3}, "color": ink},
                 hovertemplate="%{y:.3f} of the attention at density %{x:.3f}<extra></extra>",
@@ -218,7 +218,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
         height=430,
         margin={"t": 60, "b": 170},
         legend={"orientation": "h", "yanchor": "top", "y": -0.32, "x": 0},
-        xaxis={"title": {"text": "density (computed / dense)"}, "rangemode": "tozero"},
+        xaxis={"title": {"text": "density (pairs computed / pairs of dense attention)"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "share of true attention"}, "range": [0, 1.04]},
     )
     return figure

@@ -1,4 +1,4 @@
-"""What one query reads: bars over the keys of a sequence, or heat maps over the pixels of a picture."""
+"""What one query attends to: bars over the keys of a sequence, or heat maps over the pixels of a picture."""
 
 from dataclasses import dataclass
 
@@ -42,18 +42,18 @@ class QueryRow:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryMaps:
-    """What one pixel reads, under several patterns.
+    """What one pixel attends to, under several patterns.
 
     Parameters
     ----------
     row : number of the pixel in raster order.
     picture : (rows, columns, 3) uint8.
-    maps : title -> (rows, columns) float, how much of every pixel is read; each adds up to 1.
+    maps : title -> (rows, columns) float, the weight of every pixel; each adds up to 1.
     keys_met : title -> keys that the query meets.
     reach : title -> share of the pixels that any of those keys is made of.
     fused : title of the map whose keys are shown.
     keys : (M, M) weights of its fused keys.
-    place : the fused key that is pointed out.
+    place : the fused key that is marked.
     sources : pixels behind each fused key.
     """
 
@@ -75,8 +75,8 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
     named = [f"key {j} {_quoted(shown.tokens[j])}" if shown.tokens else f"key {j}" for j in at]
     figure = go.Figure()
     parts = (
-        ("computed directly", shown.direct, colours[0], ""),
-        ("through a summary", ~shown.direct & (shown.computed > 0), colours[1], "/"),
+        ("attended directly", shown.direct, colours[0], ""),
+        ("attended by a summary", ~shown.direct & (shown.computed > 0), colours[1], "/"),
     )
     for name, where, colour, hatch in parts:
         if not where.any():
@@ -127,7 +127,7 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
     said = f" {_quoted(shown.tokens[shown.row])}" if shown.tokens else ""
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"What query {shown.row}{said} reads: {shown.method} ({shown.kind})",
+        title=f"Attention of query {shown.row}{said}: {shown.method} ({shown.kind})",
         height=380,
         barmode="overlay",
         bargap=0,
@@ -135,7 +135,7 @@ def query_row_figure(shown: QueryRow, appearance: theme.Theme = "light") -> go.F
         legend={"orientation": "h", "yanchor": "top", "y": -0.25, "x": 0},
         xaxis={"title": {"text": "key position"}, "range": [-1, len(at)]},
         yaxis={
-            "title": {"text": "weight (root scale)"},
+            "title": {"text": "weight (square-root scale)"},
             "tickvals": np.sqrt(_TICKS),
             "ticktext": [f"{x:g}" for x in _TICKS],
         },
@@ -199,11 +199,11 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
         name = "pixels behind one fused key"
         figure.add_trace(_marks(*rings[shown.place], "circle-open", colours[1], 7, name), **places[number])
     b, a = divmod(shown.place, shown.keys.shape[1])
-    figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the key pointed out"), **places[-1])
+    figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the marked key"), **places[-1])
     shade = "darkness" if appearance == "light" else "brightness"
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"What pixel ({y}, {x}) reads (counted); {shade} is the root of the weight",
+        title=f"Attention of pixel ({y}, {x}) (counted); {shade} is the square root of the weight",
         height=290 * rows + 70,
         showlegend=False,
         margin={"l": 10, "r": 10, "t": 80, "b": 10},

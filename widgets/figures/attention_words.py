@@ -20,7 +20,7 @@ def facts_html(scene):
     rows = [(f"attention covered ({scene.kind})", *(_share(r.coverage) for r in results))]
     rows += [("density (counted)", *(_share(r.density) for r in results))]
     rows += [(label, *(r.facts.get(label, "") for r in results)) for label in labels]
-    return fact_table(f"{scene.source}, {scene.t:,} tokens", ("what", *(r.method for r in results)), rows)
+    return fact_table(f"{scene.source}, {scene.t:,} tokens", ("quantity", *(r.method for r in results)), rows)
 
 
 def _share(value):
@@ -44,11 +44,11 @@ def scores_words(scores):
 
 
 def row_words(shown):
-    """Return what one query of a sequence reads."""
+    """Return what one query of a sequence attends to."""
     top, mine = int(shown.true.argmax()), int(shown.computed.argmax())
     return (
         f"Query {shown.row}: true attention is largest at key {top} ({shown.true[top]:.3g}), {shown.method} gives most "
-        f"to key {mine} ({shown.computed[mine]:.3g}); {int(shown.direct.sum()):,} keys are computed one by one."
+        f"to key {mine} ({shown.computed[mine]:.3g}); {int(shown.direct.sum()):,} keys are attended directly."
     )
 
 

@@ -50,7 +50,15 @@ def picture_knobs(panels: Sequence[Panel] = PANELS) -> tuple[Knob, ...]:
     return (
         Knob("left", "Left picture", "attention", choices=choices, help="What the left picture shows."),
         Knob("right", "Right picture", "allowed", choices=choices, help="What the right picture shows."),
-        Knob("row", "Query (row)", 300, 0, 65535, 1, help="The query whose keys are drawn below; or click a picture."),
+        Knob(
+            "row",
+            "Query (row)",
+            300,
+            0,
+            65535,
+            1,
+            help="The query drawn below. A click on a picture chooses it, too.",
+        ),
     )
 
 
@@ -217,7 +225,9 @@ class AttentionMaskView(View):
         shown = scene.query(row, self.state)
         if isinstance(shown, QueryMaps):
             self._query_pane.show(query_maps_figure(shown, self.theme), maps_words(shown))
-            note = "Click a pixel to ask another query. Point at a fused key to see its pixels, click to keep them."
+            note = (
+                "Click a pixel to choose another query. Point at a fused key to see its pixels, click it to mark them."
+            )
         else:
             self._query_pane.show(query_row_figure(shown, self.theme), row_words(shown))
             note = shown.note
@@ -290,7 +300,7 @@ class AttentionMaskView(View):
     def _with_offered(self, knob, chosen):
         choices = tuple((key, name) for key, name in knob.choices if key in self._offered[0])
         if chosen not in self._offered[0]:
-            choices += ((chosen, f"{self._panels[chosen].label} (not here)"),)
+            choices += ((chosen, f"{self._panels[chosen].label} (not available here)"),)
         label = "Both pictures show" if self.compare_with != "none" else knob.label
         return replace(knob, choices=choices, default=choices[0][0], label=label)
 
@@ -313,7 +323,7 @@ class AttentionMaskView(View):
         try:
             self.query  # noqa: B018
         except ValueError:
-            remark = f"{remark} This is too long for a link: the address keeps the settings before.".strip()
+            remark = f"{remark} These settings are too long for a link, so the address keeps those before.".strip()
         if remark:
             self._toolbar.note = remark
 

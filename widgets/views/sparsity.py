@@ -35,8 +35,8 @@ ORDERINGS = (
     ("cluster", "clusters (min-hash)"),
 )
 ORDERING_HELP = (
-    "Same entries, new numbers: reverse Cuthill-McKee pulls them to the diagonal, degree puts the longest rows first, "
-    "Morton walks a square grid of row numbers, clusters put rows with similar columns side by side."
+    "Renumbers rows and columns; the entries stay the same. Reverse Cuthill-McKee gathers them near the diagonal, "
+    "degree puts the longest rows first, Morton follows a Z-curve over a grid of rows, clusters join similar rows."
 )
 MAX_NNZ = 50_000_000
 UPLOAD_LIMIT_BYTES = 64_000_000
@@ -83,11 +83,11 @@ class SparsityView(View):
     knobs = (
         Knob("matrix", "Matrix", "matrix", help="Which matrix to show."),
         Knob("ordering", "Order", "none", choices=ORDERINGS, help=ORDERING_HELP),
-        Knob("seed", "Seed", 0, low=0, high=99, help="For the random and cluster orderings."),
+        Knob("seed", "Seed", 0, low=0, high=99, help="Seed of the random and the cluster order."),
         Knob("block", "Block size", 16, low=2, high=256, scale="log2", help="Side of the blocks that are counted."),
-        Knob("grid", "Block grid", False, help="Shown once a block is at least 4 pixels wide."),
+        Knob("grid", "Block grid", False, help="Draws the borders of blocks that are at least 4 pixels wide."),
         *BRUSH,
-        Knob("window", "Window", "", help="Part of the matrix seen, r0:r1:c0:c1."),
+        Knob("window", "Window", "", help="The part of the matrix in view, as r0:r1:c0:c1."),
     )
     hidden = frozenset({"window"})
     paint_only = frozenset({"grid", "window"})

@@ -15,10 +15,10 @@
 # %% [markdown]
 # # Attention masks
 #
-# Queries and keys come from a real model on real text, from a generator, from a picture, or from your own file. Pick a
-# method and look at what it keeps: true attention at the left, what the method computes at the right; both zoom
-# together. Click a picture to see what one query reads. Choose a second method under *Beside it* to compare two, or
-# press one of the buttons for a setting worth seeing.
+# Queries and keys come from a real model on real text, from a generator, from a picture, or from your own file. Choose
+# a method and see what it keeps: true attention is on the left, what the method computes is on the right, and both zoom
+# together. Click a picture to see what one query attends to. Choose a second method under *Compare with*, or press one
+# of the buttons for a setting worth seeing.
 
 # %% workbench={"step": "Load the models and the drawing tools"}
 from workbench.app import request

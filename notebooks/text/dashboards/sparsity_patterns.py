@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Sparsity patterns
 #
-# Choose a matrix or upload one. Click into the picture to zoom with the wheel; arrow keys walk over it. A reordering
-# moves entries, not their number: watch what it does to the bandwidth and to the blocks.
+# Choose a matrix or upload one. Click into the picture to zoom with the wheel, and move over it with the arrow keys. A
+# reordering moves the entries without changing their number: compare the bandwidth and the blocks before and after.
 
 # %% workbench={"step": "Load the drawing tools"}
 from widgets.views.sparsity import SparsityView

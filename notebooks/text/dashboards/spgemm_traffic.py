@@ -6,8 +6,8 @@
 #     name: python3
 #   workbench:
 #     title: SpGEMM traffic
-#     description: 'One product, five orders of work: what each reads, holds
-#       and writes, and how a machine made for it copes.'
+#     description: 'One product in five orders of work: what each reads, holds and
+#       writes, and how a model of a sparse machine runs it.'
 #     papers: [smash]
 #     thumbnail: record:traffic/elements moved
 # ---
@@ -15,9 +15,9 @@
 # %% [markdown]
 # # SpGEMM traffic
 #
-# A sparse product takes the same multiplications in every order of work, but not the same traffic. Step through an
-# order and watch its partial products; then let a model of Intel's PIUMA run SMASH's three versions on the same
-# operands. Counts are exact; the machine is modelled.
+# A sparse product needs the same multiplications in every order of work, but not the same memory traffic. Step through
+# an order and follow its partial products. Then let a model of Intel's PIUMA run SMASH's three versions on the same
+# operands. Products and traffic are counted; the machine's times are modelled.
 
 # %% workbench={"step": "Load the paper and the drawing tools"}
 from workbench.app import request

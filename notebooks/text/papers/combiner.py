@@ -5,8 +5,8 @@
 #     language: python
 #     name: python3
 #   workbench:
-#     description: 'A sparse pattern that forgets nothing: what it does not reach directly,
-#       it reaches through regions.'
+#     description: 'A sparse pattern that gives every key weight: what it does not reach
+#       directly, it reaches by regions.'
 #     title: 'Combiner: full support at sparse cost'
 #     thumbnail: 'record:cost/time?tokens=16384&method=dense (torch)|axial_rowmajor|logsparse|fixed'
 # ---
@@ -17,9 +17,9 @@
 # Ren et al., *Combiner: Full Attention Transformer with Sparse Computation Cost*, 2021,
 # [arXiv 2107.05768](https://arxiv.org/abs/2107.05768).
 #
-# One idea carries this notebook: to reach a key that is far away, first choose the *neighbourhood* it lives in, then
-# the key. By the end you will have seen a matrix without a single zero that costs far less than full attention, and
-# small models that predict better with it than with the sparse pattern it came from.
+# This notebook is about one idea: to attend to a key that is far away, first weigh the *region* that it belongs to,
+# then the key inside it. By the end you will have seen a matrix without a single zero that costs far less than full
+# attention, and small models that predict better with it than with the sparse pattern that it came from.
 #
 # Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy combiner`.
@@ -42,11 +42,11 @@ STEPS = {"tiny": 5, "small": 200, "full": 1500}[os.environ.get("WORKBENCH_SIZE",
 # %% [markdown]
 # ## 1. The question
 #
-# Full attention compares every position with every earlier one: $L^2 / 2$ pairs. Sparse patterns allow only some, for
-# instance the own segment of $s$ tokens and the last token of each earlier segment. The other pairs get weight zero,
-# always, whatever the text says.
+# Full attention compares every position with every earlier one: $L^2 / 2$ pairs. Sparse patterns allow only some of
+# them, for instance the own segment of $s$ tokens and the last token of each earlier segment. All other pairs get
+# weight zero, whatever the text is.
 #
-# How much is lost by that? Take a head of a small language model on held-out text.
+# How much attention is lost by that? Take a head of a small language model on held-out text.
 
 # %%
 given_head = load_input("lm", tokens=64, layer=2, head=3)
@@ -70,16 +70,17 @@ assert 0 < lost < 1
 f"{pattern.sum() / (64 * 65 / 2):.0%} of the causal pairs allowed; {lost:.0%} of this head's attention lost (measured)"
 
 # %% [markdown]
-# Deeper models pass information on from layer to layer until it arrives. Can a *single* layer reach everything, at the
-# cost of a sparse one?
+# In a deep model, information can pass from layer to layer until it arrives. Can a *single* layer connect all
+# positions, at the cost of a sparse one?
 
 # %% [markdown]
 # ## 2. The picture
 #
-# Keep the direct keys, and cut everything else into **regions**. A position attends to a region as to one key; what
-# the region hands over is a summary that is *the same for everyone*, computed once.
+# Keep the direct keys, and divide all others into **regions**. A position attends to a region as to one key. The value
+# of a region is a summary that is *the same for all positions*, so it is computed once.
 #
-# Below, one position and how it sees the past. Direct keys are numbered 0, regions 1, 2, ...
+# The picture below shows how five patterns divide the keys of one position. Direct keys are numbered 0, regions 1, 2,
+# and so on.
 
 # %%
 from workbench.models.attention.combiner import support
@@ -97,24 +98,23 @@ def view_of(pattern, i, length=64, segment=SEGMENT):
 names = ("fixed", "logsparse", "axial_rowmajor", "axial_vertical", "axial_horizontal")
 figure = go.Figure(go.Heatmap(z=[view_of(name, 53) for name in names], y=names, colorscale="Turbo", xgap=1, ygap=6))
 figure.update_layout(height=340, xaxis_title="position", yaxis_autorange="reversed")
-show(figure, "Five ways to cut the past of position 53 into direct keys and regions; the future stays empty.")
+show(figure, "Five ways to divide the past of position 53 into direct keys and regions; the future stays empty.")
 
 # %% [markdown]
-# - **fixed**: own segment directly, every earlier segment a region.
-# - **logsparse**: only itself directly; regions double in size with the distance.
-# - **axial**: the 64 positions are laid out as 8 rows of 8. Directly the own row and the column above; the rest by
-#   columns (*vertical*), by rows left and right (*horizontal*), or both at once (*mixture*).
+# - **fixed**: the own segment is attended directly, and every earlier segment is a region.
+# - **logsparse**: only the position itself is attended directly; the size of the regions doubles with the distance.
+# - **axial**: the 64 positions are laid out as 8 rows of 8. The own row and the column above are attended directly. The
+#   rest is divided by columns (*vertical*), by rows left and right (*horizontal*), or in both ways (*mixture*).
 #
-# For logsparse the regions can be read off the binary digits of the position. Try other numbers.
+# For logsparse the binary digits of the position give the regions. Try other numbers.
 
 # %%
 i = 53
 f"{i} = {bin(i)[2:]} in binary", [(int(r[0]), int(r[-1]) + 1) for r in support("logsparse", 64)["regions"][i]]
 
 # %% [markdown]
-# Each set bit is one region, of that size, and side by side they tile everything before $i$. Nothing is missing and
-# nothing is counted twice. The mixture is the exception: it reaches every far position twice, by its column and by its
-# row.
+# Each digit 1 gives one region of that size, and together they cover every position before $i$ exactly once. The
+# mixture is the exception: it reaches every far position twice, by its column and by its row.
 
 # %%
 for i, regions in enumerate(support("logsparse", 64)["regions"]):
@@ -123,19 +123,19 @@ for i, regions in enumerate(support("logsparse", 64)["regions"]):
 # %% [markdown]
 # ## 3. The formula and its reference
 #
-# Attention is an expectation: $o_i = \sum_j p(j \mid i)\, v_j$. Split it by where $j$ lives:
+# Attention is an expectation: $o_i = \sum_j p(j \mid i)\, v_j$. Split it by the place of $j$:
 #
 # $$o_i = \sum_{j \in \text{direct}} p(j \mid i)\, v_j
 # + \sum_{r} p(r \mid i) \underbrace{\sum_{j \in r} p(j \mid r)\, v_j}_{v_r}$$
 #
-# The trick is $p(j \mid r)$ *without* an $i$: all positions share it. It asks what the region as a whole would look
-# for, with the largest value of each coordinate over its queries (already divided by $\sqrt d$):
+# What makes it cheap is that $p(j \mid r)$ has *no* $i$: all positions share it. It is the attention of the region as a
+# whole, whose query has the largest value of each coordinate over its queries (already divided by $\sqrt d$):
 #
 # $$q_r = \max_{j \in r} q_j, \quad k_r = \max_{j \in r} k_j, \quad
 # p(j \mid r) = \mathrm{softmax}_{j \in r}(q_r \cdot k_j)$$
 #
-# and **one** softmax weighs direct keys ($q_i \cdot k_j$) and regions ($q_i \cdot k_r$) against each other. One
-# position, straight from the definition:
+# Then **one** softmax weighs direct keys ($q_i \cdot k_j$) and regions ($q_i \cdot k_r$) against each other. For one
+# position, the definition reads:
 
 
 # %%
@@ -149,8 +149,9 @@ def one_position(i, q, k, v, where):
 
 
 # %% [markdown]
-# If all logits are equal, the weights can be worked out by hand. Sixteen positions, segments of four, position 9: two
-# regions and two direct keys are four slots, so each gets a quarter; a region's quarter is shared by its four keys.
+# If all logits are equal, the weights can be worked out by hand. Take sixteen positions, segments of four, and position
+# 9. Its two regions and two direct keys are four slots, so each gets a quarter, and the four keys of a region share its
+# quarter.
 
 # %%
 zero, eye = torch.zeros(16, 3, dtype=torch.float64), torch.eye(16, dtype=torch.float64)
@@ -159,14 +160,14 @@ assert torch.allclose(row, torch.tensor([1 / 16] * 8 + [1 / 4] * 2 + [0] * 6, dt
 row
 
 # %% [markdown]
-# Two things to stop at. The row sums to one: it *is* a distribution. And a region counts once, whatever its size; full
-# attention would give each of the ten keys a tenth.
+# Note two things. The row sums to one, so it *is* a distribution. And a region counts once, whatever its size, while
+# full attention would give each of the ten keys a tenth.
 
 # %% [markdown]
 # ## 4. The fast form
 #
-# All positions at once, and never a matrix of $L \times L$. It must agree with the definition for each pattern whose
-# summaries are as above.
+# The fast form computes all positions at once and never forms a matrix of $L \times L$. It must agree with the
+# definition for each pattern whose summaries are as above.
 
 # %%
 from workbench.models.attention.combiner import PATTERNS, combiner_attention
@@ -180,7 +181,8 @@ for name in ("fixed", "logsparse", "axial_mixture", "axial_vertical", "axial_hor
     assert torch.allclose(fast, slow, rtol=1e-12)
 
 # %% [markdown]
-# Feed it unit vectors as values, and out comes the matrix that it multiplies values with: the **effective attention**.
+# With unit vectors as values, the output is the matrix that the values are multiplied with: the **effective
+# attention**.
 
 # %%
 from workbench.models.attention.combiner import effective_attention
@@ -199,11 +201,11 @@ for matrix in effective.values():
     assert torch.allclose(matrix.sum(1), torch.ones(64), atol=1e-5)
 
 # %% [markdown]
-# **First insight: not one zero below the diagonal.** The price is visible too: inside a far region every row has the
-# same profile, only its total weight differs.
+# **First insight: there is not one zero below the diagonal.** The price is visible, too: inside a far region every row
+# has the same profile, and only its total weight differs.
 #
-# At both ends of the scale nothing is lost at all. With segments of one token every region is a single key; with one
-# segment of everything there is no region.
+# At both ends of the scale Combiner is full attention. With segments of one token every region is a single key; with
+# one segment for the whole text there is no region.
 
 # %%
 v = given_head.v
@@ -214,9 +216,9 @@ for segment in (1, 64):
 # %% [markdown]
 # ## 5. Play
 #
-# 1. Turn *Segment* from 1 to 64. Where is the effective attention (right) furthest from the true one (left)?
-# 2. Choose the log-sparse factorisation. Which keys are still exact?
-# 3. Compare with another method beside it, say XAttention. What does each lose?
+# 1. Change *Segment* from 1 to 64. Where is the effective attention (right) furthest from the true one (left)?
+# 2. Choose the log-sparse factorisation. Which keys are still attended directly?
+# 3. Compare with another method, such as XAttention. What does each of them lose?
 
 # %%
 from workbench.papers import get
@@ -224,7 +226,7 @@ from workbench.papers import get
 get("combiner").view(tokens=64, layer=2, head=3, segment_tokens=8)
 
 # %% [markdown]
-# Question 1 as a curve, with the operations it costs.
+# The next picture answers question 1 with a curve, beside the operations that it costs.
 
 # %%
 from workbench.models.attention.combiner import flops
@@ -245,14 +247,14 @@ show(figure, "Distance is zero at both ends and largest between; the operations 
 # **Second insight: exact at both ends, cheap in the middle.** The number of slots in the softmax is $s + L/s$, smallest
 # at $s = \sqrt L$. Cost grows as $L \sqrt L$ for *fixed* and as $L \log L$ for *logsparse*.
 #
-# The distance in the middle is no small thing. Nobody trained this head to be read through regions. That is what the
-# next section does.
+# The distance in the middle is large, because this head was not trained with regions. The next section trains models
+# with them.
 
 # %% [markdown]
 # ## 6. The experiment
 #
-# Pictures of handwritten digits, 8 by 8 pixels, 17 grey levels, read in raster order. A model with one layer predicts
-# each pixel from those before it. Only the attention differs; all have the same parameters.
+# The data are pictures of handwritten digits, 8 by 8 pixels with 17 grey levels, as sequences in raster order. A model
+# with one layer predicts each pixel from those before it. Only the attention differs; all have the same parameters.
 
 # %%
 from workbench.models.attention.combiner import CombinerSelfAttention
@@ -263,7 +265,7 @@ guessing = np.log2(17)
 f"{STEPS} steps: {bits_per_pixel(model):.3f} bits per pixel on unseen digits (measured); guessing: {guessing:.3f}"
 
 # %% [markdown]
-# Cover the lower half of some digits, and let the model draw it.
+# Hide the lower half of some digits, and let the model draw it.
 
 # %%
 given_digits = digits()[1][:8]
@@ -274,7 +276,7 @@ figure.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(sho
 show(figure.update_layout(height=280), "Above eight digits, below the same with lower halves drawn by the model.")
 
 # %% [markdown]
-# After few steps the strokes are rough. `workbench run combiner` trains every pattern for 1,500 steps; from here on
+# After so few steps the strokes are rough. `workbench run combiner` trains every pattern for 1,500 steps; from here on
 # this notebook only reads its records.
 
 # %%
@@ -301,11 +303,12 @@ figure.update_xaxes(range=[low - 0.05, high + 0.02], title="bits per pixel (meas
 show(figure.update_layout(height=520, margin={"l": 220}), "Bars of bits per pixel, full attention the shortest.")
 
 # %% [markdown]
-# Full attention predicts best, Combiners stand between it and the patterns alone. The bars also hold what the paper
-# varies: regions by columns or by rows only, other summaries (mean, a small network), the keys of rows, and one
-# extension of ours, a bonus for large regions ("log size").
+# Full attention predicts best, and each Combiner is better than its pattern alone. The bars also show what the paper
+# varies: regions by columns or by rows only, other summaries (a mean, a small network), the keys of rows. "Log size" is
+# an extension of ours, a bonus for large regions.
 #
-# Second: what do patterns lose on heads nobody trained for them? MiniLM, causal mask, means over all heads.
+# The second question is what patterns lose on heads that were not trained with them. The table is about MiniLM under a
+# causal mask, with means over all heads.
 
 # %%
 found = {}
@@ -318,11 +321,11 @@ table(
 )
 
 # %% [markdown]
-# The share outside is what a sparse pattern cannot give back. Combiner gives every key some weight, but without
-# training its rows are as far from the true ones: **third insight: full support is an offer to learning, not an
-# approximation for free.**
+# The share outside is the attention that a sparse pattern cannot represent. Combiner gives every key some weight, but
+# without training its rows are as far from the true ones. **Third insight: full support helps a model that is trained
+# with it; it does not approximate one that is not.**
 #
-# Third: time over length, one head of width 32.
+# The third question is the time over the length, for one head of width 32.
 
 # %%
 cost = record.read("combiner", "cost")
@@ -356,8 +359,8 @@ claims("combiner")
 
 # %% [markdown]
 # Perplexities and bits per dimension of the paper come from models of hundreds of millions of parameters on Wiki-40B
-# and CIFAR-10; they are quoted from memory and could not be checked. Ours are digits and one layer: what carries over
-# is the comparison of a pattern with its Combiner.
+# and CIFAR-10; they are quoted from memory and could not be checked. Ours are digits and one layer, so only the
+# comparison of a pattern with its Combiner can be set beside the paper's.
 #
 # Where ours differs: the number of log-sparse levels is the bit length of $L - 1$ (the released code misses a block for
 # some lengths); axial patterns look both ways with maxima as they do one way (the released code sums there). Left out:
@@ -368,7 +371,7 @@ claims("combiner")
 #
 # Your inputs are your own. `check` explains, `hint("combiner/...")` helps a little more each time.
 #
-# **1.** At which positions do the regions of this log-sparse position begin? Answer with an array, in rising order.
+# **1.** At which positions do the regions of this log-sparse position begin? Answer with an array in rising order.
 
 # %%
 from workbench.app.exercises import check, given, hint
@@ -381,7 +384,7 @@ answer = ...
 check("combiner/tree", answer)
 
 # %% [markdown]
-# **2.** All logits are equal, regions are fixed segments. Which weight does this position give to key 0?
+# **2.** All logits are equal, and regions are fixed segments. Which weight does this position give to key 0?
 
 # %%
 i, segment = given("combiner/flat")
@@ -392,7 +395,8 @@ answer = ...
 check("combiner/flat", answer)
 
 # %% [markdown]
-# **3.** Queries and keys of one region (queries not yet scaled). How is the region's weight shared among its keys?
+# **3.** Given are the queries and keys of one region; the queries are not scaled yet. How is the weight of the region
+# shared among its keys?
 
 # %%
 region_q, region_k = given("combiner/inside")
@@ -403,7 +407,7 @@ answer = ...
 check("combiner/inside", answer)
 
 # %% [markdown]
-# **4.** Logits and values of some direct keys and some regions. What is the output?
+# **4.** Given are logits and values of some direct keys and some regions. What is the output?
 
 # %%
 near, far, near_values, far_values = given("combiner/joint")
@@ -425,8 +429,8 @@ answer = ...
 check("combiner/segment", answer)
 
 # %% [markdown]
-# **6.** The whole thing: queries, keys, a segment length and a position. Give its row of the effective attention matrix
-# for fixed regions, all 24 entries.
+# **6.** Given are queries, keys, a segment length and a position. What is its row of the effective attention matrix for
+# fixed regions? Answer with all 24 entries.
 
 # %%
 own_q, own_k, segment, i = given("combiner/row")

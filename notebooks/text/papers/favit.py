@@ -18,9 +18,10 @@
 # H. Qin, D. Zhou, T. Xu, Z. Bian and J. Li, *Factorization Vision Transformer: Modeling Long Range Dependency with
 # Local Window Cost*, 2023, [arXiv 2312.08614](https://arxiv.org/abs/2312.08614).
 #
-# A vision transformer cuts a picture into patches and lets each one attend to the others. All to all is expensive;
-# inside small windows it is cheap, but a patch sees nothing beyond its window. FaViT keeps the price of the window and
-# gets rid of its walls. The trick fits in one sentence, and you will build it in five lines.
+# A vision transformer divides a picture into patches and lets each one attend to the others. To attend to all of them
+# is expensive. To attend inside small windows is cheap, but a patch then misses everything outside its window. FaViT
+# keeps the cost of a window and reaches the whole picture. The idea fits in one sentence, and you will build it in five
+# lines.
 #
 # Numbers carry a label: **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy favit`.
@@ -43,8 +44,8 @@ STEPS = {"tiny": 2, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "
 # %% [markdown]
 # ## 1. The question
 #
-# A photograph in 56 x 56 patches, the map that a vision transformer's first stage works on. Each patch gets eight
-# numbers here: its mean colour, the spread of its colours, and its edges.
+# Here is a photograph in 56 x 56 patches, the size on which the first stage of a vision transformer works. Each patch
+# has eight numbers: its mean colour, the spread of its colours, and its edges.
 
 # %%
 given = load_input("astronaut")
@@ -60,12 +61,13 @@ def readings_of(row, column):
 query = 14 * SIDE + 24  # row 14, column 24: her face
 full = readings_of(14, 24)[0]
 pictures(
-    {"photograph": given.picture, "full attention": full.heat}, "The photograph, and what the patch on the face reads."
+    {"photograph": given.picture, "full attention": full.heat},
+    "The photograph, and the attention of a patch on the face.",
 )
 
 # %% [markdown]
-# The patch on the face finds patches like it all over the picture, most of all in the helmet. To find them it met
-# every one of them:
+# The patch on the face attends to similar patches all over the picture, most of all in the helmet. To find them, it was
+# compared with every patch:
 
 # %%
 n = SIDE * SIDE
@@ -75,14 +77,14 @@ table(
 )
 
 # %% [markdown]
-# Windows are 64 times cheaper, and blind to everything outside. **Can 49 keys stand for the whole picture?**
+# Windows are 64 times cheaper, and they miss everything outside. **Can 49 keys stand for the whole picture?**
 
 # %% [markdown]
 # ## 2. The picture
 #
-# Lay all windows on top of each other, like a stack of photographs, and average through the stack. You get one 7 x 7
-# grid of keys. Key number $r$ is the mean of the pixels at place $r$ of *every* window. Every query meets these 49
-# keys, and nothing else.
+# Put all windows on top of each other, like a stack of photographs, and average over the stack. The result is one 7 x 7
+# grid of keys. Key number $r$ is the mean of the pixels at place $r$ of *every* window. Every query attends to these 49
+# keys, and to nothing else.
 
 # %%
 from workbench.papers import get
@@ -90,16 +92,16 @@ from workbench.papers import get
 get("favit").view(place=24)
 
 # %% [markdown]
-# Go down to the maps of one pixel, on her face. That of *FaSA, dilation 1* covers the whole picture; its 49 keys are
-# the last map. One key is chosen, and the pixels it is made of are ringed: one in every window, at the same place.
-# Point at another key, and the rings move. Click another pixel of a map, and that pixel asks.
+# The maps below are those of one pixel, on her face. The map of *FaSA, dilation 1* covers the whole picture; the last
+# map shows its 49 keys. One key is marked, and rings show the pixels that it is made of: one in every window, at the
+# same place. Point at another key, and the rings move. Click another pixel of a map to choose it as the query.
 #
-# *Dilation 8* takes every eighth pixel, so its windows are wider and fewer: it looks at 6% of the pixels. A third group
-# has keys that average whole squares. The two large pictures above show the same for all 3,136 pixels at once: every
-# row is a pixel that asks, every column a pixel that is read.
+# *Dilation 8* takes every eighth pixel, so its windows are wider and fewer: its keys contain 6% of the pixels. A third
+# group has keys that are averages of whole squares. The two large pictures above show the same for all 3,136 pixels at
+# once: every row is a query, every column a pixel that it attends to.
 #
-# **First insight: the price is set by the number of keys, not by where they come from.** A window spends its 49 on
-# neighbours; FaSA spends them on the whole picture.
+# **First insight: the cost depends on the number of keys, not on where they come from.** A window uses its 49 keys for
+# neighbours; FaSA uses them for the whole picture.
 
 # %% [markdown]
 # ## 3. The formula and its reference
@@ -110,7 +112,7 @@ get("favit").view(place=24)
 # \text{out}_n = \mathrm{softmax}\!\left(\frac{q_n K^\top}{\sqrt d}\right) V, \qquad
 # K, V \text{ from } z_1 \dots z_{M^2}$$
 #
-# Here is the fusion, for a map that the windows fit on:
+# Here is the fusion, for a map whose sides are multiples of the window:
 
 
 # %%
@@ -131,7 +133,8 @@ assert np.allclose(keys, fast[0, 0], atol=1e-5)
 keys.shape
 
 # %% [markdown]
-# Now attention, and the way back from keys to pixels: what a key gets, its pixels get in equal parts.
+# Now comes attention, and then the way back from keys to pixels: the weight of a key is divided equally among its
+# pixels.
 
 
 # %%
@@ -148,10 +151,10 @@ assert np.allclose(heat, readings_of(14, 24)[2].heat, atol=1e-7)
 f"adds up to {heat.sum():.6f}"
 
 # %% [markdown]
-# ### What this costs in sharpness
+# ### What averaging loses
 #
-# Averaging pixels far apart is not free: a key mixes 64 of them. Compare with averaging neighbours, which keeps places
-# apart. How like full attention is each?
+# Averaging pixels that are far apart loses detail: a key mixes 64 of them. Compare it with averaging neighbours, which
+# keeps distant places apart. How similar to full attention is each?
 
 # %%
 names = [r.name for r in readings_of(27, 27)]
@@ -169,8 +172,8 @@ table(
 )
 
 # %% [markdown]
-# These are raw colours without any training. A trained layer has maps and convolutions before the fusion, and it mixes
-# all three groups: fine, coarse and summary. That is why FaViT splits its channels 2 : 7 : 7.
+# These are plain colours without any training. A trained layer has linear maps and convolutions before the fusion, and
+# it combines all three groups: fine, coarse and summary. That is why FaViT splits its channels 2 : 7 : 7.
 
 # %%
 from workbench.models.attention.favit import channel_groups
@@ -180,9 +183,9 @@ from workbench.models.attention.favit import channel_groups
 # %% [markdown]
 # ## 4. The fast form
 #
-# Fusing is a sparse matrix: $z = S x$, where row $r$ of $S$ holds $1/n_w$ at the pixels of place $r$. Then the
-# attention that a query gives to pixels is $A = P S$. Pictures that windows do not fit on are reflected at the right
-# and at the bottom; the matrix knows.
+# Fusion is a product with a sparse matrix: $z = S x$, where row $r$ of $S$ holds $1/n_w$ at the pixels of place $r$.
+# Then the attention of a query to pixels is $A = P S$. Pictures whose sides are no multiples of the window are
+# reflected at the right and at the bottom; the matrix includes that.
 
 # %%
 from workbench.models.attention.favit import effective_attention, fusion_matrix
@@ -196,10 +199,10 @@ assert np.allclose(a[120], readings_of(120 // SIDE, 120 % SIDE)[3].heat.ravel(),
 s.shape, s.nnz
 
 # %% [markdown]
-# The layer itself, on a map of 28 x 28 with 64 channels. It returns what each group attended to; with `window_mean`
-# the keys are the means of section 3. The released code averages runs of the flattened (window, channel) array instead,
-# which mixes channels of a few windows (`pooling="released"`, needed for the published weights). The mean over the
-# channels of a key is the same for both.
+# Here is the layer itself, on a map of 28 x 28 with 64 channels. It returns what each group attended to; with
+# `window_mean` the keys are the means of section 3. The released code averages runs of the flattened (window, channel)
+# array instead, which mixes channels of a few windows (`pooling="released"`, needed for the published weights). The
+# mean over the channels of a key is the same for both.
 
 # %%
 from workbench.models.attention.favit import FaSA
@@ -217,7 +220,7 @@ mean, released = (factorized_keys(x_map, window=7, pooling=p) for p in ("window_
 assert torch.allclose(mean.mean(-1), released.mean(-1), atol=1e-5) and not torch.allclose(mean, released, atol=1e-2)
 
 # %% [markdown]
-# How far does one layer *really* see? Ask the gradient: which input pixels move one output pixel?
+# How far does one layer *really* reach? The gradient tells which input pixels one output pixel depends on.
 
 # %%
 from workbench.papers.favit.experiments import attentions, moving_pixels
@@ -233,11 +236,11 @@ table(
 # In the view of section 2:
 #
 # 1. Choose the cat, and click an eye. Which kind of attention finds the other eye?
-# 2. Turn the window from 2 to 14. When do the maps of the fine group get sharp, and what happens to the cost?
-# 3. Turn the dilation up to 8, and point at a key near the edge. Why are its rings not evenly spaced? (Reflection.)
-# 4. Put *windows* beside it. How much of true attention does each hold?
+# 2. Change the window from 2 to 14. When do the maps of the fine group become sharp, and what happens to the cost?
+# 3. Set the dilation to 8, and point at a key near the edge. Why are its rings not evenly spaced? (Reflection.)
+# 4. Compare with *windows*. How much of true attention does each cover?
 #
-# And train a small net on handwritten digits, twice: with windows, and with FaSA.
+# The next cell trains a small network on handwritten digits, once with windows and once with FaSA.
 
 # %% workbench={"step": "Training on digits"}
 from workbench.papers.favit.experiments import digit_tensors, train_digits
@@ -252,8 +255,8 @@ table(["attention", f"test accuracy after {STEPS} steps (measured)"], [[k, f"{v:
 # %% [markdown]
 # ## 6. The experiment
 #
-# `workbench run favit` builds the published models, measures reach and cost, trains the digit nets three times each,
-# asks 64 queries of each photograph, and times one layer. From here on this notebook reads its records.
+# `workbench run favit` builds the published models, counts reach and cost, trains each network for digits three times,
+# computes 64 queries of each photograph, and times one layer. From here on this notebook reads its records.
 
 # %%
 from statistics import fmean, stdev
@@ -275,10 +278,10 @@ table(
 )
 
 # %% [markdown]
-# Read the first column with the spread beside it: are the differences larger than it? On clean digits of 16 x 16
-# pixels there is little that a window would miss, so do not expect much. The other columns spoil the test pictures
-# (noise, blur, a hole); no net saw such pictures in training. The last two rows show what the depthwise convolutions
-# contribute: they are the only thing that knows where a pixel is.
+# Compare the first column with the spread beside it: are the differences larger? On clean digits of 16 x 16 pixels
+# there is little that a window would miss, so do not expect much. In the other columns the test pictures are damaged
+# (noise, blur, a hole); no network was trained on such pictures. The last two rows show what the depthwise convolutions
+# contribute: they are the only part that depends on the place of a pixel.
 
 # %%
 photographs = record.read("favit", "pictures")["rows"]
@@ -306,9 +309,9 @@ figure.update_xaxes(type="log", title="pixels of the map").update_yaxes(type="lo
 show(figure, "Windows and FaSA's window groups grow with the pixels, the global group with their square.")
 
 # %% [markdown]
-# **Second insight: "linear" holds for the two window groups, exactly; the global group has a key per square of fixed
-# size, so its cost grows with the square of the pixels.** In the published models that part stays small at 224 x 224
-# pixels, because the stride is chosen such that 49 keys remain. It would not stay small on large pictures.
+# **Second insight: "linear" holds exactly for the two window groups. The global group has one key for each square of
+# fixed size, so its cost grows with the square of the number of pixels.** In the published models that part stays small
+# at 224 x 224 pixels, because the stride is chosen such that 49 keys remain. It would not stay small on large pictures.
 
 # %%
 timing = [r for r in record.read("favit", "timing")["rows"] if r["quantity"] == "time of one layer"]
@@ -320,8 +323,8 @@ table(
 )
 
 # %% [markdown]
-# Multiply-adds are not milliseconds: FaSA's layer has convolutions, and three groups that each run a few small
-# operations. The growth with the pixels is what to look at.
+# Multiply-adds are not milliseconds: a layer of FaSA has convolutions, and three groups that each run a few small
+# operations. So compare the growth with the number of pixels.
 
 # %% [markdown]
 # ## 7. The claim beside ours, and what was left out
@@ -334,16 +337,16 @@ claims("favit")
 # checked.
 #
 # Left out: ImageNet, detection and segmentation (no such data or time here), so the accuracy claim is judged on 360
-# handwritten digits, which is a far easier task; and the robustness that the abstract reports on spoilt ImageNet
-# pictures, for which the table of spoilt digits is no substitute, so it gets no verdict. The view draws queries and
-# keys from plain colours and edges, and the strided convolution as an average.
+# handwritten digits, which is a far easier task. The abstract also reports robustness on damaged ImageNet pictures; the
+# table of damaged digits is no substitute for them, so this claim gets no verdict. The view takes queries and keys from
+# plain colours and edges, and shows the strided convolution as an average.
 
 # %% [markdown]
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("favit/...")` helps a little more each time.
 #
-# **1.** Windows of this size and dilation, side by side on this map: how many pixels are part of some key?
+# **1.** Windows of this size and dilation lie side by side on this map. How many pixels are part of some key?
 
 # %%
 from workbench.app.exercises import check, given, hint
@@ -376,8 +379,8 @@ answer = ...
 check("favit/fuse", answer)
 
 # %% [markdown]
-# **4.** A FaSA layer on a square map: how many multiply-adds do the products of queries with keys, and of weights with
-# values, take over all three groups?
+# **4.** Given is a FaSA layer on a square map. How many multiply-adds do the products of queries with keys, and of
+# weights with values, take over all three groups?
 
 # %%
 given("favit/cost")

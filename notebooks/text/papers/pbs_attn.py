@@ -5,8 +5,8 @@
 #     language: python
 #     name: python3
 #   workbench:
-#     description: 'Sort the keys inside segments, and a few blocks hold what attention
-#       looks for: the same result, fewer blocks.'
+#     description: 'Sort the keys inside segments, and a few blocks hold most of the
+#       attention: the same result, fewer blocks.'
 #     title: 'PBS-Attn: sort the keys, then skip blocks'
 #     thumbnail: 'record:speed/time?tokens=16384&segment=1024&method=dense (torch)|not sorted|sorted (PBS-Attn)'
 # ---
@@ -17,9 +17,9 @@
 # Wang et al., *Sparser Block-Sparse Attention via Token Permutation*, 2025,
 # [arXiv 2510.21270](https://arxiv.org/abs/2510.21270).
 #
-# One idea carries this notebook: attention does not care in which order the keys are listed. So list them in an order
-# that suits the blocks. By the end you will have seen scattered lines collapse into a thin stripe, the same budget hold
-# more of the attention, and inputs on which all of this costs more than it saves.
+# This notebook is about one idea: attention does not depend on the order of the keys. So put them in an order that
+# suits the blocks. By the end you will have seen scattered lines gathered in a thin stripe, more attention in the same
+# number of blocks, and inputs on which all of this costs more than it saves.
 #
 # Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy pbs_attn`.
@@ -43,25 +43,25 @@ TOKENS = {"tiny": 1024, "small": 2048, "full": 4096}[os.environ.get("WORKBENCH_S
 # %% [markdown]
 # ## 1. The question
 #
-# A query $q_i$ looks at every key before it:
+# A query $q_i$ attends to every key before it:
 #
 # $$o_i = \sum_{j \le i} a_{ij} v_j, \qquad
 # a_{ij} = \frac{e^{q_i \cdot k_j / \sqrt d}}{\sum_{l \le i} e^{q_i \cdot k_l / \sqrt d}}$$
 #
-# Most $a_{ij}$ are almost nothing. Hardware does not skip single pairs, it skips whole **blocks** of, say, 64 queries
-# by 64 keys. So: how many blocks can be skipped?
+# Most $a_{ij}$ are almost zero. Hardware cannot skip single pairs; it skips whole **blocks** of, say, 64 queries by 64
+# keys. How many blocks can be skipped?
 #
-# It depends on where the large weights stand. Here is one head whose queries all want the same few keys, one key in
-# sixteen, wherever they happen to lie. (It is drawn by a generator; section 6 turns to real heads.)
+# That depends on where the large weights are. Here is one head whose queries all attend to the same few keys: one key
+# in sixteen, at random positions. (A generator makes this head; section 6 is about real ones.)
 
 # %%
 q, k = heavy_hitters(256, share=1 / 16, seed=1)
 weights = attention_weights(torch.from_numpy(q), torch.from_numpy(k))[0, 0].numpy()
-pictures({"attention, 256 tokens": np.sqrt(weights)}, "A few dark vertical lines: keys that every later query wants.")
+pictures({"attention, 256 tokens": np.sqrt(weights)}, "A few dark vertical lines: keys that all queries attend to.")
 
 # %% [markdown]
-# Vertical lines. Few keys hold nearly everything, and yet: cut the map into blocks of 16 by 16 and count those that a
-# line passes through.
+# These heavy keys are vertical lines. They hold nearly all of the attention. Now divide the map into blocks of 16 by
+# 16, and count the blocks that a line passes through.
 
 # %%
 BLOCK, SEGMENT = 16, 64
@@ -70,19 +70,19 @@ touched = heavy.reshape(-1, BLOCK).any(axis=1)
 int(heavy.sum()), int(touched.sum()), len(touched)
 
 # %% [markdown]
-# That is: this many wanted keys, in this many block columns, out of so many. Nearly each wanted key spoils a block
-# column of its own. If they stood side by side, one column would do.
+# The three numbers are the heavy keys, the block columns that contain one, and all block columns. Nearly every heavy
+# key makes another block column necessary. If they stood side by side, one column would be enough.
 
 # %% [markdown]
 # ## 2. The picture
 #
-# Then put them side by side. Sort the keys by how much they are wanted, and move each value along with its key.
+# So put them side by side. Sort the keys by the attention that they get, and move each value along with its key.
 #
-# One thing forbids sorting all of them: a query may not see keys that come after it. A late key that moved to the front
-# would put forbidden pairs into every block there. So sort **inside segments** of a few blocks. A key never leaves its
-# segment; between two different segments nothing changes about who may see whom.
+# Causality forbids sorting all of them: a query may not attend to keys that come after it. A late key that moved to the
+# front would put forbidden pairs into every block there. So keys are sorted **inside segments** of a few blocks. A key
+# never leaves its segment, so nothing changes about which earlier segments a query may attend to.
 #
-# How much is a key wanted? Ask the last block of queries only.
+# How much attention does a key get? Only the last block of queries is used to estimate it.
 
 # %%
 from workbench.models.attention.pbs_attn import key_scores, query_aware_permutation
@@ -98,11 +98,11 @@ pictures(
 )
 
 # %% [markdown]
-# The lines moved to the left edge of each segment. Look at the diagonal of the right picture too: inside the segment
-# where a query itself stands, the border between past and future has become ragged. Those blocks will always be
-# computed, pair by pair.
+# The lines have moved to the left edge of each segment. Now look at the diagonal of the right picture. Inside the
+# segment of the query itself, the border between past and future is no longer straight. So the blocks of this segment
+# are always computed, with a mask for single pairs.
 #
-# Count again how many block columns hold a wanted key.
+# Count again how many block columns contain a heavy key.
 
 # %%
 from workbench.models.attention.segment_order import segment_permutation_is_valid
@@ -113,12 +113,12 @@ assert gathered.sum() < touched.sum()
 int(touched.sum()), int(gathered.sum())
 
 # %% [markdown]
-# **First insight: the attention is the same, only its keys are listed differently, and fewer blocks matter.**
+# **First insight: the attention is the same and only the order of its keys is different, but fewer blocks matter.**
 
 # %% [markdown]
 # ## 3. The formula and its reference
 #
-# Why may we do that? A sum does not depend on the order of its terms. For every order $p$ of the keys
+# Why is this allowed? A sum does not depend on the order of its terms. For every order $p$ of the keys
 #
 # $$\mathrm{Attn}(Q, K_p, V_p) = \mathrm{Attn}(Q, K, V)$$
 #
@@ -133,7 +133,7 @@ assert torch.allclose(dense_attention(x, y[:, :, p], z[:, :, p], causal=False), 
 assert torch.allclose(dense_attention(x[:, :, p], y, z, causal=False), plain[:, :, p], rtol=1e-12)
 
 # %% [markdown]
-# The whole method, for $L$ tokens, blocks of $B$ and segments of $M$:
+# This is the whole method, for $L$ tokens, blocks of $B$ and segments of $M$:
 #
 # 1. **Score keys.** $s_j$ is the mean over the last $B$ queries of their softmax over all keys, without a causal mask.
 # 2. **Sort** each segment by $s_j$, largest first, ties by position: an order $p$. Values move along.
@@ -144,7 +144,7 @@ assert torch.allclose(dense_attention(x[:, :, p], y, z, causal=False), plain[:, 
 # 5. **Attend** exactly over what was kept. In the query's own segment a pair counts only if the key's *original*
 #    position is not later than the query.
 #
-# Step 4 in plain Python, for one row of estimates:
+# Here is step 4 in plain Python, for one row of estimates:
 
 
 # %%
@@ -157,8 +157,8 @@ def kept(estimates, tau):
 kept(np.array([0.1, 0.5, 0.15, 0.25]), tau=0.7)
 
 # %% [markdown]
-# And what the result must equal: dense attention, in which every pair outside the kept blocks is hidden. This is the
-# reference; it forms all $L^2$ pairs, which the fast form never does.
+# The result must equal dense attention in which every pair outside the kept blocks is masked. This is the reference. It
+# forms all $L^2$ pairs, which the fast form never does.
 
 # %%
 import inspect
@@ -182,32 +182,33 @@ assert torch.allclose(out, masked_attention(torch.from_numpy(q), torch.from_nump
 f"{computed_density(mask):.0%} of the causal blocks computed, {pairs.sum():,} of {256 * 257 // 2:,} pairs (counted)"
 
 # %% [markdown]
-# The output rows come in the order of the queries: nothing has to be put back. And with every block kept, sorting alone
-# changes nothing.
+# The rows of the output are in the order of the queries, so nothing has to be sorted back. And with every block kept,
+# sorting changes nothing.
 
 # %%
 everything, _ = pbs_attention(q, k, v, threshold=1.0, **how)
 assert torch.allclose(everything, dense_attention(torch.from_numpy(q), torch.from_numpy(k), v), atol=1e-5)
 
 # %% [markdown]
-# The two views of one mask: blocks are solid where keys are sorted, and the same pairs lie scattered where keys stand
-# as they came. The block grid on the left is what the hardware sees.
+# The next pictures show one mask in both orders. In the order of the sorted keys the computed pairs form solid blocks,
+# which are what the kernel computes. In the original order the same pairs are scattered.
 
 # %%
 in_order, as_they_came = pairs[0, 0][:, order] * 1.0, pairs[0, 0] * 1.0
 pictures(
-    {"pairs computed, keys sorted": in_order, "the same pairs, keys as they came": as_they_came},
+    {"pairs computed, keys sorted": in_order, "the same pairs, keys in the original order": as_they_came},
     "Left solid squares, right the same pairs scattered into columns.",
 )
 
 # %% [markdown]
-# Deciding must be cheap, or nothing is won. It takes one block of queries against the keys, and one mean per block:
+# The choice must be cheap, or nothing is gained. It needs the attention of one block of queries, and one mean per
+# block:
 
 # %%
 from workbench.models.attention.pbs_attn import scoring_flops
 
 table(
-    ["tokens", "deciding (counted)", "all of q k^T", "share"],
+    ["tokens", "operations to choose (counted)", "all of q k^T", "share"],
     [
         [f"{t:,}", f"{scoring_flops(t, 64, block_size=128, segment_size=256):,}", f"{2 * t * t * 64:,}",
          f"{scoring_flops(t, 64, block_size=128, segment_size=256) / (2 * t * t * 64):.2%}"]
@@ -218,10 +219,11 @@ table(
 # %% [markdown]
 # ## 5. Play
 #
-# Left: pairs computed, keys as they came, or any other picture of your choice. Right: keys in the method's order.
+# The left picture has the keys in their original order, the right one in the order of the method.
 #
-# 1. Turn *Sort* from "none" to "keys by last queries" at the same threshold. What happens to density and coverage?
-# 2. Turn *Segment* up. Longer segments sort better; what grows meanwhile at the diagonal?
+# 1. Change *Sorting* from "no sorting" to "keys by the last queries' attention" at the same threshold. What happens to
+#    density and coverage?
+# 2. Increase *Segment*. Longer segments gather the heavy keys better. What grows at the diagonal?
 # 3. Choose the tiny language model as input and look for vertical lines. Does sorting still pay?
 
 # %%
@@ -230,7 +232,7 @@ from workbench.papers import get
 get("pbs_attn").view(tokens=512, block=32, segment_blocks=4, threshold=0.5)
 
 # %% [markdown]
-# Question 1 as curves, on a longer input: every threshold from one scoring.
+# The next picture answers question 1 with curves, on a longer input.
 
 # %%
 from workbench.models.attention.pbs_attn import coverage_curve
@@ -251,10 +253,10 @@ figure.update_layout(xaxis_title="density (counted)", yaxis_title="attention cov
 show(figure, "At equal density the curve of sorted keys lies above the others, which lie together.")
 
 # %% [markdown]
-# **Second insight: it is not shuffling that helps, but gathering.** A random order inside the segments does no better
-# than no order.
+# **Second insight: what helps is that heavy keys are gathered, not that the order changes.** A random order inside the
+# segments does no better than the original one.
 #
-# Question 2: the same curve for shorter and longer segments, and what the diagonal segments cost by themselves.
+# For question 2, compare the same curve for shorter and longer segments, and the cost of the diagonal segments alone.
 
 # %%
 rows = []
@@ -266,14 +268,14 @@ table(["segment", "density of what is forced", "density that covers 95 %", "cove
 
 # %% [markdown]
 # **Third insight: segments have a price.** Sorting needs long segments, but the query's own segment is always computed
-# in full, both halves of it: about $M/L$ of the causal pairs on top. PBS-Attn is a method for long inputs.
+# in full, with both its halves, which adds about $M/L$ of the causal pairs. PBS-Attn is a method for long inputs.
 
 # %% [markdown]
 # ## 6. The experiment
 #
 # `workbench run pbs_attn` repeats everything on real heads and writes records; from here on this notebook only reads
-# them. First the fairest question: give each order the *same number of blocks* per row. Which holds more of the true
-# attention? MiniLM is an encoder; its queries and keys are read with a causal mask here.
+# them. The first comparison gives each order the *same number of blocks* per row. Which order holds more of the true
+# attention? MiniLM is an encoder; here its queries and keys get a causal mask.
 
 # %%
 from workbench import record
@@ -298,10 +300,11 @@ table(
 # A quarter of the off-segment blocks was kept in each row (measured, mean over all heads). "Best possible" chooses by
 # the true attention: on MiniLM the gain is there too, so it lies in the order of the keys, not in a better guess.
 #
-# The tiny language model tells another story. Sorting is better than shuffling, but the order of the text is better
-# still: its heads look at neighbouring words together, and neighbours already share a block. Sorting tears them apart.
+# The tiny language model gives another result. Sorting is better than a random order, but the order of the text is
+# better still. Its heads attend to neighbouring words together, and neighbours already share a block, until sorting
+# separates them.
 #
-# Next the generator, which has what the method is made for. What share of the off-segment blocks must be kept to hold
+# The generator makes the heads that the method is meant for. What share of the off-segment blocks must be kept to hold
 # 95 per cent of each row's off-segment attention?
 
 # %%
@@ -320,10 +323,10 @@ table(
 )
 
 # %% [markdown]
-# Fewer heavy keys, less gain: at one per cent they hold little more than nine tenths of the attention, and the rest is
-# spread over all blocks.
+# With fewer heavy keys the gain is smaller: one per cent of the keys hold little more than nine tenths of the
+# attention, and the rest is spread over all blocks.
 #
-# Now as one would use it: set a threshold, and pay for the diagonal segments too.
+# The next picture shows the method as it is used: with a threshold, and including the cost of the diagonal segments.
 
 # %%
 found = record.read("pbs_attn", "thresholds")["rows"]
@@ -346,12 +349,12 @@ figure.update_xaxes(title=f"density {label}").update_yaxes(title=f"covered {labe
 show(figure, "Sorted keys lie above on the generator and below on short and on language-model heads.")
 
 # %% [markdown]
-# Read the panels one by one. On the generator the sorted curve is far above the others. On 512 tokens of MiniLM and on
-# the tiny language model it lies to the *right* of the unsorted one: the whole diagonal segments cost more than the
+# Look at the panels one by one. On the generator the sorted curve is far above the others. On 512 tokens of MiniLM and
+# on the tiny language model it lies to the *right* of the unsorted one: the whole diagonal segments cost more than the
 # better order saves. This is the limit of the method, and the reason why it is meant for contexts of many thousand
 # tokens, with models whose heads have heavy keys.
 #
-# What does a language model say? Bits per byte of held-out text, every layer's attention replaced:
+# The next table is about a language model: bits per byte of held-out text, with the attention of every layer replaced.
 
 # %%
 language = record.read("pbs_attn", "language")["rows"]
@@ -368,7 +371,7 @@ table(
 )
 
 # %% [markdown]
-# And time. Each contender may use the lowest threshold that still holds 95 per cent of the attention.
+# The last picture shows times. Each method uses the lowest threshold that still holds 95 per cent of the attention.
 
 # %%
 speed = record.read("pbs_attn", "speed")
@@ -397,23 +400,23 @@ claims("pbs_attn")
 
 # %% [markdown]
 # The paper measures 8-billion-parameter models on LongBench at up to 128 thousand tokens; ours is a model of seven
-# million parameters at two thousand, and a generator. What carries over is the mechanism: identities, what sorting does
-# at equal budgets, where it stops paying.
+# million parameters at two thousand, and a generator. What can be compared is the mechanism: the identities, the effect
+# of sorting at equal budgets, and the inputs on which it no longer pays.
 #
 # Where ours differs: if the estimates never reach the threshold, the released code keeps nothing in that row, ours
 # keeps everything that may be kept. One segment alone is attended densely, as in the code. Sorting queries as well is
-# ours for teaching (*Sort* in section 5), and so is sorting without causality.
+# ours for teaching (*Sorting* in section 5), and so is sorting without causality.
 #
-# One limit is easy to overlook: the order is made from the *last* queries. So it serves the reading of a prompt, when
-# they are already there, and not the writing of an answer token by token.
+# One limit is easy to overlook: the order is computed from the *last* queries. So the method works for a prompt, whose
+# last queries are known, and not for an answer that is generated token by token.
 
 # %% [markdown]
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("pbs_attn/...")` helps a little more each time.
 #
-# **1.** These are scores of keys. Sort them inside segments of the length given, heaviest first, ties by position; a
-# rest that fills no segment keeps its order. Answer with an array: slot -> original position.
+# **1.** These are scores of keys. Sort them inside segments of the given length, largest first, ties by position. Keys
+# after the last full segment keep their order. Answer with an array: slot -> original position.
 
 # %%
 from workbench.app.exercises import check, given, hint
@@ -426,7 +429,7 @@ answer = ...
 check("pbs_attn/order", answer)
 
 # %% [markdown]
-# **2.** Wanted keys stand at these positions. How many blocks hold at least one of them before sorting, and how many
+# **2.** Heavy keys are at these positions. How many blocks contain at least one of them before sorting, and how many
 # after? Answer with a tuple of two.
 
 # %%
@@ -438,7 +441,7 @@ answer = ...
 check("pbs_attn/columns", answer)
 
 # %% [markdown]
-# **3.** Estimates of one row of blocks, and a threshold. How many blocks does the selection keep?
+# **3.** Given are the estimates of one row of blocks, and a threshold. How many blocks does the selection keep?
 
 # %%
 estimates, tau = given("pbs_attn/threshold")
@@ -450,7 +453,7 @@ check("pbs_attn/threshold", answer)
 
 # %% [markdown]
 # **4.** How many pairs of blocks (query block, key block) may the selection choose from at all, in the whole mask?
-# (Only blocks of earlier segments are up for choice.)
+# (Only blocks of earlier segments can be chosen.)
 
 # %%
 blocks, blocks_per_segment = given("pbs_attn/eligible")
@@ -461,8 +464,8 @@ answer = ...
 check("pbs_attn/eligible", answer)
 
 # %% [markdown]
-# **5.** An order (slot -> original position), a mask of kept blocks, a block size, and a query. How many keys does this
-# query really attend to?
+# **5.** Given are an order (slot -> original position), a mask of kept blocks, a block size, and a query. How many keys
+# does this query really attend to?
 
 # %%
 order, keep, block, query = given("pbs_attn/pairs")
@@ -473,9 +476,9 @@ answer = ...
 check("pbs_attn/pairs", answer)
 
 # %% [markdown]
-# **6.** Three inputs with their block and segment sizes. On which does sorting lower the density that is needed to
-# cover 95 per cent of the attention? Guess from the attention maps (every fourth token); then use `coverage_curve`,
-# thresholds in steps of 0.05. Answer with a tuple of three: True where it does.
+# **6.** Given are three inputs with their block and segment sizes. On which does sorting lower the density that is
+# needed to cover 95 per cent of the attention? Guess from the attention maps (every fourth token); then use
+# `coverage_curve`, thresholds in steps of 0.05. Answer with a tuple of three: True where it does.
 
 # %%
 cases = given("pbs_attn/pays")

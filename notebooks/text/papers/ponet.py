@@ -17,9 +17,9 @@
 # C.-H. Tan, Q. Chen, W. Wang, Q. Zhang, S. Zheng, Z.-H. Ling, *PoNet: Pooling Network for Efficient Token Mixing in
 # Long Sequences*, 2021, [arXiv 2110.02442](https://arxiv.org/abs/2110.02442).
 #
-# Attention lets every token look at every other, which costs the square of the length. This paper asks how much of that
-# can be replaced by something as plain as a *maximum*. By the end you will have built its three poolings, seen why
-# they need one small product to be of any use, and measured what they cost.
+# Attention connects every token with every other, which costs the square of the length. This paper asks how much of
+# that can be replaced by something as simple as a *maximum*. By the end you will have built its three poolings, seen
+# why they need one small product to be of any use, and measured what they cost.
 #
 # Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy ponet`.
@@ -39,9 +39,9 @@ STEPS = {"tiny": 3, "small": 60, "full": 200}[os.environ.get("WORKBENCH_SIZE", "
 # %% [markdown]
 # ## 1. The question
 #
-# What does a token need to know about the others? Three things, says the paper: what the *whole text* is about, what
-# its own *sentence* says, and who its *neighbours* are. Attention answers all three at once, with a table of
-# $N \times N$ weights. Count the numbers in that table, and those in a table of $N$ tokens by $D = 64$ features.
+# What does a token need to know about the others? The paper names three things: what the *whole text* is about, what
+# its own *sentence* says, and what its *neighbours* are. Attention provides all three at once, with a matrix of
+# $N \times N$ weights. Compare the size of that matrix with one of $N$ tokens by $D = 64$ features.
 
 # %%
 table(
@@ -50,13 +50,13 @@ table(
 )
 
 # %% [markdown]
-# **The question: can the three needs be met one by one, without ever making the big table?**
+# **The question: can the three be provided one by one, without ever forming the large matrix?**
 
 # %% [markdown]
 # ## 2. The picture
 #
-# Seven tokens, three sentences, one feature. Take the *largest* value of every sentence, and the largest of every
-# token with its two neighbours.
+# Here are seven tokens in three sentences, with one feature. Take the *largest* value of every sentence, and the
+# largest of every token with its two neighbours.
 
 # %%
 from workbench.models.attention.ponet import local_max_pool, segment_max_pool
@@ -72,18 +72,17 @@ pooled = {
 table(["token", *range(7)], [[name, *x.tolist()] for name, x in pooled.items()])
 
 # %% [markdown]
-# Check the last two rows by eye. Token 2 has a neighbour in the next sentence: the local maximum takes it, the
-# sentence's does not. With 64 features, each feature finds its own largest token: sixty-four small elections per
-# sentence.
+# Check the last two rows by eye. Token 2 has a neighbour in the next sentence: the local maximum includes it, the
+# maximum of the sentence does not. With 64 features, each feature chooses its own largest token.
 #
-# The whole text is met by a third pooling: *one* attention query for everybody, the mean of all queries. So instead of
-# $N$ rows of weights there is one.
+# A third pooling covers the whole text: *one* attention query for all tokens, the mean of all queries. So there is one
+# row of weights instead of $N$.
 #
-# | range | how | reads |
+# | range | how | from which tokens |
 # |---|---|---|
 # | global | one attention query, the mean | all tokens, weighted |
-# | segment | largest per feature | one winner per feature and sentence |
-# | local | largest per feature | one winner per feature among three |
+# | segment | maximum of each feature | one token of the sentence for each feature |
+# | local | maximum of each feature | one token of three for each feature |
 
 # %% [markdown]
 # ## 3. The formula and its reference
@@ -97,7 +96,7 @@ table(["token", *range(7)], [[name, *x.tolist()] for name, x in pooled.items()])
 # $$P[n] = (g + S[n]) \odot H_o[n] + L[n]$$
 #
 # Note two things. There is no separate value: $H_k$ is key and value. And only the shared vectors $g$ and $S$ are
-# multiplied by $H_o$; the local one is added as it is. As a reference, in loops:
+# multiplied by $H_o$; the local one is added as it is. The reference computes this in loops:
 
 
 # %%
@@ -119,7 +118,7 @@ def local_reference(hl):
 # %% [markdown]
 # ## 4. The fast form
 #
-# The module does all of it at once, for batches, heads and padding. With one head, its parts must equal the loops.
+# The module computes all of it at once, for batches, heads and padding. With one head, its parts must equal the loops.
 
 # %%
 from workbench.models.attention.ponet import PoNetMixing, global_aggregation, pooling_fusion
@@ -143,7 +142,7 @@ f"{sum(p.numel() for p in mixing.parameters())} parameters: 6 D² + 6 D = {6 * 6
 # %% [markdown]
 # ### Why the product?
 #
-# Leave out the local pool, and the product with $H_o$: what do two tokens of one sentence get?
+# Leave out the local pool and the product with $H_o$. What do two tokens of one sentence get?
 
 # %%
 bare = PoNetMixing(8, 1, use=("ga", "smp"), fuse=False).double()
@@ -158,14 +157,15 @@ def same_rows(layer):
 pictures({"without the product": same_rows(bare), "with it": same_rows(product)}, "Distances between output rows.")
 
 # %% [markdown]
-# White squares on the left: *all tokens of a sentence come out identical*. Nothing later in the layer can tell them
-# apart. **First insight: pooling shares one vector among many tokens; the product with each token's own features makes
-# it theirs again**, at the price of one multiplication per feature, and with no table of weights.
+# The white squares on the left mean that *all tokens of a sentence get the same output*. Nothing later in the layer can
+# tell them apart. **First insight: pooling gives one vector to many tokens, and the product with each token's own
+# features makes them different again**, at the price of one multiplication for each feature, without a matrix of
+# weights.
 #
-# ### What each token reads
+# ### Which tokens contribute
 #
-# Pooling has no attention matrix, but one can say who is read: the one row of global weights, and for each maximum the
-# share of features that each token wins.
+# Pooling has no attention matrix, but one can say which tokens contribute: the row of global weights, and for each
+# maximum the share of features in which a token is the largest.
 
 # %%
 from workbench.models.attention.ponet import influence_map
@@ -175,8 +175,8 @@ read = {"global": seen.ga[0, 0], "segment": seen.smp[0, 0], "local": seen.lmp[0,
 pictures(read | {"all: influence": influence_map(mixing, x, sentences)}, "Rank one, block diagonal, tridiagonal, all.")
 
 # %% [markdown]
-# Equal rows; blocks; a band. Every row sums to 1. The last picture asks the layer itself: how far does output $i$ move
-# when input $j$ moves (norm of the derivative)? The structure of the three is all there.
+# The three pictures are equal rows, blocks, and a band. Every row sums to 1. The last picture checks them with the
+# layer itself: how much does output $i$ change with input $j$ (norm of the derivative)? It shows all three structures.
 
 # %%
 for picture in read.values():
@@ -187,20 +187,21 @@ assert (read["local"][np.abs(np.subtract.outer(range(7), range(7))) > 1] == 0).a
 # %% [markdown]
 # ## 5. Play
 #
-# A PoNet that has been trained: two layers that guessed masked words in Python's documentation, and whether the second
-# part of a text follows the first. Here it reads documentation that it has not seen. Every sentence is a segment, and
-# so are [CLS] and [SEP], which get the global part only. Left what full attention between its queries and keys would
-# be; right what its three poolings read, on average.
+# This PoNet has been trained: its two layers learnt to predict masked words in Python's documentation, and whether the
+# second part of a text follows the first. The text below is documentation that it has not seen. Every sentence is a
+# segment, and so are [CLS] and [SEP], which get the global part only. The left picture shows what full attention
+# between its queries and keys would be, the right one the mean of its three poolings.
 #
-# 1. Choose *winners of segment maxima* as the right picture: one block per sentence. Which words win many channels, and
-#    are there words that nobody reads?
-# 2. Choose *fused output (size)*: a row per token, a column per channel; hovering names both. Take *Product with each
-#    token* away, then *Local maxima* too. When do the columns turn into stripes as long as a sentence?
-# 3. With both still away, look at *likeness of output rows*. How many different rows are left? The table counts them.
-# 4. Look at the score of every key below: the one row of global weights. Turn the head: one looks at a single kind of
-#    sign, others at all words nearly alike.
-# 5. Set *Segments* to your own starts and click a picture: a border comes or goes.
-# 6. Turn *Queries and keys* to MiniLM. It has no such projections, so the table says what stands in for them.
+# 1. Choose *tokens chosen by segment max-pooling* as the right picture: one block for each sentence. Which words have
+#    the maximum in many channels? Are there words that have it in none?
+# 2. Choose *fused output*: a row for each token, a column for each channel; hovering names both. Turn off *Product with
+#    each token*, then *Local max-pooling*. When do the columns become stripes as long as a sentence?
+# 3. With both still off, look at the *cosine similarity of output rows*. How many different rows are left? The table
+#    counts them.
+# 4. Look at the score of every key below, which is the row of global weights. Choose other heads: one attends to a
+#    single kind of sign, others attend to all words nearly alike.
+# 5. Set *Segments* to your own starts, and click a picture to add or remove a border.
+# 6. Change *Queries and keys* to MiniLM. It has no such projections, so the table says what is used instead.
 
 # %%
 from workbench.papers import get
@@ -208,7 +209,7 @@ from workbench.papers import get
 get("ponet").view()
 
 # %% [markdown]
-# How much has it learnt? Its card was written when it was trained.
+# How much has it learnt? These numbers were recorded when it was trained.
 
 # %%
 from workbench.models.attention.ponet_training import shipped
@@ -223,8 +224,8 @@ table(
 )
 
 # %% [markdown]
-# Now train one yourself. Handwritten digits, read pixel by pixel as a sequence of 256 symbols; the model is never told
-# that pixels 16 apart lie above one another. (Here only a few steps; section 6 trains longer.)
+# Now train one yourself. A handwritten digit is a sequence of 256 pixels, and the model is never told that pixels 16
+# apart lie above one another. (This cell trains for a few steps only; section 6 trains longer.)
 
 # %%
 from workbench.papers.ponet.digits import MIXINGS, accuracy, sequences, train
@@ -239,15 +240,14 @@ images, labels = digits()[1]
 ids = sequences(images[:1])
 encoder, segments = model.encoder, model.segments
 _, seen = encoder.mixings[0](encoder(ids, segments, until=0), segments, return_maps=True)
-winners = {"the digit": ids[0], "global weights": seen.ga[0, 0, 0], "segment winners": seen.smp[0, 0].sum(0)}
-winners["local winners"] = seen.lmp[0, 0].sum(0)
-pictures(
-    {name: np.asarray(x).reshape(16, 16) for name, x in winners.items()}, f"A {labels[0]}, and who is read.", height=260
-)
+winners = {"the digit": ids[0], "global weights": seen.ga[0, 0, 0], "maxima of segments": seen.smp[0, 0].sum(0)}
+winners["local maxima"] = seen.lmp[0, 0].sum(0)
+maps = {name: np.asarray(x).reshape(16, 16) for name, x in winners.items()}
+pictures(maps, f"A {labels[0]}, and which pixels contribute.", height=260)
 
 # %% [markdown]
-# Which pixels win? Of all tokens of a segment, ink and the edges of ink should be read more than the empty ground, once
-# the model is trained. Train for more steps, and for another pooling left out (`MIXINGS` has them all).
+# Which pixels contribute? Once the model is trained, the ink and its edges should contribute more than the empty
+# background. Train for more steps, and with another pooling left out (`MIXINGS` has them all).
 
 # %% [markdown]
 # ## 6. The experiment
@@ -271,12 +271,12 @@ table(
 )
 
 # %% [markdown]
-# All are far from done after so few steps, and two seeds of one mixing can differ by a tenth, so read no order into
-# differences of that size. What stands out: without the global part the model learns *faster* than with it. And the
-# fixed Fourier transform does not fall behind pooling on these small pictures, as it does in the paper: section 7 says
-# so too.
+# None has finished learning after so few steps, and two seeds of one mixing can differ by a tenth, so differences of
+# that size mean nothing. Two results are clear. Without the global part the model learns *faster* than with it. And the
+# fixed Fourier transform is not worse than pooling on these small pictures, as it is in the paper; section 7 says so,
+# too.
 #
-# Time of one layer, forward and backward:
+# The next picture shows the time of one layer, forward and backward:
 
 # %%
 timing = record.read("ponet", "timing")
@@ -297,9 +297,9 @@ threads = layer[0]["threads"]
 table([f"ms, {threads} threads (measured)", *(f"{t:,} tokens" for t in lengths)], rows)
 
 # %% [markdown]
-# **Second insight: linear is not the same as fast.** The attention of today streams its weights through fast memory and
-# never writes them down, so it is hard to beat where sequences are short. The crossing tells from where on the square
-# hurts. And memory, where the weights *are* written down as in 2021:
+# **Second insight: linear is not the same as fast.** A modern attention kernel keeps its weights in fast memory and
+# never writes them out, so it is hard to beat on short sequences. The crossing of the lines shows from which length on
+# the square costs more. The next table shows the memory, where the weights *are* written out, as in 2021:
 
 # %%
 memory = record.read("ponet", "memory")["rows"]
@@ -310,8 +310,8 @@ cells = [[name, *(f"{largest[name, t]:,}" if (name, t) in largest else "" for t 
 table(["largest tensor in bytes (counted)", *(f"{t:,} tokens" for t in lengths)], cells)
 
 # %% [markdown]
-# Does pooling learn language? Two layers are trained on sentences of Python's documentation: guess masked words, and
-# say whether the second sentence follows the first, comes before it, or comes from elsewhere.
+# Does pooling learn language? Two layers are trained on sentences of Python's documentation. They predict masked words,
+# and whether the second sentence follows the first, comes before it, or comes from elsewhere.
 
 # %%
 language = record.read("ponet", "language")["rows"]
@@ -329,10 +329,10 @@ entropy = found["word frequencies"]["entropy of the words"]
 f"entropy of the words {entropy:.2f} nats (counted): a model that ignores context can do no better on its own text"
 
 # %% [markdown]
-# The word losses tell how far each has come in the same few steps. Pooling sees the neighbours from the first step on;
-# attention has to learn where they are, and after so little training has hardly begun. So the distance between them
-# says who learns *faster*, not who would be better in the end. Which way round two sentences stand is hardly learnt by
-# any of them.
+# The losses show how much each has learnt in the same few steps. Pooling includes the neighbours from the first step
+# on. Attention has to learn where they are, and has hardly begun after so little training. So the difference shows
+# which mixing learns *faster*, not which would be better in the end. None of them learns much about the order of two
+# sentences.
 
 # %% [markdown]
 # ## 7. The claim beside ours, and what was left out
@@ -343,7 +343,7 @@ claims("ponet")
 # %% [markdown]
 # *published* values were read in the paper's abstract or in the authors' repository; those *from memory* could not be
 # checked. The paper trains models of 110 million parameters on GPUs for days, ours are a hundred times smaller and
-# train for minutes on a CPU: accuracies stand for themselves, only their order is compared.
+# train for minutes on a CPU. So the accuracies cannot be compared, only their order.
 #
 # Left out: GLUE, the other four tasks of the Long Range Arena, classification of long documents, and the published
 # weights (`chtan/ponet-base-uncased`).
@@ -378,8 +378,8 @@ answer = ...
 check("ponet/numbering", answer)
 
 # %% [markdown]
-# **3.** The Long Range Arena's rule cuts $N$ tokens into segments of $\lfloor N / m \rfloor + 1$. How many segments
-# come out?
+# **3.** The rule of the Long Range Arena divides $N$ tokens into segments of $\lfloor N / m \rfloor + 1$. How many
+# segments are there?
 
 # %%
 tokens, wanted = given("ponet/cut")
@@ -390,7 +390,7 @@ answer = ...
 check("ponet/cut", answer)
 
 # %% [markdown]
-# **4.** One feature of one token: what comes out of the fusion?
+# **4.** Given is one feature of one token. What is the result of the fusion?
 
 # %%
 parts = given("ponet/fusion")
@@ -401,7 +401,8 @@ answer = ...
 check("ponet/fusion", answer)
 
 # %% [markdown]
-# **5.** Write the local pool yourself: `x` is tokens x features, the window is three, borders use what exists.
+# **5.** Write the local pool: `x` has one row per token and one column per feature. The window is three tokens; at the
+# borders it has only those that exist.
 
 # %%
 given("ponet/local")  # tokens and features of the cases that your function will be tried on
@@ -411,8 +412,8 @@ local_pool = ...  # def local_pool(x): ...
 check("ponet/local", local_pool)
 
 # %% [markdown]
-# **6.** Token $i$ is changed, all others stay. Which tokens' *segment and local parts* can change at all? Answer with a
-# sorted list of positions.
+# **6.** Token $i$ is changed, all others stay the same. For which tokens can the *segment and local parts* change?
+# Answer with a sorted list of positions.
 
 # %%
 changed, segment = given("ponet/reach")
@@ -423,7 +424,7 @@ answer = ...
 check("ponet/reach", answer)
 
 # %% [markdown]
-# Stuck? Each call says a little more.
+# Are you stuck? Each call gives one more hint.
 
 # %%
 hint("ponet/reach")

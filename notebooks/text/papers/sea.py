@@ -17,9 +17,9 @@
 # H. Lee, J. Kim, J. Willette and S. J. Hwang, *SEA: Sparse Linear Attention with Estimated Attention Mask*, 2023,
 # [arXiv 2310.01777](https://arxiv.org/abs/2310.01777).
 #
-# Linear attention is cheap but blurred, and it has no attention matrix to look at. SEA uses it as a scout: from its
-# blurred output a small network predicts *where* the real attention would be, and exact attention is computed there
-# and nowhere else. In this notebook you train that scout for one layer of a real encoder, here, in seconds.
+# Linear attention is cheap but inexact, and it has no attention matrix to look at. SEA uses it to make an estimate:
+# from its output a small network predicts *where* the real attention would be, and exact attention is computed there
+# and nowhere else. In this notebook you train that estimator for one layer of a real encoder in a few seconds.
 #
 # Numbers carry a label: **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy sea`.
@@ -42,7 +42,7 @@ CELLS, KEYS = TOKENS // 4, 12
 # ## 1. The question
 #
 # Attention of one head over $T$ tokens is $A = \mathrm{softmax}(Q K^\top / \sqrt d)$: $T^2$ numbers, most of them
-# close to nothing. Here is a real one, from layer 3 of the sentence encoder MiniLM on text it has not seen.
+# close to zero. Here is a real one, from layer 3 of the sentence encoder MiniLM on text it has not seen.
 
 # %%
 q, k, v = cached_qkv("held_out", TOKENS, 1)  # layer 3 on a window of held-out text, (1, heads, T, d)
@@ -57,7 +57,7 @@ pictures({f"head {h}": attention[0, h] for h in (0, 4, 8)}, "Attention of three 
 # %% [markdown]
 # (All pictures show square roots, so that small values can be seen. Rows are queries, columns are keys.)
 #
-# How few keys per query would be enough, if somebody told us which? Sort each row, and add up the heaviest:
+# How few keys per query would be enough, if we knew which? Sort each row, and add up its largest weights:
 
 # %%
 mass = attention.sort(-1, descending=True).values.cumsum(-1).mean((0, 1, 2)).numpy()
@@ -68,15 +68,15 @@ table(
 
 # %% [markdown]
 # A tenth of the keys hold most of the attention. But to *know* which ones, one would compute all of $Q K^\top$ first,
-# and that is the very cost we wanted to save. **Can a network guess the mask without ever building a $T \times T$
+# and that is the cost we wanted to save. **Can a network predict the mask without ever building a $T \times T$
 # matrix?**
 
 # %% [markdown]
 # ## 2. The picture
 #
-# SEA's guess is a picture of fixed width: for each query a row of $W$ cells, however long the text is. A cell stands
-# for a stretch of keys. Let us train the estimator against the encoder's own attention, and look at each stage of one
-# head.
+# SEA's estimate is a matrix of fixed width: for each query a row of $W$ cells, however long the text is. A cell stands
+# for a run of neighbouring keys. Let us train the estimator against the encoder's own attention, and look at each stage
+# of one head.
 
 # %% workbench={"step": "Training the estimator"}
 from workbench.models.attention.sea_stages import stages
@@ -91,8 +91,8 @@ def look(steps, keys=KEYS, group="causal_batch"):
 
 seen = look(STEPS)
 pictures(
-    {"positions V_I": seen.position, "linear pass": seen.mixed, "estimate": seen.estimate},
-    "Positions stretched to the text, the linear pass, and the estimate made from it.",
+    {"positions V_I": seen.position, "linear attention": seen.mixed, "estimate": seen.estimate},
+    "Positions stretched to the text, the output of the linear attention, and the estimate made from it.",
     root=True,
 )
 
@@ -104,16 +104,16 @@ pictures(
 )
 
 # %% [markdown]
-# Read the two rows of pictures from left to right:
+# The two rows of pictures show, from left to right:
 #
-# 1. A **positional identity** $V_I$: token number $c$ carries a soft one at place $c$. Attend over it, and the output
-#    tells *where* one looked.
-# 2. A **linear attention** (Performer) over $[V_I \mid V]$, at cost $O(T)$. Its left half is a blurred attention
-#    matrix, its right half the usual blurred output.
-# 3. The **estimate**: a small convolutional decoder, with the heads as channels, turns that into $W$ cells per query.
+# 1. In the **positional identity** $V_I$, token number $c$ has values near one around position $c$ and near zero
+#    elsewhere. Used as values of an attention, it gives an output that tells *which positions* were attended.
+# 2. A **linear attention** (Performer) over $[V_I \mid V]$ costs $O(T)$. The left half of its output is an approximate
+#    attention matrix, the right half an approximate output.
+# 3. A small convolutional decoder, with the heads as channels, makes the **estimate** of it: $W$ cells per query.
 # 4. The best cells are **chosen**, 5. **stretched** to the keys they cover, and 6. exact attention is computed there.
 #
-# **First insight: a picture of $T \times W$ holds the mask of a $T \times T$ matrix.** How good is the mask?
+# **First insight: a matrix of $T \times W$ cells is enough to describe a mask of $T \times T$ pairs.** How good is it?
 
 # %%
 untrained = look(0)
@@ -126,7 +126,7 @@ table(
 # %% [markdown]
 # ## 3. The formula and its reference
 #
-# **Which cell does a key read?** Of $L$ keys, key $j$ has its middle at $(j + \frac12)/L$ of the row:
+# **Which cell does a key belong to?** Of $L$ keys, key $j$ has its middle at $(j + \frac12)/L$ of the row:
 #
 # $$\mathrm{col}(j) = \left\lfloor \frac{j + 1/2}{L}\, W \right\rfloor$$
 #
@@ -147,8 +147,8 @@ assert all((col(n, 32) == column_of_key(n, 32).numpy()).all() for n in (32, 47, 
 
 # %% [markdown]
 # **How many cells?** The budget is $k$ keys per query and head. A cell covers $L/W$ keys, so a query may keep $kW/L$
-# cells per head. The trick is in *who competes with whom*: ranking all heads of a query in one list, with $H$ times
-# the budget, lets a head with a sharp row spend more than one whose row says nothing.
+# cells per head. What matters is *which cells are ranked together*. If the cells of all heads of a query are ranked in
+# one list, with $H$ times the budget, a head with a few large cells gets more of them than one with a flat row.
 
 
 # %%
@@ -180,7 +180,7 @@ cells[0].sum((1, 2)).tolist()  # cells per head: not equal
 
 # %%
 def reference(head):
-    allowed = cells[0, head].numpy()[:, col(TOKENS, CELLS)]  # stretch: every key reads its cell
+    allowed = cells[0, head].numpy()[:, col(TOKENS, CELLS)]  # stretch: every key takes the value of its cell
     scores = q[0, head].numpy() @ k[0, head].numpy().T / np.sqrt(q.shape[-1])
     p = np.where(allowed, np.exp(scores - scores.max()), 0)
     p = p / np.maximum(p.sum(1, keepdims=True), 1e-30)  # a row that keeps nothing gives zeros
@@ -192,8 +192,8 @@ def reference(head):
 assert np.allclose(reference(8), out.context[0, 8], atol=1e-5)
 
 # %% [markdown]
-# The bracket in the last line of `reference` is an **attention matrix**: SEA can still be asked where it looked. Its
-# rows need not add up to one.
+# The bracket in the last line of `reference` is an **attention matrix**, so one can still inspect which keys were
+# attended. Its rows need not add up to one.
 #
 # **How does the estimator learn?** Choosing the best cells has no gradient. So the estimate is trained directly: its
 # *scores*, stretched to $T$ keys and put through a softmax, should be the teacher's attention (a divergence and a
@@ -202,9 +202,9 @@ assert np.allclose(reference(8), out.context[0, 8], atol=1e-5)
 # %% [markdown]
 # ## 4. The fast form
 #
-# No $T \times T$ array may exist at inference. So the chosen cells become a sparse matrix straight away: one row per
+# At inference no $T \times T$ array may exist. So the chosen cells are turned into a sparse matrix at once: one row per
 # query, all heads side by side, column $= \text{head} \cdot T + \text{key}$. Ranking over the heads of a query gives
-# all rows (nearly) the same length, which is what parallel hardware likes.
+# all rows (nearly) the same length, which parallel hardware needs to be fast.
 
 # %%
 from workbench.models.attention.sea import cells_to_flat_csr, expand_cells, flat_csr_to_dense
@@ -215,8 +215,8 @@ row_lengths = flat.row_nnz[0]
 f"{flat.indptr[-1]:,} scores instead of {q.shape[1] * TOKENS**2:,}; {row_lengths.min()} to {row_lengths.max()} a row"
 
 # %% [markdown]
-# Three kernels then do the work on that pattern: sampled products (`sddmm`), a softmax per run of a head
-# (`csr_softmax`) and a sparse times dense product (`spmm`). Same result:
+# Three kernels then compute on that pattern: sampled products (`sddmm`), a softmax over the entries of each head
+# (`csr_softmax`), and a sparse times dense product (`spmm`). The result is the same:
 
 # %%
 sea.backend = "flat_csr"
@@ -230,17 +230,18 @@ assert np.allclose(seen.effective @ v[0, 8].numpy(), out.context[0, 8], atol=1e-
 # %% [markdown]
 # ## 5. Play
 #
-# The explorer below estimates by a *trained* estimator that ships with the workbench: this layer, 32 cells, 180 steps.
-# *Estimate by* takes you back to earlier steps of the same training, or to the *oracle*, the teacher's own attention
+# The explorer below uses a *trained* estimator that ships with the workbench: this layer, 32 cells, 180 steps.
+# *Estimate of the attention* offers earlier steps of the same training, and the *oracle*, the teacher's own attention
 # averaged into cells. The oracle shows what the width and the budget cost, apart from any training.
 #
-# 1. Turn *Estimate by* from untrained to 180 steps. When do the diagonal and the first key appear in the estimate?
-# 2. Show the *output of the linear pass* at the left. Its left half says where each query looked. Do the rows differ?
-#    And those of head 5? The button *Where the linear pass looks* says what follows.
-# 3. Rank the cells per query instead of over all heads of a query. Does this head gain keys, or lose them?
-# 4. Turn the keys per query from 4 to 64. How fast does the coverage rise, and how far below the oracle's curve is it?
-# 5. Estimate by the oracle and turn *Cells per estimated row* down to 8. Which structures survive, which are smeared?
-# 6. Put XAttention beside it and match the densities by its share of mass. Which one covers more on this head?
+# 1. Change *Estimate of the attention* from untrained to 180 steps. When do the diagonal and the first key appear?
+# 2. Choose *output of the linear attention* as the left picture. Its left half says which positions each query attends
+#    to. Do the rows differ? And those of head 5? The button *What the linear attention contributes* explains it.
+# 3. Rank the cells over each query instead of over all heads of a query. Does this head gain keys, or lose them?
+# 4. Change the keys per query from 4 to 64. How fast does the coverage rise, and how far below the oracle's curve is
+#    it?
+# 5. Choose the oracle's estimate and lower *Cells per estimated row* to 8. Which structures remain, which are blurred?
+# 6. Compare with XAttention, and match the densities by its threshold. Which method covers more on this head?
 
 # %%
 from workbench.papers import get
@@ -248,7 +249,7 @@ from workbench.papers import get
 get("sea").view(tokens=max(64, TOKENS), head=8)
 
 # %% [markdown]
-# Now with *your* estimator: turn $k$ without training again.
+# Now use *your* estimator, and change $k$ without training again.
 
 # %%
 turned = {keys: look(STEPS, keys=keys) for keys in (3, 6, 12, 24)}
@@ -258,27 +259,27 @@ table(
 )
 
 # %% [markdown]
-# One estimator, trained for 12 keys, serves them all. What does its estimate rest on? Hide the linear pass from the
-# decoder, so that only the values are left to it:
+# One estimator, trained for 12 keys, works for all of them. What does its estimate depend on? Hide the output of the
+# linear attention from the decoder, so that only the values are left to it:
 
 # %%
 from workbench.models.attention.sea_training import without_linear_pass
 
 weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1)
 with torch.no_grad():
-    masks = {"as trained": out.mask, "without the linear pass": without_linear_pass(sea)(q, k, v).mask}
+    masks = {"as trained": out.mask, "without the linear attention": without_linear_pass(sea)(q, k, v).mask}
 table(
     ["estimate", "covered (measured)"],
     [[name, f"{float((weights * mask).sum() / weights.sum()):.1%}"] for name, mask in masks.items()],
 )
 
 # %% [markdown]
-# On this layer the scout says next to nothing. Most random features of its keys lie at their floor of $10^{-4}$, so in
-# most heads the linear pass is nearly the same average for every query, and the decoder learnt from the values. The
-# card of the shipped estimators, `workbench/models/weights/sea_minilm.md`, measures the same on more text and at every
-# step.
+# In this layer the trained estimator hardly uses the output of the linear attention. Most random features of its keys
+# are at their lower bound of $10^{-4}$, so in most heads the linear attention gives nearly the same average to every
+# query, and the decoder has learnt from the values. The card of the shipped estimators,
+# `workbench/models/weights/sea_minilm.md`, measures the same on more text and at every step.
 #
-# And the groups: let each head have its equal share, or let all heads and queries compete.
+# Now compare the groups: each head has an equal share, or all heads (and queries) compete.
 
 # %%
 spent = {group: look(STEPS, group=group).keys_by_head for group in ("query", "causal_batch", "batch")}
@@ -287,10 +288,10 @@ figure.update_layout(xaxis_title="head", yaxis_title="keys per query (measured)"
 show(figure, "With a shared budget some heads take several times as many keys as others.")
 
 # %% [markdown]
-# **Second insight: the budget flows.** The total is the same for all three; where heads compete, those whose estimate
-# is sharp take keys from those whose estimate is flat.
+# **Second insight: where heads compete, they share one budget unequally.** The total is the same for all three groups.
+# Heads whose estimate has a few large cells get more keys, heads with a flat estimate get fewer.
 #
-# In a *causal* model the same cell means another stretch of keys in each row, since a query at place $i$ sees $i + 1$
+# In a *causal* model the same cell stands for other keys in each row, since the query at position $i$ sees $i + 1$
 # keys. A column of cells becomes a wedge:
 
 # %%
@@ -309,7 +310,7 @@ pictures(
 # ## 6. The experiment
 #
 # `workbench run sea` distils this layer three times from different starts, tries variants, distils every layer of a
-# small causal language model, and times the sparse path. From here on this notebook reads the records it wrote.
+# small causal language model, and times the sparse form. From here on this notebook reads the records that it wrote.
 
 # %%
 from statistics import fmean
@@ -340,9 +341,9 @@ figure.update_layout(xaxis_title="share of attention at 12 keys per query (measu
 show(figure, "SEA's mask covers several times what a random mask covers, about as much as a local window.")
 
 # %% [markdown]
-# The estimator was told nothing about text, and found what a good hand-made mask knows: neighbours and the first token
-# matter. Compare its bar with the local window's before you call it a victory; the window is a strong baseline on this
-# encoder. The oracle's two bars show the room that is left, and that rounding to cells costs little of it.
+# The estimator knew nothing about text, and it learnt what a good hand-made mask contains: neighbours and the first
+# token. Compare its bar with that of the local window, which is a strong baseline on this encoder. The oracle's two
+# bars show how much could still be gained, and that rounding to cells costs little of it.
 
 # %%
 method = "SEA, k turned after training"
@@ -369,7 +370,7 @@ table(
 )
 
 # %% [markdown]
-# A whole **causal language model**, every layer distilled on its own and then replaced:
+# The next table is about a whole **causal language model**: every layer is distilled on its own and then replaced.
 
 # %%
 causal = record.read("sea", "causal")["rows"]
@@ -378,7 +379,7 @@ methods = list(dict.fromkeys(r["method"] for r in causal))
 table(["attention (measured)", *names], [[m, *(f"{mean(causal, n, method=m):.3f}" for n in names)] for m in methods])
 
 # %% [markdown]
-# **Variants**, trained for fewer steps:
+# The next tables show **variants**, trained for fewer steps:
 
 # %%
 ablations = record.read("sea", "ablations")["rows"]
@@ -399,7 +400,7 @@ table(
 )
 
 # %% [markdown]
-# And the **time**, at a fixed number of cells and keys:
+# The last picture shows the **time** at a fixed number of cells and keys:
 
 # %%
 timing = record.read("sea", "timing")["rows"]
@@ -412,9 +413,9 @@ figure.update_xaxes(type="log", title="tokens").update_yaxes(type="log", title="
 show(figure, "The sparse path grows with the length, dense attention with its square.")
 
 # %% [markdown]
-# Look at the slopes first, then at the heights. The slope is the claim: double the length and SEA's time doubles. The
-# height is what the estimator costs. A dense attention that writes its matrix out is passed early; a fused kernel that
-# never writes it is hard to beat at short lengths, and its line has to be crossed before SEA pays off.
+# Compare the slopes first, then the heights. The claim is about the slope: when the length doubles, SEA's time doubles.
+# The height is the cost of the estimator. SEA is soon faster than a dense attention that writes out its matrix. A fused
+# kernel, which never writes it, is hard to beat at short lengths, so SEA pays off only where its line is crossed.
 
 # %% [markdown]
 # ## 7. The claim beside ours, and what was left out
@@ -439,7 +440,8 @@ claims("sea")
 #
 # Your inputs are your own. `check` explains, `hint("sea/...")` helps a little more each time.
 #
-# **1.** So many heads, cells, tokens, and keys per query: how many cells does one query get over all its heads?
+# **1.** Given are the numbers of heads, cells, tokens, and keys per query. How many cells does one query get over all
+# its heads?
 
 # %%
 from workbench.app.exercises import check, given, hint

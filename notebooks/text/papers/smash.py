@@ -17,9 +17,8 @@
 # K. Shivdikar, *SMASH: Sparse Matrix Atomic Scratchpad Hashing*, 2021,
 # [arXiv 2105.14156](https://arxiv.org/abs/2105.14156).
 #
-# One claim of the paper carries this notebook: the *same* multiplications run 9.4 times faster once three things are
-# put right, one after the other. By the end you will have seen each of the three happen, on real matrices, and one
-# input on which two of them backfire.
+# This notebook is about one claim: the *same* multiplications run 9.4 times faster after three improvements. By the end
+# you will have seen the effect of each of them on real matrices, and one input on which two of them do harm.
 #
 # Numbers carry a label. **counted** follows from structure, **modelled** comes from our model of the machine (nobody
 # outside Intel can run the simulator that the paper used), **measured** needed a clock. Keep your changes in your own
@@ -41,7 +40,7 @@ SCALE = {"tiny": 7, "small": 10, "full": 12}[os.environ.get("WORKBENCH_SIZE", "s
 # %% [markdown]
 # ## 1. The question
 #
-# $C = A B$ with $A$ and $B$ sparse. Start with a product small enough to do by hand.
+# We compute $C = A B$ with $A$ and $B$ sparse. Start with a product that is small enough to do by hand.
 
 # %%
 a, b = worked_example()
@@ -54,8 +53,8 @@ b.toarray()
 (a @ b).toarray()
 
 # %% [markdown]
-# How many multiplications did that take? An entry of $A$ in column $t$ meets every entry in **row $t$ of $B$**, and
-# nothing else. So look up a row length for each entry of $A$, and add:
+# How many multiplications did that take? An entry of $A$ in column $t$ is multiplied with every entry in **row $t$ of
+# $B$**, and with no other. So look up the length of that row for each entry of $A$, and add:
 #
 # $$F = \sum_{(i,t) \in A} r_B(t) = \sum_t c_A(t)\, r_B(t)$$
 #
@@ -78,8 +77,8 @@ products - (a @ b).nnz  # products that merged with another: c[0, 1] = 1 * 6 + 2
 # %% [markdown]
 # ## 2. The picture
 #
-# Because a partial product has to *be* somewhere until the others of its entry arrive. Four orders, by which loop is
-# outermost:
+# Because a partial product must be *stored* until the others of its entry have been computed. There are four orders, by
+# which loop is outermost:
 #
 # | order | outermost loop | what it must keep |
 # |---|---|---|
@@ -88,7 +87,7 @@ products - (a @ b).nnz  # products that merged with another: c[0, 1] = 1 * 6 + 2
 # | row-wise (Gustavson, SMASH) | one row of $A$ | the row of $C$ that is being made |
 # | column-wise | one column of $B$ | the column of $C$ that is being made |
 #
-# Count how many are alive after each of our seven products.
+# Count how many partial products are stored after each of our seven products.
 
 # %%
 from kernels.matmul.dataflow import dataflow_steps
@@ -98,12 +97,12 @@ steps = {order: dataflow_steps(a, b, order) for order in ORDERS}
 table(["order", *range(1, 8)], [[order, *each.live] for order, each in steps.items()])
 
 # %% [markdown]
-# The outer product piles up all seven, then merges down to six. The row-wise order keeps a table of the row (here: of
-# one window of all three rows), and the merge happens on the spot: at one of the steps its count does not grow. Which
-# step is it, and which two products meet there?
+# The outer product stores all seven and then merges them to six. The row-wise order keeps a table of the row (here of
+# one window of all three rows), and merges at once: at one of the steps its count does not grow. Which step is it, and
+# which two products are merged there?
 #
-# The same on a graph with a power law. First look at it: zoom with the wheel, move with the arrow keys. Its labels were
-# shuffled, so the pattern looks like noise; the order by degree shows how few rows hold most entries.
+# Next comes a graph with a power law. First look at it: zoom with the wheel, move with the arrow keys. Its vertices
+# were relabelled at random, so the pattern looks like noise; the order by degree shows how few rows hold most entries.
 
 # %%
 from widgets.views.sparsity import SparsityView
@@ -112,8 +111,9 @@ left, right = rmat_pair(SCALE, 8)
 SparsityView({"A": left, "B": right, "C": left @ right})
 
 # %% [markdown]
-# One row of $C$ at a time needs little room. On-chip memory holds more than one row, so take as many rows as fit: a
-# **window**. Its live count grows, is written out, and starts again: a saw-tooth under the outer product's mountain.
+# One row of $C$ at a time needs little memory. On-chip memory holds more than one row, so take as many rows as fit: a
+# **window**. The count of stored products grows until the window is written out, and then starts again. The curve has
+# the form of a saw, far below that of the outer product.
 
 # %%
 from widgets.figures.spgemm_scene import live_curve
@@ -127,8 +127,8 @@ pair = [live_curve(mountain, "outer"), live_curve(sawtooth, f"row-wise, {len(win
 show(live_figure(pair, title="The mountain and the saw-tooth"), "Windows keep the live count bounded.")
 
 # %% [markdown]
-# What is alive and does not fit on chip must go to memory and come back. That is the whole difference: equal
-# multiplications, unequal traffic. Count the elements (an index and a value each) that cross the chip's border.
+# Partial products that do not fit on the chip must go to memory and come back. That is the whole difference: equal
+# multiplications, unequal traffic. Count the elements (an index and a value each) that move on or off the chip.
 
 # %%
 from kernels.matmul.traffic import dataflow_traffic
@@ -162,7 +162,7 @@ from kernels.matmul.spgemm import spgemm_reference
 Markdown(f"```python\n{inspect.getsource(spgemm_reference)}```")
 
 # %% [markdown]
-# SMASH makes that dictionary out of what the hardware has: a table of $S = 2^s$ slots in scratchpad memory, and two
+# SMASH builds that dictionary with what the hardware offers: a table of $S = 2^s$ slots in scratchpad memory, and two
 # atomic operations. A product of the window's rows gets a **tag** that names its place in $C$,
 #
 # $$\text{tag} = (i - \text{first row})\cdot n + j$$
@@ -215,13 +215,14 @@ low = sum(insert(by_low, tag, 1.0, lambda x: x % 16) for tag in stretch)
 high, low
 
 # %% [markdown]
-# Neighbours share their high-order bits, so they queue up at one slot: 0 + 1 + 2 + ... extra probes. That is what
-# collisions are made of, and it grows with the square of the stretch.
+# Neighbours share their high-order bits, so they all start at one slot and need 0 + 1 + 2 + ... extra probes. The
+# number of these collisions grows with the square of the length of the run.
 
 # %% [markdown]
 # ## 4. The fast form
 #
-# The real kernel is C++ for this computer's CPU; several methods, among them SMASH's three tables, and one result.
+# The real kernel is C++ for this computer's CPU. It has several methods, among them SMASH's three tables, and all give
+# the same result.
 
 # %%
 from kernels.matmul.spgemm import spgemm
@@ -317,7 +318,7 @@ show(first_windows(runs[3], count=8), "V3: hardly a gap; write-back happens besi
 # %% [markdown]
 # ## 5. Play
 #
-# The buttons above the picture set up most of these; every control stays yours.
+# The buttons above the picture choose the settings of most of these questions. You may turn any control.
 #
 # 1. Step through the worked example in each order. When does the live count fall?
 # 2. Compare V1 at load 0.125 and at 0.20. What happens to the probes of V1, what to those of V2?
@@ -348,8 +349,8 @@ figure.update_layout(xaxis_title="load of the table", yaxis_title="extra probes 
 show(figure, "Probes of the high-order hash rise steeply with the load, those of the low-order hash hardly.")
 
 # %% [markdown]
-# **Second insight: a table only a fifth full can be crowded.** What counts is not how full the table is but how full
-# the stretches are that the hash sends together.
+# **Second insight: a table that is only a fifth full can have many collisions.** What matters is not how full the table
+# is, but how full those parts are to which the hash sends most tags.
 #
 # Question 4: a grid of 64 x 64 points. Rows of the product have 4,096 places, and 4,096 divides the table. So tags that
 # differ by a whole row fall onto the same slot.
@@ -414,8 +415,9 @@ for phase in ("hashing", "write-back", "DMA wait"):
 show(figure, "V1 spends its time hashing and writing back, V2 writing back, V3 hashing only.")
 
 # %% [markdown]
-# Read the steps off the bars. From V1 to V2 the *hashing* shrinks: balance and fewer collisions. From V2 to V3
-# the *write-back* disappears: it now happens beside the hashing. What remains is bandwidth.
+# The bars show both steps. From V1 to V2 the time for *hashing* becomes shorter, by better balance and fewer
+# collisions. From V2 to V3 the time for *write-back* disappears, since it now runs beside the hashing. The bandwidth
+# remains as the limit.
 
 # %%
 shown = ("time", "instructions per cycle", "threads busy", "DRAM bandwidth in use", "extra probes")
@@ -423,7 +425,7 @@ columns = {q: values(versions["rows"], q) for q in shown}
 table(["version", *shown], [[v, *(f"{columns[q][v]:.3g}" for q in shown)] for v in ("V1", "V2", "V3")])
 
 # %% [markdown]
-# Turn one constant at a time. Which resource is V3 waiting for?
+# Now change one constant at a time. Which resource limits V3?
 
 # %%
 sweep = [r for r in record.read("smash", "sensitivity")["rows"] if r["quantity"] == "time"]
@@ -435,10 +437,10 @@ table(
 )
 
 # %% [markdown]
-# Two lines to stop at. Eight times the DRAM latency (`l_dram`) changes little: that is what 64 threads are for. Twice
-# the bandwidth (`bw`) helps V3 alone: it is the only version that is limited by it.
+# Two lines deserve a closer look. Eight times the DRAM latency (`l_dram`) changes little, because 64 threads hide it.
+# Twice the bandwidth (`bw`) helps V3 alone, because it is the only version that is limited by it.
 #
-# And the other inputs:
+# The next table is about other inputs:
 
 # %%
 structure = [r for r in record.read("smash", "structure")["rows"] if r["quantity"] == "time"]

@@ -5,7 +5,7 @@
 #     language: python
 #     name: python3
 #   workbench:
-#     description: 'Block-sparse attention that finds the blocks worth computing by reading
+#     description: 'Block-sparse attention that finds the blocks worth computing by sampling
 #       one antidiagonal of every tile.'
 #     title: 'XAttention: finding the blocks that matter'
 #     thumbnail: 'record:samplers/mass kept, a quarter of the
@@ -19,8 +19,8 @@
 # [arXiv 2503.16428](https://arxiv.org/abs/2503.16428).
 #
 # Attention over a long prompt computes every pair of tokens, and nearly all of the result is close to zero. The blocks
-# that are not could be computed alone, *if one knew which they are*. By the end you will have seen why reading one
-# antidiagonal of every tile is a good way to find out, and one kind of line that even the antidiagonal cannot see.
+# that are not could be computed alone, *if one knew which they are*. By the end you will have seen why sampling one
+# antidiagonal of every tile is a good way to find out, and one kind of line that even the antidiagonal misses.
 #
 # Numbers carry a label. **counted** follows from structure, **measured** needed a clock or trained weights.
 # Keep your changes in your own copy: `workbench copy xattention`.
@@ -39,8 +39,8 @@ TOKENS = {"tiny": 128, "small": 256, "full": 256}[os.environ.get("WORKBENCH_SIZE
 # %% [markdown]
 # ## 1. The question
 #
-# One head of a sentence encoder, on a page of Python's documentation. Row $i$ says how much token $i$ looks at each
-# other token; every row sums to 1. To the right, the same summed over blocks of 16 x 16.
+# Here is one head of a sentence encoder, on a page of Python's documentation. Row $i$ holds the attention of token $i$
+# to every other token, and every row sums to 1. The right picture shows the same, summed over blocks of 16 x 16.
 
 # %%
 from kernels.masks.block_scores import true_block_mass
@@ -55,8 +55,9 @@ mass = true_block_mass(q, k, block_size=BLOCK, causal=False)
 pictures({"attention (square root)": np.sqrt(attention), "mass per block": mass[0, 0]}, "Attention has thin lines.")
 
 # %% [markdown]
-# You see thin lines: *verticals*, tokens that everybody looks at, and *slashes*, a fixed distance that everybody looks
-# back or ahead. Most of the square is empty. How much of the attention lies in the best quarter of each row's blocks?
+# There are two kinds of thin lines. A *vertical* is a key that all queries attend to. A *slash* is a fixed distance at
+# which all queries attend back or ahead. Most of the square is empty. How much of the attention lies in the best
+# quarter of each row's blocks?
 
 # %%
 from kernels.masks.block_select import select_blocks
@@ -71,26 +72,26 @@ best = select_blocks(mass, causal=False, method="topk", k=quarter)
 f"the best quarter of the blocks holds {covered(best):.0%} of the attention (measured)"
 
 # %% [markdown]
-# A kernel that computes those blocks only does a quarter of the work. But we found them by computing everything first.
+# A kernel that computes only those blocks does a quarter of the work. But we found them by computing everything first.
 # **The question: how to find them without computing the logits $QK^\top$?**
 
 # %% [markdown]
 # ## 2. The picture
 #
-# Cut the logits into tiles of $S \times S$ and *read only some entries of each tile*. Which ones? Here are three ways
-# to read $S$ of the $S^2$ entries, so that every row and every column of the tile is read exactly once.
+# Divide the logits into tiles of $S \times S$ and *sample only some entries of each tile*. Which ones? Here are three
+# ways to sample $S$ of the $S^2$ entries, so that every row and every column of the tile is sampled exactly once.
 
 # %%
 from kernels.masks.block_scores import lines_read
 
 S = 8
 lines = {mode: lines_read(S, mode=mode, seed=1) for mode in ("antidiagonal", "diagonal", "random")}
-pictures(lines, "Three ways to read eight of the 64 entries of a tile.", height=260)
+pictures(lines, "Three ways to sample eight of the 64 entries of a tile.", height=260)
 
 # %% [markdown]
-# Now lay them over what we are looking for. A vertical crosses every tile from top to bottom: each of the three ways
-# meets it once. A slash runs from the upper left to the lower right, *parallel to the diagonal*. If its distance is
-# not a multiple of $S$, the diagonal never meets it. The antidiagonal runs across.
+# Now compare them with the lines that we want to find. A vertical crosses every tile from top to bottom, so each of the
+# three ways meets it once. A slash runs from the upper left to the lower right, *parallel to the diagonal*. If its
+# distance is not a multiple of $S$, the diagonal never meets it. The antidiagonal crosses it.
 
 
 # %%
@@ -102,7 +103,7 @@ def met(distance, width, mode, t=64):
 
 distances = range(8, 20)
 table(
-    ["entries of the slash that are read (counted)", *distances],
+    ["entries of the slash that are sampled (counted)", *distances],
     [
         [f"{mode}, width {width}", *(met(d, width, mode) for d in distances)]
         for width in (1, 2)
@@ -111,19 +112,19 @@ table(
 )
 
 # %% [markdown]
-# Read the rows one by one.
+# Compare the rows of the table.
 #
-# - The **diagonal** sees the distances 8 and 16 and nothing in between.
-# - The **antidiagonal** sees every slash of width 2. **First insight: at the same cost, the direction of reading
-#   decides what can be seen.**
-# - But look at its first row: of slashes of width 1 it misses every *even* distance! The entries that it reads have
+# - The **diagonal** meets the distances 8 and 16 and none between them.
+# - The **antidiagonal** meets every slash of width 2. **First insight: at the same cost, the direction of the sampled
+#   line decides what is found.**
+# - But look at its first row: of slashes of width 1 it misses every *even* distance. The entries that it samples have
 #   $(i \bmod S) + (j \bmod S) = S - 1$, so $i - j$ is always odd when $S$ is even. **Second insight: "crosses every
 #   slash" needs slashes of width 2.** In real attention, lines are seldom that thin.
 
 # %% [markdown]
 # ## 3. The formula and its reference
 #
-# Add what is read of each tile. With $i, j$ counting tiles,
+# Add the sampled logits of each tile. With $i, j$ counting tiles,
 #
 # $$\text{tile}_{ij} = \frac{1}{S \sqrt d} \sum_{t=0}^{S-1} q_{iS + S-1-t} \cdot k_{jS+t}$$
 #
@@ -148,7 +149,7 @@ def blocks_reference(q, k, block, stride):
 
 
 # %% [markdown]
-# A case for pencil and paper: four tokens, $d = 1$, $q = (1, 2, 3, 4)$, $k = (1, 0, 0, 1)$, and $S = 2$. The tile of
+# Work one case out on paper: four tokens, $d = 1$, $q = (1, 2, 3, 4)$, $k = (1, 0, 0, 1)$, and $S = 2$. The tile of
 # queries 2, 3 and keys 0, 1 is $(q_3 k_0 + q_2 k_1) / 2 = (4 + 0)/2$. Work out one more before you run the cell.
 
 # %%
@@ -156,8 +157,9 @@ tiny_q, tiny_k = np.array([[1.0], [2], [3], [4]]), np.array([[1.0], [0], [0], [1
 tiles_reference(tiny_q, tiny_k, stride=2)
 
 # %% [markdown]
-# Then choose. **Step by step down the sorted row, until the wanted share $\tau$ is reached.** With a causal model two
-# blocks are always in: the first (the *sink*) and the one on the diagonal; they count.
+# Then blocks are chosen. **Take the blocks of a row from the largest score down, until they reach the wanted share
+# $\tau$.** In a causal model two blocks are always kept: the first (the *sink*) and the one on the diagonal. They count
+# towards the share.
 
 
 # %%
@@ -195,7 +197,7 @@ assert 2 * q_groups.size * k_groups.shape[2] == scoring_flops(t, d, block_size=B
 f"{scoring_flops(t, d, block_size=BLOCK, stride=S):,} operations instead of {2 * t * t * d:,}: one {S}th (counted)"
 
 # %% [markdown]
-# The rest of the chain: scores, selection, attention over the kept blocks. Each step is checked against its reference.
+# The other steps are scores, selection, and attention over the kept blocks. Each is checked against its reference.
 
 # %%
 scores = xattn_block_scores(q, k, block_size=BLOCK, stride=S, causal=False)
@@ -221,8 +223,9 @@ f"{keep.mean():.0%} of the blocks, {covered(keep):.0%} of the attention (measure
 pictures({"true mass": mass[0, 0], "estimate": scores[0, 0], "kept": keep[0, 0]}, "Truth, estimate, and what is kept.")
 
 # %% [markdown]
-# How good is the estimate? Give every sampler the same budget, a quarter of the blocks of each row. The *oracle* has
-# seen the truth; *mean pool* compares the means of queries and keys, the simplest idea.
+# How good is the estimate? Every sampling pattern gets the same budget, a quarter of the blocks of each row. The
+# *oracle* chooses by the true attention. *Mean pool* compares the means of queries and keys, which is the simplest
+# idea.
 
 # %%
 from workbench.models.attention.xattention import block_scores
@@ -240,16 +243,17 @@ table(
 )
 
 # %% [markdown]
-# One head proves nothing; section 6 asks 72 of them.
+# One head proves nothing, so section 6 compares 72 of them.
 
 # %% [markdown]
 # ## 5. Play
 #
-# Left what is true, right what is computed. Every control stays yours.
+# The left picture shows true attention, the right one what is computed. Turn any control.
 #
-# 1. Below, a generated slash of width 2. Switch *Read* from antidiagonal to diagonal. What happens to the band?
-# 2. Choose *logits read for the estimate* as the right picture. Zoom in until you see single entries.
-# 3. Go back to *MiniLM encoder* as input and walk through the layers. Which heads need few blocks, which need many?
+# 1. The input below is a generated slash of width 2. Change *Sampling pattern* from antidiagonal to diagonal. What
+#    happens to the blocks along the slash?
+# 2. Choose *logits sampled for the estimate* as the right picture. Zoom in until you see single entries.
+# 3. Choose *MiniLM encoder* as input and go through its layers. Which heads need few blocks, which need many?
 # 4. Set the stride to 1. What is the estimate then, and what does it cost?
 
 # %%
@@ -258,7 +262,7 @@ from workbench.papers import get
 get("xattention").view(input="slash", tokens=512, head=4, stride=8, threshold=0.4, right="keep")
 
 # %% [markdown]
-# The trade-off in one picture: turn the threshold, watch density and coverage together.
+# One picture shows the trade-off: each point is a threshold, with its density and its coverage.
 
 
 # %%
@@ -276,8 +280,8 @@ show(figure, "Coverage over density for five samplers; the oracle lies above all
 # %% [markdown]
 # ## 6. The experiment
 #
-# `workbench run xattention` repeats this at size and writes records; from here on the notebook only reads them. First
-# all 72 heads of the encoder, windows of 512 tokens, blocks of 32.
+# `workbench run xattention` repeats this on more heads and longer texts, and writes records. From here on the notebook
+# only reads them. The first table is over all 72 heads of the encoder, with windows of 512 tokens and blocks of 32.
 
 # %%
 from workbench import record
@@ -299,7 +303,8 @@ table(
 )
 
 # %% [markdown]
-# Differences are small, so compare *head by head*: each dot is one head, the lead of the antidiagonal at $S = 8$.
+# The differences are small, so compare them *head by head*. Each dot is the lead of the antidiagonal on one head, at
+# $S = 8$.
 
 # %%
 figure = go.Figure()
@@ -320,11 +325,11 @@ table(
 )
 
 # %% [markdown]
-# Over the diagonal the lead is clear. Over *random* positions it is not: a random permutation also crosses slashes.
-# And once the tile is as large as the block, the mean of the block is the better guess.
+# Over the diagonal the lead is clear. Over *random* positions it is not, since a random permutation crosses slashes as
+# well. And once the tile is as large as the block, the mean of the block is the better estimate.
 #
-# Next the pattern that the paper draws: a slash of width 2 and one vertical, generated, as many blocks kept as truly
-# hold the pattern.
+# The next input is the pattern that the paper draws: a generated slash of width 2 and one vertical. As many blocks are
+# kept as truly contain the pattern.
 
 # %%
 pattern = record.read("xattention", "pattern")["rows"]
@@ -339,10 +344,10 @@ table(
 )
 
 # %% [markdown]
-# Some of the drawn offsets happen to be multiples of $S$ (or one less), and those the diagonal does read. The columns
+# Some of the drawn offsets happen to be multiples of $S$ (or one less), and those the diagonal does meet. The columns
 # without them show what it misses.
 #
-# Choosing by a share of the mass, against choosing the same number everywhere:
+# The next picture compares two rules: keep a share of the mass, or keep the same number of blocks in every row.
 
 # %%
 selection = record.read("xattention", "selection")["rows"]
@@ -354,9 +359,9 @@ figure.update_layout(xaxis_title="density", yaxis_title="attention covered (meas
 show(figure, "The threshold lies above top-k from a density of about 0.3 on.")
 
 # %% [markdown]
-# Heads differ: some need few blocks, some need most. A threshold lets each row say. Can it be lowered head by head?
-# The paper searches the lowest thresholds by dynamic programming; what it finds on calibration text need not hold on
-# other text.
+# Some heads need few blocks, others need most of them. With a threshold each row keeps as many as it needs. Can the
+# threshold be lowered for each head? The paper searches the lowest thresholds by dynamic programming. What it finds on
+# calibration text need not hold on other text.
 
 # %%
 thresholds = ("fixed 0.9", "minimum", "profiled")
@@ -376,8 +381,8 @@ table(
 )
 
 # %% [markdown]
-# And what matters in the end: does a language model notice? The workbench's small language model, every layer sparse,
-# on documentation that it was not trained on.
+# In the end one question matters: does a language model predict as well as before? This is the workbench's small
+# language model with sparse attention in every layer, on documentation that it was not trained on.
 
 # %%
 language = record.read("xattention", "language")["rows"]
@@ -391,13 +396,13 @@ table(
 )
 
 # %% [markdown]
-# Three rows to stop at. The *oracle*, with the same rule, shows what a perfect estimate would be worth. Of the
-# samplers, *mean pool* costs most. And *top-k* and *ratio*, at no higher density, cost **less** than the threshold: the
-# opposite of the paper's table, and of what the encoder above shows. Coverage is not everything: a row with one strong
-# block reaches its share at once, and is left with little else to read. (That is our guess; section 7 holds the
-# verdict.)
+# Three rows deserve a closer look. The *oracle*, with the same rule, shows what a perfect estimate would be worth. Of
+# the sampling patterns, *mean pool* costs most. And *top-k* and *ratio*, at no higher density, cost **less** than the
+# threshold. That is the opposite of the paper's table, and of what the encoder above shows. Coverage is not everything:
+# a row with one strong block reaches its share at once, and keeps hardly any other block. (This explanation is our
+# guess; section 7 gives the verdict.)
 #
-# Time, on the machine of the record: the steps of one sparse attention beside one dense attention.
+# The next picture shows the time of each step of sparse attention beside dense attention, on the record's machine.
 
 # %%
 timing = record.read("xattention", "timing")
@@ -422,8 +427,8 @@ claims("xattention")
 # %% [markdown]
 # *published* values were read on the authors' slides; those *from memory* could not be checked against the paper. The
 # paper measures answers to long prompts (RULER, LongBench) with a model of eight billion parameters. Ours are small
-# models and 512 to 2,048 tokens, so there is less to leave out: densities are higher, and differences between samplers
-# smaller. Where ours disagrees, it is the scale that differs first.
+# models and 512 to 2,048 tokens, so there is less to leave out: densities are higher, and differences between sampling
+# patterns are smaller. Where our results disagree with the paper's, remember this difference in scale first.
 #
 # Where ours differs from the released code on purpose: the forced blocks are exactly the sink and the diagonal block,
 # in every row (the code keeps one more block per row in the first chunk, and always block 0). The state from which the
@@ -436,8 +441,8 @@ claims("xattention")
 #
 # Your inputs are your own. `check` explains, `hint("xattention/...")` helps a little more each time.
 #
-# **1.** Six queries and six keys of width 2, $S = 3$: what is the *sum* of the logits $q \cdot k$ that the antidiagonal
-# reads in the tile of queries 3, 4, 5 and keys 0, 1, 2? No scaling.
+# **1.** Given are six queries and six keys of width 2, and $S = 3$. What is the *sum* of the logits $q \cdot k$ on the
+# antidiagonal of the tile of queries 3, 4, 5 and keys 0, 1, 2, without scaling?
 
 # %%
 from workbench.app.exercises import check, given, hint
@@ -462,7 +467,8 @@ answer = ...
 check("xattention/distances", answer)
 
 # %% [markdown]
-# **3.** One causal row of block scores, the last block is the diagonal. How many blocks does the threshold keep?
+# **3.** Given is one causal row of block scores; the last block is the one on the diagonal. How many blocks does the
+# threshold keep?
 
 # %%
 row, threshold = given("xattention/select")
@@ -473,8 +479,8 @@ answer = ...
 check("xattention/select", answer)
 
 # %% [markdown]
-# **4.** The numbers of one run: tokens, width, stride, share of blocks kept, not causal. How many times fewer
-# operations do scoring and attending take together than dense attention ($4 t^2 d$)?
+# **4.** Given are the tokens, the width, the stride and the share of blocks kept of one run without causality. How many
+# times fewer operations do scoring and attending take together than dense attention ($4 t^2 d$)?
 
 # %%
 numbers = given("xattention/cost")
@@ -485,7 +491,7 @@ answer = ...
 check("xattention/cost", answer)
 
 # %% [markdown]
-# **5.** Write it yourself: a function that takes `q`, `k` (each tokens x width) and a stride, and returns the tile sums
+# **5.** Write a function that takes `q`, `k` (each tokens x width) and a stride, and returns the tile sums
 # of the *antidiagonal*, without scaling, as a matrix with one row per tile of queries. No loop is needed.
 
 # %%
@@ -496,7 +502,7 @@ tile_sums = ...  # def tile_sums(q, k, stride): ...
 check("xattention/reshape", tile_sums)
 
 # %% [markdown]
-# Stuck? Each call says a little more.
+# Are you stuck? Each call gives one more hint.
 
 # %%
 hint("xattention/distances")

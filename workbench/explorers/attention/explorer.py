@@ -60,7 +60,7 @@ def view_class() -> type[AttentionMaskView]:
 def explorer(*, query="", **state) -> AttentionMaskView:
     """Return the view in any state of its knobs, or in the state that a link's query string describes.
 
-    Unless they are named, a method that reads pictures opens on one, and a method that weighs all keys shows weights.
+    Unless they are named, a method that needs a picture opens on one, and a method that weighs all keys shows weights.
     """
     uploaded: dict[str, AttentionInput] = {}
     asked = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()} if query else state
@@ -80,7 +80,7 @@ def explorer(*, query="", **state) -> AttentionMaskView:
         if source:
             return load_input(source.key, **{knob.key: state[knob.key] for knob in source.knobs})
         if not uploaded:
-            raise ValueError("No file yet: choose an .npz with arrays q and k above the pictures")
+            raise ValueError("There is no file yet: choose an .npz file with arrays q and k above the pictures")
         own = uploaded[FILE]
         head = min(state["head"], own.all_q.shape[1] - 1)
         return of_head(f"{own.title}, head {head}", own.all_q, own.all_k, own.all_v, head, causal=own.causal)
@@ -143,7 +143,7 @@ def _adjust(state, keys):
     needs_picture = any(m.pictures for m in _methods(state)) and not (source and source.pictures)
     if keys & {"method", "compare_with"} and needs_picture:
         changes["input"] = FIRST_PICTURE
-        remarks.append("This method reads pictures: queries and keys are now pixels.")
+        remarks.append("This method needs a picture: queries and keys are now pixels.")
     if "method" in keys and method.home and state["input"] == FIRST_INPUT:
         changes["input"] = method.home
         remarks.append(f"Queries and keys are now {method.title}'s own: {sources()[method.home].title}.")
@@ -160,7 +160,7 @@ def _adjust(state, keys):
             if (used is None or key in used) and key in limits and state[key] > limits[key]:
                 changes[key] = int(limits[key])
                 if key == "tokens":
-                    remarks.append(f"Tokens lowered to {changes[key]:,}, the most that this input and method take.")
+                    remarks.append(f"Tokens were lowered to {changes[key]:,}, the most that input and method take.")
     return changes, " ".join(filter(None, remarks))
 
 
@@ -186,9 +186,9 @@ def _budget(state):
     tokens = source.limits["tokens"] if source and pictures else state["tokens"]
     for method in _methods(state):
         if method.pictures and not pictures:
-            return f"{method.title} reads pictures: choose one under Queries and keys."
+            return f"{method.title} needs a picture: choose one under Queries and keys."
         if tokens > method.longest:
-            what = f"this picture has {tokens:,} pixels" if pictures else f"{tokens:,} asked for"
+            what = f"this picture has {tokens:,} pixels" if pictures else f"{tokens:,} were asked for"
             return f"{method.title} takes up to {method.longest:,} tokens here; {what}."
         refusal = method.refuse({**state, "tokens": tokens}, source)
         if refusal:
@@ -240,11 +240,11 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
             f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
         )
     if given.causal and not method.causal:
-        facts["direction"] = "both: it has no causal form, so true attention is shown without a mask, too"
+        facts["direction"] = "both: the method has no causal form, so true attention is shown without a mask as well"
     moved, dense_moved = method.moved(given, state, seen), cost.dense_bytes(given)
-    facts["operations to estimate (counted)"] = f"{seen.score_flops:,}"
-    facts["operations to attend (counted)"] = f"{seen.attention_flops:,}, dense {seen.dense_flops:,}"
-    facts["bytes to attend (counted)"] = f"{moved:,}, dense in blocks of {cost.DENSE_BLOCK} {dense_moved:,}"
+    facts["operations of the estimate (counted)"] = f"{seen.score_flops:,}"
+    facts["operations of the attention (counted)"] = f"{seen.attention_flops:,}, dense {seen.dense_flops:,}"
+    facts["bytes that it moves (counted)"] = f"{moved:,}, dense in blocks of {cost.DENSE_BLOCK} {dense_moved:,}"
     peak = ceilings()
     least = peak.floor_s(seen.score_flops + seen.attention_flops, moved, np.float32)
     dense_least = peak.floor_s(seen.dense_flops, dense_moved, np.float32)
@@ -262,7 +262,8 @@ def _shared_pairs(seen, other):
     if a is None or b is None or a.shape != b.shape:
         return seen
     both, mine = int(np.count_nonzero(a & b)), int(np.count_nonzero(a & ~b))
-    return replace(seen, facts=seen.facts | {"pairs of both / only here (counted)": f"{both:,} / {mine:,}"})
+    label = "pairs that both compute / only this method (counted)"
+    return replace(seen, facts=seen.facts | {label: f"{both:,} / {mine:,}"})
 
 
 def _times(given, method, state, seen: AttentionTrace) -> dict[str, str]:

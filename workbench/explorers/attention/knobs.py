@@ -5,14 +5,14 @@ from workbench.models.attention.combiner import PATTERNS
 
 MAX_TOKENS = 65536
 
-WORDS = Knob("words", "Your text", "", lines=3, help="Text for the model; empty takes held-out Python documentation.")
-TOKENS = Knob("tokens", "Tokens", 512, 64, MAX_TOKENS, scale="log2", help="As many as the text has, at most.")
+WORDS = Knob("words", "Your text", "", lines=3, help="Text for the model. Left empty: held-out Python documentation.")
+TOKENS = Knob("tokens", "Tokens", 512, 64, MAX_TOKENS, scale="log2", help="Length of the input, at most the text's.")
 LAYER = Knob("layer", "Layer", 3, 0, 31, 1, help="Layer of the model.")
 HEAD = Knob("head", "Head", 3, 0, 31, 1, help="Head of the layer.")
-SEED = Knob("seed", "Seed", 0, 0, 99, 1, help="Seed of the generator.")
+SEED = Knob("seed", "Seed", 0, 0, 99, 1, help="Seed of the random generator.")
 TEXT = (WORDS, TOKENS, LAYER, HEAD)
 
-BLOCK = Knob("block", "Block (tokens)", 32, 16, 128, scale="log2", help="Tokens per block row and column.")
+BLOCK = Knob("block", "Block (tokens)", 32, 16, 128, scale="log2", help="Tokens in one row or column of blocks.")
 CHOOSE = Knob(
     "choose",
     "Selection rule",
@@ -23,7 +23,7 @@ CHOOSE = Knob(
 THRESHOLD = Knob(
     "threshold", "Threshold (attention mass)", 0.9, 0.0, 1.0, 0.01, help="Estimated mass that the kept blocks hold."
 )
-KEPT_SHARE = Knob("kept_share", "Share of blocks to keep", 0.25, 0.01, 1.0, 0.01, help="Of the blocks of a row.")
+KEPT_SHARE = Knob("kept_share", "Share of blocks to keep", 0.25, 0.01, 1.0, 0.01, help="Share of a row's blocks.")
 SELECTION = (BLOCK, CHOOSE, THRESHOLD, KEPT_SHARE)
 BY_RULE = {"choose": {"threshold": ("threshold",), "ratio": ("kept_share",)}}
 
@@ -35,6 +35,6 @@ PATTERN = Knob(
     help="How the keys before a query are divided into regions.",
 )
 SEGMENT_TOKENS = Knob(
-    "segment_tokens", "Segment (tokens)", 16, 1, 1024, scale="log2", help="Tokens per segment or row."
+    "segment_tokens", "Segment (tokens)", 16, 1, 1024, scale="log2", help="Tokens in a segment, or in a row."
 )
-WINDOW = Knob("window", "Window", 7, 2, 14, 1, help="Keys per query are the window squared.")
+WINDOW = Knob("window", "Window", 7, 2, 14, 1, help="Side of a window in pixels; a query has the square of it as keys.")

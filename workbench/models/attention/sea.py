@@ -363,7 +363,7 @@ def effective_attention(out: SEAOutput, lengths, *, causal) -> torch.Tensor:
 
 
 def estimate_flops(t, d, heads, width, *, causal=False) -> int:
-    """Count the operations of one head's estimate: random features, linear pass, and its share of the decoder."""
+    """Count the operations of one head's estimate: random features, linear attention, and its share of the decoder."""
     m = max(1, int(d * math.log(d)))
     linear = 2 * m * (6 * d + 1)  # q and k into features, values in, values out, their divisor
     mixing = 12 * d * d + 8 * d + 4 * d * (width // 2 if causal else 2 * width)

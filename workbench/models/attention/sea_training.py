@@ -127,9 +127,9 @@ def measure(sea, held, weights) -> dict[str, float]:
 
 
 def without_linear_pass(sea) -> SEAAttention:
-    """Return a copy of an estimator whose decoder sees zeros in place of the linear pass: what is left is the values'.
+    """Return a copy of an estimator whose decoder gets zeros for the linear attention's output; the values are left.
 
-    The share of coverage that this loses is what the estimate owes to the linear pass.
+    The loss of coverage says how much the estimate depends on the linear attention.
     """
     blind = copy.deepcopy(sea)
     blind.mix.register_forward_pre_hook(

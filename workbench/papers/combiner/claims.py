@@ -19,7 +19,7 @@ def _judge_support(rows):
     leaked = max(values(rows, "weight on the future"))
     error = max(values(rows, "matrix against method") + values(rows, "rows' sums from one"))
     exact = at_most(leaked, 0) and at_most(error, 1e-12)
-    shown = f"{empty} pairs without weight, {leaked:.0e} on the future, matrix and method differ by {error:.0e}"
+    shown = f"{empty} pairs without weight, weight {leaked:.0e} on later keys, largest difference {error:.0e}"
     return shown, verdict(exact and empty == 0, exact)
 
 
@@ -28,7 +28,7 @@ def _judge_beats(pattern):
 
     def judge(rows):
         alone, ours = _bits(rows, f"{pattern} alone"), _bits(rows, f"Combiner {pattern}")
-        shown = f"{alone:.3f} alone, {ours:.3f} Combiner, bits per pixel of digits (measured)"
+        shown = f"bits per pixel on digits: sparse pattern alone {alone:.3f}, Combiner {ours:.3f} (measured)"
         return shown, verdict(at_least(alone, ours + 0.05), above(alone, ours))
 
     return judge
@@ -44,7 +44,10 @@ def _judge_full(rows):
     near = all(at_least(gap, -0.01) and at_most(gap, 0.1) for gap in over.values())
     word = verdict(near, at_most(min(over.values()), 0.1))
     shown = ", ".join(f"{name.replace('_', ' ')} {gap:+.3f}" for name, gap in over.items())
-    return f"over full attention's {full:.3f} bits per pixel: {shown} (measured)", word
+    return (
+        f"bits per pixel on digits: full attention {full:.3f}; Combiner minus full attention: {shown} (measured)",
+        word,
+    )
 
 
 def _judge_best(rows):
@@ -58,7 +61,8 @@ def _judge_best(rows):
     sparse = min(value for name, value in bits.items() if name.endswith("alone"))
     first = at_most(mixture, min(bits.values()))
     best = "Combiner axial_mixture" if first else min(bits, key=bits.get)
-    shown = f"mixture {mixture:.3f}, best pattern alone {sparse:.3f}, best of all {best} {bits[best]:.3f} (measured)"
+    numbers = f"axial mixture {mixture:.3f}, best sparse pattern alone {sparse:.3f}, lowest {bits[best]:.3f}"
+    shown = f"bits per pixel on digits: {numbers} (measured)"
     beats = below(mixture, sparse)
     return shown, verdict(beats and first, beats)
 
@@ -82,7 +86,7 @@ def _judge_cost(rows):
     by_time = by_time and above(time["dense (torch)"], max(time["fixed"], 1.5))
     shown = ", ".join(f"{name} {value:.2f}" for name, value in time.items())
     return (
-        f"exponent of time (measured): {shown}; of operations (counted): fixed {counted['fixed']:.2f}, "
+        f"exponents of the time (measured): {shown}; of the operations (counted): fixed {counted['fixed']:.2f}, "
         f"logsparse {counted['logsparse']:.2f}"
     ), verdict(by_count and by_time, by_count or by_time)
 
@@ -90,7 +94,7 @@ def _judge_cost(rows):
 CLAIMS = (
     Claim(
         key="support",
-        statement="Every earlier position has weight in a single layer, and the factors are a true distribution.",
+        statement="One layer gives every earlier position weight, and the weights are a probability distribution.",
         where="abstract and method",
         paper_value="full support",
         tag="published",
@@ -99,16 +103,16 @@ CLAIMS = (
     ),
     Claim(
         key="fixed",
-        statement="Combiner-Fixed beats the fixed sparse pattern that it starts from.",
+        statement="Combiner-Fixed predicts better than the fixed sparse pattern that it starts from.",
         where="language-model table (Wiki-40B)",
-        paper_value="perplexity 18.04 alone, 17.70 Combiner",
+        paper_value="perplexity: sparse pattern alone 18.04, Combiner 17.70",
         tag="from memory",
         experiment="pictures",
         judge=_judge_beats("fixed"),
     ),
     Claim(
         key="logsparse",
-        statement="Combiner-Logsparse beats the log-sparse pattern that it starts from.",
+        statement="Combiner-Logsparse predicts better than the log-sparse pattern that it starts from.",
         where="experiments",
         paper_value="better than the sparse counterpart",
         tag="from memory",
@@ -117,25 +121,25 @@ CLAIMS = (
     ),
     Claim(
         key="axial",
-        statement="Combiner-Axial beats the axial pattern that it starts from.",
+        statement="Combiner-Axial predicts better than the axial pattern that it starts from.",
         where="language-model table (Wiki-40B)",
-        paper_value="perplexity 20.82 alone, 17.56 Combiner",
+        paper_value="perplexity: sparse pattern alone 20.82, Combiner 17.56",
         tag="from memory",
         experiment="pictures",
         judge=_judge_beats("axial_mixture"),
     ),
     Claim(
         key="near-full",
-        statement="Combiner stays close to full attention.",
+        statement="Combiner predicts nearly as well as full attention.",
         where="language-model table (Wiki-40B)",
-        paper_value="perplexity 17.26 full; 17.70 and 17.56 Combiner",
+        paper_value="perplexity: full attention 17.26, Combiner 17.70 and 17.56",
         tag="from memory",
         experiment="pictures",
         judge=_judge_full,
     ),
     Claim(
         key="images",
-        statement="On pictures the axial mixture is better than sparse attention.",
+        statement="On pictures the axial mixture predicts better than sparse attention.",
         where="image density (CIFAR-10)",
         paper_value="2.77 bits per dimension against 2.80",
         tag="from memory",
@@ -144,7 +148,7 @@ CLAIMS = (
     ),
     Claim(
         key="cost",
-        statement="Cost grows as L to the 1.5 for fixed regions and as L log L for log-sparse ones.",
+        statement="The cost grows as L sqrt L for fixed regions and as L log L for log-sparse regions.",
         where="abstract and method",
         paper_value="L sqrt L, L log L",
         tag="published",

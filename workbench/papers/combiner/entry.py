@@ -11,10 +11,10 @@ PAPER = Paper(
     arxiv="2107.05768",
     family="attention",
     summary=(
-        "Sparse attention patterns give most pairs of positions no weight at all, so that one layer cannot connect "
-        "them. Combiner keeps a sparse pattern's direct keys and reaches all others through regions: first a region, "
-        "then a position inside it by a distribution that is computed once and shared by all queries. Every pair keeps "
-        "a positive weight, at a cost of L sqrt L or L log L, and each pattern gets better than it was alone."
+        "A sparse attention pattern gives most pairs of positions no weight, so one layer cannot connect them. "
+        "Combiner keeps the direct keys of a pattern and attends to all others by regions: the query weighs a region, "
+        "and a distribution that all queries share divides that weight among the region's positions. Every pair keeps "
+        "a positive weight, at a cost of L sqrt L or L log L, and a model predicts better than with the pattern alone."
     ),
     state="complete at small scale; regions learned by clustering are left out",
     claims=CLAIMS,
@@ -34,7 +34,7 @@ PAPER = Paper(
         ),
         Experiment(
             key="lost",
-            title="Attention that a pattern loses, on real heads",
+            title="Attention outside each pattern, on heads of MiniLM",
             kind="accuracy",
             run=loaded_later("combiner.experiments", "lost"),
         ),

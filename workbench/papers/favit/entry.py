@@ -11,12 +11,12 @@ PAPER = Paper(
     arxiv="2312.08614",
     family="attention",
     summary=(
-        "Window attention is cheap because each pixel meets only the keys of its own window, and blind for the same "
-        "reason. FaViT fuses the pixels at the same place of all windows into one key, so that as many keys as a "
-        "window has stand for the whole picture. Groups of channels use windows of different dilation, and a small one "
-        "a strided summary, which mixes fine and coarse views at linear cost."
+        "Window attention is cheap because a pixel attends to the keys of its own window only, and for the same reason "
+        "it misses everything outside. FaViT fuses the pixels at the same place of all windows into one key, so that "
+        "as many keys as one window has stand for the whole picture. Groups of channels use windows of different "
+        "dilation, and one small group averages over squares, which combines fine and coarse views at linear cost."
     ),
-    state="complete; ImageNet, detection, segmentation and ImageNet-C are out of reach here, digits stand in for them",
+    state="complete; digits stand in for ImageNet and ImageNet-C, and detection and segmentation are left out",
     claims=CLAIMS,
     view=view_in("attention", method="favit", input="astronaut", row=808, right="effective"),
     experiments=(
@@ -28,25 +28,25 @@ PAPER = Paper(
         ),
         Experiment(
             key="reach",
-            title="How far one layer sees, and at what cost",
+            title="Pixels that one layer reaches, and its cost",
             kind="accuracy",
             run=loaded_later("favit.experiments", "reach"),
         ),
         Experiment(
             key="recognition",
-            title="Digits: the same net with each attention",
+            title="Accuracy on digits: one network with each attention",
             kind="accuracy",
             run=loaded_later("favit.experiments", "recognition"),
         ),
         Experiment(
             key="pictures",
-            title="What queries of photographs read",
+            title="Attention of queries in photographs",
             kind="accuracy",
             run=loaded_later("favit.experiments", "pictures"),
         ),
         Experiment(
             key="timing",
-            title="Time of one layer over the pixels",
+            title="Time of one layer over the number of pixels",
             kind="timing",
             run=loaded_later("favit.experiments", "timing"),
         ),

@@ -1,4 +1,4 @@
-"""PBS-Attn: sort keys inside segments, so that a few blocks hold what attention looks for."""
+"""PBS-Attn: sort keys inside segments, so that a few blocks hold most of the attention."""
 
 from workbench.paper import Experiment, Paper, loaded_later, view_in
 from workbench.papers.pbs_attn.claims import CLAIMS
@@ -11,10 +11,10 @@ PAPER = Paper(
     arxiv="2510.21270",
     family="attention",
     summary=(
-        "Block-sparse attention must keep a whole block for a single key that many queries want, and such keys lie "
-        "scattered. Softmax does not care in which order keys are listed, so PBS-Attn sorts them inside segments by "
-        "the attention that the last queries pay, and causality between segments stays as it was. The wanted keys then "
-        "fill few blocks, the rest is skipped, and the authors report prefill up to 2.75 times faster."
+        "Block-sparse attention must keep a whole block for a single key that many queries attend to, and such keys "
+        "are scattered. Softmax does not depend on the order of the keys, so PBS-Attn sorts them inside segments by "
+        "the attention of the last queries, and causality between segments is preserved. The heavy keys then fill few "
+        "blocks, the other blocks are skipped, and the authors report prefill up to 2.75 times faster."
     ),
     state="complete at small scale; no LongBench and no 8-billion-parameter model",
     claims=CLAIMS,
@@ -22,13 +22,13 @@ PAPER = Paper(
     experiments=(
         Experiment(
             key="exactness",
-            title="Every order with every block kept, against dense attention",
+            title="Each order of the keys with every block kept, against dense attention",
             kind="accuracy",
             run=loaded_later("pbs_attn.experiments", "exactness"),
         ),
         Experiment(
             key="blocks",
-            title="Attention held by equal numbers of blocks",
+            title="Attention in equal numbers of blocks",
             kind="accuracy",
             run=loaded_later("pbs_attn.experiments", "blocks"),
         ),

@@ -11,10 +11,10 @@ PAPER = Paper(
     arxiv="2110.02442",
     family="attention",
     summary=(
-        "Attention lets every token read every other, at a cost that grows with the square of the length. PoNet pools "
-        "instead, at three ranges: one attention query for the whole sequence, a maximum per segment, and a maximum "
-        "over three neighbours; a product with each token's own features makes the shared vectors its own. The cost "
-        "is linear, and the accuracy on long sequences is that of attention or better."
+        "Attention connects every token with every other, at a cost that grows with the square of the length. PoNet "
+        "pools at three ranges instead: one attention query for the whole sequence, a maximum over each segment and a "
+        "maximum over three neighbours, all of them multiplied with each token's own features. The cost is linear, and "
+        "the authors report an accuracy on long sequences that is at least that of attention."
     ),
     state="complete; GLUE and the Long Range Arena are replaced by digits and the Python documentation",
     claims=CLAIMS,

@@ -21,8 +21,8 @@ def _judge_coverage(rows):
     window = fmean(values(rows, "coverage", method="local window, first and last token"))
     best = fmean(values(rows, "coverage", method="oracle keys"))
     return (
-        f"{ours:.3f} of the attention at the same budget; random {chance:.3f}, local window {window:.3f}, "
-        f"best possible {best:.3f} (measured)"
+        f"attention covered with the same number of keys: SEA {ours:.3f}, random cells {chance:.3f}, "
+        f"local window {window:.3f}, best possible {best:.3f} (measured)"
     ), verdict(at_least(ours, max(4 * chance, 0.45)), above(ours, chance))
 
 
@@ -30,7 +30,7 @@ def _judge_error(rows):
     """Reproduced if the error is at least .15 below the Performer's; partly if any lower."""
     ours = fmean(values(rows, "context error", method="SEA", step=_last_step(rows)))
     performer = fmean(values(rows, "context error", method="Performer"))
-    shown = f"relative error of the output {ours:.2f}, Performer {performer:.2f} (measured)"
+    shown = f"relative error of the output: SEA {ours:.2f}, Performer {performer:.2f} (measured)"
     return shown, verdict(at_most(ours, performer - 0.15), below(ours, performer))
 
 
@@ -43,7 +43,7 @@ def _judge_losses(rows):
     lower = [below(after, before) for before, after in moving.values()]
     word = verdict(all(lower), any(lower))
     shown = ", ".join(f"{name[6:]} {a:.3g} to {b:.3g}" for name, (a, b) in moving.items())
-    return f"{shown} (measured, held-out; the scores' parts are 0, queries and keys being the teacher's)", word
+    return f"{shown} (measured on held-out text; the losses of the scores are 0, as both use the same q and k)", word
 
 
 def _judge_turned(rows):
@@ -54,7 +54,7 @@ def _judge_turned(rows):
     errors = [fmean(values(rows, "context error", method=method, keys=k)) for k in keys]
     word = verdict(rising(covered) and falling(errors), rising(covered))
     shown = ", ".join(f"k={k} {c:.2f}" for k, c in zip(keys, covered, strict=True))
-    return f"coverage {shown}; output error {errors[0]:.2f} to {errors[-1]:.2f} (measured)", word
+    return f"coverage: {shown}; relative error of the output {errors[0]:.2f} to {errors[-1]:.2f} (measured)", word
 
 
 def _judge_exact(rows):
@@ -101,7 +101,7 @@ def _judge_groups(rows):
     }
     better = [above(max(together, all_), each) for each, together, all_ in found.values()]
     shown = "; ".join(f"{name} {a:.3f} / {b:.3f} / {c:.3f}" for name, (a, b, c) in found.items())
-    return f"coverage per query / over heads / over all: {shown} (measured)", verdict(all(better), any(better))
+    return f"coverage, ranked per query / over heads / over all: {shown} (measured)", verdict(all(better), any(better))
 
 
 _TIMED = ("SEA, flat_csr", "dense, matrix written out", "dense, torch's fused kernel")
@@ -119,7 +119,9 @@ def _judge_growth(rows):
     _timed_lengths(rows, _TIMED[0])
     ours, written, fused = (values(rows, "growth exponent of the time", method=name)[0] for name in _TIMED)
     dense = min(written, fused)
-    shown = f"time grows as T^{ours:.2f}, dense T^{written:.2f} (written out), T^{fused:.2f} (fused) (measured)"
+    shown = (
+        f"time: SEA T^{ours:.2f}, dense T^{written:.2f} (matrix written out), T^{fused:.2f} (fused kernel) (measured)"
+    )
     return shown, verdict(at_most(ours, min(1.2, dense - 0.4)), below(ours, dense - 0.2))
 
 
@@ -130,14 +132,14 @@ def _judge_cheaper(rows):
         longest = _timed_lengths(rows, dense)[-1]
         ours, theirs = (values(rows, "time", method=name, tokens=longest)[0] for name in (_TIMED[0], dense))
         faster.append(below(ours, theirs))
-        shown.append(f"at {longest:,} tokens {ours:.0f} ms, {dense} {theirs:.0f} ms")
+        shown.append(f"at {longest:,} tokens: SEA {ours:.0f} ms, {dense} {theirs:.0f} ms")
     return "; ".join(shown) + " (measured)", verdict(all(faster), any(faster))
 
 
 CLAIMS = (
     Claim(
         key="exact",
-        statement="The flattened sparse path computes what the mask says, and an attention matrix is there to see.",
+        statement="The sparse form computes exactly the attention of the mask, and its matrix can be inspected.",
         where="method",
         paper_value="exact",
         tag="from memory",
@@ -146,34 +148,34 @@ CLAIMS = (
     ),
     Claim(
         key="coverage",
-        statement="The compressed estimate, learnt from the teacher, finds where the attention is.",
-        where="method; no figure",
-        paper_value="at least 4 x random and 0.45 (our bound)",
+        statement="The estimate that is learnt from the teacher finds keys that hold much of the attention.",
+        where="method; no number",
+        paper_value="no number; our bound is a coverage of 0.45 and 4 times that of a random choice",
         tag="from memory",
         experiment="distillation",
         judge=_judge_coverage,
     ),
     Claim(
         key="error",
-        statement="The layer's output comes closer to the teacher's than the linear attention it starts from.",
+        statement="The layer's output is closer to the teacher's than that of the linear attention it starts from.",
         where="tables of accuracy",
-        paper_value="Performer clearly worse",
+        paper_value="the Performer is clearly less accurate",
         tag="from memory",
         experiment="distillation",
         judge=_judge_error,
     ),
     Claim(
         key="losses",
-        statement="The layer's losses make every part of the student follow the teacher.",
+        statement="Training lowers every loss between the layer and its teacher.",
         where="method",
-        paper_value="every part falls",
+        paper_value="every loss falls",
         tag="from memory",
         experiment="distillation",
         judge=_judge_losses,
     ),
     Claim(
         key="dynamic-k",
-        statement="The number of keys can be changed after training; more keys come closer to the teacher.",
+        statement="The number of keys can be changed after training, and more keys lower the error of the output.",
         where="experiments; MNLI in the authors' repository",
         paper_value="trained with k = 7 / 13 / 25: .818 / .835 / .843",
         tag="published",
@@ -182,7 +184,7 @@ CLAIMS = (
     ),
     Claim(
         key="encoder",
-        statement="A BERT keeps its accuracy with SEA in place of attention where other linear methods lose much.",
+        statement="BERT keeps its accuracy with SEA instead of attention, while other linear methods lose much.",
         where="MNLI accuracy, authors' repository",
         paper_value="SEA 84.6, CosFormer 82.7, Reformer 82.3, Performer 74.7",
         tag="published",
@@ -191,16 +193,16 @@ CLAIMS = (
     ),
     Claim(
         key="groups",
-        statement="Ranking cells over all heads spends the budget better than a fixed number per query.",
+        statement="Ranking cells over all heads covers more attention than a fixed number for each head and query.",
         where="method",
-        paper_value="better; no figure",
+        paper_value="better; no number",
         tag="from memory",
         experiment="ablations",
         judge=_judge_groups,
     ),
     Claim(
         key="language",
-        statement="A causal language model keeps its perplexity with SEA where the Performer doubles it.",
+        statement="A causal language model keeps its perplexity with SEA, while the Performer doubles it.",
         where="OPT-125M on WikiText-2, k = 64, plot script in the authors' repository",
         paper_value="teacher 25.16, SEA 25.88, Performer 49.79",
         tag="published",
@@ -209,7 +211,7 @@ CLAIMS = (
     ),
     Claim(
         key="linear",
-        statement="Time grows linearly with the sequence at fixed k and width.",
+        statement="Time grows linearly with the length of the sequence, at a fixed number of keys and width.",
         where="abstract",
         paper_value="linear",
         tag="published",
@@ -218,9 +220,9 @@ CLAIMS = (
     ),
     Claim(
         key="cheaper",
-        statement="On long sequences it costs less than dense attention.",
+        statement="On long sequences SEA takes less time than dense attention.",
         where="experiments",
-        paper_value="less; no figure for a CPU",
+        paper_value="less; no number for a CPU",
         tag="from memory",
         experiment="timing",
         judge=_judge_cheaper,

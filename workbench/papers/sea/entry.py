@@ -11,14 +11,15 @@ PAPER = Paper(
     arxiv="2310.01777",
     family="attention",
     summary=(
-        "A trained transformer is distilled into one of linear cost that keeps an attention matrix to look at. "
-        "A kernel-based pass over the sequence lets a small convolutional decoder predict, for every query, a row of "
-        "fixed width that stands for its attention over all keys. The best cells are stretched to the keys they cover, "
-        "and exact softmax attention runs over those alone."
+        "A trained transformer is distilled into one of linear cost whose attention matrix can still be inspected. "
+        "Linear attention gives a small convolutional decoder what it needs to estimate, for every query, a row of "
+        "cells of fixed width that stands for its attention over all keys. The best cells are stretched to the keys "
+        "that they cover, and exact softmax attention is computed over those keys alone."
     ),
     state=(
-        "complete for one layer at a time; the whole model is not trained together, as the paper does, and there is no "
-        "LoRA and no oversampling of cells; the estimate of the layer shown owes next to nothing to the linear pass."
+        "complete for one layer at a time; the paper trains the whole model together, with LoRA and with oversampling "
+        "of cells, which are left out; in the layer shown, the trained estimator hardly uses the output of the linear "
+        "attention"
     ),
     claims=CLAIMS,
     view=view_in(

@@ -12,10 +12,10 @@ PAPER = Paper(
     family="attention",
     summary=(
         "Block-sparse attention must know which blocks matter before it computes them, and means of queries and keys "
-        "overlook thin lines. XAttention reads one antidiagonal of every small tile of the logits, which crosses "
+        "miss thin lines. XAttention samples one antidiagonal of every small tile of the logits, which crosses "
         "vertical lines and slashes alike, and takes its sum as the tile's score. The fewest blocks that hold a given "
-        "share of the estimated attention are computed, without training, and long prompts are read several times "
-        "faster."
+        "share of the estimated attention are computed, without any training, and the authors report that long prompts "
+        "are processed several times faster."
     ),
     state="complete; long-context benchmarks of 8-billion-parameter models are replaced by small models and generators",
     claims=CLAIMS,
@@ -23,13 +23,13 @@ PAPER = Paper(
     experiments=(
         Experiment(
             key="samplers",
-            title="Samplers on 72 heads of a sentence encoder",
+            title="Sampling patterns on 72 heads of a sentence encoder",
             kind="accuracy",
             run=loaded_later("xattention.heads", "samplers"),
         ),
         Experiment(
             key="pattern",
-            title="Samplers on generated slashes and columns",
+            title="Sampling patterns on generated slashes and columns",
             kind="accuracy",
             run=loaded_later("xattention.runs", "pattern"),
         ),
@@ -47,7 +47,7 @@ PAPER = Paper(
         ),
         Experiment(
             key="timing",
-            title="Scoring, selecting and attending against dense attention",
+            title="Time to score, select and attend, against dense attention",
             kind="timing",
             run=loaded_later("xattention.runs", "timing"),
         ),

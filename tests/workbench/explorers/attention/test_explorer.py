@@ -25,7 +25,7 @@ def test_every_method_shows_a_head_and_counts_its_cost(method):
         result = view.scene.result
         assert result.attention.sum() == pytest.approx(view.scene.t, rel=1e-4)
         assert 0 < result.density <= 1.2
-        assert int(result.facts["operations to attend (counted)"].split(", dense")[0].replace(",", "")) > 0
+        assert int(result.facts["operations of the attention (counted)"].split(", dense")[0].replace(",", "")) > 0
         assert any("measured" in fact for fact in result.facts)
     finally:
         view.close()
@@ -68,7 +68,7 @@ def test_sorting_keys_covers_more_at_one_budget_and_sorts_back():
     how = {"input": "heavy", "block": 64, "segment_blocks": 4, "choose": "ratio", "kept_share": 0.25, "tokens": 2048}
     scene = facts(method="pbs_attn", **how, compare_with="pbs_none")
     assert scene.result.coverage > scene.other.coverage + 0.1
-    label = next(label for label in scene.result.facts if label.startswith("un-permuted"))
+    label = next(label for label in scene.result.facts if label.startswith("output with every block kept"))
     assert float(scene.result.facts[label]) < 1e-5
     assert [curve.label for curve in scene.curves] == [
         "PBS-Attn, sorted keys", "PBS-Attn, random order", "PBS-Attn, unsorted"
@@ -78,7 +78,7 @@ def test_sorting_keys_covers_more_at_one_budget_and_sorts_back():
 @pytest.mark.parametrize("permute", ["keys", "queries", "both", "random"])
 def test_any_sort_gives_plain_attention_back(permute):
     scene = facts(method="pbs_attn", input="heavy", tokens=256, block=16, permute=permute)
-    label = next(label for label in scene.result.facts if label.startswith("un-permuted"))
+    label = next(label for label in scene.result.facts if label.startswith("output with every block kept"))
     assert float(scene.result.facts[label]) < 1e-5
     assert (scene.result.query_order is None) == (permute in ("keys", "random"))
 
@@ -131,7 +131,7 @@ def test_own_segments_come_and_go_with_a_click():
         view._pair_picked(view.left_canvas, 5, 20)
         assert view.segment_starts == "10 20" and view.wait().scene.result.facts["segments"] == "3"
         view.segment_starts = "10 x"
-        assert "'x' is none" in view.wait().error
+        assert "'x' is not one" in view.wait().error
     finally:
         view.close()
 
@@ -199,7 +199,7 @@ def test_pictures_are_chosen_for_methods_that_need_them():
         view._query_clicked([{"curve": 1 + len(maps.maps), "x": 1, "y": 2}])
         assert view.place == 2 * 7 + 1
         view.input = "slash"
-        assert "reads pictures" in view.error
+        assert "needs a picture" in view.error
     finally:
         view.close()
     linked = explorer(query="method=favit").wait()
@@ -261,7 +261,7 @@ def test_a_trained_estimator_brings_its_layer_along_and_goes_when_it_is_left():
             view.estimator = "trained_180"
             setattr(view, key, value)
             assert view.estimator == "oracle" and getattr(view, key) == value
-            assert view.note.endswith("for other inputs the estimate is the oracle's.") and view.wait().error == ""
+            assert view.note.endswith("for other inputs the oracle's estimate is used.") and view.wait().error == ""
         view.compare_with = "sea_untrained"
         assert view.input == "minilm" and view.note.endswith(": input changed as well.")
         view.layer = 0
@@ -276,8 +276,8 @@ def test_a_link_to_what_no_estimator_knows_is_refused(asked):
     try:
         assert linked.scene is None
         assert linked.error == (
-            "SEA's estimators are trained for layer 3 of the MiniLM encoder (both directions), in 32 cells: choose "
-            "these, or let the oracle estimate."
+            "SEA's estimators are trained for layer 3 of the MiniLM encoder (both directions), with 32 cells: choose "
+            "that input, or take the oracle's estimate."
         )
     finally:
         linked.close()
@@ -306,7 +306,7 @@ def test_own_file_is_shown_and_bad_ones_are_named(rng):
             read_npz(content, "bad.npz")
     view = explorer(input="file", head=1).wait()
     try:
-        assert "No file yet" in view.error
+        assert "There is no file yet" in view.error
         view._uploaded("mine.npz", npz(q=q, k=k))
         logits = q[1] @ k[1].T / 8**0.5 + np.where(np.tri(40), 0, -np.inf)
         wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -53,7 +53,7 @@ def test_beside_an_estimators_curve_stands_that_of_the_oracle():
 
 def test_the_budget_over_heads_does_not_depend_on_the_head_looked_at():
     settings = SETTINGS | {"group": "batch"}
-    label = "cells a query spends: this head / all heads, fewest to most"
+    label = "cells chosen per query: this head / mean of all heads, fewest to most"
     told = [
         methods()["sea"].trace(load_input("minilm", tokens=64, layer=3, head=head), settings).facts[label]
         for head in (0, 5, 11)

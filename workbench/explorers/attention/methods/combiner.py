@@ -1,4 +1,4 @@
-"""Combiner in the explorer: keys read directly or through summaries of regions (Ren et al. 2021, arXiv 2107.05768)."""
+"""Combiner in the explorer: keys attended directly or by summaries of regions (Ren et al. 2021, arXiv 2107.05768)."""
 
 from functools import lru_cache
 
@@ -40,10 +40,10 @@ def _query(given, seen):
         t = len(seen.attention)
         regions = tuple(_regions(s["pattern"], t, s["segment_tokens"], given.causal)[min(row, t - 1)])
         sizes = [len(region) for region in regions]
-        note = f"{len(sizes):,} summaries of {sum(sizes):,} keys in all."
+        note = f"This query attends to {len(sizes):,} summaries, which stand for {sum(sizes):,} keys."
         if s["pattern"] == "logsparse":
             told = ", ".join(map(str, sizes)) or "no"
-            note = f"{row} is {row:b} in binary: one summary per digit 1, of {told} keys."
+            note = f"{row} is {row:b} in binary. Each digit 1 gives one summary; they stand for {told} keys."
         return query_row(given, seen, row, regions=regions, note=note)
 
     return of
@@ -57,7 +57,7 @@ def _refuse(s, source):
 
 STORIES = (
     Story(
-        "No cell is zero",
+        "Every key keeps some weight",
         {
             "tokens": 256,
             "pattern": "fixed",
@@ -66,21 +66,22 @@ STORIES = (
             "right": "effective",
             "row": 200,
         },
-        "Queries read their own segment of 16 directly and every earlier segment through one summary, so no key "
-        "is lost and the cost is that of a sparse pattern. The bars below show one query: plain bars direct, "
-        "hatched ones through a summary.",
+        "A query attends directly to the keys of its own segment of 16, and to every earlier segment by one summary. "
+        "So every earlier key has some weight, at the cost of a sparse pattern. The bars below show one query: plain "
+        "bars are keys attended directly, hatched bars are keys attended by a summary.",
     ),
     Story(
         "One token per segment: full attention",
         {"tokens": 256, "pattern": "fixed", "segment_tokens": 1, "left": "attention", "right": "effective", "row": 200},
-        "Segments of one token summarise nothing: this is full attention, at full cost. So it is with one "
-        "segment of all 256. In between the cost falls to the 1.5th power of the length.",
+        "A segment of one token has nothing to summarise, so this is full attention at full cost. The same holds for "
+        "one segment of all 256 tokens. Between the two, with segments near the square root of the length, the cost "
+        "grows as the length to the power 1.5.",
     ),
     Story(
         "Binary digits choose the blocks",
         {"tokens": 256, "pattern": "logsparse", "left": "attention", "right": "effective", "row": 203},
-        "Query 203 is 11001011 in binary: one summary for each digit 1, of 128, 64, 8, 2 and 1 keys. Step the "
-        "query and watch the digits.",
+        "Query 203 is 11001011 in binary. Each digit 1 gives one summary, so the summaries stand for 128, 64, 8, 2 "
+        "and 1 keys. Change the query and compare its digits with its summaries.",
     ),
     Story(
         "Beside the sparse pattern alone",
@@ -92,8 +93,8 @@ STORIES = (
             "right": "effective",
             "row": 200,
         },
-        "Right, the sparse pattern that this variant starts from: what it leaves out weighs nothing. Left, "
-        "Combiner at about the same cost.",
+        "On the right is the sparse pattern that this variant starts from. The keys that it leaves out have no "
+        "weight. On the left is Combiner, at about the same cost.",
     ),
 )
 

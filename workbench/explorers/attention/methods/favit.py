@@ -16,9 +16,9 @@ from workbench.models.attention.pixel_readings import pixel_readings
 
 KNOBS = (
     WINDOW,
-    Knob("dilation", "Dilation", 1, 1, 8, 1, help="Distance of the pixels taken from a window."),
-    Knob("square", "Global group (pixels)", 8, 1, 8, scale="log2", help="A key averages a square of this side."),
-    Knob("place", "Fused key", 24, 0, 195, 1, help="The key whose pixels are marked below."),
+    Knob("dilation", "Dilation", 1, 1, 8, 1, help="Distance between neighbouring pixels of a window."),
+    Knob("square", "Global group (pixels)", 8, 1, 8, scale="log2", help="A key is the mean of a square of this side."),
+    Knob("place", "Fused key", 24, 0, 195, 1, help="The fused key whose pixels are marked below."),
 )
 A_PIXEL = 2251  # of the left house of the landscape
 
@@ -28,7 +28,7 @@ def _trace(given, s):
 
 
 def _query(given, seen):
-    """What one pixel reads; beside fused neighbours (dilation 1) stand fused far pixels."""
+    """What one pixel attends to; beside fused neighbours (dilation 1) stand fused far pixels."""
     height, width = given.grid
     tokens = given.q[0, 0].numpy()
 
@@ -68,17 +68,18 @@ def _runs(given, s, seen):
 
 STORIES = (
     Story(
-        "49 keys, the whole picture",
+        "49 keys that reach the whole picture",
         {"input": "landscape", "row": 2251, "compare_with": "windows", "right": "effective"},
-        "One pixel of the left house. A window shows it 49 neighbours; 49 fused keys cost the same and reach "
-        "every pixel of the picture (the maps below). True attention finds the other house; the fused keys mix "
-        "it with all that lies at the same places. Click any pixel, or a fused key to see what it is made of.",
+        "The query is one pixel of the left house. A window gives it 49 neighbours. As many fused keys cost the same "
+        "and reach every pixel of the picture, as the maps below show. True attention finds the other house; a fused "
+        "key mixes it with all that lies at the same place of other windows. Click a pixel to choose another query, "
+        "or a fused key to see the pixels that it is made of.",
     ),
     Story(
-        "Far apart",
+        "Dilated windows",
         {"input": "landscape", "row": 2251, "dilation": 8, "left": "attention", "right": "effective"},
-        "Dilated windows take every eighth pixel: fewer pixels are reached, from farther away. The two grains "
-        "and the global group share the channels.",
+        "Dilated windows take every eighth pixel, so fewer pixels are reached, and they lie farther away. The "
+        "channels are divided between both kinds of windows and the global group.",
     ),
 )
 

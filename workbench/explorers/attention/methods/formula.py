@@ -18,7 +18,7 @@ FORMULA = Knob(
     "formula",
     "Formula",
     "q >= k and (q - k < 128 or k < 16)",
-    help="In q, k, h, t; and, or, not; + - * // %; abs, min, max.",
+    help="May use q (query), k (key), h (head), t (tokens); and, or, not; + - * // %; abs, min, max.",
 )
 
 
@@ -51,12 +51,14 @@ STORIES = (
     Story(
         "A window and the first keys",
         {"formula": "q >= k and (q - k < 64 or k < 4)", "left": "blocks", "right": "allowed"},
-        "Blocks are full, partial or empty: only full ones need no mask inside. Change the formula and the block.",
+        "A block is full, partial or empty. Only a partial one needs a mask inside it. Change the formula or the block "
+        "size, and compare the counts in the table.",
     ),
     Story(
         "Every third token",
         {"formula": "q >= k and (q - k) % 3 == 0", "left": "blocks", "right": "allowed"},
-        "A third of the pairs, yet no block is empty: a kernel that works in blocks saves nothing.",
+        "A third of the pairs is computed, yet no block below the diagonal is empty. A kernel that skips whole blocks "
+        "saves nothing here.",
     ),
 )
 

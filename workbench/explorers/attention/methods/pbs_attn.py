@@ -22,7 +22,7 @@ from workbench.models.attention.dense_attention import attention_weights, dense_
 SORTS = ("keys", "random", "none")
 KNOBS = (
     *SELECTION,
-    Knob("segment_blocks", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside so many blocks."),
+    Knob("segment_blocks", "Segment (blocks)", 2, 1, 16, scale="log2", help="Keys are sorted inside segments."),
     Knob(
         "permute",
         "Sorting",
@@ -67,7 +67,7 @@ def _trace(given, s):
             (mask.keep & mask.segment_mask).sum() / mask.keep.sum()
         )
     if seen.t <= DENSE_LIMIT:
-        facts["un-permuted output against plain attention, all blocks kept: largest relative difference (measured)"] = (
+        facts["output with every block kept: largest relative difference from unsorted attention (measured)"] = (
             _unpermuted_difference(given, seen.order, rows, seen.block_size)
         )
     return dataclasses.replace(seen, facts=facts, query_order=rows)
@@ -128,7 +128,7 @@ def _runs(given, s, seen):
 
 STORIES = (
     Story(
-        "Sort the keys",
+        "Sorting gathers the heavy keys",
         {
             "input": "heavy",
             "tokens": 4096,
@@ -139,20 +139,21 @@ STORIES = (
             "compare_with": "pbs_none",
             "right": "permuted",
         },
-        "Two keys in a hundred are heavy, scattered over all blocks; both sides keep a quarter of the blocks. "
-        "Right, unsorted, every block holds a few heavy keys and a quarter of the blocks holds half. Left, keys "
-        "are sorted inside segments of 256: the heavy ones fill the first block of each segment, and the same "
-        "quarter holds nearly all of the attention. Compare the first two rows of the table.",
+        "Two keys in a hundred are heavy, and they are scattered over all blocks. Both methods keep a quarter of the "
+        "blocks. On the right the keys are unsorted: every block has a few heavy keys, and a quarter of the blocks "
+        "holds half of the attention. On the left they are sorted inside segments of 256 tokens: the heavy ones fill "
+        "the first block of each segment, and a quarter of the blocks holds nearly all of the attention. Compare the "
+        "first two rows of the table.",
     ),
     Story(
-        "Sorted, and sorted back",
+        "The same pairs in both orders",
         {"input": "heavy", "tokens": 1024, "block": 64, "segment_blocks": 4, "left": "permuted", "right": "allowed"},
-        "Left, in the order of the sorted keys, what is computed are solid blocks. Right, the same pairs in the "
-        "original order: scattered columns. Softmax does not mind the order; the table says by how much the "
-        "output differs from attention that sorted nothing.",
+        "On the left, in the order of the sorted keys, the computed pairs form solid blocks. On the right the same "
+        "pairs stand in the original order, as scattered columns. Softmax does not depend on the order of the keys. "
+        "The table says by how much the output differs from attention without sorting.",
     ),
     Story(
-        "A longer segment",
+        "Longer segments",
         {
             "input": "heavy",
             "tokens": 4096,
@@ -163,8 +164,8 @@ STORIES = (
             "left": "sorted",
             "right": "permuted",
         },
-        "Segments of 1,024 tokens sort better, but the segment on the diagonal is always computed whole: the "
-        "dense squares grow. Turn the segment and watch density and coverage.",
+        "In segments of 1,024 tokens sorting gathers the heavy keys better. But the segment on the diagonal is always "
+        "computed whole, so the dense squares grow. Change the segment and compare density and coverage.",
     ),
 )
 

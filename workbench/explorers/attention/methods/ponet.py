@@ -23,24 +23,24 @@ KNOBS = (
         "Segments",
         "sentences",
         choices=(("equal", "equal parts"), ("sentences", "sentences"), ("own", "your own starts")),
-        help="How the text is divided; without a text into equal parts.",
+        help="How the tokens are divided into segments. Inputs without a text have equal parts.",
     ),
     SEGMENT_TOKENS,
     Knob(
         "segment_starts",
         "Segment starts",
         "40 90",
-        help="Tokens that begin a segment; click a picture to add or remove one.",
+        help="Positions of the tokens that begin a segment. Click a picture to add or remove one.",
     ),
-    Knob("use_ga", "Global aggregation", True, help="One attention row for all tokens."),
-    Knob("use_smp", "Segment max-pooling", True, help="The largest of the segment in every channel."),
-    Knob("use_lmp", "Local max-pooling", True, help="The largest of three neighbours in every channel."),
-    Knob("fuse", "Product with each token", True, help="Multiplies what is shared by the token's own projection."),
+    Knob("use_ga", "Global aggregation", True, help="One row of attention weights, shared by all tokens."),
+    Knob("use_smp", "Segment max-pooling", True, help="The largest value of the segment in every channel."),
+    Knob("use_lmp", "Local max-pooling", True, help="The largest value of three neighbours in every channel."),
+    Knob("fuse", "Product with each token", True, help="Multiplies the sum with the token's own projection."),
 )
 PANELS = (
-    Panel("ga", "read by global aggregation"),
-    Panel("smp", "winners of segment max-pooling"),
-    Panel("lmp", "winners of local max-pooling"),
+    Panel("ga", "weights of global aggregation"),
+    Panel("smp", "tokens chosen by segment max-pooling"),
+    Panel("lmp", "tokens chosen by local max-pooling"),
     Panel("likeness", "cosine similarity of output rows"),
     Panel("fused", "fused output (absolute values)", columns="channel"),
 )
@@ -115,7 +115,7 @@ def own_starts(starts: str) -> list[int]:
     parts = re.split(r"[\s,]+", starts.strip())
     wrong = [part for part in parts if part and not part.isdecimal()]
     if wrong:
-        raise ValueError(f"Segment starts must be whole numbers; {wrong[0]!r} is none")
+        raise ValueError(f"Segment starts must be whole numbers; {wrong[0]!r} is not one")
     return sorted({int(part) for part in parts if part})
 
 
@@ -219,28 +219,30 @@ STORIES = (
     Story(
         "Without the product",
         _OWN_ENCODER | {"use_lmp": False, "fuse": False, "left": "fused", "right": "likeness"},
-        "Global and segment pooling give every token of a sentence the same vector. Left, the fused output, tokens "
-        "by channels: one stripe per sentence. Right, the likeness of its rows: a darkest square per sentence. "
-        "The table counts the rows that differ, one per sentence and one for [CLS] and [SEP]. Tick the product "
-        "with every token's own projection: all rows differ again.",
+        "Global and segment pooling give every token of a sentence the same vector. On the left, in the fused output "
+        "(tokens by channels), each sentence is one stripe. On the right, in the similarity of its rows, each sentence "
+        "is one dark square. The table counts the rows that differ: one for each sentence, and one for [CLS] and "
+        "[SEP]. Tick the product with each token, and all rows differ again.",
     ),
     Story(
         "Three ranges",
         _OWN_ENCODER | {"left": "ga", "right": "smp"},
-        "Left, one attention row for the whole text. Right, for every token, the tokens of its sentence that win "
-        "a channel: a block per sentence, and most words win nothing. Choose local maxima for the third range, a "
-        "band of three. [CLS] and [SEP] have rows in the left picture only.",
+        "On the left, global aggregation gives all tokens the same row of weights. On the right are, for every token, "
+        "the tokens of its sentence that have the maximum in some channel: one block for each sentence, in which most "
+        "words have none. Local max-pooling, the third range, is a band of three tokens. [CLS] and [SEP] have rows in "
+        "the left picture only.",
     ),
     Story(
         "Two sentences alike",
         _OWN_ENCODER | {"words": _TWINS, "head": 1, "left": "smp", "right": "likeness"},
-        "The first two sentences differ in a sign and a word. Right, a second dark line runs beside the diagonal: "
-        "the output of a word is most like that of its twin in the other sentence.",
+        "The first two sentences differ in one sign and one word. On the right, a second dark line runs beside the "
+        "diagonal: the output of a word is most similar to that of the same word in the other sentence.",
     ),
     Story(
         "Your own segments",
         _OWN_ENCODER | {"segment_rule": "own", "segment_starts": "30 43", "left": "lmp", "right": "smp"},
-        "Click a picture: the segment border at that token comes or goes. The starts also stand in the field.",
+        "Click a picture to begin a segment at that token, or to remove the border there. The field lists the tokens "
+        "that begin a segment.",
     ),
 )
 

@@ -24,7 +24,7 @@ from workbench.models.attention.sea_training import LAYER, STEPS, TOKENS, WIDTH,
 KEYS = (2, 4, 8, 16, 32, 64)
 TRAINED = {f"trained_{steps}" if steps else "untrained": steps for steps in STEPS}
 TRAINED_FOR = {"input": "minilm", "layer": LAYER, "cells": WIDTH}
-BECAUSE = f"SEA's estimators are trained for layer {LAYER} of the MiniLM encoder (both directions), in {WIDTH} cells"
+BECAUSE = f"SEA's estimators are trained for layer {LAYER} of the MiniLM encoder (both directions), with {WIDTH} cells"
 KNOBS = (
     Knob(
         "estimator",
@@ -34,16 +34,16 @@ KNOBS = (
             ("oracle", "true attention, averaged (oracle)"),
             *((key, f"trained, {steps} steps" if steps else "untrained") for key, steps in TRAINED.items()),
         ),
-        help="True attention averaged into cells, or SEA's estimator at a step of its training.",
+        help="True attention averaged into cells, or the output of SEA's estimator at a step of its training.",
     ),
     Knob("cells", "Cells per estimated row", 32, 8, 256, scale="log2", help="Width of the compressed attention."),
-    Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="How many keys each query may attend exactly."),
+    Knob("keys_per_query", "Keys per query", 12, 1, 256, 1, help="Keys that a query attends to, on average."),
     Knob(
         "group",
-        "Rank cells per",
+        "Rank cells over",
         "query",
         choices=tuple((key, key.replace("_", " ")) for key in GROUPS),
-        help="The cells that share one budget of keys.",
+        help="Cells that are ranked together share one budget of keys.",
     ),
 )
 PANELS = (
@@ -71,9 +71,9 @@ def _by_oracle(given, s):
     pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
     spent = cells.sum(-1, dtype=torch.float32).mean(-1)
     heads = 1 if given.all_q is None else given.all_q.shape[1]
-    facts = {"cells per row": width, "mean keys per query": float(allowed.sum() / seen.t)}
+    facts = {"cells per row": width, "keys per query, mean": float(allowed.sum() / seen.t)}
     if len(spent) > 1:
-        facts["cells a query spends: this head / all heads, fewest to most"] = (
+        facts["cells chosen per query: this head / mean of all heads, fewest to most"] = (
             f"{spent[head]:.3g} / {spent.mean():.3g}, {spent.min():.3g} to {spent.max():.3g}"
         )
     return dataclasses.replace(
@@ -114,7 +114,7 @@ def _by_estimator(given, s):
         facts={
             "training steps": f"{steps}, on windows of {TOKENS} tokens",
             "cells per row": WIDTH,
-            "share of attention covered, mean of all heads (measured)": float(seen.coverage_by_head.mean()),
+            "attention covered, mean of all heads (measured)": float(seen.coverage_by_head.mean()),
             "keys per query: this head / all heads (measured)": f"{spent[given.head]:.3g} / {spent.mean():.3g}",
             "keys per query, head by head (measured)": " ".join(f"{keys:.3g}" for keys in spent),
             "position half of the linear attention: relative difference of a row from the mean row (measured)": float(
@@ -161,23 +161,23 @@ def _required(s):
 
 def _refuse(s, source):
     if any(s[key] != value for key, value in _required(s).items()):
-        return f"{BECAUSE}: choose these, or let the oracle estimate."
+        return f"{BECAUSE}: choose that input, or take the oracle's estimate."
     if s["group"] != "query" and s["tokens"] > 1024:
-        return f"Budgets over heads take up to 1,024 tokens here; {s['tokens']:,} asked for."
+        return f"Ranking cells over several heads takes up to 1,024 tokens here; {s['tokens']:,} were asked for."
     return None
 
 
 _ESTIMATOR = {"input": "minilm", "tokens": 128, "head": 8, "estimator": "trained_180", "group": "causal_batch"}
 STORIES = (
     Story(
-        "A narrow picture holds the mask",
+        "A narrow matrix that stands for the mask",
         {"tokens": 128, "cells": 32, "keys_per_query": 12, "left": "cells", "right": "allowed"},
-        "Left, 128 queries times 32 cells: the chosen cells of the compressed estimate. Right, the same cells "
-        "stretched to the keys that they stand for. A later query sees more keys, so a cell fans out like a "
-        "wedge.",
+        "On the left are the chosen cells of the compressed estimate: 128 queries, 32 cells each. On the right the "
+        "same cells are stretched to the keys that they stand for. A later query sees more keys, so each of its cells "
+        "covers more of them, and a column of cells becomes a wedge.",
     ),
     Story(
-        "Budget flows between heads",
+        "Heads share one budget",
         {
             "input": "minilm",
             "tokens": 128,
@@ -187,30 +187,32 @@ STORIES = (
             "left": "cells",
             "right": "allowed",
         },
-        "Cells are ranked over all heads together: sharp heads need few, flat ones take more. The table says "
-        "what this head spends beside the others; turn the head, or rank per query, and compare.",
+        "Cells are ranked over all heads together, so the heads compete for them. The table says how many cells this "
+        "head gets, beside the others. Choose another head, or rank the cells of each query alone, and compare.",
     ),
     Story(
-        "What 180 steps teach",
+        "What 180 training steps change",
         _ESTIMATOR | {"compare_with": "sea_untrained", "right": "estimate"},
-        "Left, the estimate after 180 steps of training; right, before: every cell alike, so chance decides which "
-        "are chosen. Turn the training back: after 20 steps only the first keys stand out, after 60 there is a "
-        "broad band around the diagonal, too. The first row of the table says how much attention is covered.",
+        "On the left is the estimate after 180 steps of training, on the right the one before training. Untrained, "
+        "all cells are nearly equal, so chance decides which are chosen. Now choose earlier steps on the left. After "
+        "20 steps only the first keys stand out; after 60 there is a broad band around the diagonal as well. The "
+        "first row of the table says how much of the attention is covered.",
     ),
     Story(
-        "Where the linear pass looks",
+        "What the linear attention contributes",
         _ESTIMATOR | {"left": "linear", "right": "estimate"},
-        "Left, what the linear pass brings to every query: in the left half places, in the right half values. "
-        "For this head all rows look alike, an average over the whole text; the table says by how little they "
-        "differ. So the diagonal at the right was learnt from the values, which the decoder sees as well. Turn "
-        "to head 5 or 6: there the rows do differ.",
+        "On the left is the output of the linear attention for every query: positions in its left half, values in "
+        "its right half. For this head all rows look alike, because each is an average over the whole text. The table "
+        "says how little they differ. So the diagonal in the estimate on the right was learnt from the values, which "
+        "the decoder sees as well. In heads 5 and 6 the rows do differ.",
     ),
     Story(
-        "Longer than it was taught",
+        "A text longer than those of the training",
         _ESTIMATOR | {"tokens": 512, "compare_with": "sea_oracle", "right": "estimate"},
-        "Trained on windows of 128 tokens, shown 512. Right, the oracle's estimate: one strong diagonal over the "
-        "whole text. Left, the estimator draws one that crosses all cells within some 150 tokens, and then starts "
-        "again: it learnt places in the text, not shares of its length. Compare the first rows of the table.",
+        "The estimator was trained on windows of 128 tokens; this text has 512. On the right, the oracle's estimate "
+        "has one strong diagonal over the whole text. On the left, the estimator's diagonal crosses all cells within "
+        "some 150 tokens and then starts again. It has learnt absolute positions, not shares of the length. Compare "
+        "the first rows of the table.",
     ),
 )
 
@@ -228,7 +230,7 @@ METHOD = Method(
         settings=_required,
         because=BECAUSE,
         otherwise={"estimator": "oracle"},
-        remark="for other inputs the estimate is the oracle's",
+        remark="for other inputs the oracle's estimate is used",
     ),
     stories=STORIES,
     variants=(

@@ -27,7 +27,7 @@ def _trace(given, s):
         attention=attention.numpy(),
         effective=attention_weights(given.q, given.k, causal=False, allowed=allowed)[0, 0].numpy(),
         allowed=allowed,
-        facts={"keys per query": f"{s['window'] ** 2}, fewer at the border"},
+        facts={"keys per query (counted)": f"{s['window'] ** 2}, fewer at the border"},
     )
 
 

@@ -16,13 +16,13 @@ READ_LIMIT = 150_000_000_000
 SAMPLERS = ("antidiagonal", "diagonal", "random")
 KNOBS = (
     *SELECTION,
-    Knob("stride", "Stride", 8, 1, 16, scale="log2", help="One of this many lines of every tile is sampled."),
+    Knob("stride", "Stride", 8, 1, 16, scale="log2", help="One line of every tile of this width is sampled."),
     Knob(
         "sampler",
         "Sampling pattern",
         "antidiagonal",
         choices=tuple((key, key.replace("_", " ")) for key in xattention.MODES),
-        help="The logits from which a block's attention mass is estimated.",
+        help="Which logits of a tile the attention mass of its block is estimated from.",
     ),
 )
 
@@ -75,35 +75,35 @@ def _refuse(s, source):
     if s["block"] % s["stride"]:
         return f"The block ({s['block']} tokens) must be a multiple of the stride ({s['stride']})."
     if s["sampler"] == "oracle" and s["tokens"] > 4 * DENSE_LIMIT:
-        return f"The oracle reads all logits: at most {4 * DENSE_LIMIT:,} tokens."
+        return f"The oracle computes every logit, so it takes at most {4 * DENSE_LIMIT:,} tokens."
     if s["sampler"] not in ("mean_pool", "oracle") and s["tokens"] ** 2 * 128 / s["stride"] > READ_LIMIT:
-        return f"Reading one logit in {s['stride']} of {s['tokens']:,} tokens takes too long here: raise the stride."
+        return f"One logit in {s['stride']} of {s['tokens']:,} tokens takes too long to sample here: raise the stride."
     return None
 
 
 _SLASH = {"input": "slash", "tokens": 1024, "block": 64, "stride": 8, "threshold": 0.5, "delta": 77}
 STORIES = (
     Story(
-        "A slash that the diagonal cannot see",
+        "A slash that diagonal sampling misses",
         _SLASH | {"sampler": "antidiagonal", "compare_with": "xattention_diagonal", "right": "keep"},
-        "Queries look 77 and 78 keys back, and at key 100. Left, one antidiagonal of every tile is read: it "
-        "meets every slash of width two, and the band of blocks along it is kept. Right, one diagonal is read, "
-        "at the same cost: 77 and 78 are no multiples of the stride 8, so not one of its logits lies on the "
-        "slash, and the band is gone.",
+        "Queries attend to the keys 77 and 78 places back, and to key 100. On the left, one antidiagonal of every "
+        "tile is sampled. It crosses every slash of width two, so the blocks along the slash are kept. On the right, "
+        "one diagonal is sampled at the same cost. Neither 77 nor 78 is a multiple of the stride 8, so no sampled "
+        "logit lies on the slash, and its blocks are dropped.",
     ),
     Story(
-        "A slash that nobody sees",
+        "A slash that antidiagonal sampling misses",
         _SLASH | {"delta": 76, "width": 1, "left": "met", "right": "keep"},
-        "A slash of width one at an even offset. Antidiagonals of an even stride only meet odd offsets: of true "
-        "attention they meet the column and nothing of the slash (left; choose true attention to see it), so its "
-        "blocks are dropped. Turn the width to 2: it is back.",
+        "This slash has width one and an even offset. Antidiagonals of an even stride contain odd offsets only. The "
+        "left picture shows true attention at the sampled logits: the column is there, the slash is not (choose true "
+        "attention to see it). So the blocks of the slash are dropped. Set the width to 2, and they are kept.",
     ),
     Story(
         "A real head",
         {"layer": 3, "head": 3, "compare_with": "oracle", "right": "keep"},
-        "The tiny language model on text it was not trained on. Left, blocks by antidiagonal reading; right, the "
-        "best blocks there are for the same share of mass. The curves below tell how far apart they are at every "
-        "density.",
+        "This head belongs to the tiny language model, on text that it was not trained on. On the left, blocks are "
+        "chosen by antidiagonal sampling. On the right, they are chosen by their true attention mass, which is the "
+        "best choice there is. The curves below compare both at every density.",
     ),
     Story(
         "65,536 tokens",
@@ -116,7 +116,8 @@ STORIES = (
             "left": "estimate",
             "right": "keep",
         },
-        "Too long to draw every pair: the pictures show blocks of 128 tokens, chosen from 1 logit in 16.",
+        "A text of this length is too long to draw every pair. The pictures show blocks of 128 tokens, chosen from "
+        "one sampled logit in 16.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""A generated head: every query looks for the same few heavy keys."""
+"""A generated head: every query attends to the same few heavy keys."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Heads of the sentence encoder MiniLM, read as if queries saw only what came before."""
+"""Heads of the sentence encoder MiniLM under a causal mask, which the model itself does not have."""
 
 from workbench.explorers.attention.source import of_model
 from workbench.models.language import minilm

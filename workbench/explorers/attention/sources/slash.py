@@ -1,4 +1,4 @@
-"""A generated head: every query looks a fixed distance back, and at one key that all look for."""
+"""A generated head: every query attends to a fixed distance back, and to one key that all attend to."""
 
 import torch
 
@@ -9,9 +9,9 @@ from workbench.explorers.attention.source import AttentionInput, Source
 
 KNOBS = (
     TOKENS,
-    Knob("delta", "Slash offset (tokens back)", 77, 1, 900, 1, help="How far back every query looks."),
-    Knob("width", "Slash width (tokens)", 2, 1, 8, 1, help="How many neighbouring offsets it looks at."),
-    Knob("column", "Column (key)", 100, 0, 900, 1, help="A key that all later queries look for."),
+    Knob("delta", "Slash offset (tokens back)", 77, 1, 900, 1, help="How far back the attended keys lie."),
+    Knob("width", "Slash width (tokens)", 2, 1, 8, 1, help="How many neighbouring offsets are attended."),
+    Knob("column", "Column (key)", 100, 0, 900, 1, help="A key that all later queries attend to."),
     SEED,
 )
 
