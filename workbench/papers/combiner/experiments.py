@@ -1,8 +1,5 @@
 """Combiner's experiments: full support, pictures learned with each pattern, what patterns lose, cost over length."""
 
-import statistics
-import time
-
 import numpy as np
 import torch
 from torch import nn
@@ -10,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.data import text
+from workbench.machines.stopwatch import measure
 from workbench.models.attention.combiner import (
     PATTERNS,
     CombinerSelfAttention,
@@ -170,10 +168,9 @@ def cost(size, seed, report=lambda fraction, step: None):
         runs = {p: lambda p=p, x=(q, k, v): combiner_attention(*x, pattern=p) for p in PATTERNS}
         runs["dense (torch)"] = lambda x=(q, k, v): dense_attention(*x)
         labels = {"input": "normal random q, k, v", "tokens": length}
-        for name, found in _interleaved(runs, rounds).items():
-            spread = max(found) - min(found)
-            named = labels | {"method": name, "threads": torch.get_num_threads(), "rounds": rounds, "spread_ms": spread}
-            rows.append(row("time", statistics.median(found), "ms", "measured", **named))
+        for name, timing in measure(runs, rounds=rounds).items():
+            named = labels | {"method": name, "threads": torch.get_num_threads(), "rounds": rounds}
+            rows.append(row("time", 1e3 * timing.median_s, "ms", "measured", **named, spread_ms=1e3 * timing.spread_s))
         for name, run in runs.items():
             with LargestTensor() as largest:
                 run()
@@ -181,15 +178,3 @@ def cost(size, seed, report=lambda fraction, step: None):
             rows.append(row("largest tensor", largest.nbytes, "bytes", "counted", **labels, method=name))
             rows.append(row("operations", operations, "operations", "counted", **labels, method=name))
     return rows
-
-
-def _interleaved(runs, rounds):
-    """Return name -> times in ms, one per round; the first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times

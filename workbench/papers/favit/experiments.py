@@ -1,9 +1,7 @@
 """FaViT's experiments: published sizes, how far one layer sees, digits, real pictures, time."""
 
-import statistics
-import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from torch.nn import functional as F
 
 from workbench.data.images import PICTURES, digits, patch_features, patches, picture
 from workbench.judging import growth_exponent
+from workbench.machines.stopwatch import measure
 from workbench.models.attention.favit import (
     SIZES,
     FaSA,
@@ -372,18 +371,12 @@ def timing(size, seed, report):
     for number, side in enumerate(s.sides):
         report(number / len(s.sides), f"{side} x {side}")
         x = torch.randn(1, side * side, 64, generator=draw)
-        times = {name: [] for name in layers}
         with torch.no_grad():
-            for turn in range(s.rounds + 1):  # the first one warms up
-                for name, layer in layers.items():
-                    start = time.perf_counter()
-                    layer(x, side, side)
-                    if turn:
-                        times[name].append(1e3 * (time.perf_counter() - start))
-        for name, ms in times.items():
+            times = measure({name: partial(layer, x, side, side) for name, layer in layers.items()}, rounds=s.rounds)
+        for name, found in times.items():
             labels = {"attention": name, "side": side, "rounds": s.rounds, "channels": 64, "stride": 8}
-            rows.append(row("time of one layer", statistics.median(ms), "ms", "measured", **labels))
-            rows.append(row("spread of the times", max(ms) - min(ms), "ms", "measured", **labels))
+            rows.append(row("time of one layer", 1e3 * found.median_s, "ms", "measured", **labels))
+            rows.append(row("spread of the times", 1e3 * found.spread_s, "ms", "measured", **labels))
     for name in layers:
         ends = [r for r in rows if r["quantity"] == "time of one layer" and r["attention"] == name]
         growth = growth_exponent([s.sides[0] ** 2, s.sides[-1] ** 2], [ends[0]["value"], ends[-1]["value"]])

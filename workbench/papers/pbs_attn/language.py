@@ -1,8 +1,5 @@
 """PBS-Attn inside a language model, and the time that prefill takes: what sparsity costs and what it saves."""
 
-import statistics
-import time
-
 import numpy as np
 import torch
 
@@ -11,6 +8,7 @@ from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_select import block_density, select_blocks
 from workbench.data import text
 from workbench.data.attention_patterns import heavy_hitters
+from workbench.machines.stopwatch import measure
 from workbench.models.attention import xattention
 from workbench.models.attention.dense_attention import dense_attention
 from workbench.models.attention.pbs_attn import (
@@ -142,11 +140,10 @@ def _timed(title, q, k, v, block, segment, rounds):
         contenders[f"{NAMES[order]}, deciding alone"] = lambda h=how, t=threshold: select_again(
             scored_mask(q, k, **h), t
         )
-    for name, found in _interleaved(contenders, rounds).items():
-        spread = max(found) - min(found)
+    for name, timing in measure(contenders, rounds=rounds).items():
         threshold = chosen.get(name.split(",")[0], 1.0)
-        named = labels | {"method": name, "threshold": threshold, "spread_ms": spread}
-        rows.append(row("time", statistics.median(found), "ms", "measured", **named))
+        named = labels | {"method": name, "threshold": threshold, "spread_ms": 1e3 * timing.spread_s}
+        rows.append(row("time", 1e3 * timing.median_s, "ms", "measured", **named))
     return rows
 
 
@@ -155,15 +152,3 @@ def _cheapest(q, k, how):
     density, coverage = coverage_curve(q, k, GRID, **how)
     at = int(np.argmax(coverage >= GOAL))  # at threshold 1 everything is kept
     return GRID[at], float(density[at]), float(coverage[at])
-
-
-def _interleaved(contenders, rounds):
-    """Return name -> times in ms, one per round; the first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times

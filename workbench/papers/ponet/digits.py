@@ -1,7 +1,5 @@
 """PoNet on digits read as sequences of pixels (the shape of LRA's Image task), and what a mixing layer costs."""
 
-import statistics
-import time
 from functools import partial
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 from workbench.data.images import digits
+from workbench.machines.stopwatch import measure
 from workbench.models.attention.ponet import (
     FourierMixing,
     PoNetEncoder,
@@ -174,11 +173,11 @@ def timing(size, seed, report):
         for t in LENGTHS[size]:
             report(0.5 * t / LENGTHS[size][-1], f"one layer, {t} tokens")
             runs = {name: _layer_step(MIXINGS[name], t, seed) for name in COMPARED}
-            rows += _times(runs, ROUNDS[size], "time of a layer, forward and backward", tokens=t, **labels)
+            rows += _times(runs, "time of a layer, forward and backward", tokens=t, **labels)
         for t in ENCODER_LENGTHS[size]:
             report(0.5 + 0.5 * t / ENCODER_LENGTHS[size][-1], f"encoder, {t} tokens")
             runs = {name: _encoder_step(MIXINGS[name], t, seed) for name in COMPARED}
-            rows += _times(runs, ROUNDS[size], "time of a training step, batch 4", tokens=t, **labels)
+            rows += _times(runs, "time of a training step, batch 4", tokens=t, **labels)
     finally:
         torch.set_num_threads(before)
     return rows
@@ -192,17 +191,8 @@ def _encoder_step(mixing, t, seed):
     return lambda: F.cross_entropy(model(ids), torch.zeros(4, dtype=torch.long)).backward()
 
 
-def _times(runs, turns, quantity, **labels):
-    times = {name: [] for name in runs}
-    for turn in range(turns + 1):  # the first round warms up
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    rows = []
-    for name, each in times.items():
-        low, high = np.percentile(each, (25, 75))
-        spread = {"mixing": name, "spread_ms": round(float(high - low), 4)}
-        rows.append(row(quantity, statistics.median(each), "ms", "measured", **spread, **labels))
-    return rows
+def _times(runs, quantity, **labels):
+    return [
+        row(quantity, 1e3 * found.median_s, "ms", "measured", mixing=name, spread_ms=1e3 * found.spread_s, **labels)
+        for name, found in measure(runs, rounds=labels["rounds"]).items()
+    ]
