@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.data import text
 from workbench.machines.stopwatch import measure
+from workbench.machines.tensor_memory import largest_tensor_bytes
 from workbench.models.attention.combiner import (
     PATTERNS,
     CombinerSelfAttention,
@@ -139,20 +139,6 @@ def lost(size, seed, report=lambda fraction, step: None):
 
 
 # Cost ----------------------------------------------------------------------------------------------------------------
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that is made inside it."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Run the operation and look at what it returns."""
-        out = function(*args, **(kwargs or {}))
-        for made in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(made, torch.Tensor):
-                self.nbytes = max(self.nbytes, made.numel() * made.element_size())
-        return out
-
-
 def cost(size, seed, report=lambda fraction, step: None):
     """Time every pattern over the length, one head, and watch the largest tensor; dense attention beside it."""
     lengths, rounds = {
@@ -172,9 +158,7 @@ def cost(size, seed, report=lambda fraction, step: None):
             named = labels | {"method": name, "threads": torch.get_num_threads(), "rounds": rounds}
             rows.append(row("time", 1e3 * timing.median_s, "ms", "measured", **named, spread_ms=1e3 * timing.spread_s))
         for name, run in runs.items():
-            with LargestTensor() as largest:
-                run()
             operations = flops(name, length, 32) if name in PATTERNS else dense_flops(length, 32)
-            rows.append(row("largest tensor", largest.nbytes, "bytes", "counted", **labels, method=name))
+            rows.append(row("largest tensor", largest_tensor_bytes(run), "bytes", "counted", **labels, method=name))
             rows.append(row("operations", operations, "operations", "counted", **labels, method=name))
     return rows

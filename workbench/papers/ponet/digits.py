@@ -6,11 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 from workbench.data.images import digits
 from workbench.machines.stopwatch import measure
+from workbench.machines.tensor_memory import largest_tensor_bytes
 from workbench.models.attention.ponet import (
     FourierMixing,
     PoNetEncoder,
@@ -112,18 +112,6 @@ def image(size, seed, report):
 # Cost ----------------------------------------------------------------------------------------------------------------
 
 
-class _Largest(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that is made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        made = out if isinstance(out, (tuple, list)) else (out,)
-        self.nbytes = max([self.nbytes, *(x.nbytes for x in made if isinstance(x, torch.Tensor))])
-        return out
-
-
 class PlainAttention(SelfAttentionMixing):
     """The same attention with its weights written out, as the papers of 2021 measured it."""
 
@@ -145,10 +133,8 @@ def memory(size, seed, report):
             if name.startswith("attention") and t > 4096:
                 continue  # 8192 x 8192 x 2 heads would take half a gigabyte per tensor
             report(0.0, f"{name}, {t} tokens")
-            run = _layer_step(mixing, t, seed)
-            with _Largest() as largest:
-                run()
-            rows.append(row("largest tensor", largest.nbytes, "bytes", "counted", mixing=name, tokens=t, dim=DIM))
+            largest = largest_tensor_bytes(_layer_step(mixing, t, seed))
+            rows.append(row("largest tensor", largest, "bytes", "counted", mixing=name, tokens=t, dim=DIM))
     return rows
 
 
