@@ -26,7 +26,7 @@ HEADS, DIM, LENGTH = 4, 64, SIDE * SIDE
 
 
 # Support -------------------------------------------------------------------------------------------------------------
-def full_support(size, seed, report=lambda fraction, step: None):
+def full_support(size, seed, report):
     """Look at the effective attention matrix: positive up to the diagonal, zero beyond, rows of sum one, A v = out."""
     rng = torch.Generator().manual_seed(seed)
     lengths = ((64, 8),) if size == "tiny" else ((64, 8), (256, 16), (250, 16))
@@ -91,15 +91,15 @@ MAIN = ("full attention", "own row alone", "fixed alone", "logsparse alone", "ax
         "Combiner fixed", "Combiner logsparse", "Combiner axial_mixture")  # fmt: skip
 
 
-def pictures(size, seed, report=lambda fraction, step: None):
+def pictures(size, seed, report):
     """Train a one-layer model of the digits with each pattern and count bits per pixel of the test digits."""
     steps, batch, tested = {"tiny": (1, 4, 8), "small": (300, 32, 360), "full": (1500, 32, 360)}[size]
     made = contenders()
     names = list(made) if size != "small" else list(MAIN)
     rows = []
     for place, name in enumerate(names):
-        say = lambda f, p=place, n=name: report((p + f) / len(names), f"{n}, {steps} steps")  # noqa: E731
-        model = train(made[name], steps=steps, seed=seed, batch=batch, report=say)
+        part = report.part(place, len(names), f"{name}, {steps} steps")
+        model = train(made[name], steps=steps, seed=seed, batch=batch, report=part)
         labels = {"input": "digits, 8 x 8", "steps": steps, "batch": batch, "method": name}
         rows.append(row("bits per pixel", bits_per_pixel(model, tested), "bits per pixel", "measured", **labels))
         parameters = sum(p.numel() for p in model.parameters())
@@ -108,7 +108,7 @@ def pictures(size, seed, report=lambda fraction, step: None):
 
 
 # What a pattern loses ------------------------------------------------------------------------------------------------
-def lost(size, seed, report=lambda fraction, step: None):
+def lost(size, seed, report):
     """Count true attention outside the direct pairs, and how far Combiner's rows are from the true ones, untrained."""
     layers, windows, tokens = {"tiny": (1, 1, 64), "small": (6, 1, 256), "full": (6, 4, 256)}[size]
     model = minilm.load()
@@ -139,7 +139,7 @@ def lost(size, seed, report=lambda fraction, step: None):
 
 
 # Cost ----------------------------------------------------------------------------------------------------------------
-def cost(size, seed, report=lambda fraction, step: None):
+def cost(size, seed, report):
     """Time every pattern over the length, one head, and watch the largest tensor; dense attention beside it."""
     lengths, rounds = {
         "tiny": ((256, 512), 2),

@@ -52,7 +52,7 @@ def lm_heads(tokens, layers=None):
 
 
 # All blocks kept -----------------------------------------------------------------------------------------------------
-def exactness(size, seed, report=lambda fraction, step: None):
+def exactness(size, seed, report):
     """Keep every block under every order: the result must be dense attention's."""
     tokens = 256 if size == "tiny" else 512
     heads = [(ENCODER, *found[1:]) for found in minilm_heads(1, layers=(2,), size=tokens, windows=1)]
@@ -86,7 +86,7 @@ def _future_leak(seed, length=512, p=300):
 
 
 # Equal number of blocks ----------------------------------------------------------------------------------------------
-def blocks(size, seed, report=lambda fraction, step: None):
+def blocks(size, seed, report):
     """Keep the same number of off-segment blocks per row: which order catches more of the true attention?"""
     held: dict[tuple, list] = {}
     inputs = list(_equal_block_inputs(size))
@@ -134,13 +134,15 @@ def off_segment(mask: PBSMask) -> np.ndarray:
 
 
 # Equal thresholds ----------------------------------------------------------------------------------------------------
-def thresholds(size, seed, report=lambda fraction, step: None):
+def thresholds(size, seed, report):
     """Use one threshold with and without sorting, diagonal segments counted in full; two selections beside it."""
     rows = []
-    for place, (title, tokens, (block, segment), heads) in enumerate(_threshold_inputs(size, seed)):
+    inputs = _threshold_inputs(size, seed)
+    for place, (title, tokens, (block, segment), heads) in enumerate(inputs):
         found: dict[tuple, list] = {}
+        part = report.part(place, len(inputs), title)
         for number, (q, k) in enumerate(heads):
-            report((place + number / len(heads)) / 4, title)
+            part(number / len(heads))
             for name, points in _curves(q, k, block, segment, seed).items():
                 for tau, density, coverage in points:
                     found.setdefault((name, tau), []).append((density, coverage))
@@ -208,7 +210,7 @@ def _covered(mass, keep):
 
 
 # Long contexts, generated --------------------------------------------------------------------------------------------
-def generator(size, seed, report=lambda fraction, step: None):
+def generator(size, seed, report):
     """Count the off-segment blocks that hold 95 per cent of each row's off-segment mass, by share of heavy keys."""
     tokens, seeds = {"tiny": (1024, 1), "small": (4096, 1), "full": (4096, 3)}[size]
     cases = [(share, 64, 256) for share in (0.02, 0.01)] + [(0.02, 64, segment) for segment in (128, 512, 1024)]
@@ -218,8 +220,9 @@ def generator(size, seed, report=lambda fraction, step: None):
     for place, (heavy, block, segment) in enumerate(cases):
         labels = {"input": GENERATOR, "tokens": tokens, "heavy": heavy, "block": block,
                   "segment": segment}  # fmt: skip
+        part = report.part(place, len(cases), f"{heavy:.0%} heavy keys, segments of {segment}")
         for number in range(seeds):
-            report((place + number / seeds) / len(cases), f"{heavy:.0%} heavy keys, segments of {segment}")
+            part(number / seeds)
             q, k = heavy_hitters(tokens, share=heavy, seed=seed + number)
             for order in SORTS:
                 named = labels | {"draw": number, "order": NAMES[order]}

@@ -26,7 +26,7 @@ THRESHOLDS = (0.5, 0.7, 0.9, 0.97)
 
 
 # Prediction ----------------------------------------------------------------------------------------------------------
-def language(size, seed, report=lambda fraction, step: None):
+def language(size, seed, report):
     """Replace every layer's attention of the tiny language model and count bits per byte of held-out text."""
     context, windows, (block, segment) = {
         "tiny": (128, 1, (16, 64)), "small": (1024, 2, (32, 128)), "full": (2048, 8, (64, 256))}[size]  # fmt: skip
@@ -40,8 +40,9 @@ def language(size, seed, report=lambda fraction, step: None):
     ]
     methods = _methods(block, segment, seed)
     for place, (name, attend) in enumerate(methods.items()):
+        part = report.part(place, len(methods), name)
         for number, tau in enumerate(taus):
-            report((place + number / len(taus)) / len(methods), f"{name}, threshold {tau}")
+            part(number / len(taus), f"threshold {tau}")
             densities: list[float] = []
             replaced = _recording(attend, tau, densities, segment)
             cost = text_cost.bits_per_byte(model, sample, context=context, attention=replaced)
@@ -102,7 +103,7 @@ GOAL = 0.95
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 
 
-def speed(size, seed, report=lambda fraction, step: None):
+def speed(size, seed, report):
     """Time prefill attention, every step included, at the lowest threshold that holds 95 per cent of the attention."""
     lengths, rounds, heads = {"tiny": ((1024,), 2, 1), "small": ((2048, 4096), 5, 1), "full": (
         (4096, 8192, 16384), 7, 2)}[size]  # fmt: skip

@@ -99,9 +99,8 @@ def image(size, seed, report):
     runs += [(name, seed) for name in MIXINGS if name not in COMPARED]
     rows, steps = [], STEPS[size]
     for place, (name, own_seed) in enumerate(runs):
-        start = place / len(runs)
-        told = lambda f, s=start, n=name: report(s + f / len(runs), n)  # noqa: E731
-        model = train(MIXINGS[name], steps, own_seed, batch=BATCH[size], report=told)
+        part = report.part(place, len(runs), f"{name}, seed {own_seed}")
+        model = train(MIXINGS[name], steps, own_seed, batch=BATCH[size], report=part)
         labels = {"mixing": name, "seed": own_seed, "steps": steps, "tokens": SIDE * SIDE}
         rows.append(row("test accuracy", accuracy(model, TESTED[size]), "fraction", "measured", **labels))
         size_of = sum(p.numel() for p in model.parameters())
@@ -128,11 +127,12 @@ LAYERS = {"PoNet": PoNetMixing, "attention, weights written out": PlainAttention
 def memory(size, seed, report):
     """Count the largest tensor that forward and backward of one layer make."""
     rows = []
-    for name, mixing in LAYERS.items():
-        for t in LENGTHS[size]:
+    for place, (name, mixing) in enumerate(LAYERS.items()):
+        part = report.part(place, len(LAYERS), name)
+        for number, t in enumerate(LENGTHS[size]):
             if name.startswith("attention") and t > 4096:
                 continue  # 8192 x 8192 x 2 heads would take half a gigabyte per tensor
-            report(0.0, f"{name}, {t} tokens")
+            part(number / len(LENGTHS[size]), f"{t} tokens")
             largest = largest_tensor_bytes(_layer_step(mixing, t, seed))
             rows.append(row("largest tensor", largest, "bytes", "counted", mixing=name, tokens=t, dim=DIM))
     return rows
@@ -154,14 +154,15 @@ def timing(size, seed, report):
     threads = 1 if size == "tiny" else kernels.get_num_threads()  # with tiny operators a second one mostly waits
     torch.set_num_threads(threads)
     labels = {"threads": threads, "rounds": ROUNDS[size]}
+    layers, steps = report.part(0, 2, "one layer"), report.part(1, 2, "a training step")
     rows = []
     try:
-        for t in LENGTHS[size]:
-            report(0.5 * t / LENGTHS[size][-1], f"one layer, {t} tokens")
+        for place, t in enumerate(LENGTHS[size]):
+            layers(place / len(LENGTHS[size]), f"{t} tokens")
             runs = {name: _layer_step(MIXINGS[name], t, seed) for name in COMPARED}
             rows += _times(runs, "time of a layer, forward and backward", tokens=t, **labels)
-        for t in ENCODER_LENGTHS[size]:
-            report(0.5 + 0.5 * t / ENCODER_LENGTHS[size][-1], f"encoder, {t} tokens")
+        for place, t in enumerate(ENCODER_LENGTHS[size]):
+            steps(place / len(ENCODER_LENGTHS[size]), f"{t} tokens")
             runs = {name: _encoder_step(MIXINGS[name], t, seed) for name in COMPARED}
             rows += _times(runs, "time of a training step, batch 4", tokens=t, **labels)
     finally:

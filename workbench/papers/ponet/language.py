@@ -21,10 +21,10 @@ def language(size, seed, report):
     rows = [_row(name, value, mixing="word frequencies") for name, value in unigram(text, seed, count).items()]
     runs = [(name, True) for name in MIXINGS] + ([("PoNet", False)] if size != "tiny" else [])
     for place, (name, order) in enumerate(runs):
-        start = place / len(runs)
+        part = report.part(place, len(runs), name)
         model = pretrain(
             text, MIXINGS[name], steps, seed, order=order, recipe=Recipe(batch=BATCH[size]),
-            report=lambda f, loss, s=start, n=name: report(s + f / len(runs), n),
+            report=lambda fraction, loss, part=part: part(fraction),
         )  # fmt: skip
         found = measure(model, text, count, seed)
         if not order:
