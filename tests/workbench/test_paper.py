@@ -22,8 +22,16 @@ def given(monkeypatch):
     """What two experiments of a paper made up here were called with: ``traffic`` takes a matrix, ``reach`` does not."""
     calls = []
     module = types.ModuleType("workbench.papers.made_up.runs")
-    module.traffic = lambda size, seed, report, matrix=None: calls.append((size, seed, matrix)) or ROWS
-    module.reach = lambda size, seed, report: calls.append((size, seed)) or ROWS
+
+    def traffic(size, seed, report, matrix=None):
+        calls.append((size, seed, matrix))
+        return ROWS
+
+    def reach(size, seed, report):
+        calls.append((size, seed))
+        return ROWS
+
+    module.traffic, module.reach = traffic, reach
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls
 
