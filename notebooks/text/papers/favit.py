@@ -220,7 +220,7 @@ assert torch.allclose(mean.mean(-1), released.mean(-1), atol=1e-5) and not torch
 # How far does one layer *really* see? Ask the gradient: which input pixels move one output pixel?
 
 # %%
-from workbench.papers.favit.experiments import attentions, moving_pixels
+from workbench.papers.favit.recognition import attentions, moving_pixels
 
 table(
     ["attention on 28 x 28", "keys per query", "pixels that move one output (counted)"],
@@ -240,7 +240,7 @@ table(
 # And train a small net on handwritten digits, twice: with windows, and with FaSA.
 
 # %% workbench={"step": "Training on digits"}
-from workbench.papers.favit.experiments import digit_tensors, train_digits
+from workbench.papers.favit.recognition import digit_tensors, train_digits
 
 images, labels = digit_tensors()[2:]
 kinds = ("FaSA, released", "windows")

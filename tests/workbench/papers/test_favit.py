@@ -157,7 +157,7 @@ def test_reach_is_counted_by_gradients():
 
 
 def test_nets_differ_in_attention_only():
-    from workbench.papers.favit import experiments as experiment
+    from workbench.papers.favit import recognition as experiment
 
     counts = {
         kind: sum(p.numel() for p in experiment.DigitNet(make()).parameters())
@@ -168,7 +168,7 @@ def test_nets_differ_in_attention_only():
 
 
 def test_spoilt_digits_are_spoilt_and_equal_seeds_spoil_alike():
-    from workbench.papers.favit import experiments as experiment
+    from workbench.papers.favit import recognition as experiment
 
     images = experiment.digit_tensors()[2][:20]
     one, again = experiment.corruptions(images, 1), experiment.corruptions(images, 1)
@@ -179,7 +179,7 @@ def test_spoilt_digits_are_spoilt_and_equal_seeds_spoil_alike():
 def test_silent_convolutions_stay_silent():
     import torch
 
-    from workbench.papers.favit import experiments as experiment
+    from workbench.papers.favit import recognition as experiment
 
     net = experiment.train_digits(FASA, steps=1, seed=1, batch=4, convolutions=False)
     group = net.blocks[0].attention.local[0]

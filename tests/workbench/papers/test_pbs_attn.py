@@ -176,7 +176,7 @@ def test_equal_blocks_are_equal_for_every_order():
 
 
 def test_an_unsorted_threshold_row_is_what_the_method_computes():
-    from workbench.papers.pbs_attn.experiments import THRESHOLDS, lm_heads
+    from workbench.papers.pbs_attn.blocks import THRESHOLDS, lm_heads
 
     rows = EXPERIMENTS["thresholds"](size="tiny", seed=1)
     tokens = next(row["tokens"] for row in rows if row["input"] == LM)

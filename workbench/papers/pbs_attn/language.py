@@ -20,7 +20,7 @@ from workbench.models.attention.pbs_attn import (
 )
 from workbench.models.language import text_cost, tiny_lm
 from workbench.paper import row
-from workbench.papers.pbs_attn.experiments import GENERATOR, LM, NAMES, lm_heads, mean_pooling
+from workbench.papers.pbs_attn.blocks import GENERATOR, LM, NAMES, lm_heads, mean_pooling
 
 THRESHOLDS = (0.5, 0.7, 0.9, 0.97)
 
