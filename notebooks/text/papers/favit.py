@@ -220,7 +220,7 @@ assert torch.allclose(mean.mean(-1), released.mean(-1), atol=1e-5) and not torch
 # How far does one layer *really* see? Ask the gradient: which input pixels move one output pixel?
 
 # %%
-from workbench.papers.favit.recognition import attentions, moving_pixels
+from workbench.papers.favit.reach import attentions, moving_pixels
 
 table(
     ["attention on 28 x 28", "keys per query", "pixels that move one output (counted)"],

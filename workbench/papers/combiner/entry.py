@@ -24,7 +24,7 @@ PAPER = Paper(
             key="support",
             title="The effective attention matrix of every pattern",
             kind="accuracy",
-            run=loaded_later("combiner.pictures", "full_support"),
+            run=loaded_later("combiner.support", "full_support"),
         ),
         Experiment(
             key="pictures",
@@ -36,13 +36,13 @@ PAPER = Paper(
             key="lost",
             title="Attention that a pattern loses, on real heads",
             kind="accuracy",
-            run=loaded_later("combiner.pictures", "lost"),
+            run=loaded_later("combiner.lost", "lost"),
         ),
         Experiment(
             key="cost",
             title="Time, operations and memory over length",
             kind="timing",
-            run=loaded_later("combiner.pictures", "cost"),
+            run=loaded_later("combiner.cost", "cost"),
         ),
     ),
 )

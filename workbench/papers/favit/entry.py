@@ -24,13 +24,13 @@ PAPER = Paper(
             key="architecture",
             title="Published sizes",
             kind="accuracy",
-            run=loaded_later("favit.recognition", "architecture"),
+            run=loaded_later("favit.architecture", "architecture"),
         ),
         Experiment(
             key="reach",
             title="How far one layer sees, and at what cost",
             kind="accuracy",
-            run=loaded_later("favit.recognition", "reach"),
+            run=loaded_later("favit.reach", "reach"),
         ),
         Experiment(
             key="recognition",
@@ -42,13 +42,13 @@ PAPER = Paper(
             key="pictures",
             title="What queries of photographs read",
             kind="accuracy",
-            run=loaded_later("favit.recognition", "pictures"),
+            run=loaded_later("favit.photographs", "photographs"),
         ),
         Experiment(
             key="timing",
             title="Time of one layer over the pixels",
             kind="timing",
-            run=loaded_later("favit.recognition", "timing"),
+            run=loaded_later("favit.timing", "timing"),
         ),
     ),
 )

@@ -24,7 +24,7 @@ PAPER = Paper(
             key="exactness",
             title="Every order with every block kept, against dense attention",
             kind="accuracy",
-            run=loaded_later("pbs_attn.blocks", "exactness"),
+            run=loaded_later("pbs_attn.exactness", "exactness"),
         ),
         Experiment(
             key="blocks",
@@ -42,7 +42,7 @@ PAPER = Paper(
             key="thresholds",
             title="Density and coverage at equal thresholds",
             kind="accuracy",
-            run=loaded_later("pbs_attn.blocks", "thresholds"),
+            run=loaded_later("pbs_attn.thresholds", "thresholds"),
         ),
         Experiment(
             key="language",
@@ -54,7 +54,7 @@ PAPER = Paper(
             key="speed",
             title="Time of prefill attention",
             kind="timing",
-            run=loaded_later("pbs_attn.language", "speed"),
+            run=loaded_later("pbs_attn.speed", "speed"),
         ),
     ),
 )
