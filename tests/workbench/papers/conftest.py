@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from workbench.papers import get
 
@@ -32,10 +33,14 @@ def run_again():
 
 
 def run_tiny(paper, experiment):
-    """Run an experiment at size "tiny", for `tiny_run` and `run_again`."""
-    told = []
+    """Run an experiment at size "tiny" with one thread of torch: a second one would mostly wait for the first."""
+    told, before = [], torch.get_num_threads()
     run = next(each.run for each in get(paper).experiments if each.key == experiment)
-    return TinyRun(run(size="tiny", seed=SEED, report=lambda fraction, step: told.append((fraction, step))), told)
+    torch.set_num_threads(1)
+    try:
+        return TinyRun(run(size="tiny", seed=SEED, report=lambda fraction, step: told.append((fraction, step))), told)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture
