@@ -1,4 +1,4 @@
-"""How a paper enters the workbench: three frozen dataclasses, and what experiments make rows with and judges read."""
+"""How a paper enters the workbench: three frozen dataclasses, and what experiments and their judges work with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,31 @@ __all__ = ["Claim", "Experiment", "Paper", "Report", "loaded_later", "row", "row
 
 Row = dict[str, Any]
 Verdict = Literal["reproduced", "partly", "not reproduced", "fitted", "undecided"]
-Report = Callable[[float, str], None]
 Size = Literal["tiny", "small", "full"]
+
+
+class Report:
+    """Tells a progress bar how far a run is: ``report(fraction, step)``, with a fraction from 0 to 1.
+
+    Parameters
+    ----------
+    tell : called as ``tell(fraction, step)``; None tells nobody.
+    """
+
+    def __init__(self, tell: Callable[[float, str], None] | None = None):
+        self._tell = tell or (lambda fraction, step: None)
+
+    def __call__(self, fraction: float, step: str = "") -> None:
+        """Say that so much is done, and what comes next; a fraction outside of 0 to 1 is taken for the nearer end."""
+        self._tell(min(max(fraction, 0.0), 1.0), step)
+
+    def part(self, index: int, count: int, label: str = "") -> "Report":
+        """Return the report of part ``index`` of ``count`` equal ones; its steps stand behind its label."""
+
+        def tell(fraction, step):
+            self((index + fraction) / count, ": ".join(filter(None, (label, step))))
+
+        return Report(tell)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +73,9 @@ class Experiment:
     key, title : name of the record file, and what readers see.
     kind : "accuracy", "timing" (measured) or "modelled" (from a machine model); never mixed.
     run : ``run(size, seed, report)`` -> list of rows. A row is a flat, JSON-safe dict with at least ``quantity``,
-        ``value``, ``unit`` and ``kind`` ("measured", "modelled" or "counted") plus labels; ``report(fraction, step)``
-        feeds the progress bar. One that also has a parameter ``matrix`` can be run on a Matrix Market file in place
-        of its own input; it is given the file's path, or None.
+        ``value``, ``unit`` and ``kind`` ("measured", "modelled" or "counted") plus labels; ``report`` is a `Report`.
+        One that also has a parameter ``matrix`` can be run on a Matrix Market file in place of its own input; it is
+        given the file's path, or None.
     """
 
     key: str
@@ -119,8 +142,9 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
     function : an experiment's ``run``, see `Experiment`.
     """
 
-    def run(size, seed, report=lambda fraction, step: None, matrix=None):
-        return rows_of(getattr(import_module(f"workbench.papers.{module}"), function), size, seed, report, matrix)
+    def run(size, seed, report=None, matrix=None):
+        found = getattr(import_module(f"workbench.papers.{module}"), function)
+        return rows_of(found, size, seed, Report(report), matrix)
 
     return run
 

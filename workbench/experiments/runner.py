@@ -21,7 +21,7 @@ def run(
     seed: int = 1,
     matrix: str | None = None,
     only: Collection[str] = (),
-    report: Report = lambda fraction, step: None,
+    report: Callable[[float, str], None] | None = None,
     skip: Callable[[str, str], None] = lambda experiment, reason: None,
     done: Callable[[dict], None] = lambda record: None,
 ) -> list[dict]:
@@ -50,11 +50,11 @@ def run(
     experiments = chosen(paper, only)
     if matrix is not None:
         _check_matrix(matrix)
-    records, skipped = [], []
+    report, records, skipped = Report(report), [], []
     for i, experiment in enumerate(experiments):
-        share = _share(report, i, len(experiments), experiment.title)
+        part = report.part(i, len(experiments), experiment.title)
         try:
-            records.append(_record(paper, experiment, size, seed, matrix, share))
+            records.append(_record(paper, experiment, size, seed, matrix, part))
         except ValueError as error:
             if matrix is None:
                 raise
@@ -126,10 +126,6 @@ def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
     }
     validate(record)
     return record
-
-
-def _share(report, index, count, title):
-    return lambda fraction, step: report((index + min(max(fraction, 0.0), 1.0)) / count, f"{title}: {step}")
 
 
 def _check_matrix(path):

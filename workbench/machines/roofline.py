@@ -3,13 +3,13 @@
 They turn a kernel's operation and byte counts (``kernels.work.Work``) into the least time it could take here.
 """
 
-import time
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from kernels._native import core, get_num_threads, isa
+from workbench.machines.stopwatch import measure
 
 COPY_BYTES = 2**27
 FMA_STEPS = 2_000_000
@@ -62,21 +62,11 @@ def _measured(threads: int) -> Ceilings:
         core.roofline_copy(source, target, threads)
         return 2.0 * COPY_BYTES
 
-    return Ceilings(
-        copy_gbps=_best_rate(copy),
-        fma_gflops_f32=_best_rate(lambda: core.roofline_fma_f32(FMA_STEPS, threads)),
-        fma_gflops_f64=_best_rate(lambda: core.roofline_fma_f64(FMA_STEPS, threads)),
-        threads=threads,
-        isa=isa(),
-    )
-
-
-def _best_rate(work) -> float:
-    """Run ``work`` a few times; return its best rate in 10^9 of what it returns, per second."""
-    work()
-    best = 0.0
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        done = work()
-        best = max(best, done / (time.perf_counter() - start) / 1e9)
-    return best
+    works = {  # each returns how much it did
+        "copy_gbps": copy,
+        "fma_gflops_f32": lambda: core.roofline_fma_f32(FMA_STEPS, threads),
+        "fma_gflops_f64": lambda: core.roofline_fma_f64(FMA_STEPS, threads),
+    }
+    times = measure(works, rounds=ROUNDS)
+    rates = {name: work() / min(times[name].samples_s) / 1e9 for name, work in works.items()}
+    return Ceilings(**rates, threads=threads, isa=isa())

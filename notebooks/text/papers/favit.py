@@ -223,7 +223,7 @@ assert torch.allclose(mean.mean(-1), released.mean(-1), atol=1e-5) and not torch
 # How far does one layer *really* reach? The gradient tells which input pixels one output pixel depends on.
 
 # %%
-from workbench.papers.favit.experiments import attentions, moving_pixels
+from workbench.papers.favit.reach import attentions, moving_pixels
 
 table(
     ["attention on 28 x 28", "keys per query", "pixels that move one output (counted)"],
@@ -243,7 +243,7 @@ table(
 # The next cell trains a small network on handwritten digits, once with windows and once with FaSA.
 
 # %% workbench={"step": "Training on digits"}
-from workbench.papers.favit.experiments import digit_tensors, train_digits
+from workbench.papers.favit.recognition import digit_tensors, train_digits
 
 images, labels = digit_tensors()[2:]
 kinds = ("FaSA, released", "windows")

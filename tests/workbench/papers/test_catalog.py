@@ -2,13 +2,14 @@
 
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from workbench import record
+from workbench import papers, record
 from workbench.experiments import runner
-from workbench.paper import Experiment, Knob
+from workbench.paper import Experiment
 from workbench.papers import catalog, get
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,31 +65,34 @@ def test_experiments_keep_the_signature(paper):
         assert {"size", "seed", "matrix", "report"} <= set(inspect.signature(experiment.run).parameters)
 
 
-def test_knobs_reach_sample_and_run(paper):
-    assert all(isinstance(knob, Knob) for knob in paper.knobs)
-    assert len({knob.key for knob in paper.knobs}) == len(paper.knobs)
-
-
 def test_view_opens_from_its_own_link(paper):
-    first, second = paper.view(), paper.view()
+    first = paper.view().wait()
+    second = paper.view(query=first.query).wait()
     try:
-        for knob in paper.knobs:
-            if knob.scale == "linear" and isinstance(knob.default, int) and not isinstance(knob.default, bool):
-                setattr(first, knob.key, knob.low)
-        assert first.query, "no knob of the paper is a knob of its view"
-        second.load_query(first.query)
-        assert second.state == first.state
-        first.wait()
-        second.wait()
         assert not first.error and not second.error
+        assert second.state == first.state
         assert first.alt_text(first.scene) == second.alt_text(second.scene)
     finally:
         first.close()
         second.close()
 
 
-def test_tiny_experiments_run_and_make_records(paper):
+def test_tiny_runs_make_records(paper, tiny_run, monkeypatch):
+    """The runner is handed rows and reports of the shared runs in place of running again."""
+
+    def replayed(experiment):
+        shared = tiny_run(paper.key, experiment.key)
+
+        def run(size, seed, report):
+            for fraction, step in shared.told:
+                report(fraction, step)
+            return shared.rows
+
+        return replace(experiment, run=run)
+
     steps = []
+    again = replace(paper, experiments=tuple(map(replayed, paper.experiments)))
+    monkeypatch.setattr(papers, "get", lambda key: again)
     records = runner.run(paper.key, size="tiny", seed=3, report=lambda fraction, step: steps.append(fraction))
     assert [entry["experiment"] for entry in records] == [experiment.key for experiment in paper.experiments]
     assert all(entry["rows"] for entry in records)
@@ -97,10 +101,19 @@ def test_tiny_experiments_run_and_make_records(paper):
     assert judged == {claim.key for claim in paper.claims}
 
 
-def test_equal_seeds_give_equal_rows(paper):
+def test_reports_rise_from_none_to_all_and_say_what_is_done(paper, tiny_run):
+    for experiment in paper.experiments:
+        told = tiny_run(paper.key, experiment.key).told
+        fractions = [fraction for fraction, _ in told]
+        assert fractions and fractions == sorted(fractions), f"{experiment.key}: {fractions}"
+        assert fractions[0] >= 0 and fractions[-1] <= 1, f"{experiment.key}: {fractions}"
+        assert all(step for _, step in told), experiment.key
+
+
+def test_equal_seeds_give_equal_rows(paper, tiny_run, run_again):
     for experiment in paper.experiments:
         if experiment.kind != "timing":
-            assert experiment.run(size="tiny", seed=3) == experiment.run(size="tiny", seed=3)
+            assert run_again(paper.key, experiment.key).rows == tiny_run(paper.key, experiment.key).rows
 
 
 def test_published_records_are_whole(paper):

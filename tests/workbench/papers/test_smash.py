@@ -152,8 +152,8 @@ def test_a_users_matrix_takes_the_place_of_the_input(key, tmp_path):
     assert {row["matrix"].split(",")[0] for row in rows} == {str(path)}
 
 
-def test_versions_at_tiny_size_tell_the_modelled_from_the_counted():
-    rows = EXPERIMENTS["versions"](size="tiny", seed=1)
+def test_versions_at_tiny_size_tell_the_modelled_from_the_counted(tiny_run):
+    rows = tiny_run("smash", "versions").rows
     kinds = {row["quantity"]: row["kind"] for row in rows}
     assert kinds["time"] == kinds["time, closed form"] == kinds["DRAM bytes, B"] == "modelled"
     assert kinds["extra probes"] == kinds["nnz(C)"] == kinds["tokens"] == "counted"

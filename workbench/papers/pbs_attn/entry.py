@@ -24,25 +24,25 @@ PAPER = Paper(
             key="exactness",
             title="Each order of the keys with every block kept, against dense attention",
             kind="accuracy",
-            run=loaded_later("pbs_attn.experiments", "exactness"),
+            run=loaded_later("pbs_attn.exactness", "exactness"),
         ),
         Experiment(
             key="blocks",
             title="Attention in equal numbers of blocks",
             kind="accuracy",
-            run=loaded_later("pbs_attn.experiments", "blocks"),
+            run=loaded_later("pbs_attn.blocks", "blocks"),
         ),
         Experiment(
             key="generator",
             title="Blocks needed when few keys are heavy",
             kind="accuracy",
-            run=loaded_later("pbs_attn.experiments", "generator"),
+            run=loaded_later("pbs_attn.blocks", "generator"),
         ),
         Experiment(
             key="thresholds",
             title="Density and coverage at equal thresholds",
             kind="accuracy",
-            run=loaded_later("pbs_attn.experiments", "thresholds"),
+            run=loaded_later("pbs_attn.thresholds", "thresholds"),
         ),
         Experiment(
             key="language",
@@ -54,7 +54,7 @@ PAPER = Paper(
             key="speed",
             title="Time of prefill attention",
             kind="timing",
-            run=loaded_later("pbs_attn.language", "speed"),
+            run=loaded_later("pbs_attn.speed", "speed"),
         ),
     ),
 )

@@ -1,16 +1,12 @@
-"""PoNet on digits read as sequences of pixels (the shape of LRA's Image task), and what a mixing layer costs."""
+"""PoNet on digits read as sequences of pixels, the shape of the Image task of the Long Range Arena."""
 
-import statistics
-import time
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-import kernels
 from workbench.data.images import digits
 from workbench.models.attention.ponet import (
     FourierMixing,
@@ -23,6 +19,7 @@ from workbench.models.attention.ponet import (
 from workbench.paper import row
 
 SIDE, SYMBOLS, SEGMENTS, CLASSES = 16, 17, 16, 10
+DIM, HEADS = 64, 2
 BATCH, RATE = {"tiny": 2, "small": 32, "full": 32}, 3e-3
 STEPS = {"tiny": 1, "small": 60, "full": 500}
 TESTED = {"tiny": 8, "small": 360, "full": 360}
@@ -37,13 +34,6 @@ MIXINGS = {
     "GA by average only": partial(PoNetMixing, second_stage=False),
 }
 COMPARED = ("PoNet", "attention", "FNet")
-DIM, HEADS = 64, 2
-LENGTHS = {"tiny": (64, 128), "small": (512, 1024, 2048), "full": (256, 512, 1024, 2048, 4096, 8192)}
-ENCODER_LENGTHS = {"tiny": (64,), "small": (512, 1024), "full": (256, 512, 1024, 2048, 4096)}
-ROUNDS = {"tiny": 1, "small": 5, "full": 7}
-
-
-# Digits --------------------------------------------------------------------------------------------------------------
 
 
 def sequences(images) -> torch.Tensor:
@@ -100,109 +90,10 @@ def image(size, seed, report):
     runs += [(name, seed) for name in MIXINGS if name not in COMPARED]
     rows, steps = [], STEPS[size]
     for place, (name, own_seed) in enumerate(runs):
-        start = place / len(runs)
-        told = lambda f, s=start, n=name: report(s + f / len(runs), n)  # noqa: E731
-        model = train(MIXINGS[name], steps, own_seed, batch=BATCH[size], report=told)
+        part = report.part(place, len(runs), f"{name}, seed {own_seed}")
+        model = train(MIXINGS[name], steps, own_seed, batch=BATCH[size], report=part)
         labels = {"mixing": name, "seed": own_seed, "steps": steps, "tokens": SIDE * SIDE}
         rows.append(row("test accuracy", accuracy(model, TESTED[size]), "fraction", "measured", **labels))
         size_of = sum(p.numel() for p in model.parameters())
         rows.append(row("parameters", size_of, "parameters", "counted", **labels))
-    return rows
-
-
-# Cost ----------------------------------------------------------------------------------------------------------------
-
-
-class _Largest(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that is made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        made = out if isinstance(out, (tuple, list)) else (out,)
-        self.nbytes = max([self.nbytes, *(x.nbytes for x in made if isinstance(x, torch.Tensor))])
-        return out
-
-
-class PlainAttention(SelfAttentionMixing):
-    """The same attention with its weights written out, as the papers of 2021 measured it."""
-
-    def forward(self, x, segment_index=None, keep=None, special=None):
-        """Map (b, N, D) to (b, N, D)."""
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
-        weights = torch.softmax(q @ k.mT * q.shape[3] ** -0.5, -1)
-        return self.out((weights @ v).transpose(1, 2).flatten(2))
-
-
-LAYERS = {"PoNet": PoNetMixing, "attention, weights written out": PlainAttention, "FNet": MIXINGS["FNet"]}
-
-
-def memory(size, seed, report):
-    """Count the largest tensor that forward and backward of one layer make."""
-    rows = []
-    for name, mixing in LAYERS.items():
-        for t in LENGTHS[size]:
-            if name.startswith("attention") and t > 4096:
-                continue  # 8192 x 8192 x 2 heads would take half a gigabyte per tensor
-            report(0.0, f"{name}, {t} tokens")
-            run = _layer_step(mixing, t, seed)
-            with _Largest() as largest:
-                run()
-            rows.append(row("largest tensor", largest.nbytes, "bytes", "counted", mixing=name, tokens=t, dim=DIM))
-    return rows
-
-
-def _layer_step(mixing, t, seed):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(1, t, DIM, generator=generator, requires_grad=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layer = mixing(DIM, HEADS)
-    segments = lra_segment_index(t, 64)
-    return lambda: layer(x, segments).sum().backward()
-
-
-def timing(size, seed, report):
-    """Time forward and backward of one layer, and a training step of the encoder; interleaved medians."""
-    before = torch.get_num_threads()
-    threads = 1 if size == "tiny" else kernels.get_num_threads()  # with tiny operators a second one mostly waits
-    torch.set_num_threads(threads)
-    labels = {"threads": threads, "rounds": ROUNDS[size]}
-    rows = []
-    try:
-        for t in LENGTHS[size]:
-            report(0.5 * t / LENGTHS[size][-1], f"one layer, {t} tokens")
-            runs = {name: _layer_step(MIXINGS[name], t, seed) for name in COMPARED}
-            rows += _times(runs, ROUNDS[size], "time of a layer, forward and backward", tokens=t, **labels)
-        for t in ENCODER_LENGTHS[size]:
-            report(0.5 + 0.5 * t / ENCODER_LENGTHS[size][-1], f"encoder, {t} tokens")
-            runs = {name: _encoder_step(MIXINGS[name], t, seed) for name in COMPARED}
-            rows += _times(runs, ROUNDS[size], "time of a training step, batch 4", tokens=t, **labels)
-    finally:
-        torch.set_num_threads(before)
-    return rows
-
-
-def _encoder_step(mixing, t, seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Classifier(mixing, length=t, dropout=0.0)  # random numbers are no part of what is compared
-    ids = torch.randint(SYMBOLS, (4, t), generator=torch.Generator().manual_seed(seed))
-    return lambda: F.cross_entropy(model(ids), torch.zeros(4, dtype=torch.long)).backward()
-
-
-def _times(runs, turns, quantity, **labels):
-    times = {name: [] for name in runs}
-    for turn in range(turns + 1):  # the first round warms up
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    rows = []
-    for name, each in times.items():
-        low, high = np.percentile(each, (25, 75))
-        spread = {"mixing": name, "spread_ms": round(float(high - low), 4)}
-        rows.append(row(quantity, statistics.median(each), "ms", "measured", **spread, **labels))
     return rows

@@ -30,13 +30,13 @@ PAPER = Paper(
             key="memory",
             title="Largest tensor of one layer",
             kind="accuracy",
-            run=loaded_later("ponet.digits", "memory"),
+            run=loaded_later("ponet.cost", "memory"),
         ),
         Experiment(
             key="timing",
             title="Time of a layer and of a training step",
             kind="timing",
-            run=loaded_later("ponet.digits", "timing"),
+            run=loaded_later("ponet.cost", "timing"),
         ),
         Experiment(
             key="language",

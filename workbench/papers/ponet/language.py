@@ -1,14 +1,13 @@
 """PoNet learns from text: masked words and the order of sentences, beside attention and FNet in the same skeleton."""
 
-from workbench.models.attention.ponet import FourierMixing, PoNetMixing, SelfAttentionMixing
 from workbench.models.attention.ponet_corpus import corpus
 from workbench.models.attention.ponet_training import Recipe, measure, pretrain, unigram
 from workbench.paper import row
+from workbench.papers.ponet.digits import COMPARED, MIXINGS
 
 STEPS = {"tiny": 1, "small": 60, "full": 500}
 BATCH = {"tiny": 4, "small": 32, "full": 32}
 TESTED = {"tiny": 8, "small": 128, "full": 960}
-MIXINGS = {"PoNet": PoNetMixing, "attention": SelfAttentionMixing, "FNet": lambda dim, heads: FourierMixing()}
 UNITS = {"entropy of the words": "nats", "loss per masked word": "nats"}
 
 
@@ -19,12 +18,12 @@ def language(size, seed, report):
     steps, count = STEPS[size], TESTED[size]
     facts = {"steps": steps, "vocabulary": text.vocabulary, "tested": count}
     rows = [_row(name, value, mixing="word frequencies") for name, value in unigram(text, seed, count).items()]
-    runs = [(name, True) for name in MIXINGS] + ([("PoNet", False)] if size != "tiny" else [])
+    runs = [(name, True) for name in COMPARED] + ([("PoNet", False)] if size != "tiny" else [])
     for place, (name, order) in enumerate(runs):
-        start = place / len(runs)
+        part = report.part(place, len(runs), name)
         model = pretrain(
             text, MIXINGS[name], steps, seed, order=order, recipe=Recipe(batch=BATCH[size]),
-            report=lambda f, loss, s=start, n=name: report(s + f / len(runs), n),
+            report=lambda fraction, loss, part=part: part(fraction),
         )  # fmt: skip
         found = measure(model, text, count, seed)
         if not order:

@@ -11,7 +11,7 @@ from workbench.papers.smash.inputs import main_input
 METHODS = ("auto", "smash-v1", "smash-v2", "smash-v3", "dense", "merge", "inner", "outer")
 
 
-def correctness(size, seed, matrix=None, report=lambda fraction, step: None):
+def correctness(size, seed, report, matrix=None):
     """Return each method's largest error and wrong entries, on the main input and on small ones of other structure."""
     cases = [main_input(size, seed, matrix)]
     cases += [] if matrix else [(title, *pair) for title, pair in small_pairs(seed).items()]
@@ -22,7 +22,7 @@ def correctness(size, seed, matrix=None, report=lambda fraction, step: None):
         expected.sort_indices()
         structure = int(symbolic_nnz(a, b).sum())
         for place, method in enumerate(METHODS):
-            report((number + place / len(METHODS)) / len(cases), f"{method} on {title}")
+            report.part(number, len(cases), title)(place / len(METHODS), method)
             c = spgemm(a, b, method=method)
             labels = {"matrix": title, "method": method}
             rows.append(row("largest error", _largest_error(c, expected), "relative", "measured", **labels))

@@ -16,7 +16,7 @@ SWEEPS = {
 }
 
 
-def sensitivity(size, seed, matrix=None, report=lambda fraction, step: None):
+def sensitivity(size, seed, report, matrix=None):
     """Return time and extra probes of each version by the constant that was changed, and to what."""
     title, a, b = main_input(size, seed, matrix)
     points = [(name, value) for name, values in SWEEPS.items() for value in values]

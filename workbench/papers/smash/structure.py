@@ -12,7 +12,7 @@ from workbench.papers.smash.inputs import counts, main_input
 KERNELS = ((1, None), (2, None), (3, None), (3, "multiplicative"))  # version, hash; None for the version's own
 
 
-def structure(size, seed, matrix=None, report=lambda fraction, step: None):
+def structure(size, seed, report, matrix=None):
     """Return time and extra probes of each version, and of the third with a multiplicative hash, by input."""
     cases = _cases(size, seed, matrix)
     rows = []
@@ -20,17 +20,12 @@ def structure(size, seed, matrix=None, report=lambda fraction, step: None):
         labels = {"matrix": title, "log2_slots": config.log2_slots}
         rows += [found | labels for found in counts(title, a, b)]
         for part, (v, hash) in enumerate(KERNELS):
-            done, runs = place * len(KERNELS) + part, len(cases) * len(KERNELS)
-            told = _share(report, done, runs, f"{title}, V{v}")
+            told = report.part(place, len(cases), title).part(part, len(KERNELS), f"V{v}")
             result = simulate_spgemm(a, b, v, config, hash=hash, progress=told)
             named = labels | {"version": f"V{v}", "hash": result.hash}
             rows.append(row("time", result.ms, "ms", "modelled", **named))
             rows.append(row("extra probes", result.mean_extra_probes, "probes per product", "counted", **named))
     return rows
-
-
-def _share(report, done, runs, label):
-    return lambda fraction, step: report((done + fraction) / runs, f"{label}: {step}")
 
 
 def _cases(size, seed, matrix):

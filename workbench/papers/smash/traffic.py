@@ -7,7 +7,7 @@ from workbench.paper import row
 from workbench.papers.smash.inputs import counts, main_input
 
 
-def traffic(size, seed, matrix=None, report=lambda fraction, step: None):
+def traffic(size, seed, report, matrix=None):
     """Return what each dataflow moves, by stream, and how many partial results it keeps alive."""
     title, a, b = main_input(size, seed, matrix)
     rows = counts(title, a, b)

@@ -10,17 +10,13 @@ from workbench.paper import row
 from workbench.papers.smash.inputs import counts, main_input
 
 
-def versions(size, seed, matrix=None, report=lambda fraction, step: None):
+def versions(size, seed, report, matrix=None):
     """Return what the model says of each version, and the closed form's time of every dataflow beside it."""
     title, a, b = main_input(size, seed, matrix)
     rows = counts(title, a, b)
     runs = {}
     for v in VERSION_HASH:
-
-        def share(fraction, step, v=v):
-            report((v - 1 + fraction) / 4, f"V{v}: {step}")
-
-        runs[v] = simulate_spgemm(a, b, v, progress=share)
+        runs[v] = simulate_spgemm(a, b, v, progress=report.part(v - 1, 4, f"V{v}"))
         rows += _run_rows(runs[v], matrix=title, version=f"V{v}")
     differing = int(np.abs(runs[2].histogram - runs[3].histogram).sum())
     rows.append(row("products whose probes differ, V2 to V3", differing, "products", "counted", matrix=title))

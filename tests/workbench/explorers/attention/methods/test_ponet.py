@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from workbench.explorers.attention.methods.ponet import METHOD, pooled, projections, segment_index, sentence_starts
-from workbench.explorers.attention.source import load_input, of_head
+from workbench.explorers.attention.source import load_input, of_head, sources
 from workbench.models.attention import ponet_training
 from workbench.models.attention.ponet import pooling_fusion
 
@@ -121,3 +121,12 @@ def test_without_the_product_rows_of_a_sentence_are_identical():
     np.testing.assert_allclose(bare.maps["likeness"][index[:, None] == index], 1, atol=1e-5)
     fused = METHOD.trace(shown, SETTINGS | {"use_lmp": False})
     assert fused.facts["different output rows (counted)"] == f"{fused.t} of {fused.t}"
+
+
+@pytest.mark.parametrize("source", [key for key, source in sources().items() if not source.pictures])
+def test_every_input_with_words_can_be_run(source):
+    shown = load_input(source, tokens=64, layer=1, head=1)
+    seen = METHOD.trace(shown, SETTINGS | {"segment_rule": "equal"})
+    np.testing.assert_allclose(seen.effective.sum(axis=1), 1, atol=1e-5)
+    assert seen.facts["segments"] == (10 if shown.parts else 8)  # [CLS] and [SEP] stand alone
+    assert bool(shown.parts) == (source == "ponet") == ("PoNet's own" in seen.facts["projections"])
