@@ -13,6 +13,8 @@ BUILD := build/make
 CORE  := $(BUILD)/.built
 OP    ?= spgemm
 PORT_OPTION = $(if $(PORT),--port $(PORT))
+# Two workers of one thread each; tests/conftest.py says who shares one. Plain `pytest` stays in one process.
+PYTEST := $(BIN)/python -m pytest -n 2
 PIP   := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One entry of pyproject.toml per line, so that versions are written in one place.
 READ  = $(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); print(*($(1)), sep="\n")'
@@ -45,13 +47,13 @@ serve: $(CORE) ## Serve the dashboards to browsers on this machine
 	@$(BIN)/workbench serve $(PORT_OPTION)
 
 test: $(CORE) ## Run the whole test suite
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: $(CORE) ## Lint, import rules and the quick tests, in under two minutes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports
-	@$(BIN)/python -m pytest -m "not slow and not browser" -q
+	@$(PYTEST) -m "not slow and not browser" -q
 
 bench: $(VENV)/.bench ## Time a kernel against its peers (OP=spgemm)
 	@$(BIN)/workbench bench $(OP)

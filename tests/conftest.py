@@ -1,4 +1,4 @@
-"""Rules for every test: no outbound network, two kernel threads, and one comparison with one table of tolerances."""
+"""Rules for every test: no outbound network, two threads, one table of tolerances, and who shares a worker."""
 
 import os
 import runpy
@@ -13,6 +13,12 @@ OUTBOUND = ROOT / "tests" / "outbound"
 
 pytest_plugins = ["tests.paper_times"]
 
+# A run with `-n 2` has two workers of one thread each; a plain run has one process with two threads.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+THREADS = 1 if IS_WORKER else 2
+# These start servers or wait for pages, so no two of them run at once.
+SERVERS = ("tests/browser/", "tests/workbench/app/test_serve.py")
+
 # Relative to the larger of the two values, and to the largest value of the array for what cancels.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 
@@ -25,7 +31,8 @@ def pytest_configure(config):
     config.add_cleanup(lambda: _remove(home))
     for variable in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         os.environ[variable] = os.path.join(home, variable.lower())
-    os.environ.update(WORKBENCH_STUDENT="tester", PYTHONHASHSEED="0", OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(THREADS)))
+    os.environ.update(WORKBENCH_STUDENT="tester", PYTHONHASHSEED="0")
     runpy.run_path(str(OUTBOUND / "sitecustomize.py"))
 
     from hypothesis import settings
@@ -34,9 +41,24 @@ def pytest_configure(config):
     settings.load_profile("workbench")
 
 
-def pytest_collection_modifyitems(items):
-    """Put browser tests last: Playwright keeps an event loop in this thread, where others call ``asyncio.run``."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let one worker take all tests of a paper, or else of a file, so that what they share is made once.
+
+    The mark ``xdist_group`` would say the same, but pytest-xdist 3.8 cannot hand it on from pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    from tests.paper_times import REST, paper_keys, paper_of
+
+    class ByPaper(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            paper = paper_of(nodeid, keys)
+            return "servers" if nodeid.startswith(SERVERS) else nodeid.partition("::")[0] if paper == REST else paper
+
+    keys = paper_keys()
+    config.option.loadscopereorder = False  # papers and servers come first as they are, and take longest
+    return ByPaper(config, log)
 
 
 def _remove(folder):
@@ -46,11 +68,11 @@ def _remove(folder):
 
 
 @pytest.fixture(autouse=True)
-def two_kernel_threads():
-    """Start every test with two kernel threads, whatever the test before it set."""
+def kernel_threads():
+    """Start every test with the same number of kernel threads, whatever the test before it set."""
     import kernels
 
-    kernels.set_num_threads(2)
+    kernels.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="module")

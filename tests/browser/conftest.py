@@ -46,11 +46,10 @@ RUN_ALL_CELLS = """async () => {
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the browser tests and run them last: Playwright keeps an event loop running in the main thread."""
-    ours = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in ours:
-        item.add_marker(pytest.mark.browser)
-    items[:] = [item for item in items if item not in set(ours)] + ours
+    """Mark the browser tests."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
 
 
 @dataclass
@@ -164,9 +163,13 @@ def notebook_folder(tmp_path_factory):
     return write
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium():
-    """Headless Chromium; without one these tests are skipped, or fail if WORKBENCH_REQUIRE_BROWSER=1."""
+    """Headless Chromium; without one these tests are skipped, or fail if WORKBENCH_REQUIRE_BROWSER=1.
+
+    It ends with its file: while it is open, Playwright keeps an event loop in this thread, and ``asyncio.run`` in the
+    tests of other files would fail.
+    """
     named = [os.environ.get("CHROMIUM"), *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))]
     executable = next((path for path in named if path and Path(path).is_file()), None)
     if executable is None:
