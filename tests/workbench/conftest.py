@@ -1,4 +1,4 @@
-"""A paper made for tests, and folders that tests may write to."""
+"""A paper made for tests, folders that tests may write to, and torch with one thread."""
 
 import pytest
 
@@ -77,3 +77,14 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "shipped", lambda: tmp_path / "shipped")
     monkeypatch.setattr(folders, "checkout", lambda: tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def one_thread():
+    """Let torch use one thread: with tiny operators, a second one on a busy machine mostly waits for the first."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -36,12 +36,15 @@ def test_inputs_their_views_and_writing_in_place_do_not_count():
 
     assert largest_tensor_bytes(run) == 8
     assert largest_tensor_bytes(lambda: x.T) == largest_tensor_bytes(lambda: None) == 0
+    y = torch.zeros(100, 100)
+    assert largest_tensor_bytes(lambda: torch.add(x, 1, out=y)) == 0
 
 
 def test_a_copy_of_a_view_counts_and_so_does_all_memory_behind_one_that_is_made():
     x = torch.zeros(100, 100)
     assert largest_tensor_bytes(lambda: x.T[:3].contiguous()) == 3 * 100 * 4
     assert largest_tensor_bytes(lambda: (x + 1)[0, :1]) == 100 * 100 * 4
+    assert largest_tensor_bytes(lambda: torch.empty_strided((2, 2), (100, 1))) == 102 * 4  # rows lie 100 apart
 
 
 def test_the_backward_pass_is_seen():

@@ -140,7 +140,7 @@ def test_spoilt_digits_are_spoilt_and_equal_seeds_spoil_alike():
     assert one["none"] is images and all((x != images).any() for name, x in one.items() if name != "none")
 
 
-def test_silent_convolutions_stay_silent():
+def test_silent_convolutions_stay_silent(one_thread):
     net = recognition.train_digits(FASA, steps=1, seed=1, batch=4, convolutions=False)
     group = net.blocks[0].attention.local[0]
     assert not group.value_conv.weight.any() and not group.value_conv.bias.any()

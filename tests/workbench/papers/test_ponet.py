@@ -146,7 +146,7 @@ def test_digits_become_sequences_of_seventeen_symbols():
     np.testing.assert_array_equal(corners, np.round(16 * images[:5, ::7, ::7]))
 
 
-def test_equal_seeds_give_equal_models():
+def test_equal_seeds_give_equal_models(one_thread):
     first, again, other = (
         pixels.train(pixels.MIXINGS["PoNet"], steps, seed, batch=4) for steps, seed in ((2, 1), (2, 1), (2, 2))
     )
