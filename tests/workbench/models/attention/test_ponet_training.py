@@ -8,7 +8,7 @@ from safetensors import safe_open
 from workbench.models.attention import ponet_corpus, ponet_training
 from workbench.models.attention.ponet import PoNetMixing, token_segment_index
 from workbench.models.attention.ponet_corpus import CLS, MASK, SEP, Corpus
-from workbench.models.attention.ponet_training import PAIRS, WINDOWS, Recipe, batch_of, encode, pretrain
+from workbench.models.attention.ponet_training import PAIRS, WINDOWS, Pretraining, Recipe, batch_of, encode, pretrain
 
 SMALL = Recipe(length=40, room=20, batch=4)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,6 +75,40 @@ def test_training_learns_and_equal_seeds_give_equal_models(chunks):
     before = ponet_training.measure(pretrain(corpus, PoNetMixing, 0, 1, recipe=SMALL), corpus, 16, 0, SMALL)
     after = ponet_training.measure(pretrain(corpus, PoNetMixing, 40, 1, recipe=SMALL), corpus, 16, 0, SMALL)
     assert after["loss per masked word"] < before["loss per masked word"] - 0.5
+
+
+def test_words_are_read_at_their_place_and_the_order_at_the_first_token(chunks):
+    """Word logits: the encoder's feature, mapped, through GELU and a norm, times the word table; order: [CLS]'s."""
+    torch.manual_seed(0)
+    model, seen = Pretraining(3100, recipe=SMALL).double().eval(), []
+    for parameter in (*model.norm.parameters(), model.bias, model.order.bias):
+        torch.nn.init.normal_(parameter)
+    model.encoder.register_forward_hook(lambda module, args, out: seen.append(out))
+    batch = batch_of(chunks, np.random.default_rng(0), 3, 3100, SMALL)
+    words, orders = model(batch)
+    places = [(b, t) for b in range(3) for t in range(SMALL.length) if batch.targets[b, t] >= 0]
+    assert len(words) == len(places) > 3
+    for logits, place in zip(words, places, strict=True):
+        mapped = model.word.weight @ seen[0][place] + model.word.bias
+        bent = torch.stack([z / 2 * (1 + torch.erf(z / 2**0.5)) for z in mapped])
+        bent = (bent - bent.mean()) / (bent.var(unbiased=False) + 1e-5).sqrt() * model.norm.weight + model.norm.bias
+        for word in (0, 1234, 3099):
+            wanted = bent @ model.encoder.tokens.weight[word] + model.bias[word]
+            torch.testing.assert_close(logits[word], wanted)
+    for b in range(3):
+        torch.testing.assert_close(orders[b], model.order.weight @ seen[0][b, 0] + model.order.bias)
+
+
+def test_the_order_is_learnt_unless_it_is_left_out(chunks):
+    corpus = Corpus(chunks, chunks, 3100)
+    start, both, words_only = (
+        pretrain(corpus, PoNetMixing, steps, 1, recipe=SMALL, order=order)
+        for steps, order in ((0, True), (2, True), (2, False))
+    )
+    assert torch.equal(start.order.weight, words_only.order.weight)
+    assert not torch.equal(start.order.weight, both.order.weight)
+    for trained in (both, words_only):
+        assert not torch.equal(start.word.weight, trained.word.weight)
 
 
 def test_frequencies_cost_what_they_say():

@@ -35,6 +35,33 @@ def test_a_pixel_is_predicted_from_those_before_it():
     assert not torch.allclose(before[:, 21], after[:, 21])
 
 
+class Notes(torch.nn.Module):
+    """A stand-in for attention: one everywhere; keeps what it is given."""
+
+    def forward(self, x):
+        """Map (b, L, dim) to (b, L, dim)."""
+        self.given = x
+        return torch.ones_like(x)
+
+
+def test_parts_are_added_to_the_embedding_of_the_pixel_before():
+    """With parts that give one and two everywhere: the norm of embedding + position + 3; the first pixel has a sign."""
+    torch.manual_seed(0)
+    model, pictures = PixelModel(Notes(), dim=5, length=4), torch.tensor([[3, 0, 16, 7]])
+    for part in (model.norm_out, model.norm_attention, model.predict):
+        torch.nn.init.normal_(part.bias)
+    torch.nn.init.zeros_(model.feed[2].weight)
+    torch.nn.init.constant_(model.feed[2].bias, 2.0)
+    logits = model(pictures)
+    for at, before in enumerate((LEVELS, 3, 0, 16)):
+        found = model.pixels.weight[before] + model.positions[at]
+        normed = (found - found.mean()) / (found.var(unbiased=False) + 1e-5).sqrt()
+        torch.testing.assert_close(model.attention.given[0, at], normed + model.norm_attention.bias)
+        torch.testing.assert_close(
+            logits[0, at], model.predict.weight @ (normed + model.norm_out.bias) + model.predict.bias
+        )
+
+
 def test_an_untrained_model_guesses_and_a_trained_one_does_not():
     untrained, trained = train(attention, steps=0), train(attention, steps=60)
     assert bits_per_pixel(untrained) > 4
