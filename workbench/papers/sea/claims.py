@@ -38,7 +38,7 @@ def _judge_coverage(rows):
 
 
 def _judge_error(rows):
-    """Reproduced if the error is clearly below that of a Performer trained alike, and by .15; partly if clearly below."""
+    """Reproduced if clearly below the error of a Performer trained alike, and by .15; partly if clearly below."""
     last = _last_step(rows)
     ours, performer = (values(rows, "context error", method=name, step=last) for name in ("SEA", "Performer"))
     lead = difference(performer, ours)
