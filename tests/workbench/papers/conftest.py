@@ -1,7 +1,46 @@
-"""What the tests of the papers' judges share."""
+"""What the tests of papers share: one tiny run of every experiment, and judges' words at a tie."""
+
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
+import torch
+
+from workbench.papers import get
+
+SEED = 3
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """An experiment's rows at size "tiny", and what it reported: (fraction, step) in the order told."""
+
+    rows: list
+    told: list
+
+
+@pytest.fixture(scope="session")
+def tiny_run():
+    """Return ``tiny_run(paper, experiment)`` -> `TinyRun`; each is run once for all tests. Tests change no row."""
+    return cache(run_tiny)
+
+
+@pytest.fixture(scope="session")
+def run_again():
+    """Return ``run_again(paper, experiment)``, which runs what `tiny_run` ran once more."""
+    return run_tiny
+
+
+def run_tiny(paper, experiment):
+    """Run an experiment at size "tiny" with one thread of torch: a second one would mostly wait for the first."""
+    told, before = [], torch.get_num_threads()
+    run = next(each.run for each in get(paper).experiments if each.key == experiment)
+    torch.set_num_threads(1)
+    try:
+        return TinyRun(run(size="tiny", seed=SEED, report=lambda fraction, step: told.append((fraction, step))), told)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture
