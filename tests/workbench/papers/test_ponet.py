@@ -130,7 +130,7 @@ def test_every_claim_is_tried_all_ways():
     tried = {key: {verdict for k, _, verdict in CASES if k == key} for key in JUDGES}
     assert tried.pop("glue") == {"partly", "not reproduced", "undecided"}  # a stand-in: never more than partly
     assert tried.pop("order") == {"reproduced", "partly", "not reproduced", "undecided"}
-    assert all(verdicts == set(Verdict.__args__) for verdicts in tried.values())
+    assert all(verdicts == {"reproduced", "partly", "not reproduced"} for verdicts in tried.values())
 
 
 @pytest.mark.parametrize("key", JUDGES)
