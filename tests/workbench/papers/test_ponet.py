@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.paper import Verdict
 from workbench.papers.ponet import CLAIMS, KNOBS, PAPER, run, sample
 from workbench.papers.ponet import digits as pixels
 
