@@ -1,14 +1,29 @@
 """How a claim's judge compares numbers: never by the last digits, which differ from one CPU to the next.
 
 Numbers within the margin of each other are equal: equal numbers are never above or below, and always at least and at
-most. Counts (whole numbers) need none of this; judges compare them with plain operators.
+most. Counts (whole numbers) need none of this; judges compare them with plain operators. Where chance plays a part, a
+judge asks for the `difference` of what was drawn and whether one side is `clearly_above` the other.
 """
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
-__all__ = ["above", "at_least", "at_most", "below", "falling", "growth_exponent", "rising", "verdict"]
+__all__ = [
+    "Difference",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "clearly_above",
+    "difference",
+    "falling",
+    "growth_exponent",
+    "rising",
+    "verdict",
+]
 
 RELATIVE = 1e-6  # of the larger: records keep six digits, and sums in float32 agree to about as many between CPUs
 ABSOLUTE = 1e-14  # around zero: what float64 leaves of the difference of two equal sums near one
@@ -44,6 +59,52 @@ def falling(values: Iterable[float]) -> bool:
     return all(below(after, before) for before, after in pairwise(values))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """The means of two sides, and the standard error of their difference; None if each side was drawn only once."""
+
+    ours: float
+    theirs: float
+    error: float | None
+
+    @property
+    def mean(self) -> float:
+        """Ours minus theirs."""
+        return self.ours - self.theirs
+
+    def said(self, digits: int, scale: float = 1.0, once: str = "one seed") -> str:
+        """Return the difference with sign and error, times ``scale``; ``once`` stands where there is no error."""
+        shown = f"{scale * self.mean:+.{digits}f}"
+        return f"{shown} ({once})" if self.error is None else f"{shown} ± {scale * self.error:.{digits}f}"
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    """Return ours minus theirs with its standard error.
+
+    Parameters
+    ----------
+    ours, theirs : values over seeds, heads or texts. Equally many are pairs, in the same order; one value on a side is
+        a constant; otherwise the two sides were drawn apart and their errors add as squares.
+
+    Raises
+    ------
+    LookupError : a side without values.
+    """
+    ours, theirs = list(ours), list(theirs)
+    if not ours or not theirs:
+        raise LookupError(f"difference: needs a value on each side, got {len(ours)} and {len(theirs)}")
+    if len(ours) == len(theirs):
+        error = _standard_error([a - b for a, b in zip(ours, theirs, strict=True)])
+    else:
+        error = math.hypot(*(_standard_error(side) for side in (ours, theirs) if len(side) > 1))
+    return Difference(fmean(ours), fmean(theirs), error)
+
+
+def clearly_above(lead: Difference) -> bool:
+    """Tell whether ours is above theirs by more than the margin and twice the standard error, if there is one."""
+    return above(lead.ours, lead.theirs + 2 * (lead.error or 0.0))
+
+
 def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Return the exponent e of value ~ size^e: the slope of log value over log size, least squares.
 
@@ -77,6 +138,11 @@ def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 def verdict(full: bool, partly: bool = False) -> str:
     """Return the word for a claim of which everything holds, a part, or neither."""
     return "reproduced" if full else "partly" if partly else "not reproduced"
+
+
+def _standard_error(drawn):
+    count, mean = len(drawn), fmean(drawn)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in drawn) / (count - 1) / count) if count > 1 else None
 
 
 def _equal(a, b):

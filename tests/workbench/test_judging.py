@@ -5,7 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from workbench.judging import above, at_least, at_most, below, falling, growth_exponent, rising, verdict
+from workbench.judging import (
+    above,
+    at_least,
+    at_most,
+    below,
+    clearly_above,
+    difference,
+    falling,
+    growth_exponent,
+    rising,
+    verdict,
+)
 
 EQUAL = [
     (2.0, 2.0),
@@ -80,3 +91,33 @@ def test_verdicts_are_words():
     assert [verdict(True, True), verdict(True), verdict(False, True), verdict(False)] == [
         "reproduced", "reproduced", "partly", "not reproduced",
     ]  # fmt: skip
+
+
+def test_pairs_leave_what_they_share_out_of_the_error():
+    lead = difference([1.2, 2.2, 3.5], [1.0, 2.0, 3.0])  # 0.2, 0.2, 0.5: mean 0.3, standard error 0.1
+    assert lead.mean == pytest.approx(0.3) and lead.error == pytest.approx(0.1)
+    assert lead.said(2) == "+0.30 ± 0.10" and lead.said(0, scale=100) == "+30 ± 10"
+
+
+def test_one_value_is_a_constant_and_unequal_sides_add_their_errors_as_squares():
+    assert difference([1.0, 2.0, 3.0], [1.5]).error == pytest.approx(1 / math.sqrt(3))
+    assert difference([1.5], [1.0, 2.0, 3.0]).mean == pytest.approx(-0.5)
+    both = difference([1.0, 2.0, 3.0], [4.0, 6.0])  # squares of the errors: 1/3 and 1
+    assert both.error == pytest.approx(math.sqrt(4 / 3)) and both.mean == pytest.approx(-3)
+
+
+def test_what_was_drawn_once_has_no_error():
+    lead = difference([0.7], [0.5])
+    assert lead.error is None and lead.said(1) == "+0.2 (one seed)" and lead.said(1, once="one text").endswith("text)")
+    assert clearly_above(lead) and not clearly_above(difference([0.5], [0.7]))
+    with pytest.raises(LookupError, match="0 and 1"):
+        difference([], [0.5])
+
+
+def test_a_lead_is_clear_beyond_twice_its_error():
+    noise = [-0.2, 0.0, 0.2]  # standard error 0.2 / sqrt(3) = 0.1155, twice that 0.2309
+    assert clearly_above(difference([x + 0.24 for x in noise], [0.0] * 3))
+    assert not clearly_above(difference([x + 0.22 for x in noise], [0.0] * 3))
+    assert not clearly_above(difference([x + 0.4 / math.sqrt(3) for x in noise], [0.0]))  # at the bound
+    assert not clearly_above(difference([0.5] * 3, [0.5 * (1 - 1e-12)] * 3))  # no error, and equal
+    assert not clearly_above(difference([math.nan, 1.0], [0.0, 0.0]))

@@ -69,6 +69,7 @@ CASES = [
     ("linear", growing(5, 12), "not reproduced"),
     ("accuracy", accuracies((0.98, 0.982), (0.96, 0.962)), "reproduced"),
     ("accuracy", accuracies((0.97, 0.98), (0.97, 0.98)), "partly"),
+    ("accuracy", accuracies((0.98, 1.0, 0.96), (0.96, 0.96, 0.96)), "partly"),  # +0.020 ± 0.012 over seeds
     ("accuracy", accuracies((0.93, 0.94), (0.93, 0.94)), "not reproduced"),
     ("accuracy", accuracies((0.95, 0.95), (0.98, 0.98)), "not reproduced"),
     ("time", times(1, 2, 3), "reproduced"),

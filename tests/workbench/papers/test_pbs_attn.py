@@ -69,9 +69,11 @@ CASES = [
     ("blocks", held(0.5, 0.48, 0.6, best=(0.03, 0.0)), "partly"),
     ("blocks", held(0.5, 0.58, 0.6), "partly"),
     ("blocks", held(0.5, 0.48, 0.49), "not reproduced"),
+    ("blocks", held(0.5, 0.48, 0.7) + held(0.5, 0.48, 0.5), "not reproduced"),  # +0.1 ± 0.1 over groups
     ("heavy", needed(0.7, 0.3), "reproduced"),
     ("heavy", needed(0.7, 0.5), "partly"),
     ("heavy", needed(0.5, 0.7), "not reproduced"),
+    ("heavy", needed(0.9, 0.2) + needed(0.3, 0.3), "not reproduced"),  # 0.35 ± 0.35 over draws
     ("figure", used(((0.8, 0.9), (0.3, 0.95))), "reproduced"),
     ("figure", used(((0.8, 0.9), (0.3, 0.95)), lm=((0.5, 0.9), (0.6, 0.9))), "partly"),
     ("figure", used(((0.3, 0.9), (0.8, 0.8)), lm=((0.5, 0.9), (0.6, 0.9))), "not reproduced"),
@@ -113,6 +115,13 @@ def test_claims_judge_both_ways(key, rows, verdict):
 @pytest.mark.parametrize("key, rows, verdict", TIES)
 def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, rows, verdict):
     assert words_at_a_tie(JUDGES[key], rows) == {verdict}
+
+
+def test_the_best_of_many_settings_and_a_slower_model_are_named():
+    slow = [row | {"input": f"{LM}, layer 3"} for row in times(74.0, 100.0)]
+    shown = JUDGES["speed"](times(100, 50) + slow)[0]
+    assert "best of 2 settings" in shown and f"0.74x at best on the {LM}, slower than dense" in shown
+    assert LM not in JUDGES["speed"](times(100, 50))[0]
 
 
 def test_every_claim_is_tried_both_ways():

@@ -1,12 +1,11 @@
-"""XAttention's entry: knobs make inputs and runs, experiments yield rows, and every claim can fail."""
+"""XAttention: every claim can fail, and what the rows of its experiments promise."""
 
 import numpy as np
 import pytest
 
-from workbench.paper import Verdict
-from workbench.papers.xattention import CLAIMS, KNOBS, PAPER, run, sample
+from workbench.papers.xattention.claims import CLAIMS
+from workbench.papers.xattention.pattern import pattern
 
-EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
 
 
@@ -55,56 +54,71 @@ def curves(threshold, topk, ratio):
 LINE = [(0.2, 0.4), (0.6, 0.8)]
 
 
-def searched(calibration, held_out):
+def searched(calibration, held_out, noise=(0.0, 0.0)):
+    """Density and error by text; ``noise`` is what a layer's searched density has more."""
     rows = []
     for text, (density, error) in (("calibration", calibration), ("held out", held_out)):
-        for name, d, e in (("fixed 0.9", 0.6, 0.2), ("minimum", density, error)):
-            labels = {"thresholds": name, "text": text, "layer": 0}
-            rows += [labels | {"quantity": q, "value": x} for q, x in (("density", d), ("output error", e))]
+        for layer, more in enumerate(noise):
+            for name, d, e in (("fixed 0.9", 0.6, 0.2), ("minimum", density + more, error)):
+                labels = {"thresholds": name, "text": text, "layer": layer}
+                rows += [labels | {"quantity": q, "value": x} for q, x in (("density", d), ("output error", e))]
     return rows
 
 
-def quality(*points):
-    rows = [{"quantity": "cost of the text", "method": "dense", "value": 2.0}]
+def costs(cost, density, noise, **labels):
+    """One text of six pieces, whose costs rise by up to ``noise``: 0.01 is a standard error of .00153."""
+    pieces = cost + noise * (np.arange(6) / 5 - 0.5)
+    rows = [labels | {"quantity": "cost of one piece", "value": float(x)} for x in pieces]
+    rows.append(labels | {"quantity": "cost of the text", "value": cost})
+    return [*rows, labels | {"quantity": "density", "value": density}]
+
+
+def quality(*points, noise=0.0):
+    rows = costs(2.0, 1.0, 0.0, method="dense")
     for tau, (density, more) in zip((0.9, 0.8, 0.7), points, strict=True):
-        labels = {"method": "threshold", "sampler": "antidiagonal", "stride": 8, "threshold": tau}
-        rows.append(labels | {"quantity": "cost of the text", "value": 2.0 * (1 + more)})
-        rows.append(labels | {"quantity": "density", "value": density})
+        rows += costs(2.0 * (1 + more), density, noise, **(OURS | {"threshold": tau}))
     return rows
 
 
 OURS = {"method": "threshold", "sampler": "antidiagonal", "stride": 8, "threshold": 0.9}
 
 
-def pieces(leads, key):
+def pieces(leads, key, strides=(8,)):
     """Rows where ``key`` of each name (a sampler or a method) costs ``lead`` more than ours, give or take."""
     rows = []
-    for labels, lead in [(OURS, 0.0)] + [(key(name), lead) for name, lead in leads.items()]:
-        noise = np.linspace(-0.001, 0.001, 6) if lead else np.zeros(6)
-        rows += [labels | {"quantity": "cost of one piece", "value": 1.5 + lead + float(x)} for x in noise]
-        rows.append(labels | {"quantity": "density", "value": 0.5})
+    for stride in strides:
+        rows += costs(1.5, 0.5, 0.0, **(OURS | {"stride": stride}))
+        for name, lead in leads.items():
+            noise = 0.002 if lead else 0.0  # a standard error of .00031
+            rows += costs(1.5 + lead, 0.5, noise, **(key(name) | {"stride": stride}))
     return rows
 
 
-def by_sampler(diagonal, random, mean_pool):
+def by_sampler(diagonal, random, mean_pool, strides=(8,)):
     leads = {"diagonal": diagonal, "random": random, "mean_pool": mean_pool}
-    return pieces(leads, lambda name: OURS | {"sampler": name})
+    return pieces(leads, lambda name: OURS | {"sampler": name}, strides)
 
 
 def by_rule(topk, ratio):
-    return pieces({"top-k": topk, "ratio": ratio}, lambda name: {"method": name, "stride": 8})
+    return pieces({"top-k": topk, "ratio": ratio}, lambda name: {"method": name})
 
 
 CASES = [
     ("diagonal", leads("diagonal", {8: 0.004, 16: 0.008}), "reproduced"),
     ("diagonal", leads("diagonal", {8: 0.002, 16: 0.008}), "partly"),
-    ("diagonal", leads("diagonal", {8: 0.004, 16: -0.001}), "not reproduced"),
+    ("diagonal", leads("diagonal", {4: -0.1, 8: 0.004, 16: 0.008}), "reproduced"),  # not a stride of the paper's table
+    ("diagonal", leads("diagonal", {8: 0.004, 16: -0.001}), "partly"),
+    ("diagonal", leads("diagonal", {8: 0.004, 16: 0.008}, error=0.003), "partly"),
+    ("diagonal", leads("diagonal", {8: 0.004, 16: 0.008}, error=0.005), "not reproduced"),
     ("random", leads("random", {8: 0.004, 16: 0.003}), "reproduced"),
     ("random", leads("random", {8: 0.004, 16: 0.001}), "partly"),
     ("random", leads("random", {8: 0.001, 16: -0.001}), "not reproduced"),
     ("pool", leads("mean_pool", {4: 0.01, 8: 0.004}), "reproduced"),
-    ("pool", leads("mean_pool", {4: 0.01, 8: 0.001}), "partly"),
-    ("pool", leads("mean_pool", {4: -0.01, 8: 0.004}), "not reproduced"),
+    ("pool", leads("mean_pool", {4: 0.01, 8: 0.0025}), "partly"),
+    ("pool", leads("mean_pool", {4: 0.01, 8: 0.004, 16: 0.003, 32: 0.003}), "reproduced"),
+    ("pool", leads("mean_pool", {4: 0.01, 8: 0.004, 16: 0.001, 32: -0.003}), "partly"),
+    ("pool", leads("mean_pool", {4: -0.01, 8: 0.004}), "partly"),
+    ("pool", leads("mean_pool", {4: -0.01, 8: 0.001}), "not reproduced"),
     ("strides", strides(0.56, 0.558, 0.555, 0.52), "reproduced"),
     ("strides", strides(0.56, 0.555, 0.55, 0.535), "partly"),
     ("strides", strides(0.56, 0.57, 0.55, 0.5), "not reproduced"),
@@ -121,10 +135,18 @@ CASES = [
     ("thresholds", searched((0.5, 0.2), (0.5, 0.21)), "partly"),
     ("thresholds", searched((0.5, 0.25), (0.5, 0.2)), "not reproduced"),
     ("thresholds", searched((0.6, 0.2), (0.6, 0.2)), "not reproduced"),
-    ("quality", quality((0.6, 0.001), (0.4, 0.009), (0.3, 0.02)), "reproduced"),
+    ("thresholds", searched((0.5, 0.2), (0.5, 0.2), noise=(-0.09, 0.09)), "not reproduced"),  # 0.10 ± 0.09
+    ("thresholds", searched((0.5, 0.2), (0.5, 0.2), noise=(-0.04, 0.04)), "reproduced"),  # 0.10 ± 0.04
+    ("quality", quality((0.6, 0.001), (0.4, -0.001), (0.3, 0.02)), "reproduced"),
+    ("quality", quality((0.6, 0.001), (0.4, 0.009), (0.3, 0.02)), "partly"),
+    ("quality", quality((0.6, 0.001), (0.4, 0.009), (0.3, 0.02), noise=0.1), "reproduced"),  # +.018 ± .015
+    ("quality", quality((0.6, -0.001), (0.4, 0.011), (0.3, 0.02)), "partly"),
     ("quality", quality((0.6, 0.001), (0.4, 0.011), (0.3, 0.02)), "partly"),
     ("quality", quality((0.6, 0.02), (0.4, 0.03), (0.3, 0.04)), "not reproduced"),
     ("language-samplers", by_sampler(0.01, 0.02, 0.03), "reproduced"),
+    ("language-samplers", by_sampler(0.01, 0.02, -0.03), "reproduced"),  # means are not in the paper's table
+    ("language-samplers", by_sampler(0.01, 0.02, 0.03, strides=(4, 8)), "reproduced"),
+    ("language-samplers", by_sampler(0.01, 0.02, 0.03) + by_sampler(0.01, -0.02, 0.03, (16,)), "partly"),
     ("language-samplers", by_sampler(0.0004, 0.02, 0.03), "partly"),
     ("language-samplers", by_sampler(-0.01, 0.0004, -0.02), "not reproduced"),
     ("language-selection", by_rule(0.01, 0.02), "reproduced"),
@@ -135,10 +157,12 @@ CASES = [
 # Both sides equal on paper: the word is the one that the judge's docstring says.
 TIES = [
     ("diagonal", leads("diagonal", {8: 0.003, 16: 0.005}), "reproduced"),
-    ("diagonal", leads("diagonal", {8: 0.003, 16: 0.0}), "not reproduced"),
+    ("diagonal", leads("diagonal", {8: 0.004, 16: 0.0}), "partly"),
+    ("diagonal", leads("diagonal", {8: 0.002, 16: 0.002}), "not reproduced"),
     ("random", leads("random", {8: 0.004, 16: 0.002}), "partly"),
     ("random", leads("random", {8: 0.002, 16: 0.002}), "not reproduced"),
     ("pool", leads("mean_pool", {4: 0.003, 8: 0.003}), "reproduced"),
+    ("pool", leads("mean_pool", {4: 0.003, 8: 0.003, 16: 0.002}), "partly"),
     ("strides", strides(0.56, 0.555, 0.55, 0.53), "reproduced"),
     ("strides", strides(0.56, 0.56, 0.55, 0.5), "not reproduced"),
     ("slashes", recall(0.9, 0.75), "reproduced"),
@@ -149,8 +173,9 @@ TIES = [
     ("selection", curves(LINE, [(0.2, 0.4), (0.3, 0.5)], [(0.4, 0.6)]), "not reproduced"),
     ("thresholds", searched((0.5, 0.2), (0.5, 0.2)), "reproduced"),
     ("thresholds", searched((0.6, 0.1), (0.6, 0.1)), "not reproduced"),
-    ("quality", quality((0.6, 0.001), (0.4, 0.01), (0.3, 0.02)), "reproduced"),
-    ("quality", quality((0.5, 0.01), (0.4, 0.02), (0.3, 0.03)), "partly"),
+    ("quality", quality((0.6, 0.02), (0.4, 0.0), (0.3, 0.02)), "reproduced"),
+    ("quality", quality((0.6, 0.02), (0.4, 0.01), (0.3, 0.02), noise=0.2), "reproduced"),
+    ("quality", quality((0.5, 0.0), (0.4, 0.02), (0.3, 0.03)), "partly"),
     ("language-samplers", by_sampler(0.0, 0.0, 0.0), "not reproduced"),
     ("language-selection", by_rule(0.0, 0.02), "partly"),
 ]
@@ -170,7 +195,7 @@ def test_no_verdict_hangs_on_a_tie(words_at_a_tie, key, rows, verdict):
 
 def test_every_claim_is_tried_all_ways():
     tried = {key: {verdict for k, _, verdict in CASES if k == key} for key in JUDGES}
-    assert all(verdicts == set(Verdict.__args__) for verdicts in tried.values())
+    assert all(verdicts == {"reproduced", "partly", "not reproduced"} for verdicts in tried.values())
 
 
 @pytest.mark.parametrize("key", JUDGES)
@@ -179,23 +204,8 @@ def test_claims_need_their_rows(key):
         JUDGES[key]([{"quantity": "another", "value": 1.0}])
 
 
-@pytest.mark.parametrize("source", [value for value, _ in next(k for k in KNOBS if k.key == "input").choices])
-def test_every_input_can_be_run(source):
-    given = sample(input=source, tokens=128, layer=1, head=1)
-    seen = run(given, block=16, stride=4, threshold=0.8)
-    assert seen.keep.shape == (8, 8) and 0 < seen.density < 1 and seen.coverage > 0.5
-    assert seen.causal == given.causal == (source != "minilm")
-
-
-def test_knobs_reach_the_method():
-    given = sample(tokens=128)
-    assert run(given, block=16, threshold=1.0).density == 1
-    assert run(given, block=16, stride=4).score_flops == 2 * run(given, block=16, stride=8).score_flops
-    assert (run(given, sampler="diagonal").read != run(given).read).any()
-
-
-def test_samplers_see_what_they_should():
-    rows = EXPERIMENTS["samplers"](size="tiny", seed=2)
+def test_samplers_see_what_they_should(tiny_run):
+    rows = tiny_run("xattention", "samplers").rows
     kept = {
         (r["sampler"], r.get("stride")): r["value"]
         for r in rows
@@ -207,8 +217,8 @@ def test_samplers_see_what_they_should():
     assert {s for name, s in kept if name == "every second query group"} == {4, 8, 16}
 
 
-def test_searched_thresholds_are_sparser_or_the_fixed_ones():
-    rows = EXPERIMENTS["selection"](size="tiny", seed=2)
+def test_searched_thresholds_are_sparser_or_the_fixed_ones(tiny_run):
+    rows = tiny_run("xattention", "selection").rows
     found = {
         (r["layer"], r["thresholds"]): r["value"]
         for r in rows
@@ -218,8 +228,8 @@ def test_searched_thresholds_are_sparser_or_the_fixed_ones():
     assert layers and all(found[layer, "minimum"] <= found[layer, "fixed 0.9"] for layer in layers)
 
 
-def test_rules_are_compared_at_no_more_than_the_threshold_s_density():
-    rows = EXPERIMENTS["language"](size="tiny", seed=2)
+def test_rules_are_compared_at_no_more_than_the_threshold_s_density(tiny_run):
+    rows = tiny_run("xattention", "language").rows
     density = {r["method"]: r["value"] for r in rows if r["quantity"] == "density"}
     assert density["dense"] == 1 and density["top-k"] <= density["threshold"] + 1e-9
     assert density["ratio"] <= density["threshold"] + 1e-9
@@ -227,7 +237,7 @@ def test_rules_are_compared_at_no_more_than_the_threshold_s_density():
 
 @pytest.mark.slow
 def test_generated_slashes_at_full_size_show_the_direction():
-    rows = EXPERIMENTS["pattern"](size="small", seed=3)
+    rows = pattern("small", 3, lambda fraction, step: None)
     found = {
         (r["sampler"], r["stride"], r["offsets"]): r["value"]
         for r in rows

@@ -294,10 +294,8 @@ def sea_loss(scores, q, k, context, teacher_scores, teacher_context, lengths, *,
     return parts
 
 
-def distill_layer(
-    batches, sea: SEAAttention, *, steps, lr=2e-3, clip=1.0, seed=0, report=None
-) -> list[dict[str, float]]:
-    """Train the estimator against dense attention on cached q, k, v.
+def distill_layer(batches, sea: nn.Module, *, steps, lr=2e-3, clip=1.0, seed=0, report=None) -> list[dict[str, float]]:
+    """Train an estimator, or a `PerformerAttention` beside it, against dense attention on cached q, k, v.
 
     Parameters
     ----------
@@ -315,7 +313,7 @@ def distill_layer(
     history = []
     sea.train()
     for step in range(steps):
-        if step and step % 1000 == 0:
+        if step and step % 1000 == 0 and isinstance(sea, SEAAttention):
             sea.redraw_features(seed + step)
         q, k, v, keep = batches[int(order.integers(len(batches)))]
         scores, context = teacher(q, k, v, keep, causal=sea.causal)

@@ -1,16 +1,16 @@
 """Claims of Combiner, and how our experiments judge them."""
 
-import numpy as np
+from statistics import fmean
 
-from workbench.judging import above, at_least, at_most, below, growth_exponent, verdict
+from workbench.judging import above, at_least, at_most, below, clearly_above, difference, growth_exponent, verdict
 from workbench.paper import Claim, values
 
 FULL = "full attention"
 
 
-def _bits(rows, method) -> float:
-    """Mean bits per pixel of a method over its seeds."""
-    return float(np.mean(values(rows, "bits per pixel", method=method)))
+def _bits(rows, method) -> list[float]:
+    """Bits per pixel of a method, by seed."""
+    return values(rows, "bits per pixel", method=method)
 
 
 def _judge_support(rows):
@@ -24,12 +24,14 @@ def _judge_support(rows):
 
 
 def _judge_beats(pattern):
-    """Reproduced if Combiner needs .05 bits per pixel less than the pattern alone or better, partly if any less."""
+    """Reproduced if Combiner clearly needs less than the pattern alone, by .05 bits per pixel; partly if clearly."""
 
     def judge(rows):
-        alone, ours = _bits(rows, f"{pattern} alone"), _bits(rows, f"Combiner {pattern}")
-        shown = f"bits per pixel on digits: sparse pattern alone {alone:.3f}, Combiner {ours:.3f} (measured)"
-        return shown, verdict(at_least(alone, ours + 0.05), above(alone, ours))
+        lead = difference(_bits(rows, f"{pattern} alone"), _bits(rows, f"Combiner {pattern}"))
+        clear = clearly_above(lead)
+        shown = f"bits per pixel on digits: sparse pattern alone {lead.ours:.3f}, Combiner {lead.theirs:.3f}, "
+        shown += f"fewer by {lead.said(3)}"
+        return f"{shown} (measured)", verdict(clear and at_least(lead.ours, lead.theirs + 0.05), clear)
 
     return judge
 
@@ -39,32 +41,33 @@ def _judge_full(rows):
 
     Partly if one of them is at most .1 above.
     """
-    full = _bits(rows, FULL)
-    over = {p: _bits(rows, f"Combiner {p}") - full for p in ("fixed", "logsparse", "axial_mixture")}
-    near = all(at_least(gap, -0.01) and at_most(gap, 0.1) for gap in over.values())
-    word = verdict(near, at_most(min(over.values()), 0.1))
-    shown = ", ".join(f"{name.replace('_', ' ')} {gap:+.3f}" for name, gap in over.items())
-    return (
-        f"bits per pixel on digits: full attention {full:.3f}; Combiner minus full attention: {shown} (measured)",
-        word,
+    patterns = ("fixed", "logsparse", "axial_mixture")
+    over = {p: difference(_bits(rows, f"Combiner {p}"), _bits(rows, FULL)) for p in patterns}
+    gaps = [gap.mean for gap in over.values()]
+    near = all(at_least(gap, -0.01) and at_most(gap, 0.1) for gap in gaps)
+    shown = ", ".join(f"{name.replace('_', ' ')} {gap.said(3)}" for name, gap in over.items())
+    full = over["fixed"].theirs
+    return f"bits per pixel on digits: full attention {full:.3f}; Combiner minus full: {shown} (measured)", verdict(
+        near, at_most(min(gaps), 0.1)
     )
 
 
 def _judge_best(rows):
-    """Reproduced if no Combiner is better than the mixture and every pattern alone is worse; partly if only the latter.
+    """Reproduced if the mixture clearly beats every pattern alone and no Combiner is better; partly if only the former.
 
     A Combiner that is equal to the mixture does not take the first place from it.
     """
     names = {row["method"] for row in rows if row["quantity"] == "bits per pixel"} - {FULL}
-    bits = {name: _bits(rows, name) for name in sorted(names)}
-    mixture = bits["Combiner axial_mixture"]
-    sparse = min(value for name, value in bits.items() if name.endswith("alone"))
-    first = at_most(mixture, min(bits.values()))
-    best = "Combiner axial_mixture" if first else min(bits, key=bits.get)
-    numbers = f"axial mixture {mixture:.3f}, best sparse pattern alone {sparse:.3f}, lowest {bits[best]:.3f}"
-    shown = f"bits per pixel on digits: {numbers} (measured)"
-    beats = below(mixture, sparse)
-    return shown, verdict(beats and first, beats)
+    bits = {name: fmean(_bits(rows, name)) for name in sorted(names)}
+    mixture = "Combiner axial_mixture"
+    sparse = min((name for name in bits if name.endswith("alone")), key=bits.get)
+    lead = difference(_bits(rows, sparse), _bits(rows, mixture))
+    first, beats = at_most(bits[mixture], min(bits.values())), clearly_above(lead)
+    best = mixture if first else min(bits, key=bits.get)
+    return (
+        f"bits per pixel on digits: axial mixture {bits[mixture]:.3f}, best sparse pattern alone {bits[sparse]:.3f}, "
+        f"more by {lead.said(3)}; the best of all {len(bits)} networks is {best} with {bits[best]:.3f} (measured)"
+    ), verdict(beats and first, beats)
 
 
 def growth(rows, quantity, method) -> float:
