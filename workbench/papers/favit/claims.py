@@ -33,8 +33,8 @@ def _judge_reach(rows):
     fine, window = moving["FaSA, dilation 1"], moving["windows"]
     same_cost = keys["FaSA, dilation 1"] == keys["windows"]
     return (
-        f"{keys['FaSA, dilation 1']} keys per query; {fine:,} of {everything:,} pixels move one output, "
-        f"{window:,} with windows (counted, by gradients)"
+        f"with {keys['FaSA, dilation 1']} keys per query, one output depends on {fine:,} of {everything:,} pixels; "
+        f"with windows, on {window:,} (counted, by gradients)"
     ), verdict(fine == everything and same_cost, fine > window)
 
 
@@ -58,8 +58,8 @@ def _judge_linear(rows):
     whole = all(at_most(large / small, 4.2) for large, small in layer)
     last = [large / small for large, small in (groups[-1], layer[-1], full[-1])]
     return (
-        f"per doubling of the side: window groups x {last[0]:.2f}, all groups x {last[1]:.1f} at stride 2, "
-        f"full attention x {last[2]:.0f} (counted)"
+        f"multiply-adds when the side doubles: window groups {last[0]:.2f} times as many, all groups {last[1]:.1f} "
+        f"(stride 2), full attention {last[2]:.0f} (counted)"
     ), verdict(linear and whole, linear)
 
 
@@ -82,8 +82,9 @@ def _judge_accuracy(rows):
     near = at_least(gain.mean, -0.02) and at_least(min(gain.ours, gain.theirs), 0.95)
     ahead = clearly_above(gain) and above(gain.ours, gain.theirs + noise)
     return (
-        f"digits, {len(ours)} nets each: FaSA {gain.ours:.3f}, windows {gain.theirs:.3f}, full {fmean(full):.3f}; a "
-        f"gain of {gain.said(3)} (± standard error over seeds, errors of both sides {noise:.3f}; measured)"
+        f"accuracy on digits, mean of {len(ours)} networks: FaSA {gain.ours:.3f}, windows {gain.theirs:.3f}, full "
+        f"attention {fmean(full):.3f}; FaSA over windows {gain.said(3)} (± standard error over seeds; sum of the "
+        f"errors of both {noise:.3f}; measured)"
     ), verdict(near and ahead, near)
 
 
@@ -95,15 +96,15 @@ def _judge_time(rows):
     names = (FASA, "windows", "full attention, fused kernel")
     ours, windows, full = (values(rows, "time of one layer", attention=n, side=sides[-1])[0] for n in names)
     return (
-        f"one layer at {sides[-1]} x {sides[-1]}: FaSA {ours:.1f} ms, windows {windows:.1f} ms, full {full:.1f} ms "
-        "(measured)"
+        f"one layer at {sides[-1]} x {sides[-1]}: FaSA {ours:.1f} ms, windows {windows:.1f} ms, "
+        f"full attention {full:.1f} ms (measured)"
     ), verdict(at_most(ours, windows), below(ours, full))
 
 
 CLAIMS = (
     Claim(
         key="parameters",
-        statement="The four models have these many parameters.",
+        statement="The four models have the stated numbers of parameters.",
         where="model table, authors' repository",
         paper_value="3.4 / 13 / 24 / 48 M; 3.428 / 12.959 / 24.920 / 48.746 in the released code",
         tag="published",
@@ -112,7 +113,7 @@ CLAIMS = (
     ),
     Claim(
         key="operations",
-        statement="And cost these many multiply-adds on a picture of 224 x 224.",
+        statement="The four models need the stated numbers of multiply-adds for a picture of 224 x 224 pixels.",
         where="model table, authors' repository",
         paper_value="0.6 / 2.4 / 4.5 / 8.5 G",
         tag="published",
@@ -121,7 +122,7 @@ CLAIMS = (
     ),
     Claim(
         key="reach",
-        statement="One layer's fine group reads the whole picture with as many keys as a window has.",
+        statement="In one layer the fine group reaches the whole picture with as many keys as a window has.",
         where="method",
         paper_value="whole picture at local window cost",
         tag="published",
@@ -130,7 +131,7 @@ CLAIMS = (
     ),
     Claim(
         key="linear",
-        statement="The cost of the attention is linear in the pixels.",
+        statement="The cost of the attention is linear in the number of pixels.",
         where="method, complexity",
         paper_value="linear",
         tag="from memory",
@@ -139,7 +140,7 @@ CLAIMS = (
     ),
     Claim(
         key="accuracy",
-        statement="At equal cost it classifies better than window attention.",
+        statement="At equal cost FaViT classifies better than window attention.",
         where="abstract, ImageNet-1k: B2 against Swin-T",
         paper_value="+1 % (82.3 against 81.3)",
         tag="published",
@@ -148,7 +149,7 @@ CLAIMS = (
     ),
     Claim(
         key="time",
-        statement="A layer takes no longer than window attention.",
+        statement="A layer of FaSA takes no longer than a layer of window attention.",
         where="title: local window cost",
         paper_value="local window cost",
         tag="published",

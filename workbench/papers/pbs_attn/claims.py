@@ -12,7 +12,7 @@ ENCODER, LM, GENERATOR = "MiniLM, read causally", "tiny language model", "heavy-
 def _judge_exact(rows):
     """Reproduced if no error is above 1e-5."""
     worst = max(values(rows, "largest error"))
-    shown = f"largest relative error {worst:.1e} over every order and input (measured, float32)"
+    shown = f"largest relative error over all orders and inputs {worst:.1e} (measured, float32)"
     return shown, verdict(at_most(worst, 1e-5))
 
 
@@ -51,8 +51,8 @@ def _judge_generator(rows):
     saved = difference(*(values(rows, "blocks needed", order=order, **labels) for order in (UNSORTED, SORTED)))
     ratio, clear = saved.ours / saved.theirs, clearly_above(saved)
     return (
-        f"{saved.ours:.2f} of the off-segment blocks without sorting, {saved.theirs:.2f} with it, "
-        f"{saved.said(2, once='one draw')} (saved ± standard error over draws; counted)"
+        f"share of the off-segment blocks needed: {saved.ours:.2f} without sorting, {saved.theirs:.2f} with it, fewer "
+        f"by {saved.said(2, once='one draw')} (± standard error over draws; counted)"
     ), verdict(clear and at_least(ratio, 2), clear and above(ratio, 1.1))
 
 
@@ -107,7 +107,8 @@ def _judge_quality(rows):
     word = verdict(near and all(better.values()), near or any(better.values()))
     said = ", ".join(f"{'better' if won else 'not better'} than {name}" for name, won in better.items())
     return (
-        f"{dense:.4f} bits per byte dense, {excess:+.2%} at threshold .9; at equal density {said} (one text; measured)",
+        f"bits per byte: dense {dense:.4f}, {excess:+.2%} at threshold .9; at equal density {said} (one text; "
+        "measured)",
         word,
     )
 
@@ -125,7 +126,7 @@ def _judge_speed(rows):
         )
         found[title, tokens, segment] = dense / ordered, dense / plain
     (title, tokens, _), (best, unsorted) = max(found.items(), key=lambda setting: setting[1])
-    shown = f"{best:.2f}x at {tokens:,} tokens of the {title}, best of {len(found)} settings"
+    shown = f"{best:.2f} times as fast as dense at {tokens:,} tokens of the {title}, best of {len(found)} settings"
     shown += f"; without sorting {unsorted:.2f}x"
     model = max((ratio for (name, *_), (ratio, _) in found.items() if name.startswith(LM)), default=None)
     if model is not None:
@@ -137,7 +138,7 @@ def _judge_speed(rows):
 CLAIMS = (
     Claim(
         key="exact",
-        statement="Keys may stand in any order, and with every block kept sorted attention is full attention.",
+        statement="The order of the keys does not matter: with all blocks kept, sorted attention is full attention.",
         where="method",
         paper_value="exact",
         tag="published",
@@ -146,7 +147,7 @@ CLAIMS = (
     ),
     Claim(
         key="blocks",
-        statement="Sorted keys let the same number of blocks hold more of the attention.",
+        statement="With sorted keys the same number of blocks holds more of the attention.",
         where="method",
         paper_value="higher coverage",
         tag="published",
@@ -155,7 +156,7 @@ CLAIMS = (
     ),
     Claim(
         key="heavy",
-        statement="Where few keys are wanted by all queries, sorting gathers them into few blocks.",
+        statement="Where all queries attend to few keys, sorting gathers these keys in few blocks.",
         where="method",
         paper_value="few dense blocks",
         tag="published",
@@ -173,7 +174,7 @@ CLAIMS = (
     ),
     Claim(
         key="short",
-        statement="On short inputs the diagonal segments, always computed, cost more than sorting saves.",
+        statement="On short inputs the diagonal segments, which are always computed, cost more than sorting saves.",
         where="follows from the method",
         paper_value="not reported; overhead about M / L",
         tag="from memory",
@@ -183,7 +184,7 @@ CLAIMS = (
     ),
     Claim(
         key="quality",
-        statement="Quality is near full attention and better than other block-sparse methods.",
+        statement="The quality is close to that of full attention and better than that of other block-sparse methods.",
         where="abstract (LongBench, Llama-3.1-8B and Qwen2.5-7B)",
         paper_value="better in every setting",
         tag="published",
@@ -192,7 +193,7 @@ CLAIMS = (
     ),
     Claim(
         key="speed",
-        statement="Prefill is up to 2.75 times faster.",
+        statement="Prefill is up to 2.75 times faster than with full attention.",
         where="abstract",
         paper_value="up to 2.75x",
         tag="published",

@@ -72,7 +72,7 @@ def _judge_parts(rows):
     losses = {name: difference([whole[seed] for seed in x], list(x.values())) for name, x in ablated.items()}
     worse = [clearly_above(loss) for loss in losses.values()]
     word = verdict(all(worse), 2 * sum(worse) > len(worse))
-    shown = ", ".join(f"{name} {loss.theirs:.3f}, worse by {loss.said(3)}" for name, loss in losses.items())
+    shown = ", ".join(f"{name} {loss.theirs:.3f}, whole over it {loss.said(3)}" for name, loss in losses.items())
     return f"whole {' and '.join(f'{x:.3f}' for x in whole.values())}; {shown} (measured)", word
 
 
@@ -80,7 +80,7 @@ def _judge_linear(rows):
     """Reproduced if PoNet's exponent is at most 1.3 and attention's is larger; partly if it is only smaller."""
     ours, attention = (_exponent(rows, _LAYER, name) for name in ("PoNet", "attention"))
     smaller = below(ours, attention)
-    shown = f"time grows as N^{ours:.2f}, attention's as N^{attention:.2f} (measured)"
+    shown = f"time grows as N^{ours:.2f}, that of attention as N^{attention:.2f} (measured)"
     return shown, verdict(smaller and at_most(ours, 1.3), smaller)
 
 
@@ -94,7 +94,8 @@ def _judge_speed(rows):
     shown = ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items())
     crossing = min((t for t in ratio if all(above(ratio[u], 1) for u in ratio if u >= t)), default=None)
     word = verdict(above(min(ratio.values()), 1), above(min(late), 1))
-    return f"{shown}; faster from {crossing or 'no'} tokens on (training steps of the encoder; measured)", word
+    found = f"speed over attention: {shown} tokens; faster from {crossing or 'no'} tokens on"
+    return f"{found} (training steps of the encoder; measured)", word
 
 
 def _judge_fnet_speed(rows):
@@ -106,7 +107,7 @@ def _judge_fnet_speed(rows):
     faster = at_least(min(ratio.values()), 1)
     shown = ", ".join(f"{r:.2f}x at {t:,}" for t, r in ratio.items())
     word = verdict(faster and at_most(max(ratio.values()), 2), faster)
-    return f"{shown} tokens (training steps of the encoder; measured)", word
+    return f"speed of FNet over PoNet: {shown} tokens (training steps of the encoder; measured)", word
 
 
 def _judge_memory(rows):
@@ -114,7 +115,7 @@ def _judge_memory(rows):
     ours = _exponent(rows, "largest tensor", "PoNet")
     attention = _exponent(rows, "largest tensor", "attention, weights written out")
     smaller = below(ours, attention)
-    shown = f"largest tensor grows as N^{ours:.2f}, attention's weights as N^{attention:.2f} (counted)"
+    shown = f"the largest tensor grows as N^{ours:.2f}, attention's weights as N^{attention:.2f} (counted)"
     return shown, verdict(smaller and at_most(ours, 1.05), smaller)
 
 
@@ -174,7 +175,7 @@ def _judge_order(rows):
 CLAIMS = (
     Claim(
         key="image",
-        statement="Pooling classifies sequences of pixels better than attention does.",
+        statement="PoNet classifies sequences of pixels more accurately than attention.",
         where=_LRA,
         paper_value="LRA Image 46.88 against 38.20; average 61.05 against 58.77",
         tag="published",
@@ -183,7 +184,7 @@ CLAIMS = (
     ),
     Claim(
         key="fnet",
-        statement="Pooling is more accurate than Fourier mixing.",
+        statement="PoNet classifies sequences of pixels more accurately than Fourier mixing.",
         where=_LRA,
         paper_value="LRA Image 46.88 against 35.55; average 61.05 against 53.10",
         tag="published",
@@ -192,16 +193,16 @@ CLAIMS = (
     ),
     Claim(
         key="parts",
-        statement="Each pooling and the fusion by a product contribute.",
+        statement="Each pooling and the product with the token's features contribute to the accuracy.",
         where="ablation study",
-        paper_value="each ablation is worse; no number at hand",
+        paper_value="each ablation is less accurate; we have no number",
         tag="from memory",
         experiment="image",
         judge=_judge_parts,
     ),
     Claim(
         key="linear",
-        statement="Time grows linearly with the length.",
+        statement="Time grows linearly with the length of the sequence.",
         where="section 3, complexity",
         paper_value="O(N D)",
         tag="published",
@@ -210,7 +211,7 @@ CLAIMS = (
     ),
     Claim(
         key="speed",
-        statement="Training is faster than with attention, the more so the longer the sequence.",
+        statement="Training is faster than with attention, and more so the longer the sequence is.",
         where=_SPEED,
         paper_value="1.1x at 512, 2.1x at 1024, 4.4x at 2048, 9.0x at 4096 tokens",
         tag="published",
@@ -219,7 +220,7 @@ CLAIMS = (
     ),
     Claim(
         key="fnet-speed",
-        statement="It is only somewhat slower than Fourier mixing.",
+        statement="Training is only a little slower than with Fourier mixing.",
         where=_SPEED,
         paper_value="FNet is 1.65x as fast at 512, 1.3x at 4096, 1.2x at 16384 tokens",
         tag="published",
@@ -228,7 +229,7 @@ CLAIMS = (
     ),
     Claim(
         key="memory",
-        statement="Memory grows linearly with the length.",
+        statement="Memory grows linearly with the length of the sequence.",
         where=_MEMORY,
         paper_value="1.1 to 2.4 GB from 512 to 4096 tokens, attention 1.4 to 23.8 GB",
         tag="published",
@@ -237,9 +238,9 @@ CLAIMS = (
     ),
     Claim(
         key="words",
-        statement="Pre-training with masked words learns from context.",
+        statement="Pre-training with masked words learns to use the context.",
         where="section 3.2",
-        paper_value="works; no such number",
+        paper_value="works; no number is given",
         tag="from memory",
         experiment="language",
         judge=_judge_words,
@@ -247,7 +248,7 @@ CLAIMS = (
     ),
     Claim(
         key="glue",
-        statement="It keeps most of attention's transfer ability, and more than Fourier mixing.",
+        statement="After transfer, PoNet reaches most of BERT's accuracy, and more than Fourier mixing.",
         where="abstract",
         paper_value="GLUE: 95.7 % of BERT, 4.5 % above FNet",
         tag="published",
@@ -256,9 +257,9 @@ CLAIMS = (
     ),
     Claim(
         key="order",
-        statement="The sentence structural objective can be learnt.",
+        statement="The objective on the order of sentences can be learnt.",
         where="section 3.2",
-        paper_value="no number at hand",
+        paper_value="we have no number",
         tag="from memory",
         experiment="language",
         judge=_judge_order,

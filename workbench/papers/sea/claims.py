@@ -31,9 +31,9 @@ def _judge_coverage(rows):
     )
     far = at_least(fmean(ours), max(4 * chance, 0.45)) and clearly_above(over_seeds) and clearly_above(over_heads)
     return (
-        f"{fmean(ours):.3f} of the attention at the same budget; random {chance:.3f}, local window {window:.3f}, best "
-        f"possible {best:.3f}; over the window {over_seeds.said(3)} over seeds, {over_heads.said(3, once='one head')} "
-        "over heads (lead ± standard error; measured)"
+        f"attention covered with the same number of keys: SEA {fmean(ours):.3f}, random cells {chance:.3f}, local "
+        f"window {window:.3f}, best possible {best:.3f}; SEA over the window {over_seeds.said(3)} over seeds, "
+        f"{over_heads.said(3, once='one head')} over heads (± standard error; measured)"
     ), verdict(far, clearly_above(difference(ours, [chance])))
 
 
@@ -44,8 +44,8 @@ def _judge_error(rows):
     lead = difference(performer, ours)
     clear = clearly_above(lead)
     return (
-        f"relative error of the output {lead.theirs:.2f}, Performer {lead.ours:.2f} after the same training: "
-        f"{lead.said(3)} (difference ± standard error over seeds; measured)"
+        f"relative error of the output: SEA {lead.theirs:.2f}, Performer {lead.ours:.2f} after the same training, more "
+        f"by {lead.said(3)} (± standard error over seeds; measured)"
     ), verdict(clear and at_most(lead.theirs, lead.ours - 0.15), clear)
 
 
@@ -61,8 +61,8 @@ def _judge_losses(rows):
         for name, fall in moving.items()
     )
     return (
-        f"{shown} (± standard error of the fall over seeds; measured, held-out; the scores' parts are 0, queries and "
-        "keys being the teacher's)"
+        f"{shown} (± standard error of the fall over seeds; measured on held-out text; the losses of the scores are 0, "
+        "as both use the same q and k)"
     ), verdict(all(lower), any(lower))
 
 
@@ -78,7 +78,7 @@ def _judge_turned(rows):
     shown = ", ".join(f"k={k} {fmean(c):.2f}" for k, c in zip(keys, covered, strict=True))
     least = [min(steps, key=lambda step: step.mean).said(3) for steps in (gains, falls)]
     return (
-        f"coverage {shown}, the smallest step {least[0]}; output error {fmean(errors[0]):.2f} to "
+        f"coverage: {shown}, the smallest step {least[0]}; relative error of the output {fmean(errors[0]):.2f} to "
         f"{fmean(errors[-1]):.2f}, the smallest fall {least[1]} (± standard error over seeds; measured)"
     ), verdict(rises and all(map(clearly_above, falls)), rises)
 
@@ -137,7 +137,7 @@ def _judge_groups(rows):
         f"{name} {a:.3f} / {b:.3f} / {c:.3f}, the better of two {leads[name].said(3)}"
         for name, (a, b, c) in found.items()
     )
-    return f"coverage per query / over heads / over all: {shown} (measured)", verdict(all(better), any(better))
+    return f"coverage, ranked per query / over heads / over all: {shown} (measured)", verdict(all(better), any(better))
 
 
 _TIMED = ("SEA, flat_csr", "dense, matrix written out", "dense, torch's fused kernel")
@@ -155,7 +155,9 @@ def _judge_growth(rows):
     _timed_lengths(rows, _TIMED[0])
     ours, written, fused = (values(rows, "growth exponent of the time", method=name)[0] for name in _TIMED)
     dense = min(written, fused)
-    shown = f"time grows as T^{ours:.2f}, dense T^{written:.2f} (written out), T^{fused:.2f} (fused) (measured)"
+    shown = (
+        f"time: SEA T^{ours:.2f}, dense T^{written:.2f} (matrix written out), T^{fused:.2f} (fused kernel) (measured)"
+    )
     return shown, verdict(at_most(ours, min(1.2, dense - 0.4)), below(ours, dense - 0.2))
 
 
@@ -166,14 +168,14 @@ def _judge_cheaper(rows):
         longest = _timed_lengths(rows, dense)[-1]
         ours, theirs = (values(rows, "time", method=name, tokens=longest)[0] for name in (_TIMED[0], dense))
         faster.append(below(ours, theirs))
-        shown.append(f"at {longest:,} tokens {ours:.0f} ms, {dense} {theirs:.0f} ms")
+        shown.append(f"at {longest:,} tokens: SEA {ours:.0f} ms, {dense} {theirs:.0f} ms")
     return "; ".join(shown) + " (measured)", verdict(all(faster), any(faster))
 
 
 CLAIMS = (
     Claim(
         key="exact",
-        statement="The flattened sparse path computes what the mask says, and an attention matrix is there to see.",
+        statement="The sparse form computes exactly the attention of the mask, and its matrix can be inspected.",
         where="method",
         paper_value="exact",
         tag="from memory",
@@ -183,9 +185,9 @@ CLAIMS = (
     ),
     Claim(
         key="coverage",
-        statement="The compressed estimate, learnt from the teacher, finds where the attention is.",
-        where="method; no figure",
-        paper_value="at least 4 x random and 0.45 (our bound)",
+        statement="The estimate that is learnt from the teacher finds keys that hold much of the attention.",
+        where="method; no number",
+        paper_value="no number; our bound is a coverage of 0.45 and 4 times that of a random choice",
         tag="from memory",
         experiment="distillation",
         judge=_judge_coverage,
@@ -193,9 +195,9 @@ CLAIMS = (
     ),
     Claim(
         key="error",
-        statement="The layer's output comes closer to the teacher's than the linear attention it starts from.",
+        statement="The layer's output is closer to the teacher's than that of the linear attention it starts from.",
         where="tables of accuracy",
-        paper_value="not reported; accuracies clearly above the Performer's",
+        paper_value="not reported; the Performer is clearly less accurate",
         tag="from memory",
         experiment="distillation",
         judge=_judge_error,
@@ -203,7 +205,7 @@ CLAIMS = (
     ),
     Claim(
         key="losses",
-        statement="The layer's losses make every part of the student follow the teacher.",
+        statement="Training lowers every loss between the layer and its teacher.",
         where="method",
         paper_value="not reported",
         tag="from memory",
@@ -213,7 +215,7 @@ CLAIMS = (
     ),
     Claim(
         key="dynamic-k",
-        statement="The number of keys can be changed after training; more keys come closer to the teacher.",
+        statement="The number of keys can be changed after training, and more keys lower the error of the output.",
         where="experiments; MNLI in the authors' repository",
         paper_value="trained with k = 7 / 13 / 25: .818 / .835 / .843",
         tag="published",
@@ -222,7 +224,7 @@ CLAIMS = (
     ),
     Claim(
         key="encoder",
-        statement="A BERT keeps its accuracy with SEA in place of attention where other linear methods lose much.",
+        statement="BERT keeps its accuracy with SEA instead of attention, while other linear methods lose much.",
         where="MNLI accuracy, authors' repository",
         paper_value="SEA 84.6, CosFormer 82.7, Reformer 82.3, Performer 74.7",
         tag="published",
@@ -231,16 +233,16 @@ CLAIMS = (
     ),
     Claim(
         key="groups",
-        statement="Ranking cells over all heads spends the budget better than a fixed number per query.",
+        statement="Ranking cells over all heads covers more attention than a fixed number for each head and query.",
         where="method",
-        paper_value="better; no figure",
+        paper_value="better; no number",
         tag="from memory",
         experiment="ablations",
         judge=_judge_groups,
     ),
     Claim(
         key="language",
-        statement="A causal language model keeps its perplexity with SEA where the Performer doubles it.",
+        statement="A causal language model keeps its perplexity with SEA, while the Performer doubles it.",
         where="OPT-125M on WikiText-2, k = 64, plot script in the authors' repository",
         paper_value="teacher 25.16, SEA 25.88, Performer 49.79",
         tag="published",
@@ -249,7 +251,7 @@ CLAIMS = (
     ),
     Claim(
         key="linear",
-        statement="Time grows linearly with the sequence at fixed k and width.",
+        statement="Time grows linearly with the length of the sequence, at a fixed number of keys and width.",
         where="abstract",
         paper_value="linear",
         tag="published",
@@ -258,9 +260,9 @@ CLAIMS = (
     ),
     Claim(
         key="cheaper",
-        statement="On long sequences it costs less than dense attention.",
+        statement="On long sequences SEA takes less time than dense attention.",
         where="experiments",
-        paper_value="less; no figure for a CPU",
+        paper_value="less; no number for a CPU",
         tag="from memory",
         experiment="timing",
         judge=_judge_cheaper,

@@ -183,13 +183,13 @@ def _pieces(rows, **labels):
 
 
 _OURS = {"sampler": "antidiagonal", "threshold": 0.9}
-_SAMPLERS = {"diagonals": "diagonal", "random positions": "random", "means": "mean_pool"}
+_SAMPLERS = {"diagonal": "diagonal", "random": "random", "means": "mean_pool"}
 
 
 CLAIMS = (
     Claim(
         key="diagonal",
-        statement="Antidiagonals find the blocks that matter better than diagonals do.",
+        statement="Antidiagonal sampling finds the blocks that matter better than diagonal sampling.",
         where=f"{_SLIDES}, samplers",
         paper_value="RULER, S=8: 88.47 against 81.06; S=16: 88.08 against 79.63",
         tag="published",
@@ -198,7 +198,7 @@ CLAIMS = (
     ),
     Claim(
         key="random",
-        statement="Antidiagonals find them better than random positions do.",
+        statement="Antidiagonal sampling finds the blocks that matter better than random sampling.",
         where=f"{_SLIDES}, samplers",
         paper_value="RULER, S=8: 88.47 against 82.48; S=16: 88.08 against 80.94",
         tag="published",
@@ -207,16 +207,16 @@ CLAIMS = (
     ),
     Claim(
         key="pool",
-        statement="Antidiagonals find them better than means of queries and keys do.",
+        statement="Antidiagonal sampling finds the blocks that matter better than means of queries and keys.",
         where="introduction",
-        paper_value="pooling misses thin lines; no number",
+        paper_value="means miss thin lines; no number is given",
         tag="from memory",
         experiment="samplers",
         judge=_judge_lead("mean_pool", {4: 0.003, 8: 0.003}),
     ),
     Claim(
         key="strides",
-        statement="Reading one line in 16 loses little, reading one in 64 loses much.",
+        statement="A stride of 16 loses little accuracy, a stride of 64 loses much.",
         where=f"{_SLIDES}, strides",
         paper_value="RULER 88.89 / 88.47 / 88.08 / 81.21 at S = 4 / 8 / 16 / 64",
         tag="published",
@@ -225,7 +225,7 @@ CLAIMS = (
     ),
     Claim(
         key="slashes",
-        statement="An antidiagonal crosses verticals and slashes, where a diagonal misses slashes.",
+        statement="An antidiagonal crosses vertical lines and slashes, while a diagonal misses slashes.",
         where="section 2.1, figures",
         paper_value="shown as a picture",
         tag="from memory",
@@ -234,7 +234,7 @@ CLAIMS = (
     ),
     Claim(
         key="complete",
-        statement="No vertical and no slash escapes the antidiagonals.",
+        statement="Antidiagonal sampling misses no vertical line and no slash.",
         where="section 2.1",
         paper_value="stated without a number",
         tag="from memory",
@@ -243,7 +243,7 @@ CLAIMS = (
     ),
     Claim(
         key="selection",
-        statement="Keeping a share of each row's mass beats keeping a number or a share of its blocks.",
+        statement="Keeping a share of each row's attention mass is better than a number or a share of its blocks.",
         where=f"{_SLIDES}, selection",
         paper_value="RULER, S=8: 88.47 (density 20.97 %); top-k 84.13 (19.92 %), ratio 85.42 (21.00 %)",
         tag="published",
@@ -252,7 +252,7 @@ CLAIMS = (
     ),
     Claim(
         key="thresholds",
-        statement="Thresholds searched head by head are sparser than one for all, and no worse.",
+        statement="Thresholds chosen per head give a lower density than one for all heads, without loss of accuracy.",
         where=f"{_SLIDES}, thresholds",
         paper_value="RULER, S=8: 88.47 (density 20.97 %); fixed 0.9: 84.96 (26.13 %)",
         tag="published",
@@ -270,20 +270,20 @@ CLAIMS = (
     ),
     Claim(
         key="language-samplers",
-        statement="Inside a language model, diagonals and random positions cost more than antidiagonals.",
+        statement="In a language model, diagonal and random sampling lose more quality than antidiagonal sampling.",
         where=f"{_SLIDES}, samplers",
         paper_value="RULER, S=8: 88.47; random 82.48, diagonal 81.06",
         tag="published",
         experiment="language",
         judge=_judge_cost(
             {name: _OURS | {"sampler": sampler} for name, sampler in _SAMPLERS.items()},
-            "antidiagonals",
+            "antidiagonal sampling",
             shown_only=("means",),
         ),
     ),
     Claim(
         key="language-selection",
-        statement="Inside a language model, top-k and ratio cost more than a threshold.",
+        statement="In a language model, top-k and ratio lose more quality than a threshold.",
         where=f"{_SLIDES}, selection",
         paper_value="RULER, S=8: 88.47; top-k 84.13, ratio 85.42",
         tag="published",
