@@ -29,9 +29,10 @@ def _judge_beats(pattern):
     def judge(rows):
         lead = difference(_bits(rows, f"{pattern} alone"), _bits(rows, f"Combiner {pattern}"))
         clear = clearly_above(lead)
-        shown = f"bits per pixel on digits: sparse pattern alone {lead.ours:.3f}, Combiner {lead.theirs:.3f}, "
-        shown += f"fewer by {lead.said(3)}"
-        return f"{shown} (measured)", verdict(clear and at_least(lead.ours, lead.theirs + 0.05), clear)
+        shown = f"sparse pattern alone {lead.ours:.3f}, Combiner {lead.theirs:.3f}, fewer by {lead.said(3)}"
+        return f"bits per pixel on digits: {shown} (measured)", verdict(
+            clear and at_least(lead.ours, lead.theirs + 0.05), clear
+        )
 
     return judge
 
@@ -46,10 +47,10 @@ def _judge_full(rows):
     gaps = [gap.mean for gap in over.values()]
     near = all(at_least(gap, -0.01) and at_most(gap, 0.1) for gap in gaps)
     shown = ", ".join(f"{name.replace('_', ' ')} {gap.said(3)}" for name, gap in over.items())
-    full = over["fixed"].theirs
-    return f"bits per pixel on digits: full attention {full:.3f}; Combiner minus full: {shown} (measured)", verdict(
-        near, at_most(min(gaps), 0.1)
-    )
+    return (
+        f"bits per pixel on digits: full attention {over['fixed'].theirs:.3f}; Combiner minus full attention: {shown} "
+        "(measured)"
+    ), verdict(near, at_most(min(gaps), 0.1))
 
 
 def _judge_best(rows):
@@ -66,7 +67,7 @@ def _judge_best(rows):
     best = mixture if first else min(bits, key=bits.get)
     return (
         f"bits per pixel on digits: axial mixture {bits[mixture]:.3f}, best sparse pattern alone {bits[sparse]:.3f}, "
-        f"more by {lead.said(3)}; the best of all {len(bits)} networks is {best} with {bits[best]:.3f} (measured)"
+        f"more by {lead.said(3)}; lowest of all {len(bits)} networks {bits[best]:.3f} ({best}; measured)"
     ), verdict(beats and first, beats)
 
 

@@ -82,9 +82,9 @@ def _judge_accuracy(rows):
     near = at_least(gain.mean, -0.02) and at_least(min(gain.ours, gain.theirs), 0.95)
     ahead = clearly_above(gain) and above(gain.ours, gain.theirs + noise)
     return (
-        f"accuracy on digits, {len(ours)} networks each: FaSA {gain.ours:.3f}, windows {gain.theirs:.3f}, full "
-        f"attention {fmean(full):.3f}; FaSA over windows {gain.said(3)} (± standard error over seeds, errors of both "
-        f"sides {noise:.3f}; measured)"
+        f"accuracy on digits, mean of {len(ours)} networks: FaSA {gain.ours:.3f}, windows {gain.theirs:.3f}, full "
+        f"attention {fmean(full):.3f}; FaSA over windows {gain.said(3)} (± standard error over seeds; sum of the "
+        f"errors of both {noise:.3f}; measured)"
     ), verdict(near and ahead, near)
 
 

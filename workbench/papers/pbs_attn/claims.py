@@ -51,8 +51,8 @@ def _judge_generator(rows):
     saved = difference(*(values(rows, "blocks needed", order=order, **labels) for order in (UNSORTED, SORTED)))
     ratio, clear = saved.ours / saved.theirs, clearly_above(saved)
     return (
-        f"share of the off-segment blocks needed: {saved.ours:.2f} without sorting, {saved.theirs:.2f} with it, "
-        f"{saved.said(2, once='one draw')} (saved ± standard error over draws; counted)"
+        f"share of the off-segment blocks needed: {saved.ours:.2f} without sorting, {saved.theirs:.2f} with it, fewer "
+        f"by {saved.said(2, once='one draw')} (± standard error over draws; counted)"
     ), verdict(clear and at_least(ratio, 2), clear and above(ratio, 1.1))
 
 
@@ -126,7 +126,7 @@ def _judge_speed(rows):
         )
         found[title, tokens, segment] = dense / ordered, dense / plain
     (title, tokens, _), (best, unsorted) = max(found.items(), key=lambda setting: setting[1])
-    shown = f"{best:.2f}x at {tokens:,} tokens of the {title}, best of {len(found)} settings"
+    shown = f"{best:.2f} times as fast as dense at {tokens:,} tokens of the {title}, best of {len(found)} settings"
     shown += f"; without sorting {unsorted:.2f}x"
     model = max((ratio for (name, *_), (ratio, _) in found.items() if name.startswith(LM)), default=None)
     if model is not None:

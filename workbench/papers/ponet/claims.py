@@ -72,7 +72,7 @@ def _judge_parts(rows):
     losses = {name: difference([whole[seed] for seed in x], list(x.values())) for name, x in ablated.items()}
     worse = [clearly_above(loss) for loss in losses.values()]
     word = verdict(all(worse), 2 * sum(worse) > len(worse))
-    shown = ", ".join(f"{name} {loss.theirs:.3f}, worse by {loss.said(3)}" for name, loss in losses.items())
+    shown = ", ".join(f"{name} {loss.theirs:.3f}, whole over it {loss.said(3)}" for name, loss in losses.items())
     return f"whole {' and '.join(f'{x:.3f}' for x in whole.values())}; {shown} (measured)", word
 
 

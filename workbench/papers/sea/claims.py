@@ -31,9 +31,9 @@ def _judge_coverage(rows):
     )
     far = at_least(fmean(ours), max(4 * chance, 0.45)) and clearly_above(over_seeds) and clearly_above(over_heads)
     return (
-        f"attention covered with the same number of keys: SEA {fmean(ours):.3f}, random {chance:.3f}, local window "
-        f"{window:.3f}, best possible {best:.3f}; over the window {over_seeds.said(3)} over seeds, "
-        f"{over_heads.said(3, once='one head')} over heads (lead ± standard error; measured)"
+        f"attention covered with the same number of keys: SEA {fmean(ours):.3f}, random cells {chance:.3f}, local "
+        f"window {window:.3f}, best possible {best:.3f}; SEA over the window {over_seeds.said(3)} over seeds, "
+        f"{over_heads.said(3, once='one head')} over heads (± standard error; measured)"
     ), verdict(far, clearly_above(difference(ours, [chance])))
 
 
@@ -44,8 +44,8 @@ def _judge_error(rows):
     lead = difference(performer, ours)
     clear = clearly_above(lead)
     return (
-        f"relative error of the output {lead.theirs:.2f}, Performer {lead.ours:.2f} after the same training: "
-        f"{lead.said(3)} (difference ± standard error over seeds; measured)"
+        f"relative error of the output: SEA {lead.theirs:.2f}, Performer {lead.ours:.2f} after the same training, more "
+        f"by {lead.said(3)} (± standard error over seeds; measured)"
     ), verdict(clear and at_most(lead.theirs, lead.ours - 0.15), clear)
 
 
@@ -61,8 +61,8 @@ def _judge_losses(rows):
         for name, fall in moving.items()
     )
     return (
-        f"{shown} (± standard error of the fall over seeds; measured, on held-out text; the losses of the "
-        "scores are 0, as both use the same q and k)"
+        f"{shown} (± standard error of the fall over seeds; measured on held-out text; the losses of the scores are 0, "
+        "as both use the same q and k)"
     ), verdict(all(lower), any(lower))
 
 
@@ -78,7 +78,7 @@ def _judge_turned(rows):
     shown = ", ".join(f"k={k} {fmean(c):.2f}" for k, c in zip(keys, covered, strict=True))
     least = [min(steps, key=lambda step: step.mean).said(3) for steps in (gains, falls)]
     return (
-        f"coverage {shown}, the smallest step {least[0]}; output error {fmean(errors[0]):.2f} to "
+        f"coverage: {shown}, the smallest step {least[0]}; relative error of the output {fmean(errors[0]):.2f} to "
         f"{fmean(errors[-1]):.2f}, the smallest fall {least[1]} (± standard error over seeds; measured)"
     ), verdict(rises and all(map(clearly_above, falls)), rises)
 
@@ -197,7 +197,7 @@ CLAIMS = (
         key="error",
         statement="The layer's output is closer to the teacher's than that of the linear attention it starts from.",
         where="tables of accuracy",
-        paper_value="not reported; accuracies clearly above the Performer's",
+        paper_value="not reported; the Performer is clearly less accurate",
         tag="from memory",
         experiment="distillation",
         judge=_judge_error,
