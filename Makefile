@@ -49,10 +49,11 @@ serve: $(CORE) ## Serve the dashboards to browsers on this machine
 test: $(CORE) ## Run the whole test suite
 	@$(PYTEST)
 
-check: $(CORE) ## Lint, import rules and the quick tests, in under two minutes
+check: $(CORE) ## Lint, import rules, types and the quick tests, in under two minutes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	@$(PYTEST) -m "not slow and not browser" -q
 
 bench: $(VENV)/.bench ## Time a kernel against its peers (OP=spgemm)

@@ -66,7 +66,7 @@ def check_threads(num_threads, *, function: str) -> int:
         return 0
     if isinstance(num_threads, bool) or not isinstance(num_threads, numbers.Integral):
         raise TypeError(f"{function}: num_threads must be an int or None, got {type(num_threads).__name__}")
-    if not 1 <= num_threads <= 256:
+    if not 1 <= int(num_threads) <= 256:
         raise ValueError(f"{function}: num_threads must be between 1 and 256, got {num_threads}")
     return int(num_threads)
 

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
 
 CATEGORIES = {
     "light": ("#0072B2", "#D55E00", "#009E73", "#B5548A", "#8A6D00", "#3A8FC4", "#4D4D4D", "#A8690A"),
@@ -65,7 +66,8 @@ def colour_map(theme: Theme = "light") -> np.ndarray:
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue
 
 
 @cache

@@ -10,6 +10,8 @@ so the map of all tiles is one product with S times fewer rows and columns: 1 / 
 Symbols: b h t d as everywhere, S stride, B block_size, n = t / S tiles.
 """
 
+from functools import reduce
+
 import numpy as np
 
 MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
@@ -54,7 +56,8 @@ def antidiagonal_reshape(q, k, stride, *, mode="antidiagonal", seed=0, query_eve
     q_lanes = q.reshape(b, h, -1, stride, d)[:, :, ::query_every, _query_order(stride, mode, seed)]
     k_lanes = k.reshape(b, h, -1, stride, d)
     if mode in NEIGHBOURS:
-        k_lanes = sum(count * np.roll(k_lanes, -step, axis=3) for step, count in NEIGHBOURS[mode].items())
+        lanes = (count * np.roll(k_lanes, -step, axis=3) for step, count in NEIGHBOURS[mode].items())
+        k_lanes = reduce(np.add, lanes)
     return tuple(x.reshape(b, h, -1, stride * d) for x in (q_lanes, k_lanes))
 
 

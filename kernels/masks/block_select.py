@@ -80,6 +80,7 @@ def select_blocks(
         share = np.where(tau < 1, tau * (1 - MARGIN), 1).reshape(-1, 1, 1)
         chosen = reached - sorted_mass < share * reached[..., -1:]
     else:
+        assert k is not None  # refused above
         count = k if method == "topk" else np.ceil(k * (1 - MARGIN) * allowed.sum(axis=-1, keepdims=True))
         chosen = np.broadcast_to(np.arange(cols) < count, scores.shape).copy()
     chosen[..., :1] |= ~forced.any(axis=-1, keepdims=True)  # a row without a forced block keeps its best one

@@ -87,7 +87,7 @@ def _check(node) -> str:
     match node:
         case ast.Constant(value=bool()):
             return "condition"
-        case ast.Constant(value=int()) if abs(node.value) < 2**31:
+        case ast.Constant(value=int(number)) if abs(number) < 2**31:
             return "number"
         case ast.Name(id=name) if name in _NAMES:
             return "number"

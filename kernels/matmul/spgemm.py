@@ -173,7 +173,7 @@ def _chosen_method(method, hashing):
 def _check_table(log2_slots, load):
     if isinstance(log2_slots, bool) or not isinstance(log2_slots, numbers.Integral):
         raise TypeError(f"spgemm: log2_slots must be an int, got {type(log2_slots).__name__}")
-    if not 4 <= log2_slots <= 26:
+    if not 4 <= int(log2_slots) <= 26:
         raise ValueError(f"spgemm: log2_slots must be between 4 and 26, got {log2_slots}")
     if not 0 < load <= 1:
         raise ValueError(f"spgemm: load must be in (0, 1], got {load}")

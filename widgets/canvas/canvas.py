@@ -52,7 +52,7 @@ class RasterCanvas(anywidget.AnyWidget):
         super().__init__(palettes=palettes, **kwargs)
         self._source: Source | None = None
         self._on_pick: list[Callable[[int, int], None]] = []
-        self.theme = "light"
+        self.theme: theme.Theme = "light"
         self.on_msg(self._receive)
 
     def show(self, source: Source, *, alt: str = "", window: Window | None = None, keep_window: bool = False) -> None:
@@ -61,7 +61,7 @@ class RasterCanvas(anywidget.AnyWidget):
         self._source = source
         rows, columns = source.shape
         if window is None and keep_window and same:
-            window = tuple(self.window)
+            window = self._seen()
         with self.hold_sync():
             self.size = [rows, columns]
             self.window = list(clip_window(window or (0, rows, 0, columns), source.shape))
@@ -89,12 +89,12 @@ class RasterCanvas(anywidget.AnyWidget):
         stored), if reordered ``names`` and, if the source has them, ``labels`` and the word ``between`` them; with a
         block grid and a window inside one block ``block`` ([row, column], entries in it).
         """
-        source = self._source
+        source = self._shown()
         answer = {"rows": [r0, r1], "columns": [c0, c1], "count": int(source.counts((r0, r1, c0, c1), (1, 1)).sum())}
         if r1 - r0 == c1 - c0 == 1:
             value = source.value(r0, c0)
             answer["value"] = value if value is None or isinstance(value, (int, float)) else str(value)
-            if source.row_names is not None:
+            if source.row_names is not None and source.column_names is not None:
                 answer["names"] = [int(source.row_names[r0]), int(source.column_names[c0])]
             labels, others = getattr(source, "labels", ()), getattr(source, "column_labels", ())
             if r0 < len(labels) and c0 < len(others or labels):
@@ -114,7 +114,7 @@ class RasterCanvas(anywidget.AnyWidget):
 
     def tile(self, window: Window, shape: tuple[int, int]) -> tuple[dict, list[bytes]]:
         """Return one picture as it travels: a header, and levels (or bits), row sums and column sums as bytes."""
-        counts = self._source.counts(window, shape)
+        counts = self._shown().counts(window, shape)
         areas = bin_areas(window, shape)
         shades, top = image.levels(counts, areas)
         packed = bool(areas.max(initial=1) == 1 and counts.max(initial=0) <= 1)
@@ -133,7 +133,7 @@ class RasterCanvas(anywidget.AnyWidget):
         rgb, counts = self._rgb(enlarge=False)
         return image.svg(
             rgb,
-            tuple(self.window),
+            self._seen(),
             counts.sum(axis=1).tolist(),
             counts.sum(axis=0).tolist(),
             title=self.title,
@@ -149,9 +149,18 @@ class RasterCanvas(anywidget.AnyWidget):
         self._source = None
         super().close()
 
+    def _seen(self) -> Window:
+        r0, r1, c0, c1 = self.window
+        return r0, r1, c0, c1
+
+    def _shown(self) -> Source:
+        if self._source is None:
+            raise ValueError("RasterCanvas: there is no picture yet; call show(source) first.")
+        return self._source
+
     def _rgb(self, enlarge=True):
-        window = tuple(self.window)
-        counts = self._source.counts(window, EXPORT_PIXELS)
+        window = self._seen()
+        counts = self._shown().counts(window, EXPORT_PIXELS)
         rgb = theme.colour_map(self.theme)[image.levels(counts, bin_areas(window, EXPORT_PIXELS))[0]]
         if 0 in counts.shape:
             rgb = np.tile(theme.colour_map(self.theme)[0], (1, 1, 1))
@@ -164,8 +173,8 @@ class RasterCanvas(anywidget.AnyWidget):
         match content.get("type"):
             case "tile":
                 window = clip_window(content["window"], self._source.shape)
-                shape = tuple(min(2048, max(1, int(side))) for side in content["shape"])
-                self.send(*self.tile(window, shape))
+                height, width = (min(2048, max(1, int(side))) for side in content["shape"])
+                self.send(*self.tile(window, (height, width)))
             case "query":
                 r0, r1, c0, c1 = clip_window(content["window"], self._source.shape)
                 self.send({"type": "answer", "id": content["id"]} | self.query(r0, r1, c0, c1))

@@ -16,13 +16,26 @@ Window = tuple[int, int, int, int]
 class Source(Protocol):
     """A matrix as the canvas needs it."""
 
-    shape: tuple[int, int]
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+    @property
+    def row_names(self) -> np.ndarray | None:
+        """What to call each row, or None for its number; ``column_names`` says the same of columns."""
+        ...
+
+    @property
+    def column_names(self) -> np.ndarray | None: ...
 
     def counts(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
         """Return entries per pixel, as `kernels.raster.raster` does."""
+        ...
 
     def value(self, row: int, column: int) -> float | complex | None:
         """Return the value at one position (duplicates summed), or None where no entry is stored."""
+        ...
 
 
 @dataclass(frozen=True)

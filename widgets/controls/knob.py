@@ -52,7 +52,7 @@ class Knob:
                 typed = kind(value)
         except (TypeError, ValueError, KeyError):
             raise ValueError(f"{self.key}: must be a {kind.__name__}; got {value!r}") from None
-        if kind in (int, float):
+        if not isinstance(typed, (bool, str)):
             below = self.low is not None and not typed >= self.low
             above = self.high is not None and not typed <= self.high
             if below or above or typed != typed:

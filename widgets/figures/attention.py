@@ -86,12 +86,11 @@ def panel(seen: AttentionTrace, key: str, other: AttentionTrace | None = None) -
         return np.where(has["allowed"], np.float32(0), has["attention"])
     if key == "met":
         return np.where(has["read"], has["attention"], np.float32(0))
-    if key == "blocks":
+    if key == "blocks" and seen.block_size:
         return block_shares(in_slots(seen, has["allowed"]), seen.block_size)
     if key in ("sorted", "permuted"):
         return in_slots(seen, has[{"sorted": "attention", "permuted": "allowed"}[key]])
-    if key == "only" and other is not None:
-        shared = _shared(seen, other)
+    if key == "only" and other is not None and (shared := _shared(seen, other)):
         return has[shared] & ~pictures_of(other)[shared]
     if key == "change" and other is not None:
         return np.abs(has["effective"] - pictures_of(other)["effective"])

@@ -197,7 +197,8 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     behind = [len(figure.data), len(figure.data) + 1]
     for number in (0, 1 + list(shown.maps).index(shown.fused)):
         name = "pixels behind one fused key"
-        figure.add_trace(_marks(*rings[shown.place], "circle-open", colours[1], 7, name), **places[number])
+        across, down = rings[shown.place]
+        figure.add_trace(_marks(across, down, "circle-open", colours[1], 7, name), **places[number])
     b, a = divmod(shown.place, shown.keys.shape[1])
     figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the marked key"), **places[-1])
     shade = "darkness" if appearance == "light" else "brightness"

@@ -80,7 +80,7 @@ class ViewHooks:
     file_choice : the choice of "input" that the uploaded file is.
     """
 
-    relevant: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    relevant: Mapping[str, Mapping[Any, Sequence[str]]] = field(default_factory=dict)
     limits: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda state: {}
     adjust: Callable[[Mapping[str, Any], set[str]], tuple[dict[str, Any], str]] = lambda state, keys: ({}, "")
     budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None
@@ -109,6 +109,7 @@ class AttentionMaskView(View):
     kind = "counted"
     panels: Sequence[Panel] = PANELS
     paint_only = frozenset({"left", "right", "row", "place"})
+    _source: Any  # None once closed
 
     def __init__(
         self,
@@ -389,6 +390,8 @@ class AttentionMaskView(View):
             self._upload_field.layout.display = "" if chosen else "none"
 
     def _uploaded(self, filename, content):
+        if self._wiring.upload is None:  # closed meanwhile
+            return
         try:
             self._wiring.upload(filename, content)
         except ValueError as error:

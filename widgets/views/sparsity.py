@@ -104,7 +104,7 @@ class SparsityView(View):
         link_base: str = "",
         **state,
     ):
-        given = dict(matrix) if isinstance(matrix, Mapping) else {"matrix": matrix}
+        given: dict[str, Any] = dict(matrix) if isinstance(matrix, Mapping) else {"matrix": matrix}
         if not given:
             raise ValueError("SparsityView: the dict of matrices is empty; give at least one.")
         self._given = given
@@ -112,15 +112,18 @@ class SparsityView(View):
         self._titles = dict(titles or {})
         self._sources, self._imports = dict(sources or {}), imports
         self._loaded: tuple[Any, sparse.csr_array, int] | None = None
-        self._ordered: tuple[Any, CsrSource] | None = None
+        self._ordered: tuple[Any, CsrSource, Any] | None = None
         self._painted: tuple[Any, str] | None = None
         self.knobs = self._knobs_for(given)
         super().__init__(link_base=link_base, **state)
 
     def _knobs_for(self, given):
-        choices = tuple((name, self._titles.get(name, name)) for name in given)
+        choices = tuple((name, self._title(name)) for name in given)
         chosen = Knob("matrix", "Matrix", choices[0][0], choices=choices, help="Which matrix to show.")
         return (chosen, *type(self).knobs[1:])
+
+    def _title(self, name: str) -> str:
+        return self._titles.get(name, name)
 
     # Picture --------------------------------------------------------------------------------------------------------
     def build(self):
@@ -145,7 +148,7 @@ class SparsityView(View):
 
     def compute(self, state, progress):
         """Yield the picture first, then the picture with its numbers."""
-        name = self._titles.get(state["matrix"], state["matrix"])
+        name = self._title(state["matrix"])
         progress(0.0, f"loading {name}")
         matrix, duplicates = self._load(state["matrix"])
         if is_large_mask(matrix):
@@ -257,6 +260,8 @@ class SparsityView(View):
     def add_file(self, filename: str, content: bytes) -> None:
         """Read an uploaded file with ``read`` and show it; a file that cannot be read is named in the error line."""
         try:
+            if self._read is None:
+                raise ValueError("SparsityView.add_file: this view reads no files; make it with read=a function.")
             matrix = self._read(filename, content)
             as_pattern(matrix, filename)
         except Exception as error:

@@ -264,7 +264,8 @@ class SpGEMMTrafficView(View):
                 self._drawn[name] = drawn
                 source = CsrSource(operand_matrix(operand, used))
                 raster.show(source, alt=pattern_words(operand, marks.cells[name], used), keep_window=True)
-            raster.mark(*marks.lines[name], marks.cells[name])
+            rows, columns = marks.lines[name]
+            raster.mark(rows, columns, marks.cells[name])
 
     def _paint_bytes(self, scene):
         totals = ", ".join(f"{flow} {readable_bytes(b)}" for flow, b in total_bytes(scene))

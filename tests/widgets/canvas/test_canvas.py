@@ -30,6 +30,14 @@ def canvas(matrix):
     shown.close()
 
 
+@pytest.mark.parametrize("ask", [RasterCanvas.png, RasterCanvas.svg, lambda canvas: canvas.query(0, 1, 0, 1)])
+def test_an_empty_canvas_says_what_it_lacks(ask):
+    canvas = RasterCanvas()
+    with pytest.raises(ValueError, match="no picture yet; call show"):
+        ask(canvas)
+    canvas.close()
+
+
 def pixels_of(header, buffers):
     h, w = header["shape"]
     bits = np.frombuffer(buffers[0], np.uint8)

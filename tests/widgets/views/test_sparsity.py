@@ -222,6 +222,13 @@ def test_uploads_are_read_shown_and_refused_in_words(matrix):
     view.close()
 
 
+def test_a_view_without_a_reader_takes_no_files(matrix):
+    view = SparsityView(matrix)
+    view.add_file("mine.mtx", b"")
+    assert "this view reads no files" in view.error and view.matrix == "matrix"
+    view.close()
+
+
 def test_too_many_entries_are_refused_before_work():
     class Huge:
         nnz = 60_000_000

@@ -5,6 +5,7 @@ import csv
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.io
@@ -26,7 +27,8 @@ def csv_bytes(columns: Sequence[str], rows: Sequence[Sequence]) -> bytes:
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return the arrays as a compressed NPZ file."""
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(content, **named)
     return content.getvalue()
 
 

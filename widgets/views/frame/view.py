@@ -14,6 +14,7 @@ import traitlets
 from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.figures.plot_pane import PlotPane
+from widgets.theme import THEMES, Theme
 from widgets.views.frame import export
 from widgets.views.frame.table_twin import TableTwin
 from widgets.views.frame.toolbar import Toolbar
@@ -74,9 +75,9 @@ class View(ipywidgets.VBox):
     paint_only: ClassVar[frozenset[str]] = frozenset()
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    theme = traitlets.Enum(("light", "dark"), default_value="light")
+    theme: traitlets.Enum[Theme] = traitlets.Enum(THEMES, default_value="light")
     _closing = False
-    _worker: LatestWins | None = None
+    _worker: Any = None  # a LatestWins, once the constructor has taken its arguments
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -478,7 +479,7 @@ def _descendants(widgets):
 
 
 def _close_with_style(widget, close=None):
-    attached = [getattr(widget, name, None) for name in ("layout", "style") if widget.has_trait(name)]
+    attached = [getattr(widget, name) for name in ("layout", "style") if widget.has_trait(name)]
     (close or widget.close)()
     for part in attached:
         if isinstance(part, ipywidgets.Widget):

@@ -1,6 +1,7 @@
 """Work behind a view, off the page's thread: the newest request wins, older ones stop at their next step."""
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import time
@@ -54,10 +55,9 @@ class LatestWins:
         self._waiting: _Job | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        try:
+        self._loop: Any = None
+        with contextlib.suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
 
     @property
     def busy(self) -> bool:
