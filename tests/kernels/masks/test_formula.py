@@ -93,6 +93,18 @@ def test_everything_else_is_refused(text, words):
         parse_formula(text)
 
 
+def test_limits_are_where_they_are_said_to_be():
+    assert parse_formula("q > k".ljust(300))(2, 1)
+    with pytest.raises(ValueError, match="at most 300 characters, got 301"):
+        parse_formula("q > k".ljust(301))
+    assert parse_formula(f"q < {2**31 - 1}")(0, 0) and parse_formula(f"q > -{2**31 - 1}")(0, 0)
+    with pytest.raises(ValueError, match="vocabulary"):
+        parse_formula(f"q < {2**31}")
+    assert parse_formula("-" * 157 + "q < k")(1, 0)  # two names, their reading, one comparison: 6 parts, and 2 a sign
+    with pytest.raises(ValueError, match="too many parts"):
+        parse_formula("-" * 158 + "q < k")
+
+
 def test_division_by_zero_is_an_error_not_a_crash():
     with pytest.raises(ValueError, match="divides by zero"):
         mask_from_formula("q // (k - k) > 1", 8)
