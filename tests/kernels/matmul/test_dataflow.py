@@ -86,7 +86,7 @@ def test_runs_sample_the_exact_curve(dataflow):
 def test_steps_are_single_products_up_to_the_limit_or_as_many_as_the_runs():
     a, b = random_pair(4, (6, 5, 7), 0.4)
     total = dataflow_order(a, b, "row").products
-    for how in ({"limit": total}, {"limit": 0, "bins": total}):
+    for how in ({"limit": total, "bins": 1}, {"limit": 0, "bins": total}):
         assert dataflow_steps(a, b, "row", **how).edges.tolist() == list(range(total + 1))
     one = dataflow_steps(a, b, "row", limit=total - 1, bins=1)
     assert one.edges.tolist() == [0, total] and not one.exact

@@ -55,6 +55,15 @@ def test_low_bits_scatter(four_rows):
     assert hash_trace(*four_rows, plan, 16, "low").probes.sum() == 0
 
 
+def test_tags_count_from_the_windows_first_row(four_rows):
+    """Four claims a window: the last row stands alone, with tags 30 and 31 of 32."""
+    plan = plan_windows(*four_rows, 16, 0.25)
+    assert plan.row_start.tolist() == [0, 3]
+    assert occupied(table_snapshot(*four_rows, plan, 16, "low", 1)) == {14: 30, 15: 31}
+    assert occupied(table_snapshot(*four_rows, plan, 16, "high", 1)) == {15: 30, 0: 31}
+    assert hash_trace(*four_rows, plan, 16, "high").probes.tolist() == [1, 0, 0, 1]  # 96 tags before: 0 and 7 share
+
+
 def test_multiplicative_hash_takes_the_top_bits_of_the_product():
     """1, 2 and 3 times 9E3779B97F4A7C15 begin with the digits 9, 3 and D."""
     a, b = rows([0], n=1), rows([1, 2, 3], n=8)
