@@ -5,6 +5,7 @@
 #   HEADLESS=1                   serve without opening a browser and print the address
 #   PORT=8899                    port for `workbench`, `lab` and `serve`
 #   OP=spgemm                    kernel for `bench`
+#   TESTS=                       `coverage` by the whole suite, or by what else pytest is told to run
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -12,6 +13,8 @@ STAMP := $(VENV)/.installed
 BUILD := build/make
 CORE  := $(BUILD)/.built
 OP    ?= spgemm
+QUICK := -m "not slow and not browser"
+TESTS ?= $(QUICK)
 PORT_OPTION = $(if $(PORT),--port $(PORT))
 # Two workers of one thread each; tests/conftest.py says who shares one. Plain `pytest` stays in one process.
 PYTEST := $(BIN)/python -m pytest -n 2
@@ -30,7 +33,7 @@ ifeq ($(wildcard kernels/_native_baseline*.so),)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help workbench setup lab serve test check bench notebooks sanitize clean machine again
+.PHONY: help workbench setup lab serve test check coverage bench notebooks sanitize clean machine again
 
 help: ## Show this list
 	@echo "Sparse Workbench: make <target>"; echo
@@ -54,7 +57,11 @@ check: $(CORE) ## Lint, import rules, types and the quick tests, in under two mi
 	@$(BIN)/ruff format --check .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
-	@$(PYTEST) -m "not slow and not browser" -q
+	@$(PYTEST) $(QUICK) -q
+
+coverage: $(CORE) ## Run the quick tests and list the 20 files of which they run the least
+	@$(PYTEST) $(TESTS) -q --cov --cov-report=; status=$$?; \
+	$(BIN)/coverage report --sort=cover | sed -n '1,22p;$$p'; exit $$status
 
 bench: $(VENV)/.bench ## Time a kernel against its peers (OP=spgemm)
 	@$(BIN)/workbench bench $(OP)
