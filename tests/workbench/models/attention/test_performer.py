@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
+from workbench.models.attention.performer import PerformerAttention, prefix_attention, relu_kernel, softmax_kernel
+from workbench.models.attention.sea import distill_layer
 
 
 def one_head(rows):
@@ -63,3 +64,52 @@ def test_small_weights_meet_the_small_constant_of_the_divisor(assert_close):
     assert_close(found, np.full((1, 1, 1, 1), 4.0))  # 8e-6 / (1e-6 + 1e-6)
     nothing = prefix_attention(one_head([[0.0]]), one_head([[0.0]]), one_head([[8.0]]))
     assert (nothing == 0).all()
+
+
+def layer(causal, dim=8, heads=2):
+    draw = torch.Generator().manual_seed(2)
+    projection = torch.randn(5, dim // heads, generator=draw)
+    qkv = [torch.randn(3, heads, 7, dim // heads, generator=draw) for _ in "qkv"]
+    return PerformerAttention(dim, heads, projection, causal=causal), qkv
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_untrained_layer_is_linear_attention_on_its_features(causal):
+    untrained, (q, k, v) = layer(causal)
+    kernels = (
+        (relu_kernel(q, untrained.projection), relu_kernel(k, untrained.projection))
+        if causal
+        else (
+            softmax_kernel(q, untrained.projection, is_query=True),
+            softmax_kernel(k, untrained.projection, is_query=False),
+        )
+    )
+    weights = kernels[0] @ kernels[1].mT
+    weights = weights.tril() if causal else weights
+    found = untrained(q, k, v)
+    wanted = weights / weights.sum(-1, keepdim=True) @ v
+    torch.testing.assert_close(found.context, wanted, atol=1e-4, rtol=1e-3)  # the divisor has a small constant
+    assert found.loss is None and found.losses == {}
+
+
+def test_maps_run_over_all_heads():
+    trained, (q, k, v) = layer(causal=False)
+    values = trained.maps[2]
+    with torch.no_grad():
+        values.weight.copy_(torch.roll(torch.eye(8), 4, dims=0))  # the two heads change places
+    plain, _ = layer(causal=False)
+    assert torch.allclose(trained(q, k, v).context, plain(q, k, v.flip(1)).context, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_layer_learns_from_a_teacher_and_keeps_its_features(causal):
+    student, qkv = layer(causal)
+    features = student.projection.clone()
+    history = distill_layer([(*qkv, None)], student, steps=40)
+    assert set(history[0]) == {"context MSE"} and history[-1]["context MSE"] < 0.7 * history[0]["context MSE"]
+    assert torch.equal(student.projection, features) and not student.training
+    k, v = (x.clone() for x in qkv[1:])
+    k[:, :, 5:], v[:, :, 5:] = 3.0, -2.0
+    with torch.no_grad():
+        before, after = student(*qkv).context, student(qkv[0], k, v).context
+    assert torch.allclose(before[:, :, :5], after[:, :, :5], atol=1e-6) == causal
