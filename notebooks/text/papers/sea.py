@@ -376,7 +376,11 @@ table(
 
 # %%
 causal = record.read("sea", "causal")["rows"]
-names = ("bits per byte, one layer replaced", "bits per byte, all layers replaced")
+names = (
+    "bits per byte, one layer replaced",
+    "bits per byte, all layers replaced",
+    "perplexity per token, all layers replaced",
+)
 methods = list(dict.fromkeys(r["method"] for r in causal))
 table(["attention (measured)", *names], [[m, *(f"{mean(causal, n, method=m):.3f}" for n in names)] for m in methods])
 

@@ -75,7 +75,7 @@ def cosines(sea, performer, window):
 
 def bits(sea, performer):
     values = {"teacher": 1.4, "SEA": sea, "Performer": performer, "local window and first token": 1.5}
-    return rows("bits per byte, all layers replaced", values)
+    return rows("perplexity per token, all layers replaced", values)
 
 
 def grouped(trained, oracle):

@@ -1,4 +1,4 @@
-"""Every layer of a language model distilled on its own and put back: bits per byte of held-out text."""
+"""Every layer of a language model distilled on its own and put back: bits per byte and perplexity of held-out text."""
 
 import statistics
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def _attend(student):
 
 
 def _bits(model, text, s, attend, **labels):
-    """Return the bits per byte with one layer replaced, the mean over all layers, and with all of them."""
+    """Return the bits per byte with one layer replaced, mean over the layers, and with all of them; its perplexity."""
 
     def cost(layers):
         return model.bits_per_byte(text, context=s.tokens, attention={layer: attend(layer) for layer in layers})
@@ -108,7 +108,10 @@ def _bits(model, text, s, attend, **labels):
     layers = range(len(model.layers))
     labels |= {"keys": s.keys, "tokens": s.tokens}
     one, every = statistics.fmean(cost([layer]) for layer in layers), cost(layers)
+    predicted = model.encode(text).shape[1] - 1  # all tokens but the first
+    perplexity = 2 ** (every * len(text.encode()) / predicted)
     return [
         row("bits per byte, one layer replaced", one, "bits per byte", "measured", **labels),
         row("bits per byte, all layers replaced", every, "bits per byte", "measured", **labels),
+        row("perplexity per token, all layers replaced", perplexity, "number", "measured", **labels),
     ]

@@ -105,20 +105,20 @@ def _judge_embedding(rows):
 
 
 def _judge_language(rows):
-    """Reproduced if SEA costs at most 5 % more than the teacher, and the Performer at least three times as much more.
+    """Reproduced if SEA's perplexity is at most 5 % above the teacher's, and the Performer's three times as far above.
 
-    Partly if SEA clearly costs less than the Performer, which has had the same training.
+    Partly if SEA's is clearly below that of the Performer, which has had the same training.
     """
-    quantity = "bits per byte, all layers replaced"
+    quantity = "perplexity per token, all layers replaced"
     ours, performer, [teacher], [window] = (
         values(rows, quantity, method=m) for m in ("SEA", "Performer", "teacher", "local window and first token")
     )
     more, lead = difference(ours, [teacher]), difference(performer, ours)
     near = at_most(more.ours, 1.05 * teacher) and at_least(lead.ours, teacher + 3 * more.mean)
     return (
-        f"{quantity}: teacher {teacher:.3f}, SEA {more.ours:.3f} ({more.said(3)} over the teacher), Performer "
-        f"{lead.ours:.3f} after the same training ({lead.said(3)} over SEA), local window and first token {window:.3f} "
-        "(± standard error over seeds; measured)"
+        f"{quantity}: teacher {teacher:.2f}, SEA {more.ours:.2f} ({more.said(2)} over the teacher, "
+        f"{more.mean / teacher:+.1%}), Performer {lead.ours:.2f} after the same training ({lead.said(2)} over SEA), "
+        f"local window and first token {window:.2f} (± standard error over seeds; measured)"
     ), verdict(near and clearly_above(lead), clearly_above(lead))
 
 
