@@ -86,6 +86,8 @@ def test_max_pools_leave_padding_out(x):
                 real = bool(keep[b, n])
                 assert s[b, n, c] == (max(low[b, m, c] for m in same) if real else 0)
                 assert l[b, n, c] == (max(low[b, m, c] for m in near) if real else 0)
+    nobody = torch.zeros(2, 10, dtype=torch.bool)
+    assert not segment_max_pool(low, segments, nobody).any() and not local_max_pool(low, keep=nobody).any()
 
 
 @torch.no_grad()
