@@ -313,7 +313,7 @@ def distill_layer(batches, sea: nn.Module, *, steps, lr=2e-3, clip=1.0, seed=0, 
     history = []
     sea.train()
     for step in range(steps):
-        if step and step % 1000 == 0 and isinstance(sea, SEAAttention):
+        if step and step % 1000 == 0 and hasattr(sea, "redraw_features"):
             sea.redraw_features(seed + step)
         q, k, v, keep = batches[int(order.integers(len(batches)))]
         scores, context = teacher(q, k, v, keep, causal=sea.causal)
