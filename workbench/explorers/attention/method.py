@@ -50,6 +50,7 @@ def query_row(given: AttentionInput, seen: AttentionTrace, row: int, **more) -> 
         computed=effective,
         direct=direct,
         tokens=given.tokens,
+        kind=given.kind,
         **more,
     )
 

@@ -352,3 +352,13 @@ def test_sources_say_what_they_read():
     for key, source in sources().items():
         assert source.knobs or source.pictures, key
         assert 64 <= source.limits["tokens"] <= 65536
+
+
+@pytest.mark.parametrize(("source", "kind"), [("slash", "counted"), ("lm", "measured")])
+def test_what_trained_weights_made_is_measured_everywhere(source, kind):
+    view = explorer(input=source, tokens=64).wait()
+    try:
+        assert view.scene.kind == view.scene.query(3, view.state).kind == view.kind == kind
+        assert f"attention covered ({kind})" in view._facts.value and f"({kind})" in view._query_pane.spec
+    finally:
+        view.close()
