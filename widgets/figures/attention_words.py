@@ -18,7 +18,7 @@ def facts_html(scene):
     results = [r for r in (scene.result, scene.other) if r is not None]
     labels = list(dict.fromkeys(label for r in results for label in r.facts))
     rows = [(f"attention covered ({scene.kind})", *(_share(r.coverage) for r in results))]
-    rows += [("density (counted)", *(_share(r.density) for r in results))]
+    rows += [(f"density ({scene.kind})", *(_share(r.density) for r in results))]
     rows += [(label, *(r.facts.get(label, "") for r in results)) for label in labels]
     return fact_table(f"{scene.source}, {scene.t:,} tokens", ("quantity", *(r.method for r in results)), rows)
 
