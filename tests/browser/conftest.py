@@ -211,9 +211,11 @@ class Watch:
 
     def _failed(self, request):
         beacon_of_closing_page = "/pool/leave/" in request.url or "/voila/api/shutdown/" in request.url
+        # A page that closes or reloads while it asks whether its kernel is alive drops that question.
+        asked_while_closing = "/pool/alive/" in request.url and request.failure == "net::ERR_ABORTED"
         # Chromium asks for the tab's icon again whenever the address changes, and drops the request before.
         icon_asked_again = request.url.endswith("/icon.svg") and request.failure == "net::ERR_ABORTED"
-        if not (beacon_of_closing_page or icon_asked_again) and request.url not in self.blocked:
+        if not (beacon_of_closing_page or asked_while_closing or icon_asked_again) and request.url not in self.blocked:
             self.errors.append(f"failed request: {request.url} {request.failure}")
 
 
