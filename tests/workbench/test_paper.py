@@ -93,7 +93,7 @@ def test_parts_in_turn_rise_from_none_to_all(report, heard):
 
 
 def test_who_asks_for_no_report_is_told_nothing():
-    Report().part(0, 2)(0.5, "unheard")
+    assert Report().part(0, 2)(0.5, "unheard") is None  # and nothing is raised
 
 
 def test_an_experiment_is_given_a_report_whatever_was_passed(monkeypatch, heard):

@@ -108,18 +108,17 @@ def _relevant():
     for method in methods().values():
         for knob, choices in method.depends.items():
             depending.setdefault(knob, {}).update(choices)
-    later = {key for choices in depending.values() for keys in choices.values() for key in keys}
     found["input"] = {key: tuple(k.key for k in source.knobs) for key, source in sources().items()}
     found["input"][FILE] = (shared.HEAD.key,)
     for menu, entries in (("method", offered()), ("compare_with", compared())):
-        found[menu] = {key: _at_once(method, later) for key, method in entries.items()}
+        found[menu] = {key: _at_once(method) for key, method in entries.items()}
     return found | depending
 
 
-def _at_once(method: Method, later):
+def _at_once(method: Method):
     """Knobs of a method that matter whatever its other knobs say."""
-    own = {key for choices in method.depends.values() for keys in choices.values() for key in keys}
-    return tuple(knob.key for knob in method.knobs if knob.key not in (own & later))
+    later = {key for choices in method.depends.values() for keys in choices.values() for key in keys}
+    return tuple(knob.key for knob in method.knobs if knob.key not in later)
 
 
 def _methods(state) -> list[Method]:
@@ -128,12 +127,12 @@ def _methods(state) -> list[Method]:
 
 def _limits(state):
     source = sources().get(state["input"])
-    found = dict(source.limits) if source else {}
+    found = {**source.limits, **source.limits_of(state)} if source else {}
     longest = min(method.longest for method in _methods(state))
     found["tokens"] = min(found.get("tokens", shared.MAX_TOKENS), max(longest, 64))
     for method in _methods(state):
         found |= method.limits(state)
-    return found | {"column": min(900, state["tokens"] - 1)}
+    return found
 
 
 def _adjust(state, keys):

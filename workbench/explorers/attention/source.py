@@ -76,6 +76,7 @@ class Source:
     knobs : all that it reads, those shared with other sources from `knobs`.
     load : settings -> input.
     limits : knob -> largest value that makes a difference.
+    limits_of : settings -> the same, for knobs whose limit hangs on other settings.
     causal : whether queries see only what came before.
     pictures : whether tokens are pixels.
     """
@@ -85,6 +86,7 @@ class Source:
     knobs: tuple[Knob, ...]
     load: Callable[[Mapping[str, Any]], AttentionInput]
     limits: Mapping[str, int]
+    limits_of: Callable[[Mapping[str, Any]], Mapping[str, int]] = lambda s: {}
     causal: bool = True
     pictures: bool = False
 

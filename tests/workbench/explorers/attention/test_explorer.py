@@ -362,3 +362,12 @@ def test_what_trained_weights_made_is_measured_everywhere(source, kind):
         assert f"attention covered ({kind})" in view._facts.value and f"({kind})" in view._query_pane.spec
     finally:
         view.close()
+
+
+def test_a_sources_limits_follow_its_settings():
+    view = explorer(input="slash", tokens=64).wait()
+    try:
+        shown = {knob.key: knob for knob in view._shown_knobs()}
+        assert shown["column"].high == 63
+    finally:
+        view.close()

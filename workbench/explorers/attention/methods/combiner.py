@@ -105,7 +105,7 @@ METHOD = Method(
     trace=_trace,
     shows="effective",
     query=_query,
-    curves=lambda given, s, seen: of_segments(given, s, seen),
+    curves=of_segments,
     runs=lambda given, s, seen: cost.on_inputs(
         _whole_segments(given, s), combiner.combiner_attention, **_how(given, s)
     ),

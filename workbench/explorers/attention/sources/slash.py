@@ -27,5 +27,10 @@ def _load(s):
 
 
 SOURCE = Source(
-    key="slash", title="Generator: a slash and a column", knobs=KNOBS, load=_load, limits={"tokens": MAX_TOKENS}
+    key="slash",
+    title="Generator: a slash and a column",
+    knobs=KNOBS,
+    load=_load,
+    limits={"tokens": MAX_TOKENS},
+    limits_of=lambda s: {"column": min(900, s["tokens"] - 1)},
 )
