@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 import re
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from subprocess import PIPE, Popen
 from xml.etree import ElementTree
 
 import nbformat
@@ -398,13 +400,21 @@ def test_class_needs_grow_with_visitors(monkeypatch):
     assert not need_of(20, 400 * MB, "echo", True, warm=2).fits
 
 
-def test_private_memory_is_what_the_process_alone_holds():
-    import os
-
-    before = private_bytes(os.getpid())
-    block = bytearray(os.urandom(64 * MB))
-    grown = private_bytes(os.getpid()) - before
-    assert 60 * MB < grown < 100 * MB, len(block)
+def test_private_memory_is_what_a_process_and_its_children_alone_hold():
+    held = "import os, sys; block = bytearray(os.urandom(64 << 20)); sys.stdout.write('+'); sys.stdout.flush()"
+    child = f"{held}; sys.stdin.read()"
+    with Popen([sys.executable, "-c", child], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout.read(1) == b"+"
+        alone = private_bytes(process.pid)
+        process.stdin.close()
+    assert 64 * MB < alone < 100 * MB
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with Popen([sys.executable, "-c", parent], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout.read(1) == b"+"
+        both = private_bytes(process.pid)
+        process.stdin.close()
+    assert alone < both < alone + 40 * MB
+    assert private_bytes(process.pid) == 0
 
 
 def test_steps_are_named_by_metadata_comment_or_heading():
