@@ -12,10 +12,7 @@ Fixtures
 """
 
 import os
-import shutil
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -24,17 +21,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_S = 90
+from tests.browser.chromium import CHROMIUM_ARGUMENTS, PATIENCE_S, Server, find_chromium, is_local, start_process
+
 RUN_ALL_CELLS = """async () => {
   const app = window.jupyterapp;
   const panel = app.shell.currentWidget;
@@ -52,44 +40,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
 
 
-@dataclass
-class Server:
-    """A server of ours in a process of its own."""
-
-    process: subprocess.Popen
-    url: str
-    log_file: Path
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
-
-
-def _start(command: list[str], log_file: Path, mark: str, environment=None) -> Server:
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": search, "PYTHONUNBUFFERED": "1", **(environment or {})}
-    with log_file.open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
-    server = Server(process, "", log_file)
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and process.poll() is None:
-        announced = [line for line in server.log.splitlines() if mark in line and "http://" in line]
-        if announced:
-            server.url = "http://" + announced[0].split("http://", 1)[1].strip()
-            return server
-        time.sleep(0.1)
-    server.stop()
-    raise RuntimeError(f"{' '.join(command)} did not start:\n{server.log}")
-
-
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory):
     """Start ``workbench serve`` on a free port: ``start_server(folder, "--idle-s", "5")``; stopped at the end."""
@@ -98,7 +48,7 @@ def start_server(tmp_path_factory):
     def start(folder=None, *options: str) -> Server:
         command = [sys.executable, "-m", "workbench.app.serve", "--port", "0", *options]
         command += ["--folder", str(folder)] if folder else []
-        server = _start(command, tmp_path_factory.mktemp("serve") / "log", "Serving")
+        server = start_process(command, "Serving", tmp_path_factory.mktemp("serve") / "log")
         started.append(server)
         return server
 
@@ -117,7 +67,7 @@ def start_lab(tmp_path_factory):
         command += ["--folder", str(folder)] if folder else []
         home = tmp_path_factory.mktemp("lab")
         settings = {"JUPYTERLAB_SETTINGS_DIR": str(home / "s"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "w")}
-        server = _start(command, home / "log", "Serving", settings)
+        server = start_process(command, "Serving", home / "log", settings)
         started.append(server)
         return server
 
@@ -170,8 +120,7 @@ def chromium():
     It ends with its file: while it is open, Playwright keeps an event loop in this thread, and ``asyncio.run`` in the
     tests of other files would fail.
     """
-    named = [os.environ.get("CHROMIUM"), *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))]
-    executable = next((path for path in named if path and Path(path).is_file()), None)
+    executable = find_chromium()
     if executable is None:
         reason = "no Chromium found: install chromium or set CHROMIUM to its path"
         if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1":
@@ -229,7 +178,7 @@ def new_page(chromium):
         watch = Watch()
 
         def guard(route):
-            if _is_local(route.request.url):
+            if is_local(route.request.url):
                 route.continue_()
             else:
                 watch.blocked.append(route.request.url)
@@ -249,13 +198,6 @@ def new_page(chromium):
     for context in contexts:
         context.close()
     assert not found, "the browser reported:\n" + "\n".join(found)
-
-
-def _is_local(url: str) -> bool:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    return parts.scheme in ("data", "blob", "about") or parts.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ MB = 2**20
 ASSUMED_KERNEL_BYTES = 110 * MB
 SERVER_BYTES = 200 * MB
 VISITORS_PER_CORE = 5
+KERNEL_LIMITS_BYTES = (1024 * MB, 4096 * MB)
 SETTLE_S = 2.0
 
 
@@ -94,6 +95,15 @@ def free_memory_bytes() -> int:
         return min(machine, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         return machine
+
+
+def kernel_limit_bytes(capacity: int) -> int:
+    """Memory that one visitor's kernel may take: four times its share of what is free, from 1 to 4 GB.
+
+    Few visitors compute at the same moment, so shares may overlap; one visitor alone must not take all.
+    """
+    least, most = KERNEL_LIMITS_BYTES
+    return max(least, min(most, 4 * free_memory_bytes() // capacity))
 
 
 def usable_cores() -> int:

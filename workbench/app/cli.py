@@ -170,6 +170,10 @@ def serve(
     browser: Annotated[bool, typer.Option(help="open the gallery in this machine's browser")] = True,
     visitors: Annotated[int | None, typer.Option("--class", min=1, help="visitors at the same time")] = None,
     force: Annotated[bool, typer.Option(help="start although this machine is too small for the class")] = False,
+    base_path: Annotated[str, typer.Option(help="path under which a proxy offers the server, such as /sparse")] = "/",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="name under which a proxy offers the server; may be given more than once")
+    ] = None,
 ):
     """Serve the gallery and the dashboards."""
     from workbench.app import serve as server
@@ -182,6 +186,8 @@ def serve(
             open_browser=browser,
             class_size=visitors,
             force=force,
+            base_path=base_path,
+            allow_hosts=allow_host or (),
             announce=typer.echo,
         )
 

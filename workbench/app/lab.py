@@ -18,7 +18,7 @@ from workbench.app.class_size import places
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
 from workbench.app.kernel_pool import IDLE_S
-from workbench.app.serve import WS_PING_MS, ServeError, listen, make_pool
+from workbench.app.serve import PINGS, ServeError, listen, make_pool
 
 TOUR = "start_here"
 HERE = Path(__file__).parent
@@ -68,7 +68,7 @@ def configuration(folder: Path, port: int, token: str, start: str, headless: boo
             "root_dir": str(folder),
             "default_url": start,
             "log_level": "WARN",
-            "tornado_settings": {"ws_ping_interval": WS_PING_MS, "ws_ping_timeout": WS_PING_MS},
+            "tornado_settings": PINGS,
             "allow_root": True,
             "jpserver_extensions": {**wanted, OURS: True, "voila.server_extension": False},
         },

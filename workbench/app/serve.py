@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import math
 import os
+import re
 import secrets
 import signal
 import socket
@@ -19,23 +20,25 @@ from urllib.parse import quote
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
-from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.auth import AllowAllAuthorizer
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from traitlets.config import Config
 from voila.voila_identity_provider import VoilaIdentityProvider
 
 from workbench import folders
-from workbench.app.class_size import MB, VISITORS_PER_CORE, measure, need_of, places, usable_cores
+from workbench.app.class_size import MB, VISITORS_PER_CORE, kernel_limit_bytes, measure, need_of, places, usable_cores
 from workbench.app.dashboard_site import Site
 from workbench.app.handlers import routes
-from workbench.app.kernel_pool import IDLE_S, KernelPool
+from workbench.app.kernel_pool import IDLE_S, KernelPool, VisitorKernelSpecs
 from workbench.app.notebook_index import notebook_index
+from workbench.app.visitor_kernel import LIMIT
 
 log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
 WARM_AT_MOST = 4
-WS_PING_MS = 30_000
+PINGS = {"ws_ping_interval": 30_000, "ws_ping_timeout": 90_000}  # milliseconds; three pings without an answer
+REQUEST_BYTES = 2**20
+HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 
 
 class ServeError(RuntimeError):
@@ -51,6 +54,8 @@ def serve(
     force=False,
     *,
     folder=None,
+    base_path="/",
+    allow_hosts=(),
     capacity=None,
     idle_s=IDLE_S,
     warm=None,
@@ -67,15 +72,18 @@ def serve(
     class_size : number of visitors at the same time; the memory and cores they need are printed before the start.
     force : start even though the machine is too small for the class.
     folder : notebooks to serve; by default those of the workbench.
+    base_path : the path under which a proxy offers the server, such as ``/sparse``; the proxy must pass it on.
+    allow_hosts : names under which a proxy offers the server; other names than those of this machine are refused.
     capacity : kernels at the same time; by default ``class_size``, or what fits into half of the free memory.
-    idle_s : seconds after which an idle kernel is ended.
+    idle_s : seconds after which an idle kernel is ended when its page is closed or another visitor needs its place.
     warm : names of the dashboards of which one kernel waits started; by default all up to four.
     announce : receives the lines meant for the person at the terminal.
 
     Raises
     ------
     ServeError
-        If no port is free, the folder has no notebooks, or the machine is too small for the class.
+        If no port is free, the folder has no notebooks, the path or a name is none, or the machine is too small for
+        the class.
     """
     folder = Path(folder or folders.notebooks()).resolve()
     if not folder.is_dir():
@@ -89,10 +97,15 @@ def serve(
         raise ServeError(
             f"serve: there is no dashboard {unknown[0]!r} to start ahead; there are {', '.join(dashboards)}."
         )
+    prefix = _prefix(base_path)
+    for name in allow_hosts:
+        if not HOST_NAME.fullmatch(name):
+            raise ServeError(f"serve: allow-host takes a name such as www.example.org, got {name!r}.")
     sockets = listen(host, port)
     if not is_loopback(host):
         token = token or secrets.token_urlsafe(18)
-    link = f"http://{_shown_host(host)}:{sockets[0].getsockname()[1]}/" + (f"?token={quote(token)}" if token else "")
+    link = f"http://{_shown_host(host)}:{sockets[0].getsockname()[1]}{prefix}"
+    link += f"?token={quote(token)}" if token else ""
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(
             _run(
@@ -100,6 +113,8 @@ def serve(
                     folder,
                     token=token,
                     local=is_loopback(host),
+                    prefix=prefix,
+                    hosts=allow_hosts,
                     capacity=capacity or class_size or places(),
                     idle_s=idle_s,
                     threads=max(1, usable_cores() // math.ceil(class_size / VISITORS_PER_CORE)) if class_size else None,
@@ -113,28 +128,31 @@ def serve(
 
 
 def make_application(
-    folder: Path, *, token=None, local=True, capacity=16, idle_s=IDLE_S, threads=None
+    folder: Path, *, token=None, local=True, prefix="/", hosts=(), capacity=16, idle_s=IDLE_S, threads=None
 ) -> tuple[tornado.web.Application, Site]:
     """Return the Tornado application with all routes, and the site behind it."""
     pool = make_pool(log, capacity=capacity, idle_s=idle_s, threads=threads)
-    site = Site(folder, "/", pool, log)
-    identity = VoilaIdentityProvider(token=token or "", log=log)
+    site = Site(folder, prefix, pool, log, hosts)
+    cookies = {"samesite": "Lax"}  # not Strict: a link with a token, followed from elsewhere, must work
+    identity = VoilaIdentityProvider(token=token or "", log=log, cookie_options=cookies)
     application = tornado.web.Application(
         routes(site),
-        base_url="/",
+        base_url=prefix,
         cookie_secret=secrets.token_bytes(32),
         xsrf_cookies=True,
+        xsrf_cookie_kwargs={"path": prefix, **cookies},
         allow_remote_access=not local,
         identity_provider=identity,
         authorizer=AllowAllAuthorizer(log=log, identity_provider=identity),
         kernel_websocket_connection_class=ZMQChannelsWebsocketConnection,
         kernel_manager=pool,
         kernel_spec_manager=pool.kernel_spec_manager,
+        # Widget messages are no prints that run away: to drop one is to lose a picture.
+        config=Config(ZMQChannelsWebsocketConnection={"limit_rate": False}),
         log_function=_log_request,
-        compress_response=not local,
+        compress_response=bool(hosts) or not local,
         websocket_max_message_size=64 * 2**20,
-        ws_ping_interval=WS_PING_MS,
-        ws_ping_timeout=WS_PING_MS,
+        **PINGS,
     )
     return application, site
 
@@ -144,12 +162,17 @@ def make_pool(log: logging.Logger, *, capacity: int, idle_s: int = IDLE_S, threa
     transport = "ipc" if sys.platform == "linux" else "tcp"
     return KernelPool(
         connection_dir=tempfile.mkdtemp(prefix="workbench-"),
-        kernel_spec_manager=KernelSpecManager(),
+        kernel_spec_manager=VisitorKernelSpecs(),
         capacity=capacity,
+        starts_at_once=usable_cores(),
         config=Config(KernelManager={"autorestart": False, "transport": transport}),
         cull_idle_timeout=idle_s,
         cull_interval=max(1, min(15, idle_s // 2)),
-        environment={"PYTHONPATH": _our_python_path(), **_thread_limits(threads)},
+        environment={
+            "PYTHONPATH": _our_python_path(),
+            LIMIT: str(kernel_limit_bytes(capacity)),
+            **_thread_limits(threads),
+        },
         threads=threads,
         log=log,
     )
@@ -172,6 +195,14 @@ def listen(host: str, port: int, command: str = "serve") -> list[socket.socket]:
     raise ServeError(f"{command}: ports {port} to {port + PORTS_TRIED - 1} are all busy; name another with --port.")
 
 
+def _prefix(base_path: str) -> str:
+    """Return the path with a slash at both ends."""
+    parts = [part for part in base_path.split("/") if part]
+    if not all(re.fullmatch(r"[\w.~-]+", part, re.ASCII) and set(part) != {"."} for part in parts):
+        raise ServeError(f"serve: base-path takes a path of letters, digits, '-', '_', '.', '~', got {base_path!r}.")
+    return "/".join(["", *parts, ""])
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach the address."""
     if host == "localhost":
@@ -186,7 +217,8 @@ async def _run(application, site: Site, sockets, warm: list[str], started, for_c
     try:
         if for_class:
             await _check_class(site, warm, *for_class)
-        server = tornado.httpserver.HTTPServer(application, max_buffer_size=256 * 2**20)
+        limits = {"max_buffer_size": 256 * 2**20, "max_body_size": REQUEST_BYTES}
+        server = tornado.httpserver.HTTPServer(application, xheaders=bool(site.hosts), **limits)
         server.add_sockets(sockets)
         stop = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
@@ -261,6 +293,8 @@ def main(arguments=None):
     parser.add_argument("--port", type=int, default=8866)
     parser.add_argument("--token")
     parser.add_argument("--folder")
+    parser.add_argument("--base-path", default="/")
+    parser.add_argument("--allow-host", action="append", dest="allow_hosts", default=[])
     parser.add_argument("--capacity", type=int)
     parser.add_argument("--idle-s", type=int, default=IDLE_S)
     parser.add_argument("--warm", action="append")

@@ -3,8 +3,11 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
+from jinja2 import BytecodeCache
 from jupyter_core.utils import ensure_async
 from nbclient.exceptions import CellExecutionError
 from nbconvert.preprocessors.clearoutput import ClearOutputPreprocessor
@@ -12,6 +15,23 @@ from voila.notebook_renderer import NotebookRenderer
 
 ASKS_FOR_REQUEST = re.compile(r"query_string|wait_for_request", re.IGNORECASE)
 LONGEST_LABEL = 60
+
+
+class CompiledTemplates(BytecodeCache):
+    """Keeps compiled templates: every page has an environment of its own, and compiling took a tenth of a second."""
+
+    def __init__(self):
+        self.code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket):
+        if bucket.key in self.code:
+            bucket.bytecode_from_string(self.code[bucket.key])
+
+    def dump_bytecode(self, bucket):
+        self.code[bucket.key] = bucket.bytecode_to_string()
+
+
+COMPILED = CompiledTemplates()
 
 
 @dataclass(frozen=True)
@@ -60,34 +80,15 @@ def _first_comment(source: str) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") and not first.startswith("# %%") else ""
 
 
-class StepRenderer(NotebookRenderer):
-    """Renders one notebook with one kernel; ``visitor`` is set when somebody asks for the page."""
+@dataclass(frozen=True)
+class Outline:
+    """What can be said of a notebook before any of it runs: its title and its steps."""
 
-    def __init__(self, *, show_source: bool, threads: int | None = None, **kwargs):
-        super().__init__(**kwargs)
-        self.show_source = show_source
-        self.threads = threads
-        self.visitor = asyncio.get_running_loop().create_future()
-        self.failure: Failure | None = None
-
-    async def initialize(self, **kwargs):
-        await super().initialize(**kwargs)
-        self.labels = step_labels(self.notebook.cells)
-        self.steps, self.numbers = numbered(self.labels)
-        hide = not self.show_source
-        self.exporter.exclude_input = hide
-        self.exporter.exclude_input_prompt = True
-        self.exporter.exclude_output_prompt = True
-
-    @property
-    def title(self) -> str:
-        told = self.notebook.metadata.get("workbench", {}).get("title")
-        headings = (_last_heading(cell.source) for cell in self.notebook.cells if cell.cell_type == "markdown")
-        return told or next(filter(None, headings), "") or self.resources["metadata"]["name"]
-
-    @property
-    def has_heading(self) -> bool:
-        return any(re.match(r"\s*# ", cell.source) for cell in self.notebook.cells if cell.cell_type == "markdown")
+    title: str
+    has_heading: bool
+    labels: tuple[str | None, ...]
+    steps: tuple[str, ...]
+    numbers: tuple[int, ...]
 
     def next_step(self, index: int) -> dict | None:
         """Say which code cell runs after cell ``index`` (-1: at the start), for the loading page."""
@@ -96,9 +97,46 @@ class StepRenderer(NotebookRenderer):
                 return {"number": self.numbers[following], "of": len(self.steps), "label": self.labels[following]}
         return None
 
-    def generate_content_generator(self, kernel_id=None, kernel_future=None):
+
+def outline(notebook, name: str) -> Outline:
+    """Return the outline of a notebook; ``name`` stands for the title where it has none."""
+    texts = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    labels = step_labels(notebook["cells"])
+    steps, numbers = numbered(labels)
+    told = notebook["metadata"].get("workbench", {}).get("title")
+    return Outline(
+        title=told or next(filter(None, map(_last_heading, texts)), "") or name,
+        has_heading=any(re.match(r"\s*# ", text) for text in texts),
+        labels=tuple(labels),
+        steps=tuple(steps),
+        numbers=tuple(numbers),
+    )
+
+
+class StepRenderer(NotebookRenderer):
+    """Renders one notebook with one kernel; ``visitor`` is set when somebody asks for the page."""
+
+    def __init__(self, *, visitor: asyncio.Future, show_source: bool, threads: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.visitor = visitor
+        self.show_source = show_source
+        self.threads = threads
+        self.failure: Failure | None = None
+
+    async def initialize(self, **kwargs):
+        await super().initialize(**kwargs)
+        self.outline = outline(self.notebook, self.resources["metadata"]["name"])
+        self.exporter.environment.bytecode_cache = COMPILED
+        self.exporter.exclude_input = not self.show_source
+        self.exporter.exclude_input_prompt = True
+        self.exporter.exclude_output_prompt = True
+
+    def pieces(self, page: "Page", start: Callable[[], Awaitable[tuple[str, Any]]]):
+        """Yield what follows the page's head, piece by piece; ``start`` makes the kernel."""
+
         async def kernel_start(nb):
-            await self._jinja_kernel_start(nb, kernel_id, kernel_future)
+            kernel_id, kernel = await start()
+            await self._jinja_kernel_start(nb, kernel_id, kernel)
             if self.threads:
                 await self._tell(f"import kernels\nkernels.set_num_threads({self.threads})")
             return kernel_id
@@ -107,10 +145,10 @@ class StepRenderer(NotebookRenderer):
             self.notebook,
             resources=self.resources,
             extra_context={
-                "page": self,
+                "page": page,
+                "renderer": self,
                 "kernel_start": kernel_start,
                 "cell_generator": self._jinja_cell_generator,
-                "main_js": "voila.js",
                 "frontend": "voila",
             },
             page_config=self.page_config,
@@ -153,7 +191,7 @@ class StepRenderer(NotebookRenderer):
         cell.pop("execution_count", None)
         if cell.cell_type == "code":
             cell.outputs = []
-        number, step = self.numbers[index], self.labels[index] or "text"
+        number, step = self.outline.numbers[index], self.outline.labels[index] or "text"
         try:
             await self.executor.execute_cell(cell, None, index, store_history=False)
         except CellExecutionError as error:
@@ -166,25 +204,45 @@ class StepRenderer(NotebookRenderer):
 
 
 class Page:
-    """One rendering under way: its pieces of HTML arrive in ``pieces`` while the kernel works, None at the end."""
+    """One rendering under way: its pieces of HTML arrive in ``pieces`` while the kernel works, None at the end.
 
-    def __init__(self, renderer: StepRenderer, kernel_id: str, kernel):
-        self.renderer = renderer
-        self.kernel_id = kernel_id
+    ``render(page)`` yields the pieces. Until a visitor is admitted, it stops in front of what depends on one.
+    """
+
+    def __init__(self, render: Callable[["Page"], AsyncIterator[str]]):
+        self.visitor = asyncio.get_running_loop().create_future()
+        self.renderer: StepRenderer | None = None
+        self.kernel_id: str | None = None
+        self.request_id = ""
         self.pieces: asyncio.Queue = asyncio.Queue()
         self.broken: Exception | None = None
-        self.task = asyncio.create_task(self._render(kernel))
+        self.task = asyncio.create_task(self._fill(render))
 
-    async def _render(self, kernel):
+    async def _fill(self, render):
         try:
-            async for piece, _ in self.renderer.generate_content_generator(self.kernel_id, kernel):
-                await self.pieces.put(piece)
+            async for piece in render(self):
+                self.pieces.put_nowait(piece)
         except Exception as error:
             self.broken = error
         finally:
-            await self.pieces.put(None)
+            self.pieces.put_nowait(None)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The step that failed, if one did."""
+        return self.renderer and self.renderer.failure
+
+    @property
+    def visited(self) -> bool:
+        """Whether somebody asked for this page."""
+        return self.visitor.done()
 
     def admit(self, environment: dict[str, str]):
         """Let the page run on with the request of its visitor."""
-        if not self.renderer.visitor.done():
-            self.renderer.visitor.set_result(environment)
+        if not self.visited:
+            self.visitor.set_result(environment)
+
+    def wait(self, ahead: int):
+        """Tell the visitor how many pages start before this one."""
+        if self.visited:
+            self.pieces.put_nowait(f"<script>workbench.waiting({ahead})</script>")

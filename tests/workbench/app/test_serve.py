@@ -209,7 +209,7 @@ def test_warm_kernel_gets_the_query_of_its_visitor(start):
     server.call(server.site.pool.warm_up("dashboards/echo.ipynb"))
     (warm,) = server.site.pool._warm["dashboards/echo.ipynb"]
     time.sleep(3)
-    assert not warm.renderer.visitor.done()
+    assert not warm.visited
     _, _, page = server.get("/dashboards/echo?n=17&theme=dark")
     assert kernel_id(page) == warm.kernel_id
     assert "asked: n=17&amp;theme=dark" in page

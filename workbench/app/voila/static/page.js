@@ -2,6 +2,7 @@
 (() => {
   const { prefix, plotly } = document.currentScript.dataset;
   const element = (id) => document.getElementById(id);
+  const UNANSWERED = 3;
   let kernel = null;
   let total = 0;
 
@@ -21,29 +22,53 @@
     window.dispatchEvent(new Event("resize"));
   };
 
+  const tell = (sentence, restore) => {
+    const banner = element("lost");
+    banner.hidden = !sentence;
+    banner.querySelector("span").textContent = sentence;
+    banner.querySelector("[data-restore]").hidden = !restore;
+    banner.querySelector("[data-restore]").href = location.href;
+    document.body.classList.toggle("without-kernel", Boolean(sentence));
+  };
+
   const lost = () => {
     if (!kernel) return;
     kernel = null;
-    const banner = element("lost");
-    banner.querySelector("[data-restore]").href = location.href;
-    banner.hidden = false;
-    document.body.classList.add("without-kernel");
+    tell("The kernel of this page is gone: it was idle for long or stopped. What you see stays, but no longer reacts.", true);
   };
 
+  let unanswered = 0;
   const watch = async () => {
     if (!kernel) return;
     try {
       const answer = await fetch(`${prefix}pool/alive/${kernel}`, { cache: "no-store" });
-      if (!answer.ok || !(await answer.json()).alive) return lost();
+      if (answer.ok) {
+        if (!(await answer.json()).alive) return lost();
+        if (unanswered >= UNANSWERED) tell("");
+        unanswered = 0;
+      } else if (++unanswered === UNANSWERED) return lost();
     } catch {
-      return lost();
+      if (++unanswered === UNANSWERED) tell("The server does not answer. This page asks again every few seconds.");
     }
     setTimeout(watch, 3000);
   };
 
+  // Voila replaces the outputs by what it draws, so their widgets are noted before.
+  const models = new Set();
+  const noteModels = () => {
+    for (const output of document.querySelectorAll("script[type='application/vnd.voila.cell-output+json']")) {
+      for (const [, id] of output.textContent.matchAll(/"model_id":\s*"([\w-]+)"/g)) models.add(id);
+    }
+  };
+
   window.workbench = {
     plotly,
-    started(id) { kernel = id; },
+    models: () => models,
+    hasKernel: () => Boolean(kernel),
+    waiting(ahead) {
+      mark(0, ahead === 1 ? "Waiting: one page starts before this one" : `Waiting: ${ahead} pages start before this one`);
+    },
+    started(id) { kernel = id; mark(0, "Starting a kernel"); },
     step(next) {
       total = next ? next.of : total;
       if (next) mark(next.number, `Running step ${next.number} of ${next.of}: ${next.label}`);
@@ -60,6 +85,7 @@
     }
   };
   document.addEventListener("DOMContentLoaded", () => {
+    noteModels();
     new MutationObserver(nameSliders).observe(element("rendered_cells"), { childList: true, subtree: true });
   });
 

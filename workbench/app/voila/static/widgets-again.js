@@ -1,0 +1,73 @@
+// Asks the kernel again for widgets that did not arrive, and says in their place what became of them.
+//
+// Voila's widget manager asks once. A model that does not come, or whose child does not come, leaves "model not found" for
+// good. This extension of the page has every place wait instead, looks at what arrived, and asks again.
+(() => {
+  const NAME = "sparse-workbench-page";
+  const FIRST_PAUSE_MS = 500;
+  const LAST_PAUSE_MS = 8000;
+  const PATIENCE_MS = 30000;
+  const GIVE_UP_MS = 600000;
+  const SETTLE_MS = 15000;
+  const LOADING = "Loading widget...";
+  const places = () => [...document.querySelectorAll("#rendered_cells [data-mime-type*='widget-view'], #rendered_cells .lm-Panel")]
+    .filter((node) => node.textContent === LOADING || node.querySelector(":scope > .again"));
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+  // A model that cannot be had rejects; one that is only slow must not hold up the others.
+  const fails = (manager, id) => Promise.race([
+    Promise.resolve().then(() => manager.get_model(id)).then(() => false, () => true),
+    pause(SETTLE_MS).then(() => false),
+  ]);
+
+  async function missing(manager) {
+    const ids = [...new Set([...window.workbench.models(), ...Object.keys(manager._models)])];
+    const failed = await Promise.all(ids.map((id) => fails(manager, id)));
+    return ids.filter((_, place) => failed[place]);
+  }
+
+  function offerAgain(ask) {
+    for (const node of places()) {
+      if (node.querySelector(":scope > .again")) continue;
+      const told = document.createElement("p");
+      told.className = "again";
+      told.textContent = "This part of the page has not arrived yet. ";
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Ask for it again";
+      button.addEventListener("click", () => { node.textContent = LOADING; ask(); });
+      told.append(button);
+      node.replaceChildren(told);
+    }
+  }
+
+  function watch(manager) {
+    Object.defineProperty(manager, "restoredStatus", { get: () => false }); // places wait for `restored` instead of giving up
+    let rounds = 0;
+    const settle = async () => {
+      const round = ++rounds;
+      const begin = performance.now();
+      for (let wait = FIRST_PAUSE_MS; round === rounds && performance.now() - begin < GIVE_UP_MS; wait = Math.min(2 * wait, LAST_PAUSE_MS)) {
+        while (manager._kernelRestoreInProgress && performance.now() - begin < PATIENCE_MS) await pause(100);
+        const lacking = await missing(manager);
+        if (!lacking.length && !places().length) return;
+        if (round !== rounds || !window.workbench.hasKernel()) return;
+        if (performance.now() - begin > PATIENCE_MS) offerAgain(settle);
+        await pause(wait);
+        for (const id of lacking) delete manager._models[id];
+        if (!manager._kernelRestoreInProgress) manager.restoreWidgets();
+      }
+    };
+    settle();
+  }
+
+  const plugin = {
+    id: `${NAME}:widgets-again`,
+    autoStart: true,
+    activate: (app) => { app.widgetManagerPromise.promise.then((manager) => manager && watch(manager)); },
+  };
+  (window._JUPYTERLAB ??= {})[NAME] = {
+    init: () => {},
+    get: async () => () => ({ __esModule: true, default: plugin }),
+  };
+})();
