@@ -5,6 +5,7 @@ reads in grey. On a dark page the ramp starts at the page's colour and rises to 
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import plotly.graph_objects as go
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 
+PANE = (Path(__file__).parent / "pane.js").read_text(encoding="utf-8")  # goes before the script of every picture
 CATEGORIES = {
     "light": ("#0072B2", "#D55E00", "#009E73", "#B5548A", "#8A6D00", "#3A8FC4", "#4D4D4D", "#A8690A"),
     "dark": ("#56B4E9", "#E69F00", "#2CC295", "#E08FBE", "#F0E442", "#8CCBF0", "#C8C8C8", "#F08A4B"),
@@ -126,7 +128,8 @@ _CSS = """
 .wb input[type=range],.wb input[type=checkbox]{accent-color:var(--wb-accent);}
 .wb-row{display:flex;flex-wrap:wrap;gap:8px 10px;align-items:center;}
 .wb-hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap;}
-.wb-note{color:var(--wb-muted);}
+.wb-note,.wb-pane-note{color:var(--wb-muted);}
+.wb-pane-note{margin:6px 4px;}
 .wb-view{background:var(--wb-paper);}
 .wb-view,.wb-view .widget-box,.wb-view .widget-html-content{overflow:visible;}
 .wb-numbers{border-collapse:collapse;margin:6px 4px;}

@@ -27,11 +27,10 @@ STATE = """() => {
   if (document.querySelector("[data-countdown]")) return "full";
   if (document.querySelector("[data-failure], .notice")) return "failed";
   if (document.getElementById("loading")) return "";
-  const panes = [...document.querySelectorAll(".wb-canvas, .wb-plot-area, .wb-cells")];
-  const shown = panes.filter((pane) => pane.clientHeight);
+  const shown = [...document.querySelectorAll("[data-pane]")].filter((pane) => pane.clientHeight);
   const text = document.querySelector("#rendered_cells")?.innerText ?? "";
   if (/Error displaying widget|Loading widget/.test(text)) return "";
-  return shown.length && shown.every((pane) => pane.dataset.painted) ? "pictures" : "";
+  return shown.length && shown.every((pane) => pane.dataset.pane === "painted") ? "pictures" : "";
 }"""
 
 

@@ -37,6 +37,7 @@ function render({ model, el }) {
   let hovering = false;
   let serial = 0;
   let closed = false;
+  const note = paneNote(el, () => { inFlight = false; ask(); });
 
   const dark = () => document.documentElement.dataset.wbTheme === "dark";
   const palette = () => {
@@ -164,12 +165,14 @@ function render({ model, el }) {
   }
   function sendWanted() {
     inFlight = true;
+    note.waiting();
     model.send(wanted);
     wanted = null;
   }
   function receive(message, buffers) {
     if (message.type === "tile") {
       const bytes = (b) => b.buffer.slice(b.byteOffset, b.byteOffset + b.byteLength);
+      note.painted();
       tile = { ...message, pixels: new Uint8Array(bytes(buffers[0])), rows: new Uint32Array(bytes(buffers[1])),
         columns: new Uint32Array(bytes(buffers[2])) };
       paintTile(store, tile, palette());
@@ -392,6 +395,7 @@ function render({ model, el }) {
   describe();
   return () => {
     closed = true;
+    note.closed();
     resized.disconnect();
     themed.disconnect();
     [settle, queryTimer].forEach(clearTimeout);

@@ -31,7 +31,7 @@ class RasterCanvas(anywidget.AnyWidget):
     brush_rows, brush_columns : [first, end] picked on the marginal strips, or [].
     """
 
-    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("paint.js", "canvas.js"))
+    _esm = theme.PANE + "".join((_HERE / name).read_text(encoding="utf-8") for name in ("paint.js", "canvas.js"))
     _css = theme.css() + (_HERE / "canvas.css").read_text(encoding="utf-8")
 
     title = traitlets.Unicode("").tag(sync=True)

@@ -12,10 +12,14 @@ function render({ model, el }) {
   let cursor = null;
   let scale = 1;
   let legendText = "";
+  const note = paneNote(el, () => attempt());
 
   function bytes(picture) {
     const view = picture.cells;
     return new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
+  }
+  function attempt() {
+    try { paint(); note.painted(); } catch (error) { note.failed(error); }
   }
   function paint() {
     const picture = model.get("picture");
@@ -89,7 +93,7 @@ function render({ model, el }) {
       }));
     }
     canvas.dataset.columns = String(width);
-    canvas.dataset.painted = String(1 + Number(canvas.dataset.painted || 0));
+    el.dataset.painted = String(1 + Number(el.dataset.painted || 0));
   }
 
   function read(row, column) {
@@ -119,14 +123,14 @@ function render({ model, el }) {
     cursor = [
       Math.max(0, Math.min(picture.height - 1, r + by[0])), Math.max(0, Math.min(picture.width - 1, c + by[1])),
     ];
-    paint();
+    attempt();
     read(...cursor);
   });
-  canvas.addEventListener("blur", () => { cursor = null; paint(); });
+  canvas.addEventListener("blur", () => { cursor = null; attempt(); });
 
   let seen = 0;
   const size = new ResizeObserver(() => {
-    if (area.clientWidth && area.clientWidth !== seen) { seen = area.clientWidth; paint(); }
+    if (area.clientWidth && area.clientWidth !== seen) { seen = area.clientWidth; attempt(); }
   });
   size.observe(area);
   const names = ["picture", "title", "alt"];
@@ -134,11 +138,12 @@ function render({ model, el }) {
   const repaint = () => {
     if (queued) return;
     queued = true;
-    queueMicrotask(() => { queued = false; paint(); });
+    queueMicrotask(() => { queued = false; attempt(); });
   };
   names.forEach((name) => model.on(`change:${name}`, repaint));
-  paint();
+  attempt();
   return () => {
+    note.closed();
     size.disconnect();
     names.forEach((name) => model.off(`change:${name}`, repaint));
   };

@@ -30,7 +30,7 @@ class CellImage(anywidget.AnyWidget):
     alt : what it shows, in words.
     """
 
-    _esm = (_HERE / "cells.js").read_text(encoding="utf-8")
+    _esm = theme.PANE + (_HERE / "cells.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "cells.css").read_text(encoding="utf-8")
 
     title = traitlets.Unicode("").tag(sync=True)

@@ -15,13 +15,19 @@ async function fromExtension() {
 }
 
 function fromPython(model) {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => {
+      model.off("msg:custom", receive);
+      reject(new Error("the plotting library did not arrive"));
+    }, PANE_PATIENCE_MS);
     const receive = (message, buffers) => {
       if (message.type !== "plotly") return;
+      clearTimeout(late);
       model.off("msg:custom", receive);
       const script = document.createElement("script");
       script.src = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
       script.onload = () => resolve(window.Plotly);
+      script.onerror = () => reject(new Error("the plotting library could not be loaded"));
       document.head.append(script);
     };
     model.on("msg:custom", receive);
@@ -34,6 +40,7 @@ function plotly(model) {
     if (window.Plotly) return window.Plotly;
     return (await fromExtension().catch(() => null)) ?? fromPython(model);
   })();
+  window.__workbenchPlotly.catch(() => { window.__workbenchPlotly = undefined; }); // the next picture tries again
   return window.__workbenchPlotly;
 }
 
@@ -45,12 +52,14 @@ function render({ model, el }) {
   el.append(area);
   let closed = false;
   let drawing = Promise.resolve();
+  const note = paneNote(el, () => draw());
 
   function draw() {
     drawing = drawing.then(async () => {
       area.setAttribute("aria-label", model.get("alt") || "figure");
       area.style.height = model.get("height") + "px";
       if (closed || !model.get("spec")) return;
+      note.waiting();
       const Plotly = await plotly(model);
       const figure = JSON.parse(model.get("spec"));
       const layout = { ...figure.layout, autosize: true };
@@ -58,6 +67,7 @@ function render({ model, el }) {
       area.covered = null;
       await Plotly.react(area, figure.data, layout, config);
       if (figure.frames) await Plotly.addFrames(area, figure.frames);
+      note.painted();
       area.dataset.painted = String(1 + Number(area.dataset.painted || 0));
       if (!area.dataset.listening) {
         area.dataset.listening = "1";
@@ -68,7 +78,7 @@ function render({ model, el }) {
         area.on("plotly_hover", (event) => preview(Plotly, event.points[0]));
         area.on("plotly_unhover", () => preview(Plotly, null));
       }
-    }).catch((error) => console.error("plot pane", error));
+    }).catch((error) => note.failed(error));
   }
 
   // While the pointer is over a point of the curve that layout.meta.preview names, its traces show that point's marks.
@@ -95,7 +105,7 @@ function render({ model, el }) {
     const url = await Plotly.toImage(area, { format: message.format, ...size, scale: message.format === "png" ? 2 : 1 });
     const blob = message.format === "svg"
       ? new Blob([decodeURIComponent(url.slice(url.indexOf(",") + 1))], { type: "image/svg+xml" })
-      : await (await fetch(url)).blob();
+      : new Blob([Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (c) => c.charCodeAt(0))], { type: "image/png" });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = message.filename;
@@ -114,11 +124,12 @@ function render({ model, el }) {
   draw();
   return () => {
     closed = true;
+    note.closed();
     size.disconnect();
     model.off("change:spec", draw);
     model.off("change:alt", draw);
     model.off("msg:custom", save);
-    if (window.__workbenchPlotly) window.__workbenchPlotly.then((Plotly) => Plotly.purge(area));
+    if (window.__workbenchPlotly) window.__workbenchPlotly.then((Plotly) => Plotly.purge(area), () => {});
   };
 }
 

@@ -27,7 +27,7 @@ class PlotPane(anywidget.AnyWidget):
     alt : what the figure shows, in words, for readers who do not see it.
     """
 
-    _esm = (_HERE / "plot_pane.js").read_text(encoding="utf-8")
+    _esm = theme.PANE + (_HERE / "plot_pane.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "plot_pane.css").read_text(encoding="utf-8")
 
     spec = traitlets.Unicode("").tag(sync=True)

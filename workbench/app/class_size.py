@@ -12,7 +12,8 @@ MB = 2**20
 ASSUMED_KERNEL_BYTES = 110 * MB
 SERVER_BYTES = 200 * MB
 VISITORS_PER_CORE = 5
-KERNEL_LIMITS_BYTES = (1024 * MB, 4096 * MB)
+KERNEL_LIMITS_BYTES = (2048 * MB, 4096 * MB)
+STACKS_BYTES = 24 * MB
 SETTLE_S = 2.0
 
 
@@ -98,12 +99,14 @@ def free_memory_bytes() -> int:
 
 
 def kernel_limit_bytes(capacity: int) -> int:
-    """Memory that one visitor's kernel may take: four times its share of what is free, from 1 to 4 GB.
+    """Memory that one visitor's kernel may take: four times its share of what is free, from 2 to 4 GB.
 
-    Few visitors compute at the same moment, so shares may overlap; one visitor alone must not take all.
+    Few visitors compute at the same moment, so shares may overlap; one visitor alone must not take all. The heaviest
+    walk-through takes 1.2 GB. Stacks of threads count, though hardly any of them is touched: three a core, of torch,
+    of the linear algebra and of our kernels.
     """
     least, most = KERNEL_LIMITS_BYTES
-    return max(least, min(most, 4 * free_memory_bytes() // capacity))
+    return max(least, min(most, 4 * free_memory_bytes() // capacity)) + STACKS_BYTES * usable_cores()
 
 
 def usable_cores() -> int:

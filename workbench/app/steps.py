@@ -214,6 +214,7 @@ class Page:
         self.renderer: StepRenderer | None = None
         self.kernel_id: str | None = None
         self.request_id = ""
+        self.ahead = 0
         self.pieces: asyncio.Queue = asyncio.Queue()
         self.broken: Exception | None = None
         self.task = asyncio.create_task(self._fill(render))
@@ -244,5 +245,6 @@ class Page:
 
     def wait(self, ahead: int):
         """Tell the visitor how many pages start before this one."""
+        self.ahead = ahead
         if self.visited:
             self.pieces.put_nowait(f"<script>workbench.waiting({ahead})</script>")

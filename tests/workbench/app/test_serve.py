@@ -1,8 +1,10 @@
 """The dashboards' server over plain HTTP, in a thread of the test's own process."""
 
 import asyncio
+import http.client
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -15,22 +17,27 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 import tornado.httpserver
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
+from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 import workbench.papers
 from workbench import folders
-from workbench.app import class_size, kernel_pool, thumbnails
+from workbench.app import class_size, kernel_pool, lab, thumbnails
+from workbench.app import serve as serve_module
 from workbench.app.class_size import MB, need_of, private_bytes
+from workbench.app.frames import PROTOCOL
 from workbench.app.gallery import gallery_cards
 from workbench.app.notebook_index import find, notebook_index
 from workbench.app.serve import ServeError, is_loopback, listen, make_application, serve
-from workbench.app.steps import step_labels
+from workbench.app.steps import Outline, step_labels
 
 ECHO = [
     "md:# An echo",
     "# Load the widgets\nimport os\nloaded = os.getpid()",
     "# Say what was asked\nfrom workbench.app.request import query_string\nprint('asked:', query_string())",
 ]
+OUTLINE = Outline(title="Echo", has_heading=True, labels=("Load",), steps=("Load",), numbers=(1,))
 BROKEN = ["md:# Broken", "# Load\nx = 1", "# Draw the matrix\nraise ValueError('n must be below 5; got 7')"]
 
 
@@ -113,6 +120,14 @@ def server(folder):
     running = Running(folder)
     yield running
     running.stop()
+
+
+def soon(holds, within_s=10) -> bool:
+    """Wait until ``holds()`` is true; tell whether it was in time."""
+    deadline = time.monotonic() + within_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
 
 
 def kernel_id(page: str) -> str:
@@ -275,10 +290,7 @@ def test_dead_kernels_make_pool_and_are_reported(start):
     first = kernel_id(server.get("/dashboards/echo")[2])
     assert json.loads(server.get(f"/pool/alive/{first}")[2]) == {"alive": True}
     server.call(server.site.pool.get_kernel(first).provisioner.kill())
-    deadline = time.monotonic() + 10
-    while json.loads(server.get(f"/pool/alive/{first}")[2])["alive"] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert json.loads(server.get(f"/pool/alive/{first}")[2]) == {"alive": False}
+    assert soon(lambda: json.loads(server.get(f"/pool/alive/{first}")[2]) == {"alive": False})
     assert server.get("/dashboards/echo")[0] == 200
 
 
@@ -286,15 +298,22 @@ def test_dead_kernels_make_pool_and_are_reported(start):
 def test_idle_kernels_are_ended(start):
     server = start(idle_s=2)
     first = kernel_id(server.get("/dashboards/echo")[2])
-    deadline = time.monotonic() + 20
-    while first in server.site.pool and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert first not in server.site.pool
+    assert soon(lambda: first not in server.site.pool, within_s=20)
 
 
-def test_idle_limit_is_300_s_and_counts_open_pages_too(start):
+def test_idle_limit_is_300_s_for_closed_pages(start):
     pool = start().site.pool
-    assert (pool.cull_idle_timeout, pool.cull_connected) == (300, True)
+    assert (pool.cull_idle_timeout, pool.cull_connected) == (300, False)
+
+
+def frame(kind, content, channel="shell"):
+    header = {"msg_id": kind, "msg_type": kind, "session": "s", "username": "u", "version": "5.3", "date": ""}
+    return serialize_msg_to_ws_v1([json.dumps(p).encode() for p in (header, {}, {}, content)], channel)
+
+
+async def connect(server, kernel, protocol=PROTOCOL, **options):
+    address = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel}/channels"
+    return await websocket_connect(address, subprotocols=[protocol] if protocol else None, **options)
 
 
 @pytest.mark.slow
@@ -303,23 +322,149 @@ def test_browsers_cannot_send_code(start, tmp_path):
     kernel = kernel_id(server.get("/dashboards/echo")[2])
     mark = tmp_path / "written"
 
-    def message(kind, content):
-        header = {"msg_id": kind, "msg_type": kind, "session": "s", "username": "u", "version": "5.3", "date": ""}
-        parts = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
-        return json.dumps({**parts, "channel": "shell"})
-
     async def try_it():
-        socket = await websocket_connect(f"ws://127.0.0.1:{server.port}/api/kernels/{kernel}/channels")
-        await socket.write_message(message("execute_request", {"code": f"open({str(mark)!r}, 'w')", "silent": False}))
-        await socket.write_message(message("kernel_info_request", {}))
-        while True:
-            answer = json.loads(await asyncio.wait_for(socket.read_message(), 20))
-            if answer["msg_type"] == "kernel_info_reply":
-                break
+        socket = await connect(server, kernel)
+        code = {"code": f"open({str(mark)!r}, 'w')", "silent": False}
+        await socket.write_message(frame("execute_request", code), binary=True)
+        await socket.write_message(frame("kernel_info_request", {}), binary=True)
+        while b"kernel_info_reply" not in await asyncio.wait_for(socket.read_message(), 20):
+            pass
         socket.close()
 
     server.call(try_it())
     assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_odd_frames_close_their_websocket_and_hold_up_nobody(start, caplog):
+    server = start()
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+    odd = {
+        (2**40).to_bytes(8, "little") + bytes(8): 1002,
+        os.urandom(500): 1002,
+        b"": 1002,
+        frame("comm_msg", {}, "iopub"): 1002,
+        json.dumps({"channel": "shell", "header": {"msg_type": "comm_info_request"}}): 1003,
+    }
+
+    async def send(message):
+        socket = await connect(server, kernel)
+        await socket.write_message(message, binary=isinstance(message, bytes))
+        while await asyncio.wait_for(socket.read_message(), 10) is not None:
+            pass
+        return socket.close_code
+
+    for message, code in odd.items():
+        closed = asyncio.run_coroutine_threadsafe(send(message), server.loop)
+        begin = time.monotonic()
+        assert server.get("/notebooks.json")[0] == 200
+        assert time.monotonic() - begin < 1
+        assert closed.result(20) == code, message[:20]
+    assert json.loads(server.get(f"/pool/alive/{kernel}")[2])["alive"]
+    assert sum("closed the websocket" in record.getMessage() for record in caplog.records) == len(odd)
+
+
+@pytest.mark.slow
+def test_websocket_demands_its_protocol_and_a_kernel_without_a_traceback(start, caplog):
+    server = start()
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+    for wanted, protocol in ((kernel, None), (kernel, "v0"), ("a-b-c-d-e", PROTOCOL)):
+        with pytest.raises(HTTPClientError, match=r"400|404"):
+            server.call(connect(server, wanted, protocol))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.slow
+def test_quiet_websocket_stays_open_and_one_that_answers_no_ping_is_closed(start, monkeypatch):
+    monkeypatch.setattr(serve_module, "PINGS", {"ws_ping_interval": 200, "ws_ping_timeout": 600})
+    server = start()
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+
+    connected = server.site.pool._kernel_connections
+
+    async def fall_silent(socket):
+        socket.protocol._handle_message = lambda opcode, data: None
+
+    socket = server.call(connect(server, kernel))
+    time.sleep(2.5)
+    assert connected[kernel] == 1, "a quiet page lost its websocket"
+    server.call(fall_silent(socket))
+    assert soon(lambda: connected[kernel] == 0)
+
+
+def test_pings_may_stay_unanswered_three_times_in_both_servers(folder):
+    ours = serve_module.PINGS
+    assert ours["ws_ping_timeout"] == 3 * ours["ws_ping_interval"]
+    assert lab.configuration(folder, 1, "t", "/lab", True)["ServerApp"]["tornado_settings"] == ours
+
+
+@pytest.mark.slow
+def test_late_output_is_waited_for(tmp_path, start):
+    hold = "from time import sleep\nget_ipython().kernel.iopub_thread.schedule(lambda: sleep(6))\nprint('came late')"
+    write_notebook(tmp_path / "dashboards" / "late.ipynb", ["md:# Late", hold])
+    assert "came late" in start(folder=tmp_path).get("/dashboards/late")[2]
+
+
+@pytest.mark.slow
+def test_loading_page_comes_before_the_kernel_and_says_who_is_ahead(start, monkeypatch):
+    server = start()
+
+    async def never(*_, **__):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(server.site.pool, "start_kernel", never)
+    opened = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(4)]
+    begin = time.monotonic()
+    for connection in opened:
+        connection.request("GET", "/dashboards/echo")
+    heads = [connection.getresponse().read1(65536).decode() for connection in opened]
+    assert time.monotonic() - begin < 5
+    assert all("Say what was asked" in head and 'id="loading-step"' in head for head in heads)
+    assert server.site.pool.visitors == 4
+    line = server.site.pool.line
+    told = list(range(1, 5 - line.at_once))
+    assert soon(lambda: [page.ahead for page, _ in line.waiting] == told)
+    for connection in opened:
+        connection.close()
+    assert soon(lambda: server.site.pool.visitors == 0), "places of visitors who went away are not free"
+
+
+@pytest.mark.slow
+def test_connected_page_keeps_its_idle_kernel_until_its_place_is_needed(start):
+    server = start(idle_s=2, capacity=1)
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+    socket = server.call(connect(server, kernel))
+    time.sleep(6)
+    assert kernel in server.site.pool
+    assert server.get("/dashboards/echo")[0] == 200
+    assert kernel not in server.site.pool
+    socket.close()
+
+
+@pytest.mark.slow
+def test_place_is_free_as_soon_as_its_visitor_leaves(start, monkeypatch):
+    server = start(capacity=1)
+    kernel = kernel_id(server.get("/dashboards/echo")[2])
+    end = server.site.pool.shutdown_kernel
+
+    async def slowly(*arguments, **options):
+        await asyncio.sleep(3)
+        await end(*arguments, **options)
+
+    monkeypatch.setattr(server.site.pool, "shutdown_kernel", slowly)
+    leaving = asyncio.run_coroutine_threadsafe(server.site.pool.leave(kernel), server.loop)
+    time.sleep(0.2)
+    assert server.get("/dashboards/echo")[0] == 200
+    leaving.result(20)
+
+
+@pytest.mark.slow
+def test_kernel_that_takes_too_much_memory_fails_in_a_sentence(tmp_path, start, monkeypatch):
+    take = "import numpy\nprint(numpy.ones((1, 2**20)).sum())\nnumpy.ones((2**10, 2**20))"
+    write_notebook(tmp_path / "dashboards" / "greedy.ipynb", ["md:# Greedy", "# Take 8 GB\n" + take])
+    page = start(folder=tmp_path).get("/dashboards/greedy")[2]
+    assert "Step 1 of 1 failed: Take 8 GB" in page
+    assert "Unable to allocate 8.00 GiB" in page
 
 
 @pytest.mark.slow
@@ -356,6 +501,90 @@ def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address(start):
     assert server.get("/", Cookie=cookies)[0] == 200
 
 
+def test_redirects_stay_on_this_server(start):
+    server = start(token="open-sesame", local=False)
+    for path in ("//evil.example/?token=x", "/%5cevil.example/?token=x", "/\\\\evil.example/?token=open-sesame"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.putrequest("GET", path)
+        connection.endheaders()
+        location = connection.getresponse().getheader("Location", "/")
+        assert re.match(r"/(?![/\\])", location + " "), (path, location)
+
+
+def test_foreign_pages_start_no_kernels(server):
+    before = server.site.pool.visitors
+    for site in ("cross-site", "same-site"):
+        status, _, page = server.get("/dashboards/echo?n=5", Sec_Fetch_Site=site)
+        assert status == 403
+        assert 'href="/dashboards/echo?n=5"' in page
+    assert server.site.pool.visitors == before
+    assert server.get("/", Sec_Fetch_Site="cross-site")[0] == 200
+
+
+def test_pages_may_reach_this_server_only(server):
+    policy = dict(part.partition(" ")[::2] for part in server.get("/")[1]["Content-Security-Policy"].split("; "))
+    assert policy["connect-src"] == "'self'"
+    assert policy["default-src"] == "'self'"
+
+
+def test_cookies_are_not_sent_with_the_requests_of_other_sites(start):
+    server = start(token="open-sesame", local=False)
+    cookies = server.get("/", Authorization="token open-sesame")[1].get_all("Set-Cookie", [])
+    cookies += server.get("/?token=open-sesame")[1].get_all("Set-Cookie", [])
+    assert cookies and all("SameSite=Lax" in cookie for cookie in cookies), cookies
+
+
+def test_files_are_not_taken_for_something_else(server):
+    script = re.search(r'src="(/scripts/[^"]+)"', server.site.render("head.html", outline=OUTLINE, site=server.site))[1]
+    extension = f"/voila/labextensions/{server.site.entries[0]}"
+    for path in ("/", "/style/page.js", "/voila/static/voila.js", extension, script):
+        status, headers, _ = server.get(path)
+        assert (status, headers["X-Content-Type-Options"]) == (200, "nosniff"), path
+
+
+def test_head_answers_without_a_body_or_a_kernel(server):
+    before = server.site.pool.visitors
+    for path in ("/", "/notebooks.json", "/thumbnail/dashboards/echo", "/dashboards/echo", "/style/page.js"):
+        status, _, body = server.get(path, method="HEAD")
+        assert (status, body) == (200, ""), path
+    assert server.get("/dashboards/nothing", method="HEAD")[0] == 404
+    assert server.site.pool.visitors == before
+
+
+def test_addresses_with_a_last_slash_lead_to_the_page(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", "/dashboards/echo/?n=3")
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("Location")) == (301, "/dashboards/echo?n=3")
+
+
+@pytest.mark.slow
+def test_server_behind_a_proxy_answers_to_its_name_under_its_path(start):
+    server = start(prefix="/sparse/", hosts=["www.example.org"])
+    outside = {"Host": "www.example.org", "Origin": "https://www.example.org"}
+    for path in ("/sparse/", "/sparse"):
+        status, _, page = server.get(path, **outside)
+        assert status == 200 and 'href="/sparse/dashboards/echo"' in page
+    assert server.get("/", **outside)[0] == 404
+    status, _, page = server.get("/sparse/", Host="other.example.org")
+    assert status == 403 and "--allow-host" in page
+    kernel = kernel_id(server.get("/sparse/dashboards/echo", **outside)[2])
+
+    async def ask(origin):
+        request = HTTPRequest(
+            f"ws://127.0.0.1:{server.port}/sparse/api/kernels/{kernel}/channels",
+            headers={"Host": "127.0.0.1:8866", "Origin": origin},
+        )
+        socket = await websocket_connect(request, subprotocols=[PROTOCOL])
+        await socket.write_message(frame("kernel_info_request", {}), binary=True)
+        while b"kernel_info_reply" not in await asyncio.wait_for(socket.read_message(), 20):
+            pass
+
+    server.call(ask("https://www.example.org"))
+    with pytest.raises(HTTPClientError, match="403"):
+        server.call(ask("https://other.example.org"))
+
+
 def test_busy_port_gives_way_to_the_next():
     (taken,) = listen("127.0.0.1", 0)
     port = taken.getsockname()[1]
@@ -373,6 +602,9 @@ def test_busy_port_gives_way_to_the_next():
         ({"folder": "/nowhere"}, "there is no notebooks folder"),
         ({"class_size": 0}, "class must be from 1 to 500"),
         ({"warm": ["tpyo"]}, "no dashboard 'tpyo'"),
+        ({"base_path": "/a b"}, "base-path takes a path"),
+        ({"base_path": "/../x"}, "base-path takes a path"),
+        ({"allow_hosts": ["https://www.example.org"]}, "allow-host takes a name"),
     ],
 )
 def test_wrong_options_get_one_sentence(folder, options, told):
