@@ -5,9 +5,9 @@ at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, 
 verdict``), ``machine``, ``versions``, ``wall_s`` and ``date``. Each row and each claim has a line of its own, and rows
 hold six significant digits, so that a change of one number is a change of one line.
 
-Runs at size "full" on the paper's own input are published: they stand in
-``workbench/results/<paper>/<experiment>.json``, beside the README.md that is made from them, and make RESULTS.md. All
-others go to the user's home folder and never touch a published one.
+Records go to the user's home folder. Only runs at size "full" on the paper's own input can be published, and only
+when asked to: they stand in ``workbench/results/<paper>/<experiment>.json``, beside the README.md that is made from
+them, and make RESULTS.md.
 """
 
 import json
@@ -36,22 +36,31 @@ NOT_JUDGED = "not judged"
 OWNERS = ("paper", "workbench")
 
 
-def is_published(record: dict) -> bool:
-    """Tell whether readers see a record: size "full", on the paper's own input."""
+def publishable(record: dict) -> bool:
+    """Tell whether readers may see a record: size "full", on the paper's own input."""
     return record["size"] == "full" and not record["matrix"]
 
 
-def path_of(record: dict) -> Path:
+def path_of(record: dict, publish: bool = False) -> Path:
     """Return where a record belongs."""
-    if is_published(record):
+    if publish:
         return folders.published() / record["paper"] / f"{record['experiment']}.json"
     labels = [record["experiment"], record["size"], *([Path(record["matrix"]).stem] if record["matrix"] else [])]
     return folders.home() / "results" / record["paper"] / f"{'-'.join(labels)}.json"
 
 
-def require_writable(size: str, matrix=None) -> None:
-    """Raise OSError, before any work is done, when the folder of the coming records cannot be written to."""
-    folder = path_of({"size": size, "matrix": matrix, "paper": "probe", "experiment": "probe"}).parent.parent
+def require_writable(size: str, matrix=None, publish: bool = False) -> None:
+    """Raise, before any work is done, when the coming records cannot be written or published.
+
+    Raises
+    ------
+    ValueError : only size "full" on the paper's own input can be published.
+    OSError : the folder cannot be written to.
+    """
+    coming = {"size": size, "matrix": matrix, "paper": "probe", "experiment": "probe"}
+    if publish and not publishable(coming):
+        raise ValueError('run: only size "full" on the paper\'s own input can be published; leave out --publish')
+    folder = path_of(coming, publish).parent.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -60,16 +69,20 @@ def require_writable(size: str, matrix=None) -> None:
         raise _unwritable(folder, error) from error
 
 
-def write(record: dict) -> Path:
-    """Write a record atomically and return its path.
+def write(record: dict, *, publish: bool = False) -> Path:
+    """Write a record atomically and return its path: in the user's home folder, or where readers see it.
 
     Raises
     ------
-    ValueError : the record breaks the schema or holds a number that JSON cannot.
+    ValueError : the record breaks the schema, holds a number that JSON cannot, or may not be published.
     OSError : the folder cannot be written to, or the disk is full; the file that was there before stays whole.
     """
     validate(record)
-    path = path_of(record)
+    if publish and not publishable(record):
+        raise ValueError(
+            f"record {record['paper']}/{record['experiment']}: only full runs on the paper's input publish"
+        )
+    path = path_of(record, publish)
     write_json(path, record)
     return path
 
@@ -84,8 +97,8 @@ def read(paper: str, experiment: str) -> dict:
     places = [place / paper / f"{experiment}.json" for place in (folders.published(), folders.shipped())]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"no record {places[0]}; make it with: workbench run {paper}")
-    again = f"make it again: workbench run {paper}"
+        raise FileNotFoundError(f"no record {places[0]}; make it with: workbench run {paper} --publish")
+    again = f"make it again: workbench run {paper} --publish"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

@@ -157,6 +157,50 @@ def test_lost_kernel_is_told_and_its_link_restores_the_state(page, server):
     assert page.locator("#lost:visible").count() == 0
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_widgets_that_do_not_arrive_are_asked_for_again(page, server, lost):
+    """Every answer with all states is lost, and of the answers with one state the first few."""
+    dropped = []
+
+    def between(client):
+        behind = client.connect_to_server()
+        client.on_message(behind.send)
+
+        def hand_on(message):
+            told = message if isinstance(message, bytes) else message.encode()
+            single = b'"method": "update"' in told and b"echo" not in told
+            if b"update_states" in told or (single and len(dropped) < lost):
+                dropped.append(b"update_states" not in told)
+                return
+            client.send(message)
+
+        behind.on_message(hand_on)
+
+    page.route_web_socket(re.compile("/channels"), between)
+    page.goto(f"{server.url}dashboards/tiny?n=6")
+    page.wait_for_selector("#rendered_cells .widget-readout >> text=6", timeout=60000)
+    assert dropped
+    page.press(".noUi-handle", "ArrowRight")
+    page.wait_for_selector("text=twice: 14")
+
+
+def test_place_of_a_widget_that_does_not_arrive_says_so_and_offers_to_ask_again(page, server):
+    state = {"lost": True}
+
+    def between(client):
+        behind = client.connect_to_server()
+        client.on_message(behind.send)
+        behind.on_message(lambda message: None if state["lost"] else client.send(message))
+
+    page.route_web_socket(re.compile("/channels"), between)
+    page.goto(f"{server.url}dashboards/tiny?n=6")
+    page.wait_for_selector(".again >> text=has not arrived yet", timeout=60000)
+    state["lost"] = False
+    page.click(".again button")
+    page.wait_for_selector("#rendered_cells .widget-readout >> text=6", timeout=60000)
+    assert page.locator(".again").count() == 0
+
+
 def test_closed_page_gives_its_kernel_back(page, server, fetch):
     page.goto(f"{server.url}dashboards/tiny")
     page.wait_for_selector("#rendered_cells .widget-readout")

@@ -16,14 +16,14 @@ def entry(toy, places):
 
 
 def test_round_trip(entry, places):
-    path = record.write(entry)
+    path = record.write(entry, publish=True)
     assert path == places / "published" / "toy" / "speeds.json"
     assert record.read("toy", "speeds") == entry
     assert record.all_records() == [entry]
 
 
 def test_smaller_runs_and_other_matrices_never_touch_the_published_record(toy, entry, places):
-    record.write(entry)
+    record.write(entry, publish=True)
     tiny = record.write(runner.run("toy", size="tiny")[0])
     other = record.write(entry | {"matrix": "/data/a.mtx"})
     assert tiny == places / "home" / "results" / "toy" / "speeds-tiny.json"
@@ -35,7 +35,7 @@ def test_an_own_record_goes_before_the_one_that_came_with_the_package(entry, pla
     record.write_json(places / "shipped" / "toy" / "speeds.json", entry | {"seed": 5})
     record.write_json(places / "shipped" / "toy" / "other.json", entry | {"experiment": "other"})
     assert record.read("toy", "speeds")["seed"] == 5
-    record.write(entry)
+    record.write(entry, publish=True)
     assert record.read("toy", "speeds")["seed"] == entry["seed"]
     assert [found["experiment"] for found in record.all_records()] == ["other", "speeds"]
 
@@ -46,13 +46,13 @@ def test_an_absent_record_says_how_to_make_it(places):
 
 
 def test_a_damaged_record_says_how_to_make_it_again(entry):
-    record.write(entry).write_text("{")
+    record.write(entry, publish=True).write_text("{")
     with pytest.raises(ValueError, match=r"not valid JSON.*workbench run toy"):
         record.read("toy", "speeds")
 
 
 def test_a_record_of_an_older_schema_says_how_to_make_it_again(entry):
-    path = record.write(entry)
+    path = record.write(entry, publish=True)
     record.write_json(path, entry | {"schema": 1})
     with pytest.raises(ValueError, match=r"has schema 1, wanted 2; make it again: workbench run toy"):
         record.read("toy", "speeds")
@@ -91,7 +91,7 @@ def test_a_row_and_a_claim_have_a_line_of_their_own(entry, tmp_path):
         *("{", ' "rows": [', '  {"a": "x\\ny", "b": [1]},', '  {"a": 2}', " ],", ' "none": [],', ' "machine": {'),
         *('  "cpu": "Z80",', '  "cpus": [', "   1,", "   2", "  ]", " }", "}"),
     ]
-    lines = record.write(entry).read_text().splitlines()
+    lines = record.write(entry, publish=True).read_text().splitlines()
     assert sum('"quantity"' in line for line in lines) == len(entry["rows"])
     assert sum('"verdict"' in line for line in lines) == len(entry["claims"])
 
@@ -115,7 +115,7 @@ def test_rows_keep_six_digits_and_all_else_as_it_is():
 
 
 def test_what_is_written_has_six_digits(entry):
-    record.write(entry | {"rows": [entry["rows"][0] | {"value": 2 / 3}]})
+    record.write(entry | {"rows": [entry["rows"][0] | {"value": 2 / 3}]}, publish=True)
     assert record.read("toy", "speeds")["rows"][0]["value"] == 0.666667
 
 
@@ -128,7 +128,7 @@ def test_only_a_papers_own_claims_are_counted():
 
 
 def test_a_full_disk_leaves_the_old_record_whole(entry, monkeypatch):
-    path = record.write(entry)
+    path = record.write(entry, publish=True)
     before = path.read_bytes()
 
     def full(_):
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_old_record_whole(entry, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"speeds\.json: No space left on device; free some space") as error:
-        record.write(entry | {"seed": 9})
+        record.write(entry | {"seed": 9}, publish=True)
     assert error.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["speeds.json"]
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_old_record_whole(entry, monkeypatch):
 def test_a_folder_that_cannot_be_made(entry, places):
     (places / "published").write_text("in the way")
     with pytest.raises(OSError, match=r"cannot write .* WORKBENCH_HOME"):
-        record.write(entry)
+        record.write(entry, publish=True)
 
 
 def test_numpy_numbers_become_plain_ones(tmp_path):

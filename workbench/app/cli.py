@@ -63,13 +63,19 @@ def papers():
 @app.command()
 def run(
     key: Annotated[str, typer.Argument(help="paper, see `workbench papers`")],
-    size: Annotated[Literal["tiny", "small", "full"], typer.Option(help="full makes the published record")] = "full",
+    size: Annotated[Literal["tiny", "small", "full"], typer.Option(help="full is what can be published")] = "full",
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 1,
     matrix: Annotated[Path | None, typer.Option(help="Matrix Market file in place of the paper's input")] = None,
     only: Annotated[list[str] | None, typer.Option(help="one experiment; may be given more than once")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="write workbench/results and RESULTS.md instead of your own folder")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="also write the records to this file")] = None,
 ):
-    """Run a paper's experiments, judge its claims and write the records."""
+    """Run a paper's experiments, judge its claims and write the records.
+
+    The records go to your own folder (see `workbench doctor`); only --publish changes those that readers see.
+    """
     from workbench import record
     from workbench.app import tables
     from workbench.experiments import ledger, runner
@@ -79,7 +85,10 @@ def run(
         runner.chosen(get(key), only or ())
         _check_target(json)
     console, notes, paths = _console(), [], []
-    record.require_writable(size, matrix)
+    try:
+        record.require_writable(size, matrix, publish)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     with _progress(key) as (report, _), users_input() if matrix else _as_is():
         records = runner.run(
             key,
@@ -89,7 +98,7 @@ def run(
             only=only or (),
             report=report,
             skip=lambda experiment, reason: notes.append(f"{experiment} skipped: {reason}"),
-            done=lambda entry: paths.append(record.write(entry)),
+            done=lambda entry: paths.append(record.write(entry, publish=publish)),
         )
     for entry in records:
         for table in tables.rows_tables(entry):
@@ -103,7 +112,7 @@ def run(
     if json:
         record.write_json(json, records)
         paths.append(json)
-    if any(record.is_published(entry) for entry in records):
+    if publish:
         paths += ledger.write()
     for path in paths:
         console.print(f"wrote {path}", markup=False, soft_wrap=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyterlab.labapp import LabApp
+from tornado.web import HTTPError
 from traitlets.config import Config
 
 from workbench import folders
@@ -68,6 +70,7 @@ def configuration(folder: Path, port: int, token: str, start: str, headless: boo
             "root_dir": str(folder),
             "default_url": start,
             "log_level": "WARN",
+            "contents_manager_class": ShippedNotebooksStay,
             "tornado_settings": PINGS,
             "allow_root": True,
             "jpserver_extensions": {**wanted, OURS: True, "voila.server_extension": False},
@@ -88,6 +91,28 @@ def _start_page(folder: Path) -> str:
     tours = [folder / f"{TOUR}.ipynb", *sorted((folder / TOUR).glob("*.ipynb"))]
     tour = next((file for file in tours if file.is_file()), None)
     return f"/lab/tree/{quote(tour.relative_to(folder).as_posix())}" if tour else "/lab"
+
+
+class ShippedNotebooksStay(AsyncLargeFileManager):
+    """Opens the notebooks that came with the workbench to be read and run, not to be saved over.
+
+    JupyterLab would save them every two minutes with what they printed: a checkout would be dirty after one look, and
+    an update could not come. A notebook came with the workbench if its text stands in ``text/`` under the same name.
+    """
+
+    def is_writable(self, path):
+        return not self._is_shipped(path) and super().is_writable(path)
+
+    async def save(self, model, path=""):
+        if self._is_shipped(path):
+            raise HTTPError(403, f"{path} came with the workbench: choose File, Save Notebook As, and another name.")
+        return await super().save(model, path)
+
+    def _is_shipped(self, path: str) -> bool:
+        file = Path(self.root_dir) / path.strip("/")
+        text = Path(self.root_dir) / "text"
+        twin = (text / file.relative_to(self.root_dir)).with_suffix(".py") if file.suffix == ".ipynb" else file
+        return file.is_file() and twin.is_file() and twin.is_relative_to(text)
 
 
 class Dashboards(ExtensionApp):

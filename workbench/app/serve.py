@@ -37,6 +37,8 @@ log = logging.getLogger("workbench.serve")
 PORTS_TRIED = 50
 WARM_AT_MOST = 4
 PINGS = {"ws_ping_interval": 30_000, "ws_ping_timeout": 90_000}  # milliseconds; three pings without an answer
+# Tornado warns of this, though its own pings are not in use: jupyter_server's handlers send theirs.
+logging.getLogger("tornado.general").addFilter(lambda told: "websocket_ping_timeout" not in told.getMessage())
 REQUEST_BYTES = 2**20
 HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 

@@ -74,7 +74,7 @@ def _results(root, catalog, records, benches):
         "|---|---|---|---|",
     ]
     for key in sorted(known, key=lambda key: (known[key][0], key)):
-        place, told = f"`{key}`", f"not run yet: `workbench run {key}`"
+        place, told = f"`{key}`", f"not run yet: `workbench run {key} --publish`"
         if key in records:
             place, told = _link(place, _page(key), root), _counts(records[key])
         lines.append(_row(known[key][0], place, known[key][1], told))
@@ -108,7 +108,7 @@ def _paper_page(root, key, paper, entries):
         arxiv = f", [arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else ""
         lines += [f"{paper.authors}, {paper.year}{arxiv}. State of the method here: {paper.state.rstrip('.')}.", ""]
     lines += [
-        f"Made by `workbench run {key}` from the records in this folder, never edited by hand.",
+        f"Made by `workbench run {key} --publish` from the records in this folder, never edited by hand.",
         "Values tagged *from memory* could not be checked against the paper's text.",
         _explained(root, _page(key).parent),
         "",

@@ -84,7 +84,7 @@ def toy(monkeypatch):
 
 
 def test_papers_are_listed_with_the_verdicts_of_their_records(toy, capsys):
-    assert call("run", "toy") == 0
+    assert call("run", "toy", "--publish") == 0
     capsys.readouterr()
     assert call("papers") == 0
     out = capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_papers_are_listed_with_the_verdicts_of_their_records(toy, capsys):
 
 
 def test_run_prints_rows_and_verdicts_and_writes_record_and_ledger(toy, places, capsys):
-    assert call("run", "toy", "--json", str(places / "copy.json")) == 0
+    assert call("run", "toy", "--publish", "--json", str(places / "copy.json")) == 0
     out = capsys.readouterr().out
     for word in ("Speeds", "V1", "12,345", "modelled", "It runs fast.", "2 m/s (published)", "partly"):
         assert word in out
@@ -110,10 +110,11 @@ def test_run_prints_rows_and_verdicts_and_writes_record_and_ledger(toy, places, 
         assert call("results") == 0 and call("results", "--check") == 0
 
 
-def test_a_tiny_run_publishes_nothing(toy, places, capsys):
-    assert call("run", "toy", "--size", "tiny") == 0
+@pytest.mark.parametrize("size", ["tiny", "full"])
+def test_a_run_publishes_nothing_unless_asked_to(toy, places, capsys, size):
+    assert call("run", "toy", "--size", size) == 0
     assert not (places / "published").exists() and not (places / "RESULTS.md").exists()
-    assert (places / "home" / "results" / "toy" / "speeds-tiny.json").is_file()
+    assert (places / "home" / "results" / "toy" / f"speeds-{size}.json").is_file()
 
 
 def test_run_on_a_matrix_of_ones_own_judges_no_claim(toy, places, capsys):
@@ -130,6 +131,7 @@ def test_run_on_a_matrix_of_ones_own_judges_no_claim(toy, places, capsys):
         (["run", "toi"], ["no paper 'toi'", "did you mean 'toy'"]),
         (["run", "toy", "--size", "huge"], ["--size", "huge"]),
         (["run", "toy", "--seed", "-1"], ["--seed"]),
+        (["run", "toy", "--size", "tiny", "--publish"], ["can be published", "--publish"]),
         (["run", "toy", "--only", "speed"], ["toy has the experiments speeds", "'speed'"]),
         (["run", "toy", "--matrix", "absent.mtx"], ["absent.mtx", "no such file"]),
         (["run", "toy", "--matrix", "."], ["is a folder"]),
@@ -183,13 +185,13 @@ def test_a_full_disk_is_one_sentence_and_code_1(toy, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     assert call("run", "toy") == 1
-    one_sentence(capsys, "speeds.json", "No space left on device", "WORKBENCH_HOME")
+    one_sentence(capsys, "speeds-full.json", "No space left on device", "WORKBENCH_HOME")
 
 
 def test_an_unwritable_results_folder_is_told_before_the_work(toy, places, capsys, monkeypatch):
     monkeypatch.setattr("workbench.experiments.runner.run", lambda *_, **__: pytest.fail("the work was done"))
     (places / "published").write_text("in the way")
-    assert call("run", "toy") == 1
+    assert call("run", "toy", "--publish") == 1
     one_sentence(capsys, "cannot write", "published")
 
 

@@ -39,7 +39,7 @@ def test_committed_records_are_full_runs_on_the_papers_own_input():
 def written(toy, places):
     """Return text by path of the pages of the toy's records, as they were written."""
     for entry in runner.run("toy", size="full"):
-        record.write(entry)
+        record.write(entry, publish=True)
     return {path.relative_to(places).as_posix(): path.read_text(encoding="utf-8") for path in ledger.write()}
 
 
@@ -60,7 +60,7 @@ def test_a_claim_of_ours_is_marked_and_not_counted(toy, places, monkeypatch):
     ours = replace(toy, claims=(replace(toy.claims[0], whose="workbench"), toy.claims[1]))
     monkeypatch.setattr(papers, "catalog", lambda: {"toy": ours})
     for entry in runner.run("toy", size="full"):
-        record.write(entry)
+        record.write(entry, publish=True)
     page, results = (ledger.pages()[places / name] for name in ("published/toy/README.md", "RESULTS.md"))
     assert "| It runs. | Table 1 | 5 m/s (published) | 5 m/s | reproduced | ours, not counted |" in page
     assert "The paper's own claims: 1 partly." in page and "| 1 partly |" in results
@@ -69,7 +69,7 @@ def test_a_claim_of_ours_is_marked_and_not_counted(toy, places, monkeypatch):
 def test_a_paper_without_records_says_how_to_make_them(toy, places):
     assert list(ledger.pages()) == [places / "RESULTS.md"]
     assert (
-        "| toys | `toy` | Toys \\| and how they run | not run yet: `workbench run toy` |"
+        "| toys | `toy` | Toys \\| and how they run | not run yet: `workbench run toy --publish` |"
         in ledger.pages()[places / "RESULTS.md"]
     )
 

@@ -120,7 +120,7 @@ def test_published_records_are_whole(paper):
     for experiment in paper.experiments:
         entry = record.read(paper.key, experiment.key)
         record.validate(entry)
-        assert record.is_published(entry)
+        assert record.publishable(entry)
 
 
 def test_verdicts_on_record_are_those_of_the_judges(paper):

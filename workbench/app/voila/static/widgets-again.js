@@ -6,7 +6,7 @@
   const NAME = "sparse-workbench-page";
   const FIRST_PAUSE_MS = 500;
   const LAST_PAUSE_MS = 8000;
-  const PATIENCE_MS = 30000;
+  const PATIENCE_MS = 10000;
   const GIVE_UP_MS = 600000;
   const SETTLE_MS = 15000;
   const LOADING = "Loading widget...";
@@ -47,15 +47,21 @@
     const settle = async () => {
       const round = ++rounds;
       const begin = performance.now();
-      for (let wait = FIRST_PAUSE_MS; round === rounds && performance.now() - begin < GIVE_UP_MS; wait = Math.min(2 * wait, LAST_PAUSE_MS)) {
-        while (manager._kernelRestoreInProgress && performance.now() - begin < PATIENCE_MS) await pause(100);
+      let patience = PATIENCE_MS;
+      for (let wait = FIRST_PAUSE_MS; performance.now() - begin < GIVE_UP_MS; wait = Math.min(2 * wait, LAST_PAUSE_MS)) {
+        const asked = performance.now();
+        while (manager._kernelRestoreInProgress && performance.now() - asked < patience) await pause(100);
         const lacking = await missing(manager);
-        if (!lacking.length && !places().length) return;
         if (round !== rounds || !window.workbench.hasKernel()) return;
+        if (!lacking.length && !places().length) return;
         if (performance.now() - begin > PATIENCE_MS) offerAgain(settle);
         await pause(wait);
-        for (const id of lacking) delete manager._models[id];
-        if (!manager._kernelRestoreInProgress) manager.restoreWidgets();
+        for (const id of lacking) {
+          manager.kernel._comms?.get(id)?.dispose(); // else its second opening is refused
+          delete manager._models[id];
+        }
+        patience *= 2; // a server that is slow today must not be asked faster than it answers
+        manager.restoreWidgets();
       }
     };
     settle();
