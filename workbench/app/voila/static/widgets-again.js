@@ -56,9 +56,9 @@
         if (!lacking.length && !places().length) return;
         if (performance.now() - begin > PATIENCE_MS) offerAgain(settle);
         await pause(wait);
-        for (const id of lacking) {
-          manager.kernel._comms?.get(id)?.dispose(); // else its second opening is refused
-          delete manager._models[id];
+        for (const id of lacking) delete manager._models[id];
+        for (const [id, comm] of [...manager.kernel._comms]) {
+          if (!(id in manager._models)) comm.dispose(); // without a model, and a second opening would be refused
         }
         patience *= 2; // a server that is slow today must not be asked faster than it answers
         manager.restoreWidgets();
