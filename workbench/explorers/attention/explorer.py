@@ -11,7 +11,6 @@ from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import PANELS, AttentionScene, block_shares, in_slots
 from widgets.views.attention_mask import AttentionMaskView, ViewHooks, picture_knobs
-from workbench.explorers.attention import cost
 from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
 from workbench.explorers.attention.source import AttentionInput, load_input, of_head, read_npz, sources
@@ -240,13 +239,9 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
         )
     if given.causal and not method.causal:
         facts["direction"] = "both: the method has no causal form, so true attention is shown without a mask as well"
-    moved, dense_moved = method.moved(given, state, seen), cost.dense_bytes(given)
-    facts["operations of the estimate (counted)"] = f"{seen.score_flops:,}"
-    facts["operations of the attention (counted)"] = f"{seen.attention_flops:,}, dense {seen.dense_flops:,}"
-    facts["bytes that it moves (counted)"] = f"{moved:,}, dense in blocks of {cost.DENSE_BLOCK} {dense_moved:,}"
-    peak = ceilings()
-    least = peak.floor_s(seen.score_flops + seen.attention_flops, moved, np.float32)
-    dense_least = peak.floor_s(seen.dense_flops, dense_moved, np.float32)
+    spent, dense, peak = seen.cost.kept, seen.cost.dense, ceilings()
+    least = peak.floor_s(2 * (seen.cost.before + spent.multiply_adds), spent.least_bytes, np.float32)
+    dense_least = peak.floor_s(2 * dense.multiply_adds, dense.least_bytes, np.float32)
     facts["roofline lower bound on this CPU (modelled)"] = f"{1e3 * least:.3g} ms, dense {1e3 * dense_least:.3g} ms"
     return facts
 

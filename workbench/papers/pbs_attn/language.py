@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import pair_share
+from kernels.masks.block_select import select_blocks
 from workbench.data import text
 from workbench.models.attention import xattention
 from workbench.models.attention.dense_attention import dense_attention
@@ -59,7 +60,7 @@ def _methods(block, segment, seed):
             out = block_sparse_attention(
                 *(x.contiguous().numpy() for x in (q, k, v)), keep, block_size=block, causal=True
             )
-            return torch.from_numpy(out), block_density(keep)
+            return torch.from_numpy(out), pair_share(keep, q.shape[2], block_size=block, causal=True)
 
         return attend
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import pair_share
+from kernels.masks.block_select import select_blocks
 from workbench.data.attention_patterns import heavy_hitters
 from workbench.models.attention import xattention
 from workbench.models.attention.pbs_attn import computed_density, permuted_block_mass, scored_mask, select_again
@@ -71,7 +72,8 @@ def _curves(q, k, block, segment, seed):
     ):
         keeps = [choose(tau) for tau in THRESHOLDS]
         found[name] = [
-            (tau, block_density(keep), _covered(plain, keep)) for tau, keep in zip(THRESHOLDS, keeps, strict=True)
+            (tau, pair_share(keep, q.shape[2], block_size=block, causal=True), _covered(plain, keep))
+            for tau, keep in zip(THRESHOLDS, keeps, strict=True)
         ]
     return found
 

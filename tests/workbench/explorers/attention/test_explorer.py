@@ -25,8 +25,7 @@ def test_every_method_shows_a_head_and_counts_its_cost(method):
         assert view.error == ""
         result = view.scene.result
         assert result.attention.sum() == pytest.approx(view.scene.t, rel=1e-4)
-        assert 0 < result.density <= 1.2
-        assert int(result.facts["operations of the attention (counted)"].split(", dense")[0].replace(",", "")) > 0
+        assert 0 <= result.density <= 1 and result.cost.kept.multiply_adds > 0
         assert any(fact.startswith("time, median") for fact in result.facts)
     finally:
         view.close()
@@ -359,7 +358,7 @@ def test_what_trained_weights_made_is_measured_everywhere(source, kind):
     view = explorer(input=source, tokens=64).wait()
     try:
         assert view.scene.kind == view.scene.query(3, view.state).kind == view.kind == kind
-        assert f"attention covered ({kind})" in view._facts.value and f"({kind})" in view._query_pane.spec
+        assert f"on the pairs kept ({kind})" in view._facts.value and f"({kind})" in view._query_pane.spec
     finally:
         view.close()
 
