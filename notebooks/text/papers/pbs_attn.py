@@ -179,7 +179,7 @@ how = {"block_size": BLOCK, "segment_size": SEGMENT}
 out, mask = pbs_attention(q, k, v, threshold=0.5, **how)
 pairs = token_mask(mask, 256)
 assert torch.allclose(out, masked_attention(torch.from_numpy(q), torch.from_numpy(k), v, pairs), atol=1e-5)
-f"{computed_density(mask):.0%} of the causal blocks computed, {pairs.sum():,} of {256 * 257 // 2:,} pairs (counted)"
+f"{computed_density(mask):.0%} of the causal pairs computed: {pairs.sum():,} of {256 * 257 // 2:,} (counted)"
 
 # %% [markdown]
 # The rows of the output are in the order of the queries, so nothing has to be sorted back. And with every block kept,
@@ -205,13 +205,13 @@ pictures(
 # block:
 
 # %%
-from workbench.models.attention.pbs_attn import scoring_flops
+from workbench.models.attention.pbs_attn import scoring_multiply_adds
 
 table(
-    ["tokens", "operations to choose (counted)", "all of q k^T", "share"],
+    ["tokens", "multiply-adds to choose (counted)", "all of q k^T", "share"],
     [
-        [f"{t:,}", f"{scoring_flops(t, 64, block_size=128, segment_size=256):,}", f"{2 * t * t * 64:,}",
-         f"{scoring_flops(t, 64, block_size=128, segment_size=256) / (2 * t * t * 64):.2%}"]
+        [f"{t:,}", f"{scoring_multiply_adds(t, 64, block_size=128, segment_size=256):,}", f"{t * t * 64:,}",
+         f"{scoring_multiply_adds(t, 64, block_size=128, segment_size=256) / (t * t * 64):.2%}"]
         for t in (2048, 8192, 32768, 131072)
     ],
 )  # fmt: skip
