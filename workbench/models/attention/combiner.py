@@ -298,14 +298,13 @@ def multiply_adds(pattern, length, d, seg_len=None) -> int:
     """
     seg_len = _segment(pattern, length, seg_len)
     row, column = np.divmod(np.arange(length), seg_len)
+    slots = row + column + 1  # own segment so far; a summary, or a key of the same column, of each one before
     if pattern == "logsparse":
-        slots = 1 + np.bitwise_count(np.arange(length)).astype(np.int64)
-    else:
-        slots = row + column + 1  # own segment so far; a summary, or a key of the same column, of each one before
+        slots = np.array([1 + i.bit_count() for i in range(length)])
     if "up" in _FAMILIES.get(pattern, ()):
-        slots = slots + (row > 0) * (seg_len - 1)
+        slots += (row > 0) * (seg_len - 1)
     if "sides" in _FAMILIES.get(pattern, ()):
-        slots = slots + row * ((column > 0).astype(np.int64) + (column < seg_len - 1))
+        slots += row * (0 + (column > 0) + (column < seg_len - 1))
     return 2 * d * int(slots.sum()) + 3 * d * _summarised(pattern, length, seg_len)
 
 
@@ -399,12 +398,6 @@ def trace(q, k, v=None, *, pattern="fixed", seg_len=None, causal=True, summary="
     attention = attention_weights(q, k, causal=causal)[0, 0]
     effective = effective_attention(q, k, pattern=pattern, seg_len=seg_len, causal=causal, summary=summary)[0, 0]
     where = support(pattern, length, seg_len, causal=causal)
-    direct = torch.as_tensor(where["direct"])
-    regions = np.array([len(each) for each in where["regions"]], np.int64)
-    reached = where["direct"].copy()
-    for row, each in zip(reached, where["regions"], strict=True):
-        for region in each:
-            row[region] = True
     return AttentionTrace(
         method=f"Combiner ({pattern.replace('_', ' ')})",
         t=length,
@@ -414,14 +407,14 @@ def trace(q, k, v=None, *, pattern="fixed", seg_len=None, causal=True, summary="
             d=d,
             causal=causal,
             allowed=where["direct"],
-            summaries=regions,
+            summaries=list(map(len, where["regions"])),
             before=3 * d * _summarised(pattern, length, _segment(pattern, length, seg_len)),
         ),
-        coverage=float((attention * direct).sum() / attention.sum()),
+        coverage=float((attention * torch.as_tensor(where["direct"])).sum() / attention.sum()),
         attention=attention.numpy(),
         effective=effective.numpy(),
         allowed=where["direct"],
-        reached=reached,
+        reached=np.tri(length, dtype=bool) if causal else np.ones((length, length), bool),
         facts={
             "segment length": _segment(pattern, length, seg_len),
             "regions of the last position": len(where["regions"][-1]) if length else 0,

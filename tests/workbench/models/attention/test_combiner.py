@@ -368,7 +368,9 @@ def test_cost_by_hand():
                 assert summing >= 0 and (length != 12 or width != 3 or summing == keys[pattern] * 6), pattern
                 seen = trace(*(torch.zeros(1, 1, length, 2) for _ in range(2)), pattern=pattern, seg_len=width)
                 assert seen.cost.kept.multiply_adds == slots * 4 and seen.cost.before == summing
-                assert seen.reached.sum() == length * (length + 1) // 2  # every earlier key, by a summary or itself
+                for i, regions in enumerate(where["regions"]):  # every earlier key, by a summary or itself
+                    met = {*np.flatnonzero(where["direct"][i]).tolist()}.union(*(r.tolist() for r in regions))
+                    assert met == set(np.flatnonzero(seen.reached[i]).tolist()) == set(range(i + 1))
     growth = np.log2(multiply_adds("fixed", 16384, 32) / multiply_adds("fixed", 4096, 32)) / 2
     assert 1.4 < growth < 1.6
     assert np.log2(multiply_adds("logsparse", 16384, 32) / multiply_adds("logsparse", 4096, 32)) / 2 < 1.2
