@@ -164,7 +164,8 @@ STORIES = (
             "right": "permuted",
         },
         "In segments of 1,024 tokens sorting gathers the heavy keys better. But the segment on the diagonal is always "
-        "computed whole, so the dense squares grow. Change the segment and compare the pairs kept and the attention covered.",
+        "computed whole, so the dense squares grow. Change the segment, and compare the pairs kept and the attention "
+        "covered.",
     ),
 )
 
