@@ -17,7 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["AttentionCost", "Cost", "attention_cost", "dense_pairs", "kept_pairs", "pair_share", "pairs_in_blocks"]
+__all__ = [
+    "AttentionCost",
+    "Cost",
+    "attention_cost",
+    "block_share",
+    "dense_pairs",
+    "kept_pairs",
+    "pair_share",
+    "pairs_in_blocks",
+]
 
 DENSE_BLOCK = 64  # of methods that have no blocks of their own
 FLOAT_BYTES = 4
@@ -140,6 +149,14 @@ def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
     """Return the density of a block mask (b, h, rows, columns): its pairs over those of dense attention, in [0, 1]."""
     every = kept_pairs(np.ones_like(keep, bool), t, block_size=block_size, causal=causal, **how)
     return kept_pairs(keep, t, block_size=block_size, causal=causal, **how) / every if every else 0.0
+
+
+def block_share(keep, t, *, block_size, causal=False, **how) -> float:
+    """Return the blocks of a mask (b, h, rows, columns) that hold a pair over those of dense attention with its keys in
+    place: the work of a kernel that computes blocks whole. Above 1 where sorted keys bring pairs into more blocks."""
+    holds = pairs_in_blocks(t, block_size=block_size, causal=causal, **how) > 0
+    dense = np.count_nonzero(pairs_in_blocks(t, block_size=block_size, causal=causal)) * np.prod(keep.shape[:2])
+    return float(np.count_nonzero(keep & holds) / dense) if dense else 0.0
 
 
 def pairs_in_blocks(

@@ -8,6 +8,7 @@ from kernels.attention.cost import (
     DENSE_BLOCK,
     AttentionCost,
     attention_cost,
+    block_share,
     dense_pairs,
     kept_pairs,
     pair_share,
@@ -72,6 +73,8 @@ def test_sorted_keys_and_queries_have_the_pairs_of_their_explicit_mask(t, rng):
             cost = attention_cost(t=t, d=4, causal=True, keep=keep, block_size=block, **how)
             alive = [mask[i : i + block, j : j + block].any() for i in range(0, t, block) for j in range(0, t, block)]
             assert cost.kept.pairs == mask.sum() and cost.kept.blocks == sum(alive) and 0 <= cost.density <= 1
+            share = block_share(keep[None, None], t, block_size=block, causal=True, **how)
+            assert share == sum(alive) / cost.dense.blocks == sum(alive) / (n * (n + 1) / 2)
             every = attention_cost(t=t, d=4, causal=True, keep=np.ones((n, n), bool), block_size=block, **how)
             assert every.density == 1 and every.kept.multiply_adds == every.dense.multiply_adds
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.attention.cost import AttentionCost, attention_cost, pair_share, pairs_in_blocks
+from kernels.attention.cost import AttentionCost, attention_cost, block_share, pair_share, pairs_in_blocks
 from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import mean_pool_block_scores
 from kernels.masks.block_select import select_blocks
@@ -32,6 +32,7 @@ __all__ = [
     "PERMUTATIONS",
     "PBSMask",
     "block_coverage",
+    "computed_block_share",
     "computed_blocks",
     "computed_density",
     "coverage_curve",
@@ -328,6 +329,11 @@ def computed_blocks(mask: PBSMask) -> np.ndarray:
 def computed_density(mask: PBSMask) -> float:
     """Return the pairs that are computed over those of dense attention under the same causal rule, in [0, 1]."""
     return pair_share(mask.keep, mask.perm.shape[2], **_order(mask))
+
+
+def computed_block_share(mask: PBSMask) -> float:
+    """Return the computed blocks over those of dense attention: above 1 where sorting makes more of them necessary."""
+    return block_share(mask.keep, mask.perm.shape[2], **_order(mask))
 
 
 def diagonal_share(mask: PBSMask) -> float:
