@@ -5,22 +5,19 @@ from functools import cache
 from urllib.parse import parse_qs
 
 import numpy as np
-import torch.nn.functional as F
 
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import PANELS, AttentionScene, block_shares, in_slots
 from widgets.views.attention_mask import AttentionMaskView, ViewHooks, picture_knobs
+from workbench.explorers.attention import cost
 from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
 from workbench.explorers.attention.source import AttentionInput, load_input, of_head, read_npz, sources
 from workbench.explorers.entry_knobs import entry_knobs
-from workbench.machines import stopwatch
-from workbench.machines.roofline import ceilings
 
 __all__ = ["explorer", "scenes", "view_class"]
 
-TIMED_ROUNDS = 5
 FILE, NONE = "file", "none"
 FIRST_INPUT, FIRST_METHOD, FIRST_PICTURE = "lm", "xattention", "landscape"
 # Knobs of older links and what they are called today.
@@ -239,11 +236,7 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
         )
     if given.causal and not method.causal:
         facts["direction"] = "both: the method has no causal form, so true attention is shown without a mask as well"
-    spent, dense, peak = seen.cost.kept, seen.cost.dense, ceilings()
-    least = peak.floor_s(2 * (seen.cost.before + spent.multiply_adds), spent.least_bytes, np.float32)
-    dense_least = peak.floor_s(2 * dense.multiply_adds, dense.least_bytes, np.float32)
-    facts["roofline lower bound on this CPU (modelled)"] = f"{1e3 * least:.3g} ms, dense {1e3 * dense_least:.3g} ms"
-    return facts
+    return facts | cost.modelled_time(seen.cost)
 
 
 def _block_kinds(seen):
@@ -261,11 +254,8 @@ def _shared_pairs(seen, other):
 
 
 def _times(given, method, state, seen: AttentionTrace) -> dict[str, str]:
-    """Time the method's parts and dense attention in interleaved rounds."""
+    """Return the times of the method's parts and of dense attention, where the input is short enough to take them."""
     runs = method.runs(given, state, seen) if seen.t <= DENSE_LIMIT else {}
-    if not runs:
-        return {}
-    runs = runs | {"dense": lambda: F.scaled_dot_product_attention(given.q, given.k, given.v, is_causal=given.causal)}
-    timed = stopwatch.measure(runs, rounds=TIMED_ROUNDS, settle=False)
-    label = f"time, median of {TIMED_ROUNDS}, {ceilings().threads} threads (measured)"
-    return {label: ", ".join(f"{name} {1e3 * timing.median_s:.3g} ms" for name, timing in timed.items())}
+    return cost.measured_times(
+        given, method.key, {knob.key: state[knob.key] for knob in method.knobs}, runs, causal=seen.causal
+    )
