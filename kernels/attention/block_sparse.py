@@ -134,9 +134,9 @@ def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False, k
     pairs = pairs_in_blocks(t, block_size=block_size, causal=causal, key_positions=key_positions)
     pairs = np.broadcast_to(pairs, kept.shape)
     keys = np.minimum(block_size, t - block_size * np.arange(kept.shape[3]))
-    read = int(((kept & (pairs > 0)) @ keys).sum())
+    read = int((np.count_nonzero(kept & (pairs > 0), axis=2) @ keys).sum())
     streamed = FLOAT_BYTES * d * (2 * t * kept.shape[0] * kept.shape[1] + 2 * read)
-    return Work(flops=4 * d * int(pairs.sum(where=kept)), bytes_streamed=streamed, gathers=0)
+    return Work(flops=4 * d * int(pairs.sum(where=kept, dtype=np.int64)), bytes_streamed=streamed, gathers=0)
 
 
 def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads):

@@ -175,12 +175,14 @@ def pairs_in_blocks(
 
     Returns
     -------
-    (rows, columns) int64, or (..., rows, columns) with positions.
+    (rows, columns) integers, or (..., rows, columns) with positions.
     """
     first = t - (t if queries is None else queries) if causal else 0
     stop = t if causal or queries is None else queries
     edges = block_size * np.arange(first // block_size, -(-stop // block_size) + 1)
     borders = np.minimum(block_size * np.arange(-(-t // block_size) + 1), t)
+    if t * block_size < 2**31:  # long masks have millions of blocks
+        edges, borders = edges.astype(np.int32), borders.astype(np.int32)
     edges, columns = np.clip(edges, first, stop), np.diff(borders)
     if not causal:
         return np.multiply.outer(np.diff(edges), columns)
@@ -231,7 +233,7 @@ def _cost(kept, summaries, t, d, block_size):
     together = np.maximum.reduceat(summaries, starts) if t else summaries
     pairs = int(kept.sum())
     holds = kept > 0
-    read = int((holds @ keys).sum()) + int(together.sum())
+    read = int(np.count_nonzero(holds, axis=0) @ keys) + int(together.sum())
     once = int((holds.any(axis=0) @ keys).sum()) + int(summaries.max(initial=0))
     return Cost(
         pairs=pairs,

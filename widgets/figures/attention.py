@@ -203,7 +203,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
         )
     ink = theme.PALETTE[appearance]["ink"]
     for result, symbol in ((scene.result, "circle-open"), (scene.other, "square-open")):
-        if result is not None and result.coverage == result.coverage:
+        if result is not None and result.density and result.coverage == result.coverage:
             figure.add_scatter(
                 x=[result.density],
                 y=[result.coverage],
