@@ -1,5 +1,6 @@
 """The attention-mask explorer: sources and methods, gathered from their folders, joined to the view."""
 
+import numbers
 from dataclasses import replace
 from functools import cache
 from urllib.parse import parse_qs
@@ -231,12 +232,16 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
     if seen.keep is not None and seen.allowed is not None:
         facts["blocks full / partial / empty (counted)"] = " / ".join(f"{n:,}" for n in _block_kinds(seen))
     for label, value in seen.facts.items():
-        facts[label] = (
-            f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-        )
+        facts[label] = _told(value)
     if given.causal and not method.causal:
         facts["direction"] = "both: the method has no causal form, so true attention is shown without a mask as well"
     return facts | cost.modelled_time(seen.cost)
+
+
+def _told(value) -> str:
+    if isinstance(value, numbers.Integral):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, numbers.Real) else value
 
 
 def _block_kinds(seen):
