@@ -13,6 +13,7 @@ So a method that keeps every pair in place costs exactly what dense attention do
 mask cuts whole: how much that is, the blocks tell beside the pairs.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,29 +134,29 @@ def dense_pairs(t, *, causal) -> int:
     return t * (t + 1) // 2 if causal else t * t
 
 
-def kept_pairs(keep, t, *, block_size, causal=False, key_positions=None, query_positions=None, queries=None) -> int:
+def kept_pairs(keep, t, *, block_size, causal=False, **how) -> int:
     """Count the pairs in kept blocks, over all batches and heads; arguments as `pairs_in_blocks`.
 
     Parameters
     ----------
     keep : (..., block rows, block columns) bool.
     """
-    how = {"key_positions": key_positions, "query_positions": query_positions, "queries": queries}
     pairs = pairs_in_blocks(t, block_size=block_size, causal=causal, **how)
-    return int(np.sum(np.broadcast_to(pairs, np.shape(keep)), where=np.asarray(keep, bool), dtype=np.int64))
+    return int(np.sum(np.broadcast_to(pairs, keep.shape), where=keep, dtype=np.int64))
 
 
 def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
-    """Return the density of a block mask (b, h, rows, columns): its pairs over those of dense attention, in [0, 1]."""
-    every = kept_pairs(np.ones_like(keep, bool), t, block_size=block_size, causal=causal, **how)
-    return kept_pairs(keep, t, block_size=block_size, causal=causal, **how) / every if every else 0.0
+    """Return the density of a block mask (..., rows, columns): its pairs over those of dense attention, in [0, 1]."""
+    pairs = np.broadcast_to(pairs_in_blocks(t, block_size=block_size, causal=causal, **how), keep.shape)
+    every = np.sum(pairs, dtype=np.int64)
+    return float(np.sum(pairs, where=keep, dtype=np.int64) / every) if every else 0.0
 
 
 def block_share(keep, t, *, block_size, causal=False, **how) -> float:
-    """Return the blocks of a mask (b, h, rows, columns) that hold a pair over those of dense attention with its keys in
+    """Return the blocks of a mask (..., rows, columns) that hold a pair over those of dense attention with its keys in
     place: the work of a kernel that computes blocks whole. Above 1 where sorted keys bring pairs into more blocks."""
     holds = pairs_in_blocks(t, block_size=block_size, causal=causal, **how) > 0
-    dense = np.count_nonzero(pairs_in_blocks(t, block_size=block_size, causal=causal)) * np.prod(keep.shape[:2])
+    dense = np.count_nonzero(pairs_in_blocks(t, block_size=block_size, causal=causal)) * math.prod(keep.shape[:-2])
     return float(np.count_nonzero(keep & holds) / dense) if dense else 0.0
 
 
