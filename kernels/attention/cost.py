@@ -115,7 +115,8 @@ def attention_cost(
     own = np.zeros(t, np.int64) if summaries is None else np.asarray(summaries, np.int64)
     if keep is not None:
         positions = {"key_positions": key_positions, "query_positions": query_positions}
-        kept = np.where(keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **positions), 0)
+        kept = pairs_in_blocks(t, block_size=block_size, causal=causal, **positions)
+        kept = np.where(keep, _of_mask("attention_cost", keep, kept), 0)
     elif allowed is not None:
         kept = _by_block(np.asarray(allowed), block_size)
     else:
@@ -141,13 +142,13 @@ def kept_pairs(keep, t, *, block_size, causal=False, **how) -> int:
     ----------
     keep : (..., block rows, block columns) bool.
     """
-    pairs = pairs_in_blocks(t, block_size=block_size, causal=causal, **how)
-    return int(np.sum(np.broadcast_to(pairs, keep.shape), where=keep, dtype=np.int64))
+    pairs = _of_mask("kept_pairs", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how))
+    return int(np.sum(pairs, where=keep, dtype=np.int64))
 
 
 def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
     """Return the density of a block mask (..., rows, columns): its pairs over those of dense attention, in [0, 1]."""
-    pairs = np.broadcast_to(pairs_in_blocks(t, block_size=block_size, causal=causal, **how), keep.shape)
+    pairs = _of_mask("pair_share", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how))
     every = np.sum(pairs, dtype=np.int64)
     return float(np.sum(pairs, where=keep, dtype=np.int64) / every) if every else 0.0
 
@@ -155,7 +156,7 @@ def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
 def block_share(keep, t, *, block_size, causal=False, **how) -> float:
     """Return the blocks of a mask (..., rows, columns) that hold a pair over those of dense attention with its keys in
     place: the work of a kernel that computes blocks whole. Above 1 where sorted keys bring pairs into more blocks."""
-    holds = pairs_in_blocks(t, block_size=block_size, causal=causal, **how) > 0
+    holds = _of_mask("block_share", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how)) > 0
     dense = np.count_nonzero(pairs_in_blocks(t, block_size=block_size, causal=causal)) * math.prod(keep.shape[:-2])
     return float(np.count_nonzero(keep & holds) / dense) if dense else 0.0
 
@@ -178,6 +179,8 @@ def pairs_in_blocks(
     -------
     (rows, columns) integers, or (..., rows, columns) with positions.
     """
+    if block_size < 1 or t < 0:
+        raise ValueError(f"pairs_in_blocks: block_size must be at least 1 and t at least 0, got {block_size} and {t}")
     first = t - (t if queries is None else queries) if causal else 0
     stop = t if causal or queries is None else queries
     edges = block_size * np.arange(first // block_size, -(-stop // block_size) + 1)
@@ -200,6 +203,19 @@ def pairs_in_blocks(
     for at in np.ndindex(*shape[:-1]):
         found[at] = _permuted_pairs(keys[at], asking[at], block_size)
     return found
+
+
+def _of_mask(function, keep, pairs):
+    """Return the pairs of every block of a mask, after checking that it is one and has the blocks of these tokens."""
+    if not isinstance(keep, np.ndarray) or keep.dtype != np.bool_:
+        got = getattr(keep, "dtype", type(keep).__name__)
+        raise TypeError(f"{function}: keep must be a bool array, got {got}; use keep.astype(bool)")
+    if keep.shape[-2:] != pairs.shape[-2:]:
+        raise ValueError(
+            f"{function}: keep must have {' x '.join(map(str, pairs.shape[-2:]))} blocks for these tokens and this "
+            f"block size, got shape {keep.shape}"
+        )
+    return np.broadcast_to(pairs, keep.shape)
 
 
 def _permuted_pairs(keys, asking, block_size):

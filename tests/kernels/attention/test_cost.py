@@ -122,6 +122,18 @@ def test_more_pairs_than_dense_attention_are_refused():
     assert isinstance(few, AttentionCost) and few.density == 1
 
 
+def test_bad_masks_are_named():
+    for count in (kept_pairs, pair_share, block_share):
+        with pytest.raises(
+            ValueError, match=rf"{count.__name__}: keep must have 2 x 2 blocks .* got shape \(1, 3, 3\)"
+        ):
+            count(np.ones((1, 3, 3), bool), 65, block_size=64)
+        with pytest.raises(TypeError, match="keep must be a bool array, got int64"):
+            count(np.ones((2, 2), int), 65, block_size=64)
+    with pytest.raises(ValueError, match="block_size must be at least 1"):
+        pairs_in_blocks(65, block_size=0)
+
+
 def test_long_masks_are_counted_without_their_pairs():
     n = 65536 // 128
     cost = attention_cost(t=65536, d=64, causal=True, keep=np.tri(n, dtype=bool), block_size=128)
