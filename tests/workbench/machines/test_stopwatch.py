@@ -60,15 +60,18 @@ def test_a_median_is_steady_up_to_a_spread_of_a_quarter():
     assert at_the_limit.spread_s == stopwatch.STEADY_SPREAD and at_the_limit.is_steady
 
 
-def test_a_call_that_gets_faster_is_repeated_until_the_sample_is_long_enough():
+def test_a_call_that_gets_faster_is_repeated_until_the_sample_is_long_enough(monkeypatch):
+    """Ten calls of 4 ms, and 0.2 ms each from then on: 250 calls of those make 50 ms, where 13 of the first would."""
     left = [10]
 
-    def faster():
-        left[0] -= 1
-        time.sleep(0.004 if left[0] > 0 else 0.0002)
+    def sample(run, repeats):
+        slow = min(left[0], repeats)
+        left[0] -= slow
+        return (slow * 4e-3 + (repeats - slow) * 2e-4) / repeats
 
-    count = stopwatch._repeats(faster, 0.05)
-    assert left[0] < 0 and count * stopwatch._sample(faster, count) > 0.03
+    monkeypatch.setattr(stopwatch, "_sample", sample)
+    count = stopwatch._repeats(int, 0.05)
+    assert 250 <= count < 1000 and left == [0]
 
 
 def test_all_rounds_together_take_as_long_as_asked():
