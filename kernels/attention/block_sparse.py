@@ -10,6 +10,7 @@ Memory is O(t d): scores live in one block at a time (Dao 2023, "FlashAttention-
 import numpy as np
 
 from kernels._native import core
+from kernels.attention.cost import FLOAT_BYTES, pairs_in_blocks
 from kernels.work import Work
 
 
@@ -40,7 +41,8 @@ def block_sparse_attention(
 
     Cost
     ----
-    4 d block_size^2 multiply-adds' worth of flops per kept block, see `block_sparse_attention_work`.
+    4 d flops for every pair that kept blocks hold, see `block_sparse_attention_work`; a block that causality cuts is
+    computed whole.
 
     Source
     ------
@@ -120,15 +122,21 @@ def block_sparse_attention_reference(q, k, v, block_mask, *, block_size, causal=
     return weights / np.where(total == 0, 1, total) @ v
 
 
-def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False):
-    """Count the work of the forward pass from the mask alone; blocks that causality cuts are computed whole."""
+def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False, key_positions=None):
+    """Count the work of the forward pass from the mask alone: what must be computed, see `kernels.attention.cost`.
+
+    Parameters
+    ----------
+    block_mask : (b, h, t_blocks, t_blocks) bool.
+    key_positions : (b, h, t), original position of each key slot where keys were permuted; used by ``causal``.
+    """
     kept = np.asarray(block_mask, bool)
-    if causal:
-        kept = np.tril(kept)
-    tokens = np.minimum(block_size, t - block_size * np.arange(kept.shape[2]))
-    flops = int((kept * tokens[:, None]).sum()) * block_size * 4 * d
-    streamed = 4 * d * (2 * t * kept.shape[0] * kept.shape[1] + 2 * block_size * int(kept.sum()))
-    return Work(flops=flops, bytes_streamed=streamed, gathers=0)
+    pairs = pairs_in_blocks(t, block_size=block_size, causal=causal, key_positions=key_positions)
+    pairs = np.broadcast_to(pairs, kept.shape)
+    keys = np.minimum(block_size, t - block_size * np.arange(kept.shape[3]))
+    read = int((np.count_nonzero(kept & (pairs > 0), axis=2) @ keys).sum())
+    streamed = FLOAT_BYTES * d * (2 * t * kept.shape[0] * kept.shape[1] + 2 * read)
+    return Work(flops=4 * d * int(pairs.sum(where=kept, dtype=np.int64)), bytes_streamed=streamed, gathers=0)
 
 
 def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads):

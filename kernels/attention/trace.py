@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kernels.attention.cost import AttentionCost
+
 __all__ = ["AttentionTrace"]
 
 
@@ -18,15 +20,16 @@ class AttentionTrace:
     causal : whether a query sees only itself and what came before.
     attention : (t, t) float32, the true softmax attention; None where t is too long to hold it.
     effective : (t, t) float32, the attention that the method really gives (rows sum to 1); None if too long.
-    allowed : (t, t) bool, pairs the method computes exactly; None if too long or if it has no such set.
+    allowed : (t, t) bool, pairs that the method keeps, whose scores it computes; None if too long or if it keeps none.
     keep : (n, n) bool kept blocks of ``block_size`` tokens, in the order of ``order``; None for token-level methods.
     estimate : (r, c) float32, what the method thought each cell holds, at its own resolution; rows sum to 1.
     read : (t, t) bool, logits that the estimate looked at; None where it looked at none or at all.
     order, query_order : (t,) int64, original position of each key (query) slot; None if keys (queries) stay in place.
     key_scores : (t,) float32, a score per original key; None where there is none.
-    coverage : share of the true attention mass on the allowed pairs, in [0, 1]; NaN where unknown.
-    density : computed pairs over the pairs that dense attention computes, at the method's own grain, in [0, 1].
-    score_flops, attention_flops, dense_flops : operations of the estimate, of the sparse attention, of dense attention.
+    cost : pairs, blocks, multiply-adds and bytes, and those of dense attention under the same mask.
+    coverage : share of the true attention mass on the pairs kept, in [0, 1]; NaN where unknown.
+    reached : (t, t) bool, pairs that some chain of the method's steps connects, such as by a summary that holds the
+        key; None where they are the pairs kept. Reach says nothing of how much attention passes.
     maps : further pictures of the method's own, by name, not negative or bool.
     facts : further readouts, label -> value, in the order they are shown.
     """
@@ -34,15 +37,13 @@ class AttentionTrace:
     method: str
     t: int
     causal: bool
-    density: float
-    attention_flops: int
-    dense_flops: int
-    score_flops: int = 0
+    cost: AttentionCost
     coverage: float = float("nan")
     block_size: int | None = None
     attention: np.ndarray | None = None
     effective: np.ndarray | None = None
     allowed: np.ndarray | None = None
+    reached: np.ndarray | None = None
     keep: np.ndarray | None = None
     estimate: np.ndarray | None = None
     read: np.ndarray | None = None
@@ -51,3 +52,8 @@ class AttentionTrace:
     key_scores: np.ndarray | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, float | int | str] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        """Pairs kept over the pairs of dense attention under the same mask, in [0, 1]."""
+        return self.cost.density

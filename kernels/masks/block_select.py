@@ -87,16 +87,3 @@ def select_blocks(
     keep = np.zeros(scores.shape, bool)
     np.put_along_axis(keep, order, chosen, axis=-1)
     return (keep | forced) & allowed
-
-
-def block_density(keep, *, causal=True) -> float:
-    """Return kept blocks over all blocks that could hold anything: n (n + 1) / 2 per head if causal, else all.
-
-    Source
-    ------
-    Xu et al. 2025, "XAttention", section 3.
-    """
-    rows, cols = keep.shape[2:]
-    possible = np.arange(cols) <= cols - rows + np.arange(rows)[:, None] if causal else np.ones((rows, cols), bool)
-    total = possible.sum() * keep.shape[0] * keep.shape[1]
-    return float((keep & possible).sum() / total) if total else 0.0

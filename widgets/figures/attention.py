@@ -34,6 +34,7 @@ PANELS = (  # what every method may have, in the order of the menu; a method's o
     Panel("keep", "kept blocks"),
     Panel("blocks", "blocks: full, partial, empty"),
     Panel("allowed", "pairs computed"),
+    Panel("reached", "pairs that some chain of steps connects"),
     Panel("effective", "attention as computed"),
     Panel("lost", "true attention left out"),
     Panel("sorted", "true attention, keys sorted"),
@@ -48,7 +49,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 def pictures_of(seen: AttentionTrace) -> dict[str, np.ndarray]:
     """Return the pictures that a trace holds: weights (float32) or masks (bool), two-dimensional, by panel key."""
     weights = {"attention": seen.attention, "estimate": seen.estimate, "effective": seen.effective}
-    masks = {"allowed": seen.allowed, "read": seen.read, "keep": seen.keep}
+    masks = {"allowed": seen.allowed, "reached": seen.reached, "read": seen.read, "keep": seen.keep}
     found = {key: np.ascontiguousarray(array, np.float32) for key, array in weights.items() if array is not None}
     found |= {key: np.ascontiguousarray(array, bool) for key, array in masks.items() if array is not None}
     return found | {key: np.ascontiguousarray(array) for key, array in seen.maps.items()}
@@ -129,7 +130,7 @@ def is_sorted(seen: AttentionTrace) -> bool:
     return any(bool((order != np.arange(len(order))).any()) for order in orders)
 
 
-_HELD = ("attention", "estimate", "effective", "allowed", "read", "keep")
+_HELD = ("attention", "estimate", "effective", "allowed", "reached", "read", "keep")
 
 
 def _shared(seen, other):
@@ -202,7 +203,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
         )
     ink = theme.PALETTE[appearance]["ink"]
     for result, symbol in ((scene.result, "circle-open"), (scene.other, "square-open")):
-        if result is not None and result.coverage == result.coverage:
+        if result is not None and result.density and result.coverage == result.coverage:
             figure.add_scatter(
                 x=[result.density],
                 y=[result.coverage],
@@ -217,7 +218,7 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
         height=430,
         margin={"t": 60, "b": 170},
         legend={"orientation": "h", "yanchor": "top", "y": -0.32, "x": 0},
-        xaxis={"title": {"text": "density (pairs computed / pairs of dense attention)"}, "rangemode": "tozero"},
+        xaxis={"title": {"text": "density (pairs kept / pairs of dense attention)"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "share of true attention"}, "range": [0, 1.04]},
     )
     return figure

@@ -13,18 +13,68 @@ def panel_words(shown, result, array, cell):
     return f"{shown.label} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
 
 
+def cost_rows(result, kind):
+    """Return the cost of one method as (quantity, number, text): the same rows for every method, in one order.
+
+    Parameters
+    ----------
+    result : an `AttentionTrace`.
+    kind : how attention comes about, "counted" or "measured"; what a mask keeps comes about as the attention does.
+
+    Returns
+    -------
+    list of rows; a method without reach of its own or without summaries has the text "" there.
+    """
+    cost = result.cost
+    kept, dense, block = cost.kept, cost.dense, cost.block_size
+    whole, covered, reach = "of those of dense attention", result.coverage, reached_pairs(result)
+    return [
+        (f"attention covered: share of the true attention on the pairs kept ({kind})", covered,
+         "unknown" if covered != covered else f"{covered:.4f}"),
+        (f"reach: pairs that some chain of steps connects, {whole} ({kind})", reach,
+         "" if reach is None else _of(reach, dense.pairs)),
+        (f"pairs kept, {whole} ({kind})", kept.pairs, _of(kept.pairs, dense.pairs)),
+        (f"blocks that hold one, {whole} ({kind})", kept.blocks,
+         f"{_of(kept.blocks, dense.blocks)}, of {block} x {block} tokens"),
+        ("scores with keys that stand for several, in the multiply-adds (counted)", cost.summaries,
+         f"{cost.summaries:,}" if cost.summaries else ""),
+        (f"multiply-adds of the attention, {whole} (counted)", kept.multiply_adds,
+         _of(kept.multiply_adds, dense.multiply_adds)),
+        ("multiply-adds before the attention, to choose, sort or summarise (counted)", cost.before, f"{cost.before:,}"),
+        (f"bytes moved by the attention, {whole} (counted)", kept.bytes, _of(kept.bytes, dense.bytes)),
+    ]  # fmt: skip
+
+
+def reached_pairs(result):
+    """Count the pairs that some chain of steps connects, None where they are the pairs kept."""
+    if result.reached is None:
+        return None
+    return int(np.count_nonzero(np.tril(result.reached) if result.causal else result.reached))
+
+
+def _of(part, whole):
+    return f"{part:,} of {whole:,} ({part / whole if whole else 0:.1%})"
+
+
 def facts_html(scene):
-    """Return the facts of one or two methods side by side, as an HTML table."""
+    """Return the facts of one or two methods side by side, as an HTML table; the rows of `cost_rows` come first."""
     results = [r for r in (scene.result, scene.other) if r is not None]
-    labels = list(dict.fromkeys(label for r in results for label in r.facts))
-    rows = [(f"attention covered ({scene.kind})", *(_share(r.coverage) for r in results))]
-    rows += [(f"density ({scene.kind})", *(_share(r.density) for r in results))]
+    costs = [cost_rows(r, scene.kind) for r in results]
+    rows = [(same[0][0], *(text for _, _, text in same)) for same in zip(*costs, strict=True)]
+    labels = dict.fromkeys(label for r in results for label in r.facts)
+    rows = [row for row in rows if any(row[1:])]
     rows += [(label, *(r.facts.get(label, "") for r in results)) for label in labels]
     return fact_table(f"{scene.source}, {scene.t:,} tokens", ("quantity", *(r.method for r in results)), rows)
 
 
-def _share(value):
-    return "unknown" if value != value else f"{value:.4f}"
+def kept_words(result):
+    """Return in a few words what a method keeps of the pairs and of the attention."""
+    dense, reach = result.cost.dense.pairs, reached_pairs(result)
+    if result.cost.kept.pairs:
+        covered = f", which hold {result.coverage:.1%} of the attention" if result.coverage == result.coverage else ""
+        return f"{result.method} keeps {result.density:.1%} of the pairs of dense attention{covered}"
+    connected = f"; chains of steps connect {reach / dense:.1%} of them" if reach is not None and dense else ""
+    return f"{result.method} keeps none of the pairs of dense attention{connected}"
 
 
 def curves_words(scene):

@@ -28,8 +28,10 @@ from widgets.figures.attention import (
 )
 from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
 from widgets.figures.attention_words import (
+    cost_rows,
     curves_words,
     facts_html,
+    kept_words,
     maps_words,
     panel_words,
     row_words,
@@ -238,7 +240,7 @@ class AttentionMaskView(View):
         """Return facts of the method (and of the other) and the curves as one table."""
         rows = []
         for result in filter(None, (scene.result, scene.other)):
-            rows += [(result.method, "coverage", result.coverage), (result.method, "density", result.density)]
+            rows += [(result.method, label, number) for label, number, text in cost_rows(result, scene.kind) if text]
             rows += [(result.method, name, value) for name, value in result.facts.items()]
         for curve in scene.curves:
             for setting, density, coverage in zip(curve.settings, curve.density, curve.coverage, strict=True):
@@ -263,9 +265,7 @@ class AttentionMaskView(View):
     def alt_text(self, scene):
         """Return what is kept and covered, in words."""
         parts = [f"{scene.source}, {scene.t:,} tokens"]
-        for result in filter(None, (scene.result, scene.other)):
-            covered = f", holds {result.coverage:.1%} of the attention" if result.coverage == result.coverage else ""
-            parts.append(f"{result.method} computes {result.density:.1%} of the pairs{covered}")
+        parts += [kept_words(result) for result in filter(None, (scene.result, scene.other))]
         return "; ".join(parts) + "."
 
     def recipe(self):

@@ -17,6 +17,7 @@ data = typer.Typer(no_args_is_help=True, help="Matrices on offer.")
 app.add_typer(data, name="data")
 
 WIDTH_IN_FILES = 140
+IDLE_LOAD = 0.5
 USER_ERROR, FAILURE, STOPPED = 2, 1, 130
 
 
@@ -238,6 +239,22 @@ def doctor():
     bad = [finding for finding in findings if finding.state == "bad"]
     if bad:
         raise RuntimeError(f"doctor: {len(bad)} thing(s) to put right: {', '.join(f.subject for f in bad)}")
+
+
+@app.command()
+def peaks():
+    """Measure how fast this machine copies and computes, once, and store it: modelled times in pictures rest on it."""
+    from workbench.bench.runner import load_average
+    from workbench.machines.peaks import measure_peaks
+
+    busy = load_average() or 0
+    for each in measure_peaks():
+        peak = each.ceilings
+        rates = f"copies {peak.copy_gbps:.1f} GB/s, {peak.fma_gflops_f32:.0f} GFLOP/s in float32, "
+        told = f"{each.origin}: {rates}{peak.fma_gflops_f64:.0f} in float64"
+        _console().print(told, markup=False, soft_wrap=True)
+    if busy > IDLE_LOAD:
+        _console().print(f"The load average was {busy:.1f}: measure again when no other work runs on this machine.")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Literal
 import kernels
 from workbench import folders
 from workbench.machines import host
+from workbench.machines.peaks import stored_peaks
 
 PORTS = {"workbench serve": 8866, "workbench lab": 8888}
 LEAST_DISK_BYTES = 2**30
@@ -35,6 +36,7 @@ def examine() -> list[Finding]:
         *_packages(),
         _processor(),
         _threads(),
+        _peaks(),
         _name(),
         *_ports(),
         _notebooks(),
@@ -84,6 +86,12 @@ def _threads():
     if threads > cpus:
         return Finding("threads", "note", f"{threads} threads on {cpus} CPUs", "kernels.set_num_threads(n) lowers them")
     return Finding("threads", "good", f"{threads} of {cpus} CPUs, {host.memory_bytes() / 1e9:.0f} GB of memory")
+
+
+def _peaks():
+    known = stored_peaks()
+    found = f"modelled times rest on {known.origin.partition(';')[0]}"
+    return Finding("peaks", "good", found) if known.own else Finding("peaks", "note", found, "workbench peaks")
 
 
 def _name():

@@ -9,7 +9,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from kernels.masks.block_select import block_density
+from kernels.attention.cost import kept_pairs, pair_share
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal, Peer
 
 HEADS, WIDTH = 8, 64
@@ -187,17 +187,20 @@ def _checker(given, keep, block, backward):
 
 def _flops(keep, t, block, backward):
     """Count what must be computed: pairs of kept blocks on or below the diagonal; 2 products forward, 5 backward."""
-    tokens = np.minimum(block, t - block * np.arange(keep.shape[2]))
-    pairs = (np.tril(keep, -1) * tokens[:, None] * tokens).sum()
-    pairs += (np.diagonal(keep, axis1=2, axis2=3) * (tokens * (tokens + 1) // 2)).sum()
-    return float(pairs) * 2 * WIDTH * (7 if backward else 2)
+    return float(kept_pairs(keep, t, block_size=block, causal=True)) * 2 * WIDTH * (7 if backward else 2)
 
 
 def _build(t, block, density, backward, threads, loaded, heads=HEADS):
     rng = np.random.default_rng(t + block)
     given = tuple(rng.standard_normal((1, heads, t, WIDTH), dtype=np.float32) for _ in range(4))
     keep = causal_block_mask(t, block, density, heads=heads)
-    facts = {"t": t, "block": block, "heads": heads, "d": WIDTH, "density": round(block_density(keep), 4)}
+    facts = {
+        "t": t,
+        "block": block,
+        "heads": heads,
+        "d": WIDTH,
+        "density": round(pair_share(keep, t, block_size=block, causal=True), 4),
+    }
     contenders = [Contender("ours", _ours(given, keep, block, backward), threads, ours=True)]
     for name in loaded:
         if backward and name == "flex_attention" and not _flex_has_backward():

@@ -91,6 +91,7 @@ QUANTITIES = {  # the first that fits; * stands for any letters
     "time, *": Quantity(("ms", "s"), BY_EXPERIMENT),
     "spread of the times": Quantity(("ms",), ("measured",)),
     "density*": Quantity(("fraction",), BY_INPUT),
+    "blocks over dense*": Quantity(("x",), BY_INPUT),
     "coverage*": Quantity(("fraction",), BY_INPUT),
     "mass kept*": Quantity(("fraction",), BY_INPUT),
     "keys per query*": Quantity(("keys",), BY_INPUT),

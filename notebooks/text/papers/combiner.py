@@ -226,22 +226,23 @@ from workbench.papers import get
 get("combiner").view(tokens=64, layer=2, head=3, segment_tokens=8)
 
 # %% [markdown]
-# The next picture answers question 1 with a curve, beside the operations that it costs.
+# The next picture answers question 1 with a curve, beside the multiply-adds that it costs.
 
 # %%
-from workbench.models.attention.combiner import flops
-from workbench.models.attention.dense_attention import dense_flops
+from kernels.attention.cost import dense_pairs
+from workbench.models.attention.combiner import multiply_adds
 
 head = load_input("lm", tokens=256, layer=2, head=3)
 dense = attention_weights(head.q, head.k)
 parts = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 distance = [float((effective_attention(head.q, head.k, seg_len=s) - dense).abs().sum(-1).mean()) for s in parts]
-work = [flops("fixed", 256, head.q.shape[3], s) / dense_flops(256, head.q.shape[3]) for s in parts]
-titles = ("distance of rows from true attention", "operations over dense (counted)")
+d = head.q.shape[3]
+work = [multiply_adds("fixed", 256, d, s) / (2 * d * dense_pairs(256, causal=True)) for s in parts]
+titles = ("distance of rows from true attention", "multiply-adds over dense (counted)")
 figure = go.Figure().set_subplots(1, 2, subplot_titles=titles)
 figure.add_scatter(x=parts, y=distance, row=1, col=1).add_scatter(x=parts, y=work, row=1, col=2)
 figure.update_xaxes(type="log", title="segment length").update_layout(height=360, showlegend=False)
-show(figure, "Distance is zero at both ends and largest between; the operations are fewest near the square root.")
+show(figure, "Distance is zero at both ends and largest between; the multiply-adds are fewest near the square root.")
 
 # %% [markdown]
 # **Second insight: exact at both ends, cheap in the middle.** The number of slots in the softmax is $s + L/s$, smallest

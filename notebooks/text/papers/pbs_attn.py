@@ -179,7 +179,7 @@ how = {"block_size": BLOCK, "segment_size": SEGMENT}
 out, mask = pbs_attention(q, k, v, threshold=0.5, **how)
 pairs = token_mask(mask, 256)
 assert torch.allclose(out, masked_attention(torch.from_numpy(q), torch.from_numpy(k), v, pairs), atol=1e-5)
-f"{computed_density(mask):.0%} of the causal blocks computed, {pairs.sum():,} of {256 * 257 // 2:,} pairs (counted)"
+f"{computed_density(mask):.0%} of the causal pairs computed: {pairs.sum():,} of {256 * 257 // 2:,} (counted)"
 
 # %% [markdown]
 # The rows of the output are in the order of the queries, so nothing has to be sorted back. And with every block kept,
@@ -205,13 +205,13 @@ pictures(
 # block:
 
 # %%
-from workbench.models.attention.pbs_attn import scoring_flops
+from workbench.models.attention.pbs_attn import scoring_multiply_adds
 
 table(
-    ["tokens", "operations to choose (counted)", "all of q k^T", "share"],
+    ["tokens", "multiply-adds to choose (counted)", "all of q k^T", "share"],
     [
-        [f"{t:,}", f"{scoring_flops(t, 64, block_size=128, segment_size=256):,}", f"{2 * t * t * 64:,}",
-         f"{scoring_flops(t, 64, block_size=128, segment_size=256) / (2 * t * t * 64):.2%}"]
+        [f"{t:,}", f"{scoring_multiply_adds(t, 64, block_size=128, segment_size=256):,}", f"{t * t * 64:,}",
+         f"{scoring_multiply_adds(t, 64, block_size=128, segment_size=256) / (t * t * 64):.2%}"]
         for t in (2048, 8192, 32768, 131072)
     ],
 )  # fmt: skip
@@ -267,8 +267,9 @@ for segment in (64, 128, 256, 512):
 table(["segment", "density of what is forced", "density that covers 95 %", "covered (counted)"], rows)
 
 # %% [markdown]
-# **Third insight: segments have a price.** Sorting needs long segments, but the query's own segment is always computed
-# in full, with both its halves, which adds about $M/L$ of the causal pairs. PBS-Attn is a method for long inputs.
+# **Third insight: segments have a price.** Sorting needs long segments, but the blocks of the query's own segment are
+# always computed. With sorted keys, blocks right of the diagonal hold pairs as well, about $M/L$ as many as dense
+# attention has in all. PBS-Attn is a method for long inputs.
 
 # %% [markdown]
 # ## 6. The experiment
@@ -339,13 +340,13 @@ figure = go.Figure().set_subplots(2, 2, subplot_titles=[f"{i}, blocks of {b}" fo
 marks = dict(zip(dict.fromkeys(m for *_, m in points), ("circle", "square", "diamond", "x", "cross"), strict=True))
 colours = dict(zip(marks, template().layout.colorway, strict=False))
 for (i, b, m), curve in points.items():
-    line = {"x": [p["density"] for p in curve.values()], "y": [p["coverage"] for p in curve.values()]}
+    line = {"x": [p["blocks over dense"] for p in curve.values()], "y": [p["coverage"] for p in curve.values()]}
     row, col = divmod(inputs.index((i, b)), 2)
     style = {"marker": {"symbol": marks[m], "color": colours[m], "size": 9}, "line": {"color": colours[m]}}
     figure.add_scatter(**line, **style, name=m, row=row + 1, col=col + 1, showlegend=row + col == 0)
 figure.update_layout(height=700, legend={"orientation": "h", "y": -0.18}, margin={"b": 120})
 label = "(measured; generator: counted)"
-figure.update_xaxes(title=f"density {label}").update_yaxes(title=f"covered {label}")
+figure.update_xaxes(title=f"blocks over those of dense attention {label}").update_yaxes(title=f"covered {label}")
 show(figure, "Sorted keys lie above on the generator and below on short and on language-model heads.")
 
 # %% [markdown]
@@ -359,14 +360,14 @@ show(figure, "Sorted keys lie above on the generator and below on short and on l
 # %%
 language = record.read("pbs_attn", "language")["rows"]
 columns = list(dict.fromkeys(r["threshold"] for r in language if r["method"] != "dense"))
-cells = {(r["method"], r["threshold"]): f"{r['value']:.4f} at {r['density']:.0%}" for r in language}
+cells = {(r["method"], r["threshold"]): f"{r['value']:.4f} at {r['blocks']:.0%}" for r in language}
 dense = language[0]
 Markdown(f"Dense attention: **{dense['value']:.4f}** bits per byte (measured), context {dense['context']:,}.")
 
 # %%
 methods = list(dict.fromkeys(r["method"] for r in language[1:]))
 table(
-    ["bits per byte at density (measured)", *(f"threshold {t}" for t in columns)],
+    ["bits per byte at blocks over dense (measured)", *(f"threshold {t}" for t in columns)],
     [[m, *(cells[m, t] for t in columns)] for m in methods],
 )
 

@@ -190,11 +190,12 @@ assert np.allclose(fast, tiles_reference(q[0, 0].astype(float), k[0, 0].astype(f
 q.shape, q_groups.shape
 
 # %%
-from workbench.models.attention.xattention import scoring_flops
+from workbench.models.attention.xattention import scoring_multiply_adds
 
 t, d = q.shape[2:]
-assert 2 * q_groups.size * k_groups.shape[2] == scoring_flops(t, d, block_size=BLOCK, stride=S)
-f"{scoring_flops(t, d, block_size=BLOCK, stride=S):,} operations instead of {2 * t * t * d:,}: one {S}th (counted)"
+scoring = scoring_multiply_adds(t, d, block_size=BLOCK, stride=S)
+assert q_groups.size * k_groups.shape[2] == scoring
+f"{scoring:,} multiply-adds instead of {t * t * d:,}: one {S}th (counted)"
 
 # %% [markdown]
 # The other steps are scores, selection, and attention over the kept blocks. Each is checked against its reference.

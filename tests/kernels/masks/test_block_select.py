@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.masks.block_select import select_blocks
 
 
 @pytest.fixture
@@ -146,12 +146,6 @@ def test_topk_and_ratio_keep_the_best_so_many(drawn, rule):
         assert must <= kept <= may and len(kept) == max(count, len(must))
         assert all(score[i] <= score[j] for j in kept - must for i in may - kept)
         assert ties_go_to_the_left(score, may, must, kept)
-
-
-def test_density_counts_causal_blocks():
-    assert block_density(np.tril(np.ones((1, 1, 4, 4), bool))) == 1.0
-    assert block_density(np.eye(4, dtype=bool)[None, None]) == pytest.approx(0.4)
-    assert block_density(np.eye(4, dtype=bool)[None, None], causal=False) == 0.25
 
 
 @pytest.mark.parametrize(

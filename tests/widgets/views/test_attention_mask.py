@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
-from widgets.figures.attention import AttentionScene, CoverageCurve
+from widgets.figures.attention import AttentionScene, CoverageCurve, panel_keys
 from widgets.figures.attention_query import QueryRow
+from widgets.figures.attention_words import facts_html, kept_words
 from widgets.views.attention_mask import AttentionMaskView, Story, ViewHooks, picture_knobs, shown_panel
 
 METHODS = (("a", "A"), ("b", "B"))
@@ -38,18 +40,16 @@ def result(key, block, order=None):
     return AttentionTrace(
         method=key.upper(),
         t=16,
-        causal=True,
-        density=0.5,
+        causal=False,
+        cost=attention_cost(t=16, d=2, causal=False, allowed=allowed, block_size=block, before=7),
         coverage=0.75,
-        attention_flops=12,
-        dense_flops=24,
         block_size=block,
         attention=attention,
         allowed=allowed,
         keep=np.eye(16 // block, dtype=bool),
         order=order,
         key_scores=np.arange(16.0),
-        facts={"flops (counted)": "12"},
+        facts={"segments (counted)": "12"},
     )
 
 
@@ -172,15 +172,33 @@ def test_picking_a_pair_asks_its_query(view):
 
 
 def test_words_and_table_carry_the_numbers(view):
-    assert (
-        view.alt_text(view.scene) == "made up, 16 tokens; A computes 50.0% of the pairs, holds 75.0% of the attention."
+    assert view.alt_text(view.scene) == (
+        "made up, 16 tokens; A keeps 61.7% of the pairs of dense attention, which hold 75.0% of the attention."
     )
     rows = view.table(view.scene)[1]
-    assert ("A", "coverage", 0.75) in rows and ("A", "coverage at high", 1.0) in rows
+    numbers = {label.partition(",")[0].partition(":")[0]: value for _, label, value in rows}
+    assert (
+        numbers["attention covered"] == 0.75 and numbers["pairs kept"] == 158 and numbers["blocks that hold one"] == 11
+    )
+    assert numbers["multiply-adds before the attention"] == 7 and numbers["bytes moved by the attention"] == 960
+    assert "reach" not in numbers and ("A", "coverage at high", 1.0) in rows
+    for text in ("158 of 256 (61.7%)", "11 of 16 (68.8%), of 4 x 4 tokens", "632 of 1,024 (61.7%)", "960 of 1,280"):
+        assert text in view._facts.value
     assert "12" in view._facts.value and "0.7500" in view._facts.value
     assert set(view.arrays(view.scene)) == {"attention", "allowed", "keep"}
     view.left = "lost"
     assert view.wait().arrays(view.scene)["lost"].sum() == 0
+
+
+def test_reach_is_not_coverage():
+    cost = attention_cost(t=16, d=2, causal=False, summaries=np.full(16, 3))
+    reached = np.ones((16, 16), bool)
+    fused = AttentionTrace(method="F", t=16, causal=False, cost=cost, coverage=0.0, reached=reached, attention=reached)
+    scene = AttentionScene(source="made up", t=16, result=fused, other=result("a", 4))
+    told = facts_html(scene)
+    assert "256 of 256 (100.0%)" in told and "0 of 256 (0.0%)" in told and ">48<" in told
+    assert kept_words(fused) == "F keeps none of the pairs of dense attention; chains of steps connect 100.0% of them"
+    assert panel_keys(fused) == ("attention", "reached")
 
 
 def test_state_survives_a_link_and_refusals_say_why(view):
@@ -194,7 +212,7 @@ def test_state_survives_a_link_and_refusals_say_why(view):
 
 def test_panel_names():
     assert shown_panel(result("a", 4), "keep") == "keep"
-    empty = AttentionTrace(method="empty", t=16, causal=True, density=0, attention_flops=0, dense_flops=0)
+    empty = AttentionTrace(method="empty", t=16, causal=True, cost=attention_cost(t=16, d=2, causal=True))
     with pytest.raises(ValueError, match="nothing to show"):
         shown_panel(empty, "keep")
 

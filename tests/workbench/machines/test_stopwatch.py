@@ -51,3 +51,31 @@ def test_waiting_for_an_idle_process_sees_a_spinning_thread():
         thread.join()
     start = time.perf_counter()
     assert wait_until_idle(5.0) and time.perf_counter() - start < 5
+
+
+def test_a_median_is_steady_up_to_a_spread_of_a_quarter():
+    assert Timing((1.0, 1.0, 1.0, 5.0)).is_steady is False
+    assert Timing((0.9, 1.0, 1.0, 1.1, 9.0)).is_steady
+    at_the_limit = Timing((1.0, 1.0, 1.25, 1.25, 1.125))
+    assert at_the_limit.spread_s == stopwatch.STEADY_SPREAD and at_the_limit.is_steady
+
+
+def test_a_call_that_gets_faster_is_repeated_until_the_sample_is_long_enough(monkeypatch):
+    """Ten calls of 4 ms, and 0.2 ms each from then on: 250 calls of those make 50 ms, where 13 of the first would."""
+    left = [10]
+
+    def sample(run, repeats):
+        slow = min(left[0], repeats)
+        left[0] -= slow
+        return (slow * 4e-3 + (repeats - slow) * 2e-4) / repeats
+
+    monkeypatch.setattr(stopwatch, "_sample", sample)
+    count = stopwatch._repeats(int, 0.05)
+    assert 250 <= count < 1000 and left == [0]
+
+
+def test_all_rounds_together_take_as_long_as_asked():
+    calls = []
+    rounds, least_s = 4, 0.005
+    timing = measure({"nothing": lambda: calls.append(1)}, rounds=rounds, least_s=least_s, settle=False)["nothing"]
+    assert sum(timing.samples_s) * len(calls) > rounds * least_s

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.models.attention.pbs_attn import computed_density, pbs_attention
+from workbench.models.attention.pbs_attn import computed_block_share, computed_density, pbs_attention
 from workbench.papers.pbs_attn.claims import CLAIMS, ENCODER, GENERATOR, LM, RANDOM, SORTED, UNSORTED
 from workbench.papers.pbs_attn.inputs import lm_heads
 from workbench.papers.pbs_attn.thresholds import THRESHOLDS
@@ -32,7 +32,7 @@ def needed(plain, ordered):
 
 
 def used(generator, lm=((0.5, 0.9), (0.4, 0.9)), encoder=((0.4, 0.8), (0.5, 0.8))):
-    """Density and coverage, not sorted and sorted, the same at every threshold."""
+    """Density (of pairs and of blocks) and coverage, not sorted and sorted, the same at every threshold."""
     rows = []
     places = ((GENERATOR, 8192, 512, generator), (LM, 2048, 256, lm), (ENCODER, 512, 64, encoder))
     for title, tokens, segment, points in places:
@@ -40,17 +40,18 @@ def used(generator, lm=((0.5, 0.9), (0.4, 0.9)), encoder=((0.4, 0.8), (0.5, 0.8)
             for tau in (0.5, 0.7, 0.9):
                 labels = {"input": title, "tokens": tokens, "segment": segment, "method": method, "threshold": tau}
                 rows += [
-                    labels | {"quantity": q, "value": x} for q, x in zip(("density", "coverage"), point, strict=True)
+                    labels | {"quantity": q, "value": x}
+                    for q, x in zip(("density", "blocks over dense", "coverage"), (point[0], *point), strict=True)
                 ]
     return rows
 
 
 def bits(dense, ours, others):
-    """Bits per byte at densities .3 and .6; the baselines share ``others``."""
-    rows = [{"quantity": "bits per byte", "method": "dense", "threshold": 1.0, "density": 1.0, "value": dense}]
+    """Bits per byte with .3 and .6 of the blocks; the baselines share ``others``."""
+    rows = [{"quantity": "bits per byte", "method": "dense", "threshold": 1.0, "blocks": 1.0, "value": dense}]
     for method in (SORTED, UNSORTED, "block means (MeanPooling)", "XAttention"):
-        for tau, density, value in zip((0.5, 0.9), (0.3, 0.6), ours if method == SORTED else others, strict=True):
-            rows.append({"quantity": "bits per byte", "method": method, "threshold": tau, "density": density,
+        for tau, blocks, value in zip((0.5, 0.9), (0.3, 0.6), ours if method == SORTED else others, strict=True):
+            rows.append({"quantity": "bits per byte", "method": method, "threshold": tau, "blocks": blocks,
                          "value": value})  # fmt: skip
     return rows
 
@@ -161,7 +162,10 @@ def test_an_unsorted_threshold_row_is_what_the_method_computes(tiny_run):
         _, mask = pbs_attention(q, k, v, block_size=16, segment_size=64, threshold=tau)
         labels = {"input": LM, "block": 16, "method": SORTED, "threshold": tau, "quantity": "density"}
         found = [row["value"] for row in rows if all(row[name] == x for name, x in labels.items())]
-        assert found == [computed_density(mask)]
+        assert found == [computed_density(mask)] and 0 < found[0] <= 1
+        labels["quantity"] = "blocks over dense"
+        found = [row["value"] for row in rows if all(row[name] == x for name, x in labels.items())]
+        assert found == [computed_block_share(mask)]
 
 
 def test_timing_rows_say_what_was_timed(tiny_run):

@@ -1,43 +1,29 @@
-"""What sparse attention moves, and the work itself ready to be timed, in the forms that several methods share."""
+"""The work of sparse attention ready to be timed, in the forms that several methods share, and what it takes.
+
+Counted costs are `kernels.attention.cost`; here are times, measured on a clock and modelled with stored peaks.
+"""
+
+import hashlib
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from scipy import sparse
 
-from kernels.attention.block_sparse import block_sparse_attention_work
+from kernels._native import get_num_threads
 from kernels.attention.csr_softmax import csr_softmax
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spmm import spmm
+from workbench.machines import stopwatch
+from workbench.machines.peaks import stored_peaks
 
-__all__ = ["bytes_by_block", "bytes_by_pair", "bytes_once", "dense_bytes", "on_inputs", "run_pairs"]
+__all__ = ["measured_times", "modelled_time", "on_inputs", "run_pairs"]
 
 PAIR_LIMIT = 4_000_000
-DENSE_BLOCK = 64
-
-
-def bytes_by_block(given, s, seen) -> int:
-    """Count queries and output once, keys and values once per kept block."""
-    t, d = given.q.shape[2:]
-    return block_sparse_attention_work(seen.keep[None, None], t=t, d=d, block_size=seen.block_size).bytes_streamed
-
-
-def bytes_by_pair(given, s, seen) -> int:
-    """Count queries and output once, a key and a value per slot of the softmax: no block shares them."""
-    t, d = given.q.shape[2:]
-    pairs = t * (t + 1) / 2 if seen.causal else t * t
-    return 4 * d * (2 * t + 2 * round(seen.density * pairs))
-
-
-def bytes_once(given, arrays) -> int:
-    """Count that many (t, d) arrays, each moved once."""
-    return 4 * given.q.shape[2] * given.q.shape[3] * arrays
-
-
-def dense_bytes(given) -> int:
-    """Count what dense attention in blocks of 64 moves by the rule of `bytes_by_block`."""
-    t, d = given.q.shape[2:]
-    n = -(-t // DENSE_BLOCK)
-    every = np.ones((1, 1, n, n), bool)
-    return block_sparse_attention_work(every, t=t, d=d, block_size=DENSE_BLOCK, causal=given.causal).bytes_streamed
+ROUNDS = 5
+LEAST_S = 0.05  # of all rounds together
+REMEMBERED = 512
+_timed: dict[tuple, dict[str, stopwatch.Timing]] = {}
 
 
 def on_inputs(inputs, function, **how):
@@ -53,3 +39,70 @@ def run_pairs(given, s, seen):
     q, k, v = (np.ascontiguousarray(x[0, 0].numpy()) for x in (given.q, given.k, given.v))
     q = q * np.float32(q.shape[1] ** -0.5)
     return {"attend": lambda: spmm(csr_softmax(sddmm(pattern, q, k)), v)}
+
+
+def modelled_time(cost) -> dict[str, str]:
+    """Return the least time that an `AttentionCost` can take, and that of dense attention, by stored peaks."""
+    known = stored_peaks()
+
+    def told(multiply_adds, moved):
+        return _ms(known.ceilings.floor_s(2 * multiply_adds, moved, np.float32))
+
+    own = told(cost.before + cost.kept.multiply_adds, cost.kept.least_bytes)
+    dense = told(cost.dense.multiply_adds, cost.dense.least_bytes)
+    return {"least time by the roofline (modelled)": f"{own}, dense {dense}, with {known.origin}"}
+
+
+def measured_times(given, key, settings, runs, *, causal) -> dict[str, str]:
+    """Time a method's parts and dense attention: once for an input and settings, so that no picture shows two times.
+
+    Parameters
+    ----------
+    given : the input. key, settings : the method, and the values of its knobs.
+    runs : the parts, ready to be called; nothing is timed where there are none.
+    causal : whether the method, and so dense attention beside it, keeps queries from seeing what comes later.
+    """
+    if not runs:
+        return {}
+    place = (_fingerprint(given), get_num_threads(), torch.get_num_threads())
+    dense = {"dense": lambda: F.scaled_dot_product_attention(given.q, given.k, given.v, is_causal=causal)}
+    parts = {(*place, key, *sorted(settings.items())): runs, (*place, "dense", causal): dense}
+    found = _once(parts)
+    steady = {name: timing for name, timing in found.items() if timing.is_steady}
+    shown = [f"{name} {_ms(timing.median_s)} ({1e3 * timing.spread_s:.2g})" for name, timing in steady.items()]
+    hidden = [name for name in found if name not in steady]
+    told = [", ".join(shown)] if shown else []
+    if hidden:
+        told.append(
+            f"The time of {' and of '.join(hidden)} is not shown: its rounds differ by more than "
+            f"{stopwatch.STEADY_SPREAD:.0%} of their median, as they do while other work runs on this machine."
+        )
+    label = f"time of a call: median of {ROUNDS} warm rounds (spread), {place[1]} threads (measured)"
+    return {label: ". ".join(told)}
+
+
+def _once(parts):
+    """Return name -> Timing of all parts; those that are not known yet take turns in interleaved rounds."""
+    new = {name: run for at, runs in parts.items() if at not in _timed for name, run in runs.items()}
+    found = stopwatch.measure(new, rounds=ROUNDS, least_s=LEAST_S / ROUNDS) if new else {}
+    timed = {}
+    for at, runs in parts.items():
+        mine = _timed.get(at) or {name: found[name] for name in runs}
+        if all(timing.is_steady for timing in mine.values()):  # else the next look measures again
+            _timed[at] = mine
+        timed |= mine
+    while len(_timed) > REMEMBERED:
+        _timed.pop(next(iter(_timed)))
+    return timed
+
+
+def _ms(seconds) -> str:
+    return f"{1e3 * seconds:,.0f} ms" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _fingerprint(given) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for x in (given.q, given.k, given.v):
+        digest.update(np.ascontiguousarray(x.numpy()).tobytes())
+    digest.update(repr((tuple(given.q.shape), given.causal, given.grid, given.title)).encode())
+    return digest.hexdigest()

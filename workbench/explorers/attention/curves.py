@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kernels.attention.cost import dense_pairs
 from widgets.figures.attention import CoverageCurve
 from workbench.models.attention import combiner
 
@@ -34,7 +35,7 @@ def of_segments(given, s, seen) -> list[CoverageCurve]:
     pattern, chosen = s["pattern"], s["segment_tokens"]
     lengths = [chosen] if pattern == "logsparse" else [each for each in SEGMENTS if each < seen.t]
     masks = [combiner.sparse_counterpart_mask(pattern, seen.t, each) for each in lengths]
-    density = np.array([mask.sum() / (seen.t * (seen.t + 1) / 2) for mask in masks])
+    density = np.array([mask.sum() / dense_pairs(seen.t, causal=True) for mask in masks])
     coverage = np.array([(seen.attention * mask).sum() / seen.attention.sum() for mask in masks])
     label = f"the pattern alone, {pattern.replace('_', ' ')}"
     settings = tuple(f"segments of {each}" for each in lengths)

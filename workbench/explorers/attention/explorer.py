@@ -1,11 +1,11 @@
 """The attention-mask explorer: sources and methods, gathered from their folders, joined to the view."""
 
+import numbers
 from dataclasses import replace
 from functools import cache
 from urllib.parse import parse_qs
 
 import numpy as np
-import torch.nn.functional as F
 
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
@@ -16,12 +16,9 @@ from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
 from workbench.explorers.attention.source import AttentionInput, load_input, of_head, read_npz, sources
 from workbench.explorers.entry_knobs import entry_knobs
-from workbench.machines import stopwatch
-from workbench.machines.roofline import ceilings
 
 __all__ = ["explorer", "scenes", "view_class"]
 
-TIMED_ROUNDS = 5
 FILE, NONE = "file", "none"
 FIRST_INPUT, FIRST_METHOD, FIRST_PICTURE = "lm", "xattention", "landscape"
 # Knobs of older links and what they are called today.
@@ -235,20 +232,16 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
     if seen.keep is not None and seen.allowed is not None:
         facts["blocks full / partial / empty (counted)"] = " / ".join(f"{n:,}" for n in _block_kinds(seen))
     for label, value in seen.facts.items():
-        facts[label] = (
-            f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-        )
+        facts[label] = _told(value)
     if given.causal and not method.causal:
         facts["direction"] = "both: the method has no causal form, so true attention is shown without a mask as well"
-    moved, dense_moved = method.moved(given, state, seen), cost.dense_bytes(given)
-    facts["operations of the estimate (counted)"] = f"{seen.score_flops:,}"
-    facts["operations of the attention (counted)"] = f"{seen.attention_flops:,}, dense {seen.dense_flops:,}"
-    facts["bytes that it moves (counted)"] = f"{moved:,}, dense in blocks of {cost.DENSE_BLOCK} {dense_moved:,}"
-    peak = ceilings()
-    least = peak.floor_s(seen.score_flops + seen.attention_flops, moved, np.float32)
-    dense_least = peak.floor_s(seen.dense_flops, dense_moved, np.float32)
-    facts["roofline lower bound on this CPU (modelled)"] = f"{1e3 * least:.3g} ms, dense {1e3 * dense_least:.3g} ms"
-    return facts
+    return facts | cost.modelled_time(seen.cost)
+
+
+def _told(value) -> str:
+    if isinstance(value, numbers.Integral):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, numbers.Real) else value
 
 
 def _block_kinds(seen):
@@ -266,11 +259,8 @@ def _shared_pairs(seen, other):
 
 
 def _times(given, method, state, seen: AttentionTrace) -> dict[str, str]:
-    """Time the method's parts and dense attention in interleaved rounds."""
+    """Return the times of the method's parts and of dense attention, where the input is short enough to take them."""
     runs = method.runs(given, state, seen) if seen.t <= DENSE_LIMIT else {}
-    if not runs:
-        return {}
-    runs = runs | {"dense": lambda: F.scaled_dot_product_attention(given.q, given.k, given.v, is_causal=given.causal)}
-    timed = stopwatch.measure(runs, rounds=TIMED_ROUNDS, settle=False)
-    label = f"time, median of {TIMED_ROUNDS}, {ceilings().threads} threads (measured)"
-    return {label: ", ".join(f"{name} {1e3 * timing.median_s:.3g} ms" for name, timing in timed.items())}
+    return cost.measured_times(
+        given, method.key, {knob.key: state[knob.key] for knob in method.knobs}, runs, causal=seen.causal
+    )

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from kernels.attention.block_sparse import block_sparse_attention_work
+from kernels.attention.cost import AttentionCost
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import CoverageCurve, Panel
 from widgets.figures.attention_query import QueryMaps, QueryRow
 from widgets.views.frame.story import Story
-from workbench.explorers.attention import cost
 from workbench.explorers.attention.source import AttentionInput, Source
 from workbench.gathered import gathered
 from workbench.models.attention.dense_attention import attention_weights
@@ -41,7 +40,7 @@ def query_row(given: AttentionInput, seen: AttentionTrace, row: int, **more) -> 
     """Return what one query of a sequence reads: true and computed attention, and which keys one by one."""
     t = len(seen.attention)
     row = min(row, t - 1)
-    direct = seen.allowed[row] if seen.allowed is not None else np.ones(t, bool)
+    direct = seen.allowed[row] if seen.allowed is not None else np.zeros(t, bool)
     effective = seen.effective[row] if seen.effective is not None else seen.attention[row]
     return QueryRow(
         row=row,
@@ -105,7 +104,6 @@ class Method:
     stories : settings worth seeing.
     curves : (input, settings, trace) -> coverage over density; one scoring pass a curve.
     runs : (input, settings, trace) -> the work itself, by part, to be timed; empty where there is none to time.
-    moved : (input, settings, trace) -> bytes that the sparse attention moves.
     longest : most tokens it takes here.
     limits : settings -> knob -> largest value that makes a difference.
     refuse : (settings, source) -> the sentence that refuses settings that do not fit together, or None; the source is
@@ -133,7 +131,6 @@ class Method:
     stories: tuple[Story, ...] = ()
     curves: Callable[[AttentionInput, Settings, AttentionTrace], list[CoverageCurve]] = lambda given, s, seen: []
     runs: Callable[[AttentionInput, Settings, AttentionTrace], dict[str, Callable]] = lambda given, s, seen: {}
-    moved: Callable[[AttentionInput, Settings, AttentionTrace], int] = cost.bytes_by_pair
     longest: int = DENSE_LIMIT
     limits: Callable[[Settings], Mapping[str, float]] = lambda s: {}
     refuse: Callable[[Settings, Source | None], str | None] = lambda s, source: None
@@ -186,19 +183,15 @@ def _fixed(method: Method, variant: Variant) -> Method:
     )
 
 
-def with_blocks(given: AttentionInput, seen: AttentionTrace, keep, allowed, density) -> AttentionTrace:
+def with_blocks(given: AttentionInput, seen: AttentionTrace, keep, allowed, cost: AttentionCost) -> AttentionTrace:
     """Return a trace with other blocks kept.
 
     Parameters
     ----------
-    keep : (n, n) bool. allowed : (t, t) bool pairs, None where t is too long. density : of the pairs computed.
+    keep : (n, n) bool. allowed : (t, t) bool pairs, None where t is too long. cost : of the pairs kept.
     """
     coverage, effective = float("nan"), None
     if seen.attention is not None:
         coverage = float((seen.attention * allowed).sum() / seen.attention.sum())
         effective = attention_weights(given.q, given.k, causal=seen.causal, allowed=allowed)[0, 0].numpy()
-    t, d = given.q.shape[2:]
-    flops = block_sparse_attention_work(keep[None, None], t=t, d=d, block_size=seen.block_size).flops
-    return dataclasses.replace(
-        seen, keep=keep, allowed=allowed, density=density, coverage=coverage, effective=effective, attention_flops=flops
-    )
+    return dataclasses.replace(seen, keep=keep, allowed=allowed, cost=cost, coverage=coverage, effective=effective)

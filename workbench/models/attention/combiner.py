@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 
 __all__ = [
     "PATTERNS",
@@ -29,7 +30,7 @@ __all__ = [
     "DeepSetsSummary",
     "combiner_attention",
     "effective_attention",
-    "flops",
+    "multiply_adds",
     "sparse_counterpart_mask",
     "support",
     "trace",
@@ -68,7 +69,7 @@ def combiner_attention(
 
     Cost
     ----
-    See `flops`; nothing of size L x L is built.
+    See `multiply_adds`; nothing of size L x L is built.
 
     Source
     ------
@@ -290,20 +291,34 @@ def sparse_counterpart_mask(pattern, length, seg_len=None) -> np.ndarray:
     return (same | far) & (offset >= 0)
 
 
-def flops(pattern, length, d, seg_len=None) -> int:
-    """Count operations of one head: 4 d per slot of the joint softmax and 6 d per key that enters a summary."""
+def multiply_adds(pattern, length, d, seg_len=None) -> int:
+    """Count the multiply-adds of one causal head: 2 d per direct key and summary of a query, 3 d per key summarised.
+
+    A kernel that works in whole segments, as ours does, computes later keys of a query's own segment on top of that.
+    """
     seg_len = _segment(pattern, length, seg_len)
+    row, column = np.divmod(np.arange(length), seg_len)
+    slots = row + column + 1  # own segment so far; a summary, or a key of the same column, of each one before
+    if pattern == "logsparse":
+        slots = np.array([1 + i.bit_count() for i in range(length)])
+    if "up" in _FAMILIES.get(pattern, ()):
+        slots += (row > 0) * (seg_len - 1)
+    if "sides" in _FAMILIES.get(pattern, ()):
+        slots += row * (0 + (column > 0) + (column < seg_len - 1))
+    return 2 * d * int(slots.sum()) + 3 * d * _summarised(pattern, length, seg_len)
+
+
+def _summarised(pattern, length, seg_len) -> int:
+    """Count how often a key enters a summary."""
     rows = -(-length // seg_len)
-    levels = max(length - 1, 0).bit_length()
-    slots, summarised = {
-        "fixed": (seg_len + rows, length),
-        "logsparse": (1 + levels, length * levels),
-        "axial_rowmajor": (seg_len + rows, length * seg_len),
-        "axial_vertical": (rows + 2 * seg_len, length * rows),
-        "axial_horizontal": (3 * rows + seg_len, 2 * length * seg_len),
-        "axial_mixture": (3 * rows + 2 * seg_len, length * (rows + 2 * seg_len)),
+    return {
+        "fixed": length,
+        "logsparse": length * max(length - 1, 0).bit_length(),
+        "axial_rowmajor": length * seg_len,
+        "axial_vertical": length * rows,
+        "axial_horizontal": 2 * length * seg_len,
+        "axial_mixture": length * (rows + 2 * seg_len),
     }[pattern]
-    return 4 * d * length * slots + 6 * d * summarised
 
 
 class DeepSetsSummary(nn.Module):
@@ -383,20 +398,23 @@ def trace(q, k, v=None, *, pattern="fixed", seg_len=None, causal=True, summary="
     attention = attention_weights(q, k, causal=causal)[0, 0]
     effective = effective_attention(q, k, pattern=pattern, seg_len=seg_len, causal=causal, summary=summary)[0, 0]
     where = support(pattern, length, seg_len, causal=causal)
-    direct = torch.as_tensor(where["direct"])
-    slots = int(where["direct"].sum()) + sum(map(len, where["regions"]))
-    pairs = length * (length + 1) // 2 if causal else length * length
     return AttentionTrace(
         method=f"Combiner ({pattern.replace('_', ' ')})",
         t=length,
         causal=causal,
-        density=slots / pairs if pairs else 0.0,
-        coverage=float((attention * direct).sum() / attention.sum()),
-        attention_flops=flops(pattern, length, d, seg_len),
-        dense_flops=dense_flops(length, d, causal=causal),
+        cost=attention_cost(
+            t=length,
+            d=d,
+            causal=causal,
+            allowed=where["direct"],
+            summaries=list(map(len, where["regions"])),
+            before=3 * d * _summarised(pattern, length, _segment(pattern, length, seg_len)),
+        ),
+        coverage=float((attention * torch.as_tensor(where["direct"])).sum() / attention.sum()),
         attention=attention.numpy(),
         effective=effective.numpy(),
         allowed=where["direct"],
+        reached=np.tri(length, dtype=bool) if causal else np.ones((length, length), bool),
         facts={
             "segment length": _segment(pattern, length, seg_len),
             "regions of the last position": len(where["regions"][-1]) if length else 0,

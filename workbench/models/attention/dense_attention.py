@@ -1,9 +1,9 @@
-"""Dense attention and its costs: the baseline of every sparse method."""
+"""Dense attention: the baseline of every sparse method."""
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["attention_weights", "dense_attention", "dense_flops", "masked_attention"]
+__all__ = ["attention_weights", "dense_attention", "masked_attention"]
 
 
 def attention_weights(q, k, *, causal=True, allowed=None, scale=None):
@@ -33,8 +33,3 @@ def masked_attention(q, k, v, allowed, *, causal=True):
 def dense_attention(q, k, v, *, causal=True):
     """Return exact attention by torch's own kernel, (b, h, t, d)."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-
-
-def dense_flops(t, d, *, causal=True):
-    """Count the operations of dense attention for one head: 4 t^2 d, half of it under a causal rule."""
-    return 4 * t * t * d // (2 if causal else 1)

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 from workbench.models.attention.favit_windows import factorized_keys, fusion_matrix, window_source_index
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "attention_products",
     "effective_attention",
     "factorized_keys",
-    "fasa_flops",
+    "fasa_multiply_adds",
     "favit",
     "favit_b0",
     "favit_b1",
@@ -337,7 +338,7 @@ def attention_products(n, dim, sr_ratio, *, window=7) -> dict[str, int]:
     return found | {name: 2 * n * window**2 * c for name, c in zip(names, local, strict=False)}
 
 
-def fasa_flops(size: str, image=224, window=7) -> int:
+def fasa_multiply_adds(size: str, image=224, window=7) -> int:
     """Count the multiply-adds of one image, norms and head left out.
 
     Source
@@ -378,22 +379,19 @@ def trace(q, k, height, width, *, window=7, dilation=1) -> AttentionTrace:
     t, d = q.shape[2:]
     effective = effective_attention(q, k, height, width, window=window, dilation=dilation)[0, 0]
     attention = attention_weights(q, k, causal=False)[0, 0]
-    reached = fusion_matrix(height, width, window, dilation).sum(axis=0) > 0
-    allowed = np.broadcast_to(np.asarray(reached).ravel(), (t, t))
+    fusion = fusion_matrix(height, width, window, dilation)
+    reached = np.asarray(fusion.sum(axis=0)).ravel() > 0
     keys = window * window
     return AttentionTrace(
         method=f"FaSA (dilation {dilation})",
         t=t,
         causal=False,
-        density=keys / t,
-        coverage=float((attention * torch.as_tensor(allowed.copy())).sum() / attention.sum()),
-        score_flops=2 * t * d,
-        attention_flops=4 * t * keys * d,
-        dense_flops=dense_flops(t, d, causal=False),
+        cost=attention_cost(t=t, d=d, causal=False, summaries=np.full(t, keys), before=2 * fusion.nnz * d),
+        coverage=0.0,
         attention=attention.numpy(),
         effective=effective.numpy(),
-        allowed=allowed,
-        facts={"keys per query": keys, "pixels reached": int(reached.sum())},
+        reached=np.broadcast_to(reached, (t, t)),
+        facts={"fused keys per query": keys, "pixels reached": int(reached.sum())},
     )
 
 

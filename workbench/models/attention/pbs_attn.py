@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
+from kernels.attention.cost import AttentionCost, attention_cost, block_share, pair_share, pairs_in_blocks
 from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import mean_pool_block_scores
 from kernels.masks.block_select import select_blocks
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 from workbench.models.attention.segment_order import (
     as_array,
     checked,
@@ -31,16 +32,20 @@ __all__ = [
     "PERMUTATIONS",
     "PBSMask",
     "block_coverage",
+    "computed_block_share",
+    "computed_blocks",
     "computed_density",
     "coverage_curve",
+    "diagonal_share",
     "key_scores",
+    "mask_cost",
     "pbs_attention",
     "permuted_block_mass",
     "permuted_block_selection",
     "query_aware_permutation",
     "random_segment_permutation",
     "scored_mask",
-    "scoring_flops",
+    "scoring_multiply_adds",
     "segment_permutation_is_valid",
     "select_again",
     "token_mask",
@@ -229,7 +234,7 @@ def pbs_attention(
         out = rows_in_order(rows, np.argsort(mask.query_perm, axis=2))
     else:
         how = {"block_size": block_size, "causal": causal, "key_positions": mask.perm}
-        out = block_sparse_attention(q, k, v, mask.keep, **how)
+        out = block_sparse_attention(q, k, v, computed_blocks(mask), **how)
     return torch.from_numpy(out), mask
 
 
@@ -316,20 +321,44 @@ def coverage_curve(q, k, thresholds: Sequence[float], **how) -> tuple[np.ndarray
     return np.array([computed_density(mask) for mask in masks]), np.array(coverage)
 
 
-def computed_density(mask: PBSMask) -> float:
-    """Return kept tiles with at least one allowed pair over the n (n + 1) / 2 causal tiles (all n^2 if not causal).
+def computed_blocks(mask: PBSMask) -> np.ndarray:
+    """Return the kept blocks that hold a pair, (b, h, n, n) bool: where keys are sorted, also right of the diagonal."""
+    return mask.keep & (pairs_in_blocks(mask.perm.shape[2], **_order(mask)) > 0)
 
-    Diagonal segments hold tiles right of the diagonal too, so this may pass the density of the selection.
-    """
-    keep, block = mask.keep, mask.block_size
-    blocks = keep.shape[2]
-    if not mask.causal:
-        return float(keep.mean())
-    length = mask.perm.shape[2]
-    earliest_key = _per_block(mask.perm, blocks, block, fill=length).min(axis=3)  # (b, h, n)
-    latest_query = _per_block(mask.query_perm, blocks, block, fill=-1).max(axis=3)
-    alive = keep & (earliest_key[:, :, None, :] <= latest_query[..., None])
-    return float(alive.sum() / (keep.shape[0] * keep.shape[1] * blocks * (blocks + 1) / 2))
+
+def computed_density(mask: PBSMask) -> float:
+    """Return the pairs that are computed over those of dense attention under the same causal rule, in [0, 1]."""
+    return pair_share(mask.keep, mask.perm.shape[2], **_order(mask))
+
+
+def computed_block_share(mask: PBSMask) -> float:
+    """Return the computed blocks over those of dense attention: above 1 where sorting makes more of them necessary."""
+    return block_share(mask.keep, mask.perm.shape[2], **_order(mask))
+
+
+def diagonal_share(mask: PBSMask) -> float:
+    """Return how many of the computed blocks lie in diagonal segments, in [0, 1]."""
+    blocks = computed_blocks(mask)
+    return float((blocks & mask.segment_mask).sum() / blocks.sum()) if blocks.any() else 0.0
+
+
+def mask_cost(mask: PBSMask, d: int, *, permute) -> AttentionCost:
+    """Count what the first head of a mask costs, in the order of its sorted keys and queries."""
+    order = _order(mask) | {"key_positions": mask.perm[0, 0], "query_positions": mask.query_perm[0, 0]}
+    t = mask.perm.shape[2]
+    span = mask.segment_size if mask.causal else t
+    before = scoring_multiply_adds(t, d, block_size=mask.block_size, segment_size=span, permute=permute)
+    return attention_cost(t=t, d=d, keep=mask.keep[0, 0], before=before, **order)
+
+
+def _order(mask: PBSMask):
+    """Return what tells `kernels.attention.cost` which pairs a block holds."""
+    return {
+        "block_size": mask.block_size,
+        "causal": mask.causal,
+        "key_positions": mask.perm,
+        "query_positions": mask.query_perm,
+    }
 
 
 def trace(
@@ -353,8 +382,6 @@ def trace(
     how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
     mask = select_again(scored_mask(q, k, **how, seed=seed), threshold)
     length, d = q.shape[2:]
-    blocks = mask.keep.shape[2]
-    density = computed_density(mask)
     attention = allowed = effective = None
     coverage = float("nan")
     if length <= dense_limit:
@@ -363,7 +390,6 @@ def trace(
         allowed = token_mask(mask, length)[0, 0]
         effective = attention_weights(q_t, k_t, causal=causal, allowed=allowed)[0, 0].numpy()
         coverage = float((attention * allowed).sum() / attention.sum())
-    tiles = density * (blocks * (blocks + 1) / 2 if causal else blocks**2)
     off_diagonal = mask.keep & ~mask.segment_mask
     span = segment_size if causal else length
     return AttentionTrace(
@@ -371,34 +397,24 @@ def trace(
         t=length,
         causal=causal,
         block_size=block_size,
-        density=density,
+        cost=mask_cost(mask, d, permute=permute),
         coverage=coverage,
-        score_flops=scoring_flops(length, d, block_size=block_size, segment_size=span, permute=permute),
-        attention_flops=int(4 * tiles * block_size**2 * d),
-        dense_flops=dense_flops(length, d, causal=causal),
         attention=attention,
         effective=effective,
         allowed=allowed,
-        keep=mask.keep[0, 0],
+        keep=computed_blocks(mask)[0, 0],
         estimate=mask.block_scores[0, 0],
         order=mask.perm[0, 0],
         key_scores=key_scores(q, k, block_size=block_size, segment_size=span)[0, 0],
         facts={
             "kept blocks outside the diagonal segment": int(off_diagonal.sum()),
-            "share of the tiles in diagonal segments": float((mask.keep & mask.segment_mask).sum() / mask.keep.sum()),
+            "share of the kept blocks that lie in diagonal segments": diagonal_share(mask),
         },
     )
 
 
-def scoring_flops(length, d, *, block_size, segment_size, permute="keys") -> int:
-    """Count the operations of deciding what to skip, one head: one block of queries against all keys of complete
+def scoring_multiply_adds(length, d, *, block_size, segment_size, permute="keys") -> int:
+    """Count the multiply-adds of deciding what to skip, one head: one block of queries against all keys of complete
     segments (if anything is sorted by score), and block means against block means."""
     scored = length // segment_size * segment_size if permute in ("keys", "queries", "both") else 0
-    return 2 * min(block_size, length) * scored * d + 2 * (-(-length // block_size)) ** 2 * d
-
-
-def _per_block(order, blocks, block, *, fill) -> np.ndarray:
-    """Cut an order (b, h, L) into blocks, (b, h, n, B), the last one filled up."""
-    padded = np.full((*order.shape[:2], blocks * block), fill)
-    padded[..., : order.shape[2]] = order
-    return padded.reshape(*order.shape[:2], blocks, block)
+    return min(block_size, length) * scored * d + (-(-length // block_size)) ** 2 * d

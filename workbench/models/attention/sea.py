@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import nn
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.csr_softmax import csr_softmax
 from kernels.attention.trace import AttentionTrace
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spmm import spmm
 from kernels.transforms.random_projection import orthogonal_random_features
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
 from workbench.models.attention.sea_cells import (
     GROUPS,
@@ -43,7 +44,7 @@ __all__ = [
     "column_of_key",
     "distill_layer",
     "effective_attention",
-    "estimate_flops",
+    "estimate_multiply_adds",
     "expand_cells",
     "flat_csr_to_dense",
     "grouped_topk",
@@ -360,14 +361,14 @@ def effective_attention(out: SEAOutput, lengths, *, causal) -> torch.Tensor:
     return s_mix * s_prob * out.probs + (1 - s_mix) * average.expand(n, h, t, t)
 
 
-def estimate_flops(t, d, heads, width, *, causal=False) -> int:
-    """Count the operations of one head's estimate: random features, linear attention, and its share of the decoder."""
+def estimate_multiply_adds(t, d, heads, width, *, causal=False) -> int:
+    """Count the multiply-adds of one head's estimate: random features, linear attention, its share of the decoder."""
     m = max(1, int(d * math.log(d)))
-    linear = 2 * m * (6 * d + 1)  # q and k into features, values in, values out, their divisor
-    mixing = 12 * d * d + 8 * d + 4 * d * (width // 2 if causal else 2 * width)
+    linear = m * (6 * d + 1)  # q and k into features, values in, values out, their divisor
+    mixing = 6 * d * d + 4 * d + 2 * d * (width // 2 if causal else 2 * width)
     if causal:
-        return t * (linear + mixing + 36 * heads * width + 4 * heads * (width + 2))
-    return t * (linear + mixing) + (t + t % 2) * 180 * heads * width
+        return t * (linear + mixing + 18 * heads * width + 2 * heads * (width + 2))
+    return t * (linear + mixing) + (t + t % 2) * 90 * heads * width
 
 
 def trace(q, k, *, width=32, k_keys=12, group="query", causal=False) -> AttentionTrace:
@@ -385,11 +386,14 @@ def trace(q, k, *, width=32, k_keys=12, group="query", causal=False) -> Attentio
         method="SEA (oracle estimate)",
         t=t,
         causal=causal,
-        density=float(allowed.sum() / (t * (t + 1) / 2 if causal else t * t)),
+        cost=attention_cost(
+            t=t,
+            d=d,
+            causal=causal,
+            allowed=allowed.numpy(),
+            before=estimate_multiply_adds(t, d, 1, width, causal=causal),
+        ),
         coverage=float((attention * allowed).sum() / attention.sum()),
-        score_flops=estimate_flops(t, d, 1, width, causal=causal),
-        attention_flops=int(allowed.sum()) * 4 * d,
-        dense_flops=dense_flops(t, d, causal=causal),
         attention=attention.numpy(),
         effective=attention_weights(q, k, causal=False, allowed=allowed)[0, 0].numpy(),
         allowed=allowed.numpy(),

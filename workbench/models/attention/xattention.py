@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_work
+from kernels.attention.block_sparse import block_sparse_attention
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import MODES as LINES
 from kernels.masks.block_scores import lines_read, mean_pool_block_scores, true_block_mass, xattn_block_scores
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.masks.block_select import select_blocks
 from workbench import judging
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 
 __all__ = [
     "MODES",
@@ -25,7 +26,7 @@ __all__ = [
     "coverage",
     "dp_thresholds",
     "profile_thresholds",
-    "scoring_flops",
+    "scoring_multiply_adds",
     "token_mask",
     "trace",
     "xattention",
@@ -117,15 +118,15 @@ def coverage(q, k, keep, *, block_size, causal=True) -> np.ndarray:
     return (mass * keep).sum(axis=(2, 3)) / mass.sum(axis=(2, 3))
 
 
-def scoring_flops(t, d, *, block_size, stride, mode="antidiagonal") -> int:
-    """Count the operations of scoring one head: 2 t^2 d / S by lines, 2 n^2 d by block means, 2 t^2 d by the oracle.
+def scoring_multiply_adds(t, d, *, block_size, stride, mode="antidiagonal") -> int:
+    """Count the multiply-adds of scoring one head: t^2 d / S by lines, n^2 d by block means, t^2 d by the oracle.
 
     The sums of neighbouring keys of "double" and "triple" are of order t d and not counted.
     """
     padded = -(-t // block_size) * block_size
     if mode == "mean_pool":
-        return 2 * (padded // block_size) ** 2 * d
-    return 2 * padded**2 * d // (1 if mode == "oracle" else stride)
+        return (padded // block_size) ** 2 * d
+    return padded**2 * d // (1 if mode == "oracle" else stride)
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ def trace(
     how = {"block_size": block_size, "causal": causal}
     scores = block_scores(q, k, stride=stride, mode=mode, seed=seed, **how)
     keep = select_blocks(scores, threshold, causal=causal)
+    before = scoring_multiply_adds(t, d, block_size=block_size, stride=stride, mode=mode)
     small = t <= dense_limit
     attention = allowed = effective = read = None
     if small:
@@ -261,11 +263,8 @@ def trace(
         t=t,
         causal=causal,
         block_size=block_size,
-        density=block_density(keep, causal=causal),
+        cost=attention_cost(t=t, d=d, keep=keep[0, 0], before=before, **how),
         coverage=float((attention * allowed).sum() / attention.sum()) if small else float("nan"),
-        score_flops=scoring_flops(t, d, block_size=block_size, stride=stride, mode=mode),
-        attention_flops=block_sparse_attention_work(keep, t=t, d=d, **how).flops,
-        dense_flops=dense_flops(t, d, causal=causal),
         attention=attention,
         effective=effective,
         allowed=allowed,

@@ -2,10 +2,11 @@
 
 import torch
 
+from kernels.attention.cost import attention_cost
 from workbench.machines.stopwatch import measure
 from workbench.machines.tensor_memory import largest_tensor_bytes
-from workbench.models.attention.combiner import PATTERNS, combiner_attention, flops
-from workbench.models.attention.dense_attention import dense_attention, dense_flops
+from workbench.models.attention.combiner import PATTERNS, combiner_attention, multiply_adds
+from workbench.models.attention.dense_attention import dense_attention
 from workbench.paper import row
 
 
@@ -28,7 +29,8 @@ def cost(size, seed, report):
             named = labels | {"method": name, "threads": torch.get_num_threads(), "rounds": rounds}
             rows.append(row("time", 1e3 * timing.median_s, "ms", "measured", **named, spread_ms=1e3 * timing.spread_s))
         for name, run in runs.items():
-            operations = flops(name, length, 32) if name in PATTERNS else dense_flops(length, 32)
+            dense = attention_cost(t=length, d=32, causal=True).dense.multiply_adds
+            operations = 2 * (multiply_adds(name, length, 32) if name in PATTERNS else dense)
             rows.append(row("largest tensor", largest_tensor_bytes(run), "bytes", "counted", **labels, method=name))
             rows.append(row("operations", operations, "operations", "counted", **labels, method=name))
     return rows

@@ -3,7 +3,7 @@
 import torch
 
 from workbench.data.images import patches, picture
-from workbench.models.attention.favit import SIZES, fasa_flops, favit
+from workbench.models.attention.favit import SIZES, fasa_multiply_adds, favit
 from workbench.paper import row
 
 PUBLISHED = tuple(SIZES)
@@ -20,7 +20,7 @@ def architecture(size, seed, report):
             model = favit(name).eval()
         label = {"model": f"FaViT-{name.upper()}"}
         rows.append(row("parameters", sum(p.numel() for p in model.parameters()), "parameters", "counted", **label))
-        rows.append(row("multiply-adds at 224 x 224", fasa_flops(name), "multiply-adds", "counted", **label))
+        rows.append(row("multiply-adds at 224 x 224", fasa_multiply_adds(name), "multiply-adds", "counted", **label))
         if number == 0:
             image = patches(picture("astronaut"), side).mean(2)
             with torch.no_grad():

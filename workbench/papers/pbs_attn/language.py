@@ -4,11 +4,12 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import block_share, pair_share
+from kernels.masks.block_select import select_blocks
 from workbench.data import text
 from workbench.models.attention import xattention
 from workbench.models.attention.dense_attention import dense_attention
-from workbench.models.attention.pbs_attn import computed_density, pbs_attention
+from workbench.models.attention.pbs_attn import computed_block_share, computed_density, pbs_attention
 from workbench.models.language import text_cost, tiny_lm
 from workbench.paper import row
 from workbench.papers.pbs_attn.inputs import NAMES
@@ -27,29 +28,40 @@ def language(size, seed, report):
     labels = {"input": text.provenance(), "context": context, "block": block, "segment": segment}
     dense = text_cost.bits_per_byte(model, sample, context=context)
     rows = [
-        row("bits per byte", dense, "bits per byte", "measured", **labels, method="dense", threshold=1.0, density=1.0)
+        row(
+            "bits per byte",
+            dense,
+            "bits per byte",
+            "measured",
+            **labels,
+            method="dense",
+            threshold=1.0,
+            density=1.0,
+            blocks=1.0,
+        )
     ]
     methods = _methods(block, segment, seed)
     for place, (name, attend) in enumerate(methods.items()):
         part = report.part(place, len(methods), name)
         for number, tau in enumerate(taus):
             part(number / len(taus), f"threshold {tau}")
-            densities: list[float] = []
-            replaced = _recording(attend, tau, densities, segment)
+            kept: list[tuple[float, float]] = []
+            replaced = _recording(attend, tau, kept, segment)
             cost = text_cost.bits_per_byte(model, sample, context=context, attention=replaced)
-            named = labels | {"method": name, "threshold": tau, "density": float(np.mean(densities))}
+            density, blocks = np.mean(kept, axis=0).tolist()
+            named = labels | {"method": name, "threshold": tau, "density": density, "blocks": blocks}
             rows.append(row("bits per byte", cost, "bits per byte", "measured", **named))
     return rows
 
 
 def _methods(block, segment, seed):
-    """Return name -> attend(q, k, v, threshold) -> (out, density)."""
+    """Return name -> attend(q, k, v, threshold) -> (out, (density, blocks over those of dense attention))."""
 
     def pbs(order):
         def attend(q, k, v, tau):
             how = {"block_size": block, "segment_size": segment, "permute": order, "seed": seed}
             out, mask = pbs_attention(q, k, v, threshold=tau, **how)
-            return out, computed_density(mask)
+            return out, (computed_density(mask), computed_block_share(mask))
 
         return attend
 
@@ -59,7 +71,9 @@ def _methods(block, segment, seed):
             out = block_sparse_attention(
                 *(x.contiguous().numpy() for x in (q, k, v)), keep, block_size=block, causal=True
             )
-            return torch.from_numpy(out), block_density(keep)
+            how = {"block_size": block, "causal": True}
+            shares = (pair_share(keep, q.shape[2], **how), block_share(keep, q.shape[2], **how))
+            return torch.from_numpy(out), shares
 
         return attend
 
@@ -78,12 +92,12 @@ def _methods(block, segment, seed):
     }
 
 
-def _recording(attend, tau, densities, segment):
+def _recording(attend, tau, kept, segment):
     def attention(q, k, v, layer):
         if q.shape[2] <= segment:
             return dense_attention(q, k, v)
-        out, density = attend(q, k, v, tau)
-        densities.append(density)
+        out, shares = attend(q, k, v, tau)
+        kept.append(shares)
         return out
 
     return attention

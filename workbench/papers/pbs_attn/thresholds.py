@@ -2,14 +2,22 @@
 
 import numpy as np
 
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import block_share, pair_share
+from kernels.masks.block_select import select_blocks
 from workbench.data.attention_patterns import heavy_hitters
 from workbench.models.attention import xattention
-from workbench.models.attention.pbs_attn import computed_density, permuted_block_mass, scored_mask, select_again
+from workbench.models.attention.pbs_attn import (
+    computed_block_share,
+    computed_density,
+    permuted_block_mass,
+    scored_mask,
+    select_again,
+)
 from workbench.paper import row
 from workbench.papers.pbs_attn.inputs import ENCODER, GENERATOR, LM, NAMES, SORTS, lm_heads, minilm_heads
 
 THRESHOLDS = (0.5, 0.7, 0.9)
+QUANTITIES = {"density": "fraction", "blocks over dense": "x", "coverage": "fraction"}
 
 
 def thresholds(size, seed, report):
@@ -22,14 +30,14 @@ def thresholds(size, seed, report):
         for number, (q, k) in enumerate(heads):
             part(number / len(heads))
             for name, points in _curves(q, k, block, segment, seed).items():
-                for tau, density, coverage in points:
-                    found.setdefault((name, tau), []).append((density, coverage))
+                for tau, *point in points:
+                    found.setdefault((name, tau), []).append(point)
         for (name, tau), points in found.items():
             labels = {"input": title, "tokens": tokens, "block": block, "segment": segment, "method": name,
                       "threshold": tau}  # fmt: skip
-            for quantity, value in zip(("density", "coverage"), np.mean(points, axis=0), strict=True):
-                kind = "counted" if title == GENERATOR else "measured"
-                rows.append(row(quantity, float(value), "fraction", kind, **labels))
+            kind = "counted" if title == GENERATOR else "measured"
+            for (quantity, unit), value in zip(QUANTITIES.items(), np.mean(points, axis=0), strict=True):
+                rows.append(row(quantity, float(value), unit, kind, **labels))
     return rows
 
 
@@ -50,14 +58,14 @@ def _threshold_inputs(size, seed):
 
 
 def _curves(q, k, block, segment, seed):
-    """Return method -> [(threshold, density, coverage)], every method scored once."""
+    """Return method -> [(threshold, density, blocks over dense, coverage)], every method scored once."""
     found = {}
     for order in SORTS:
         scored = scored_mask(q, k, block_size=block, segment_size=segment, permute=order, seed=seed)
         mass = permuted_block_mass(q, k, scored)
         masks = [select_again(scored, tau) for tau in THRESHOLDS]
         found[NAMES[order]] = [
-            (tau, computed_density(mask), _covered(mass, mask.keep))
+            (tau, computed_density(mask), computed_block_share(mask), _covered(mass, mask.keep))
             for tau, mask in zip(THRESHOLDS, masks, strict=True)
         ]
         if order == "none":
@@ -69,9 +77,10 @@ def _curves(q, k, block, segment, seed):
         ("XAttention", lambda tau: select_blocks(scores, tau)),
         ("block means (MeanPooling)", lambda tau: mean_pooling(means, tau)),
     ):
-        keeps = [choose(tau) for tau in THRESHOLDS]
+        keeps, how = [choose(tau) for tau in THRESHOLDS], {"block_size": block, "causal": True}
         found[name] = [
-            (tau, block_density(keep), _covered(plain, keep)) for tau, keep in zip(THRESHOLDS, keeps, strict=True)
+            (tau, pair_share(keep, q.shape[2], **how), block_share(keep, q.shape[2], **how), _covered(plain, keep))
+            for tau, keep in zip(THRESHOLDS, keeps, strict=True)
         ]
     return found
 

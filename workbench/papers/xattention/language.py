@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import dense_pairs, kept_pairs, pair_share
+from kernels.masks.block_select import select_blocks
 from workbench.data.text import sample
 from workbench.models.attention.xattention import block_scores, xattention
 from workbench.models.language import tiny_lm
@@ -61,12 +62,13 @@ def _at_density(block, seed, density, method, budgets):
 
     def keep(q, k):
         scores = block_scores(q, k, block_size=block, stride=8, seed=seed)
-        n = scores.shape[2]
-        if n not in best:
+        n, t = scores.shape[2], q.shape[2]
+        if t not in best:
             flat = np.ones((1, 1, n, n))
-            kept = {x: block_density(select_blocks(flat, method=method, k=x)) for x in budgets}
-            best[n] = max((x for x in budgets if kept[x] <= density), default=budgets[0])
-        return select_blocks(scores, method=method, k=best[n])
+            how = {"block_size": block, "causal": True}
+            kept = {x: pair_share(select_blocks(flat, method=method, k=x), t, **how) for x in budgets}
+            best[t] = max((x for x in budgets if kept[x] <= density), default=budgets[0])
+        return select_blocks(scores, method=method, k=best[t])
 
     return keep
 
@@ -77,8 +79,8 @@ def _cost(model, pieces, context, block, labels, chooses=None):
     def attention(q, k, v, layer):
         nonlocal kept, possible
         keep = chooses(np.ascontiguousarray(q), np.ascontiguousarray(k))
-        kept += int(keep.sum())
-        possible += keep.shape[0] * keep.shape[1] * keep.shape[2] * (keep.shape[2] + 1) // 2
+        kept += kept_pairs(keep, q.shape[2], block_size=block, causal=True)
+        possible += keep.shape[0] * keep.shape[1] * dense_pairs(q.shape[2], causal=True)
         return xattention(q, k, v, block_size=block, keep=keep)[0]
 
     how = {"context": context, "attention": attention if chooses else None}

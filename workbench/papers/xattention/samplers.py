@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from kernels.attention.cost import pair_share
 from kernels.masks.block_scores import true_block_mass
 from kernels.masks.block_select import select_blocks
 from workbench import paper
@@ -49,7 +50,7 @@ def _at_stride(heads, mass, stride, seed):
         values = {
             "mass kept, a quarter of the blocks": kept.mean(),
             "mass kept, threshold 0.9": np.mean([covered(mass, keep).mean() for keep in keeps]),
-            "density, threshold 0.9": np.mean([keep.mean() for keep in keeps]),
+            "density, threshold 0.9": np.mean([pair_share(keep, heads.q.shape[2], block_size=BLOCK) for keep in keeps]),
         }
         rows += [row(name, float(x), "fraction", sampler=sampler, stride=stride) for name, x in values.items()]
     ours = per_head.pop("antidiagonal")

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from kernels.attention.block_sparse import block_sparse_attention
+from kernels.attention.cost import pair_share
 from kernels.masks.block_scores import true_block_mass
 from kernels.masks.block_select import select_blocks
 from workbench import paper
@@ -30,7 +31,7 @@ def selection(size, seed, report):
         keep = select_blocks(scores, causal=False, **how)
         labels = {"rule": rule, "setting": setting, "stride": 8, "block": BLOCK}
         rows.append(row("mass kept", float(covered(mass, keep).mean()), "fraction", **labels))
-        rows.append(row("density", float(keep.mean()), "fraction", **labels))
+        rows.append(row("density", pair_share(keep, heads.q.shape[2], block_size=BLOCK), "fraction", **labels))
     return rows + _thresholds(heads, PLANS[size].passes, report)
 
 
@@ -47,7 +48,7 @@ class LayerCosts:
         return float(np.sqrt(self._pick(self.squared_error, thresholds).sum() / self.squared_norm))
 
     def kept(self, thresholds) -> float:
-        """Return the share of kept blocks."""
+        """Return the density, over all heads."""
         return float(self._pick(self.density, thresholds).mean())
 
     def _pick(self, table, thresholds):
@@ -70,7 +71,7 @@ def layer_costs(heads, passes) -> LayerCosts:
     for step, tau in enumerate(grid(passes)):
         keep = select_blocks(scores, tau, causal=False)
         squared[:, step] = np.square(_attend(heads, keep) - dense).sum(axis=(0, 2, 3))
-        density[:, step] = keep.mean(axis=(0, 2, 3))
+        density[:, step] = [pair_share(keep[:, head], t, block_size=BLOCK) for head in range(count)]
     return LayerCosts(squared, density, float(np.square(dense).sum()))
 
 
@@ -111,4 +112,6 @@ def _chosen(calibration, costs, passes):
 def _exact(part, tau):
     keep = select_blocks(scores_of(part, "antidiagonal", 8, 0)[0], tau, causal=False)
     dense = _attend(part, np.ones(keep.shape, bool))
-    return float(np.linalg.norm(_attend(part, keep) - dense) / np.linalg.norm(dense)), float(keep.mean())
+    return float(np.linalg.norm(_attend(part, keep) - dense) / np.linalg.norm(dense)), pair_share(
+        keep, part.q.shape[2], block_size=BLOCK
+    )

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 import kernels
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import pair_share
+from kernels.masks.block_select import select_blocks
 from workbench.data.attention_patterns import vertical_slash
 from workbench.machines import stopwatch
 from workbench.models.attention.xattention import block_scores
@@ -52,7 +53,8 @@ def _timed(t, rounds, seed):
     }
     times = stopwatch.measure(steps, rounds=rounds)
     labels = {"tokens": t, "heads": HEADS, "width": WIDTH, "block": BLOCK, "stride": STRIDE}
-    labels |= {"threads": kernels.get_num_threads(), "rounds": rounds, "density": round(block_density(keep), 4)}
+    density = pair_share(keep, t, block_size=BLOCK, causal=True)
+    labels |= {"threads": kernels.get_num_threads(), "rounds": rounds, "density": round(density, 4)}
     rows = []
     for name, timed in times.items():
         spread = {"step": name, "spread_ms": round(1e3 * timed.spread_s, 4)}

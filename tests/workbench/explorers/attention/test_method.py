@@ -96,13 +96,12 @@ def test_pbs_takes_ragged_bidirectional_lengths_in_whole_blocks(rng):
 
 
 @pytest.mark.parametrize("key", compared())
-def test_runs_do_the_work_that_is_timed_and_bytes_are_counted(key):
+def test_runs_do_the_work_that_is_timed(key):
     method = compared()[key]
     required = method.requires.settings(SETTINGS) if method.requires else {}
     needed = {"input": "landscape" if method.pictures else "slash", "layer": 0} | required
     given = load_input(needed["input"], layer=needed["layer"], **({} if method.pictures else {"tokens": 128}))
     seen = method.trace(given, SETTINGS)
-    assert method.moved(given, SETTINGS, seen) > 0
     runs = method.runs(given, SETTINGS, seen)
     t, d = given.q.shape[2:]
     parts = {name: run() for name, run in runs.items()}

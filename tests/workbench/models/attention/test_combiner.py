@@ -15,7 +15,7 @@ from workbench.models.attention.combiner import (
     DeepSetsSummary,
     combiner_attention,
     effective_attention,
-    flops,
+    multiply_adds,
     sparse_counterpart_mask,
     support,
     trace,
@@ -354,18 +354,31 @@ def test_counterparts():
 
 
 def test_cost_by_hand():
-    """Length 12, width 3, so 4 rows; d = 2: 8 operations per slot of a softmax, 12 per key that enters a summary."""
-    slots = {"fixed": 3 + 4, "logsparse": 1 + 4, "axial_rowmajor": 3 + 4, "axial_vertical": 4 + 3 + 3,
-             "axial_horizontal": 4 + 3 + 4 + 4, "axial_mixture": 4 + 3 + 3 + 4 + 4}  # fmt: skip
+    """Length 12, width 3, so 4 rows; d = 2: 4 multiply-adds per slot of a softmax, 6 per key that enters a summary."""
     keys = {"fixed": 12, "logsparse": 4 * 12, "axial_rowmajor": 3 * 12, "axial_vertical": 4 * 12,
             "axial_horizontal": 2 * 3 * 12, "axial_mixture": (4 + 2 * 3) * 12}  # fmt: skip
+    fixed = 3 * (1 + 2 + 3 + 4) + 4 * (0 + 1 + 2)  # rows 0 to 3 with as many summaries before, and the own row so far
+    assert multiply_adds("fixed", 12, 2, 3) == fixed * 4 + keys["fixed"] * 6
     for pattern in PATTERNS:
-        assert flops(pattern, 12, 2, 3) == 12 * slots[pattern] * 8 + keys[pattern] * 12, pattern
-    assert flops("fixed", 13, 2, 3) == 13 * (3 + 5) * 8 + 13 * 12
-    assert [flops("logsparse", n, 1) for n in (1, 2, 3)] == [4, 2 * 2 * 4 + 2 * 6, 3 * 3 * 4 + 3 * 2 * 6]
-    growth = np.log2(flops("fixed", 16384, 32) / flops("fixed", 4096, 32)) / 2
+        for length in (1, 2, 7, 12, 13, 64, 65):
+            for width in (1, 3, 5, 100):
+                where = support(pattern, length, width)
+                slots = where["direct"].sum() + sum(map(len, where["regions"]))
+                summing = multiply_adds(pattern, length, 2, width) - slots * 4
+                assert summing >= 0 and (length != 12 or width != 3 or summing == keys[pattern] * 6), pattern
+                seen = trace(*(torch.zeros(1, 1, length, 2) for _ in range(2)), pattern=pattern, seg_len=width)
+                assert seen.cost.kept.multiply_adds == slots * 4 and seen.cost.before == summing
+                for i, regions in enumerate(where["regions"]):  # every earlier key, by a summary or itself
+                    met = {*np.flatnonzero(where["direct"][i]).tolist()}.union(*(r.tolist() for r in regions))
+                    assert met == set(np.flatnonzero(seen.reached[i]).tolist()) == set(range(i + 1))
+    growth = np.log2(multiply_adds("fixed", 16384, 32) / multiply_adds("fixed", 4096, 32)) / 2
     assert 1.4 < growth < 1.6
-    assert np.log2(flops("logsparse", 16384, 32) / flops("logsparse", 4096, 32)) / 2 < 1.2
+    assert np.log2(multiply_adds("logsparse", 16384, 32) / multiply_adds("logsparse", 4096, 32)) / 2 < 1.2
+
+
+def test_one_token_per_segment_costs_what_dense_attention_does():
+    seen = trace(*(torch.zeros(1, 1, 65, 4) for _ in range(2)), pattern="fixed", seg_len=1)
+    assert seen.cost.kept.multiply_adds == seen.cost.dense.multiply_adds and seen.cost.kept.pairs == 65
 
 
 @pytest.mark.parametrize("pattern", ["fixed", "logsparse", "axial_mixture"])
@@ -388,13 +401,19 @@ def test_trace_by_hand():
     """Equal logits, four tokens, segments of two: rows 2 and 3 see one region and miss half of two thirds, a half."""
     zero = torch.zeros(1, 1, 4, 3)
     seen = trace(zero, zero, seg_len=2)
-    assert seen.density == pytest.approx(8 / 10) and seen.coverage == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
+    assert (
+        seen.density == pytest.approx(6 / 10)
+        and seen.cost.summaries == 2
+        and seen.coverage == pytest.approx((1 + 1 + 1 / 3 + 1 / 2) / 4)
+    )
     np.testing.assert_allclose(seen.effective[3], [1 / 6, 1 / 6, 1 / 3, 1 / 3], rtol=1e-6)
     np.testing.assert_allclose(seen.attention[3], [1 / 4] * 4, rtol=1e-6)
     assert seen.facts["segment length"] == 2 and seen.facts["regions of the last position"] == 1
     assert seen.facts["mean L1 distance of a row to true attention"] == pytest.approx((1 / 3 + 1 / 3) / 4)
     both = trace(zero, zero, seg_len=2, causal=False)
-    assert both.density == pytest.approx((4 * 2 + 4) / 16) and both.coverage == pytest.approx(1 / 2)
+    assert (
+        both.density == pytest.approx(4 * 2 / 16) and both.cost.summaries == 4 and both.coverage == pytest.approx(1 / 2)
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from workbench.models.attention.favit import (
     channel_groups,
     effective_attention,
     factorized_keys,
-    fasa_flops,
+    fasa_multiply_adds,
     favit,
     favit_b0,
     fusion_matrix,
@@ -326,8 +326,8 @@ def test_published_sizes(size, millions, giga, monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", products)
     assert model(images).shape == (1, 1000)
     assert sides == [(56, 56), (28, 28), (14, 14), (7, 7)]
-    assert fasa_flops(size) == sum(counted)
-    assert fasa_flops(size) / 1e9 == pytest.approx(giga, rel=0.01)
+    assert fasa_multiply_adds(size) == sum(counted)
+    assert fasa_multiply_adds(size) / 1e9 == pytest.approx(giga, rel=0.01)
 
 
 def test_stages_hand_maps_on_in_raster_order_and_the_head_reads_the_mean():
@@ -371,9 +371,11 @@ def test_trace_by_hand():
     seen = trace(zero, zero, 8, 8, window=3, dilation=2)
     once = np.array([1, 0, 1, 0, 1, 2, 0, 1]) / 6  # of six windows' rows: 0 2 4 and 5 7 9, and 9 mirrors 5
     np.testing.assert_allclose(seen.effective, np.tile(np.outer(once, once).ravel(), (64, 1)), rtol=1e-5)
-    assert seen.coverage == pytest.approx(25 / 64) and seen.density == 9 / 64
-    assert seen.score_flops == 2 * 64 * 3 and seen.attention_flops == 4 * 64 * 9 * 3
-    assert seen.facts == {"keys per query": 9, "pixels reached": 25} and seen.allowed.sum() == 64 * 25
+    assert seen.coverage == seen.density == 0 and seen.allowed is None  # no pixel is weighed by itself
+    assert seen.reached.sum() == 64 * 25 and (seen.reached == (seen.effective > 0)).all()
+    assert seen.cost.summaries == 64 * 9 and seen.cost.kept.multiply_adds == 2 * 64 * 9 * 3
+    assert seen.cost.before == 2 * 9 * 4 * 3  # keys and values: nine sums over four windows, three channels each
+    assert seen.facts == {"fused keys per query": 9, "pixels reached": 25}
 
 
 @pytest.mark.slow
@@ -397,8 +399,8 @@ def test_block_runs_with_either_attention():
 
 
 def test_window_cost_grows_linearly():
-    flops = [trace(*(torch.randn(1, 1, s * s, 4) for _ in range(2)), s, s).attention_flops for s in (14, 28)]
-    assert flops[1] == 4 * flops[0]
+    traces = [trace(*(torch.randn(1, 1, s * s, 4) for _ in range(2)), s, s) for s in (14, 28)]
+    assert traces[1].cost.kept.multiply_adds == 4 * traces[0].cost.kept.multiply_adds
 
 
 def test_window_groups_are_linear_and_the_global_group_is_not():

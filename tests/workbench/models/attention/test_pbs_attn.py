@@ -12,6 +12,7 @@ from workbench.machines.tensor_memory import largest_tensor_bytes
 from workbench.models.attention.dense_attention import attention_weights, dense_attention, masked_attention
 from workbench.models.attention.pbs_attn import (
     block_coverage,
+    computed_blocks,
     computed_density,
     coverage_curve,
     key_scores,
@@ -21,7 +22,7 @@ from workbench.models.attention.pbs_attn import (
     query_aware_permutation,
     random_segment_permutation,
     scored_mask,
-    scoring_flops,
+    scoring_multiply_adds,
     segment_permutation_is_valid,
     select_again,
     token_mask,
@@ -192,32 +193,33 @@ def test_trace_agrees_with_the_method():
     assert (seen.allowed == token_mask(mask, 300)[0, 0]).all()
     assert seen.density == computed_density(mask)
     assert seen.coverage == pytest.approx(block_coverage(q, k, mask)[0, 0], abs=1e-5)
-    assert (seen.order == mask.perm[0, 0]).all() and (seen.keep == mask.keep[0, 0]).all()
+    assert (seen.order == mask.perm[0, 0]).all() and (seen.keep == computed_blocks(mask)[0, 0]).all()
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
 
 
 def test_trace_counts_tiles_and_operations():
     """Blocks of 16 in segments of 64: 300 tokens make 19 blocks, 4 + 4 + 4 + 4 + 3 in their segments."""
     seen = trace(*qkv(h=1)[:2], threshold=1.0, permute="none", **SMALL)
-    same, earlier = 4 * 16 + 9, 19 * 20 // 2 - 4 * 10 - 6
+    same, earlier = 4 * 10 + 6, 19 * 20 // 2 - 4 * 10 - 6
     assert seen.facts == {
         "kept blocks outside the diagonal segment": earlier,
-        "share of the tiles in diagonal segments": same / (same + earlier),
+        "share of the kept blocks that lie in diagonal segments": same / (same + earlier),
     }
-    assert seen.density == 1  # the tiles right of the diagonal hold no pair, where keys stand in order
-    assert seen.attention_flops == 190 * 4 * 16 * 16 * 16
-    assert seen.score_flops == 2 * 19 * 19 * 16
-    assert seen.dense_flops == 2 * 300 * 300 * 16
+    assert seen.density == 1 and seen.cost.kept == seen.cost.dense
+    assert seen.cost.kept.blocks == 190  # those right of the diagonal hold no pair, where keys stand in order
+    assert seen.cost.dense.multiply_adds == 2 * 16 * (300 * 301 // 2)
+    assert seen.cost.before == 19 * 19 * 16
     sorted_too = trace(*qkv(h=1)[:2], threshold=1.0, **SMALL)
-    assert sorted_too.score_flops == 2 * 19 * 19 * 16 + 2 * 16 * 256 * 16  # 256 keys in complete segments
-    assert scoring_flops(10, 4, block_size=16, segment_size=5) == 2 * 4 + 2 * 10 * 10 * 4  # all ten queries are last
+    assert sorted_too.density == 1 and sorted_too.cost.kept.blocks > 190  # sorted keys have pairs right of it, too
+    assert sorted_too.cost.before == 19 * 19 * 16 + 16 * 256 * 16  # 256 keys in complete segments
+    assert scoring_multiply_adds(10, 4, block_size=16, segment_size=5) == 4 + 10 * 10 * 4  # all ten queries are last
 
 
 def test_trace_without_causality_counts_all_pairs():
     seen = trace(*qkv(h=1, t=60)[:2], threshold=1.0, causal=False, **SMALL)
     assert seen.density == seen.coverage == 1 and seen.allowed.all()
-    assert seen.attention_flops == 16 * 4 * 16 * 16 * 16 and seen.dense_flops == 4 * 60 * 60 * 16
-    assert seen.score_flops == 2 * 16 * 60 * 16 + 2 * 4 * 4 * 16
+    assert seen.cost.kept == seen.cost.dense and seen.cost.dense.multiply_adds == 2 * 16 * 60 * 60
+    assert seen.cost.before == 16 * 60 * 16 + 4 * 4 * 16
     assert len(seen.key_scores) == 60 and seen.key_scores.sum() == pytest.approx(1, abs=1e-5)
     long = trace(*qkv(h=1)[:2], dense_limit=299, **SMALL)
     assert long.attention is None and np.isnan(long.coverage) and long.density > 0
@@ -256,13 +258,20 @@ def test_threshold_one_keeps_blocks_whose_estimate_underflows():
     assert token_mask(mask, 300).sum() == 300 * 301 / 2
 
 
-def test_density_counts_tiles_with_a_permitted_pair_wherever_the_rows_stand():
-    q, k, v = qkv(h=1, t=128)
-    for permute in ("none", "keys", "queries", "both"):
-        _, mask = pbs_attention(q, k, v, threshold=1.0, permute=permute, **SMALL)
-        pairs = np.tri(128, dtype=bool)[mask.query_perm[0, 0]][:, mask.perm[0, 0]]
-        alive = pairs.reshape(8, 16, 8, 16).any(axis=(1, 3))
-        assert computed_density(mask) == alive.sum() / 36
+@pytest.mark.parametrize("threshold", [0.3, 1.0])
+def test_density_and_blocks_count_permitted_pairs_wherever_rows_and_keys_stand(threshold):
+    q, k, v = qkv(t=120)
+    for permute in ("none", "keys", "queries", "both", "random"):
+        _, mask = pbs_attention(q, k, v, threshold=threshold, permute=permute, **SMALL)
+        pairs = 0
+        for b, h in np.ndindex(mask.keep.shape[:2]):
+            seen = np.tri(120, dtype=bool)[mask.query_perm[b, h]][:, mask.perm[b, h]]
+            kept = np.kron(mask.keep[b, h], np.ones((16, 16), bool))[:120, :120] & seen
+            pairs += kept.sum()
+            padded = np.zeros((128, 128), bool)
+            padded[:120, :120] = kept
+            assert (computed_blocks(mask)[b, h] == padded.reshape(8, 16, 8, 16).any(axis=(1, 3))).all()
+        assert computed_density(mask) == pairs / (mask.keep.shape[0] * mask.keep.shape[1] * 120 * 121 / 2) <= 1
 
 
 def test_without_causality_any_length_is_sorted_whole(assert_close):
@@ -305,7 +314,7 @@ def test_deciding_what_to_skip_costs_one_row_of_blocks_and_the_block_means(permu
     with FlopCounterMode(display=False) as counter:
         mask = select_again(scored_mask(q, k, permute=permute, **SMALL), 0.9)
     spent = Counted.flops + counter.get_total_flops()
-    assert spent == scoring_flops(1024, 16, permute=permute, **SMALL)
+    assert spent == 2 * scoring_multiply_adds(1024, 16, permute=permute, **SMALL)
     assert spent < 2 * 1024**2 * 16 / 30
     plain, _ = (np.asarray(x) for x in (q, k))
     assert (mask.keep == pbs_attention(plain, np.asarray(k), plain, permute=permute, **SMALL)[1].keep).all()

@@ -15,7 +15,7 @@ from workbench.models.attention.sea import (
     column_of_key,
     distill_layer,
     effective_attention,
-    estimate_flops,
+    estimate_multiply_adds,
     expand_cells,
     flat_csr_to_dense,
     grouped_topk,
@@ -346,8 +346,9 @@ def test_trace_counts_pairs_and_operations_of_the_first_head(causal):
     np.testing.assert_allclose(seen.attention, weights, atol=1e-6)
     kept = np.where(seen.allowed, weights, 0)
     np.testing.assert_allclose(seen.effective, kept / kept.sum(1, keepdims=True), atol=1e-6)
-    assert seen.attention_flops == 4 * 16 * pairs and seen.dense_flops == 4 * 20 * 20 * 16 // (1 + causal)
-    assert seen.score_flops == estimate_flops(20, 16, 1, 10, causal=causal)
+    assert seen.cost.kept.multiply_adds == 2 * 16 * pairs
+    assert seen.cost.dense.multiply_adds == 2 * 16 * (20 * 21 // 2 if causal else 400)
+    assert seen.cost.before == estimate_multiply_adds(20, 16, 1, 10, causal=causal)
     assert seen.facts == {"cells per row": 10, "mean keys per query": pytest.approx(pairs / 20, rel=1e-6)}
     if not causal:  # 2 cells of 2 keys for each query
         assert pairs == 20 * 4
@@ -404,7 +405,7 @@ def test_the_estimate_costs_what_is_counted(causal, t):
         assert features + rest == t * 2 * m * (6 * d + 1)
     else:
         attending += 2 * t * d  # the average path
-    assert counter.get_total_flops() == h * (estimate_flops(t, d, h, 16, causal=causal) + attending)
+    assert counter.get_total_flops() == h * (2 * estimate_multiply_adds(t, d, h, 16, causal=causal) + attending)
 
 
 @pytest.mark.parametrize("causal", [False, True])

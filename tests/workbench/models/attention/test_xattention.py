@@ -13,7 +13,7 @@ from workbench.models.attention.xattention import (
     coverage,
     dp_thresholds,
     profile_thresholds,
-    scoring_flops,
+    scoring_multiply_adds,
     token_mask,
     trace,
     xattention,
@@ -195,7 +195,7 @@ def test_trace_agrees_with_the_method():
     assert (seen.keep == keep[0, 0]).all()
     assert seen.coverage == pytest.approx(coverage(q, k, keep, block_size=32)[0, 0], abs=1e-5)
     assert seen.read.sum() == 200 * 200 / 8
-    assert seen.score_flops == scoring_flops(200, 16, block_size=32, stride=8) == 2 * 224 * 224 * 16 // 8
+    assert seen.cost.before == scoring_multiply_adds(200, 16, block_size=32, stride=8) == 224 * 224 * 16 // 8
     np.testing.assert_allclose(seen.effective.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(seen.estimate.sum(1), 1, atol=1e-5)
     scores = block_scores(q, k, block_size=32, stride=8)[0, 0]  # a whole block row holds 32 / 8 tile rows
@@ -204,9 +204,9 @@ def test_trace_agrees_with_the_method():
 
 def test_scoring_is_counted_by_what_is_multiplied():
     how = {"block_size": 32, "stride": 8}  # 200 tokens are padded to 224, seven blocks
-    assert scoring_flops(200, 16, **how) == 2 * 224 * 28 * 16
-    assert scoring_flops(200, 16, mode="oracle", **how) == 2 * 224 * 224 * 16
-    assert scoring_flops(200, 16, mode="mean_pool", **how) == 2 * 7 * 7 * 16
+    assert scoring_multiply_adds(200, 16, **how) == 224 * 28 * 16
+    assert scoring_multiply_adds(200, 16, mode="oracle", **how) == 224 * 224 * 16
+    assert scoring_multiply_adds(200, 16, mode="mean_pool", **how) == 7 * 7 * 16
 
 
 @pytest.mark.parametrize("queries", [1, 7, 64, 100, 150])

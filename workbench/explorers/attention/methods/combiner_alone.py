@@ -2,13 +2,14 @@
 
 import torch
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.curves import of_segments
 from workbench.explorers.attention.knobs import PATTERN, SEGMENT_TOKENS
 from workbench.explorers.attention.method import Method
 from workbench.models.attention.combiner import sparse_counterpart_mask
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 
 
 def _trace(given, s):
@@ -19,10 +20,8 @@ def _trace(given, s):
         method=f"Sparse pattern alone ({s['pattern'].replace('_', ' ')})",
         t=t,
         causal=True,
-        density=float(allowed.sum() / (t * (t + 1) / 2)),
+        cost=attention_cost(t=t, d=d, causal=True, allowed=allowed),
         coverage=float((attention * torch.as_tensor(allowed)).sum() / attention.sum()),
-        attention_flops=4 * d * int(allowed.sum()),
-        dense_flops=dense_flops(t, d),
         attention=attention.numpy(),
         effective=attention_weights(given.q, given.k, allowed=allowed)[0, 0].numpy(),
         allowed=allowed,

@@ -6,7 +6,6 @@ import torch
 from widgets.controls.knob import Knob
 from widgets.figures.attention_query import QueryMaps
 from widgets.views.frame.story import Story
-from workbench.explorers.attention import cost
 from workbench.explorers.attention.knobs import WINDOW
 from workbench.explorers.attention.method import Method
 from workbench.models.attention import favit
@@ -91,7 +90,6 @@ METHOD = Method(
     shows="effective",
     query=_query,
     runs=_runs,
-    moved=lambda given, s, seen: cost.bytes_once(given, 4),
     limits=lambda s: {"place": s["window"] ** 2 - 1},
     causal=False,
     pictures=True,

@@ -3,16 +3,15 @@
 import numpy as np
 import torch
 
-from kernels.attention.block_sparse import block_sparse_attention_work
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
-from kernels.masks.block_select import block_density
 from kernels.masks.formula import mask_from_formula
 from widgets.controls.knob import Knob
 from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.knobs import BLOCK
 from workbench.explorers.attention.method import Method
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 
 FORMULA = Knob(
     "formula",
@@ -24,7 +23,9 @@ FORMULA = Knob(
 
 def _trace(given, s):
     t, d, block = given.q.shape[2], given.q.shape[3], s["block"]
-    allowed = mask_from_formula(s["formula"], t)
+    asked = mask_from_formula(s["formula"], t)
+    allowed = asked & np.tri(t, dtype=bool) if given.causal else asked  # no method may look ahead in a causal model
+    ahead = np.count_nonzero(asked) - np.count_nonzero(allowed)
     blocks = -(-t // block)
     padded = np.zeros((blocks * block, blocks * block), bool)
     padded[:t, :t] = allowed
@@ -34,16 +35,15 @@ def _trace(given, s):
     return AttentionTrace(
         method="Formula",
         t=t,
-        causal=False,
+        causal=given.causal,
         block_size=block,
-        density=block_density(keep[None, None], causal=False),
+        cost=attention_cost(t=t, d=d, causal=given.causal, allowed=allowed, block_size=block),
         coverage=float((attention * torch.as_tensor(allowed)).sum() / attention.sum()),
-        attention_flops=block_sparse_attention_work(keep[None, None], t=t, d=d, block_size=block).flops,
-        dense_flops=dense_flops(t, d, causal=given.causal),
         attention=attention.numpy(),
         effective=effective.numpy(),
         allowed=allowed,
         keep=keep,
+        facts={"pairs of the formula that look ahead, left out (counted)": ahead} if ahead else {},
     )
 
 
@@ -68,6 +68,5 @@ METHOD = Method(
     knobs=(FORMULA, BLOCK),
     trace=_trace,
     runs=cost.run_pairs,
-    moved=cost.bytes_by_block,
     stories=STORIES,
 )

@@ -12,7 +12,6 @@ from kernels.attention.block_sparse import block_sparse_attention
 from kernels.masks.block_select import select_blocks
 from widgets.controls.knob import Knob
 from widgets.views.frame.story import Story
-from workbench.explorers.attention import cost
 from workbench.explorers.attention.curves import THRESHOLDS, block_mass, over_thresholds
 from workbench.explorers.attention.knobs import BY_RULE, SELECTION
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, Variant, with_blocks
@@ -61,11 +60,11 @@ def _trace(given, s):
         chosen = select_blocks(scored.block_scores, causal=False, eligible=eligible, method="ratio", k=s["kept_share"])
         mask = dataclasses.replace(scored, keep=scored.keep | chosen)
         allowed = None if seen.allowed is None else pbs_attn.token_mask(mask, seen.t)[0, 0]
-        seen = with_blocks(given, seen, mask.keep[0, 0], allowed, pbs_attn.computed_density(mask))
+        blocks = pbs_attn.computed_blocks(mask)[0, 0]
+        spent = pbs_attn.mask_cost(mask, given.q.shape[3], permute=s["permute"])
+        seen = with_blocks(given, seen, blocks, allowed, spent)
         facts["kept blocks outside the diagonal segment"] = int((mask.keep & ~mask.segment_mask).sum())
-        facts["share of the tiles in diagonal segments"] = float(
-            (mask.keep & mask.segment_mask).sum() / mask.keep.sum()
-        )
+        facts["share of the kept blocks that lie in diagonal segments"] = pbs_attn.diagonal_share(mask)
     if seen.t <= DENSE_LIMIT:
         facts["output with every block kept: largest relative difference from unsorted attention (measured)"] = (
             _unpermuted_difference(given, seen.order, rows, seen.block_size)
@@ -165,7 +164,8 @@ STORIES = (
             "right": "permuted",
         },
         "In segments of 1,024 tokens sorting gathers the heavy keys better. But the segment on the diagonal is always "
-        "computed whole, so the dense squares grow. Change the segment and compare density and coverage.",
+        "computed whole, so the dense squares grow. Change the segment, and compare the pairs kept and the attention "
+        "covered.",
     ),
 )
 
@@ -177,7 +177,6 @@ METHOD = Method(
     trace=_trace,
     curves=_curves,
     runs=_runs,
-    moved=cost.bytes_by_block,
     longest=65536,
     stories=STORIES,
     variants=(

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import Panel
 from widgets.views.frame.story import Story
-from workbench.explorers.attention import cost
 from workbench.explorers.attention.knobs import SEGMENT_TOKENS
 from workbench.explorers.attention.method import Method
 from workbench.models.attention import ponet
-from workbench.models.attention.dense_attention import dense_flops
 
 POOL = 3  # tokens of the local pool
 KNOBS = (
@@ -168,12 +167,12 @@ def _trace(given, s) -> AttentionTrace:
         method="PoNet (three poolings)",
         t=t,
         causal=False,
-        density=(3 + POOL) / t,
-        attention_flops=t * d * (4 + 2 + POOL),
-        dense_flops=dense_flops(t, d, causal=False),
+        # the mean query scores every key once; before it stands the mean of all queries, and after it the product
+        cost=attention_cost(t=t, d=d, causal=False, summaries=np.full(t, int(s["use_ga"])), before=2 * t * d),
+        coverage=0.0,
         attention=torch.softmax(parts.hq[0, 0] @ parts.hk[0, 0].T * d**-0.5, -1).numpy(),
         effective=read / np.maximum(1, read.sum(1, keepdims=True)),
-        allowed=sum((maps[name] for name in used if name != "ga"), nothing) > 0,
+        reached=read > 0,
         key_scores=a[0, 0].numpy(),
         maps=maps,
         facts={
@@ -181,6 +180,7 @@ def _trace(given, s) -> AttentionTrace:
             "segments": int(index.max()) + 1,
             "segments are": _segments_are(given, s),
             "poolings in use": ", ".join(used) or "none",
+            "comparisons of the max-poolings (counted)": t * d * (s["use_smp"] + (POOL - 1) * s["use_lmp"]),
             "different output rows (counted)": f"{torch.unique(out[0], dim=0).shape[0]:,} of {t:,}",
         },
     )
@@ -256,7 +256,6 @@ METHOD = Method(
     shows="effective",
     picked=_picked,
     runs=_runs,
-    moved=lambda given, s, seen: cost.bytes_once(given, 6),
     longest=1024,
     causal=False,
     home="ponet",

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from kernels.attention.cost import attention_cost, dense_pairs
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import CoverageCurve, Panel
@@ -16,7 +17,7 @@ from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
 from workbench.explorers.attention.method import Method, Requires, Variant
 from workbench.models.attention import sea
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 from workbench.models.attention.sea_cells import GROUPS
 from workbench.models.attention.sea_stages import stages
 from workbench.models.attention.sea_training import LAYER, STEPS, TOKENS, WIDTH, shipped
@@ -68,7 +69,7 @@ def _by_oracle(given, s):
     cells = sea.grouped_topk(est, keys, lengths, group, causal=given.causal)[0]
     allowed = sea.expand_cells(cells[None, head : head + 1], lengths, causal=given.causal)[0, 0]
     attention = torch.from_numpy(seen.attention)
-    pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
+    t, d = given.q.shape[2:]
     spent = cells.sum(-1, dtype=torch.float32).mean(-1)
     heads = 1 if given.all_q is None else given.all_q.shape[1]
     facts = {"cells per row": width, "keys per query, mean": float(allowed.sum() / seen.t)}
@@ -76,14 +77,13 @@ def _by_oracle(given, s):
         facts["cells chosen per query: this head / mean of all heads, fewest to most"] = (
             f"{spent[head]:.3g} / {spent.mean():.3g}, {spent.min():.3g} to {spent.max():.3g}"
         )
+    before = sea.estimate_multiply_adds(t, d, heads, width, causal=given.causal)
     return dataclasses.replace(
         seen,
         allowed=allowed.numpy(),
         effective=attention_weights(given.q, given.k, causal=False, allowed=allowed)[0, 0].numpy(),
-        density=float(allowed.sum() / pairs),
+        cost=attention_cost(t=t, d=d, causal=given.causal, allowed=allowed.numpy(), before=before),
         coverage=float((attention * allowed).sum() / attention.sum()),
-        score_flops=sea.estimate_flops(seen.t, given.q.shape[3], heads, width, causal=given.causal),
-        attention_flops=4 * given.q.shape[3] * int(allowed.sum()),
         maps={"cells": cells[head].numpy()},
         facts=facts,
     )
@@ -101,11 +101,10 @@ def _by_estimator(given, s):
         method=f"SEA (estimator after {steps} steps)" if steps else "SEA (untrained estimator)",
         t=t,
         causal=False,
-        density=float(seen.allowed.mean()),
+        cost=attention_cost(
+            t=t, d=d, causal=False, allowed=seen.allowed, before=sea.estimate_multiply_adds(t, d, len(spent), WIDTH)
+        ),
         coverage=float(seen.coverage_by_head[given.head]),
-        score_flops=sea.estimate_flops(t, d, len(spent), WIDTH),
-        attention_flops=4 * d * int(seen.allowed.sum()),
-        dense_flops=dense_flops(t, d, causal=False),
         attention=seen.attention,
         effective=seen.effective,
         allowed=seen.allowed,
@@ -134,7 +133,7 @@ def _curves(given, s, seen):
         best = sea.oracle_estimate(given.q, given.k, s["cells"], lengths, causal=given.causal)
         estimates["SEA (oracle estimate)"] = best
     attention = torch.from_numpy(seen.attention)
-    pairs = seen.t * (seen.t + 1) / 2 if given.causal else seen.t**2
+    pairs = dense_pairs(seen.t, causal=given.causal)
     settings = tuple(f"{keys} keys" for keys in KEYS)
     found = []
     for name, est in estimates.items():

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
+from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from workbench.explorers.attention.knobs import WINDOW
 from workbench.explorers.attention.method import Method
-from workbench.models.attention.dense_attention import attention_weights, dense_flops
+from workbench.models.attention.dense_attention import attention_weights
 
 
 def _trace(given, s):
@@ -20,10 +21,8 @@ def _trace(given, s):
         method="Windows (Swin)",
         t=t,
         causal=False,
-        density=float(allowed.mean()),
+        cost=attention_cost(t=t, d=d, causal=False, allowed=allowed),
         coverage=float((attention * torch.as_tensor(allowed)).sum() / attention.sum()),
-        attention_flops=4 * d * int(allowed.sum()),
-        dense_flops=dense_flops(t, d, causal=False),
         attention=attention.numpy(),
         effective=attention_weights(given.q, given.k, causal=False, allowed=allowed)[0, 0].numpy(),
         allowed=allowed,

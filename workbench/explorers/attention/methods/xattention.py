@@ -3,7 +3,8 @@
 import numpy as np
 
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.masks.block_select import block_density, select_blocks
+from kernels.attention.cost import attention_cost, pair_share
+from kernels.masks.block_select import select_blocks
 from widgets.controls.knob import Knob
 from widgets.views.frame.story import Story
 from workbench.explorers.attention import cost
@@ -37,7 +38,8 @@ def _trace(given, s):
     keep = select_blocks(seen.estimate[None, None], causal=given.causal, method="ratio", k=s["kept_share"])
     how = {"block_size": s["block"], "causal": given.causal}
     allowed = None if seen.allowed is None else xattention.token_mask(keep, seen.t, **how)[0, 0]
-    return with_blocks(given, seen, keep[0, 0], allowed, block_density(keep, causal=given.causal))
+    cost = attention_cost(t=seen.t, d=given.q.shape[3], keep=keep[0, 0], before=seen.cost.before, **how)
+    return with_blocks(given, seen, keep[0, 0], allowed, cost)
 
 
 def _curves(given, s, seen):
@@ -45,12 +47,12 @@ def _curves(given, s, seen):
     if seen.attention is None:
         return []
     mass = block_mass(seen.attention, s["block"])
-    how = {"block_size": s["block"], "stride": s["stride"], "causal": given.causal}
+    how = {"block_size": s["block"], "causal": given.causal}
     found = []
     for mode in dict.fromkeys((s["sampler"], *SAMPLERS)):
-        scores = xattention.block_scores(given.q, given.k, mode=mode, **how)
+        scores = xattention.block_scores(given.q, given.k, mode=mode, stride=s["stride"], **how)
         keeps = [select_blocks(scores, tau, causal=given.causal) for tau in THRESHOLDS]
-        density = [block_density(keep, causal=given.causal) for keep in keeps]
+        density = [pair_share(keep, seen.t, **how) for keep in keeps]
         found.append(over_thresholds(f"XAttention, {mode.replace('_', ' ')}", density, keeps, mass))
     return found
 
@@ -129,7 +131,6 @@ METHOD = Method(
     trace=_trace,
     curves=_curves,
     runs=_runs,
-    moved=cost.bytes_by_block,
     longest=65536,
     refuse=_refuse,
     stories=STORIES,

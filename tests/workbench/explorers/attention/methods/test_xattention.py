@@ -16,7 +16,7 @@ def trace(given, **settings):
 def test_knobs_reach_the_method():
     given = load_input("minilm", tokens=128, layer=1, head=1)
     assert trace(given, threshold=1.0).density == 1
-    assert trace(given, stride=4).score_flops == 2 * trace(given).score_flops
+    assert trace(given, stride=4).cost.before == 2 * trace(given).cost.before
     assert (trace(given, sampler="diagonal").read != trace(given).read).any()
 
 

@@ -1,0 +1,261 @@
+r"""What attention under a mask costs, in one vocabulary: pairs, blocks, multiply-adds, bytes.
+
+Every method is counted in one kernel that goes over blocks of queries and keys, as `block_sparse` does, and beside it
+stands the same kernel under the dense mask of the same input: all pairs, or those of the causal rule. With t tokens and
+blocks of B:
+
+- pairs: a query and a key whose score counts, exact at ragged ends and under the causal rule;
+- blocks: those that hold at least one pair;
+- multiply-adds: 2 d for every pair, one d for the score and one for the weighted sum of values;
+- bytes: queries and output once, and the keys and values of a block once for every kept block, 4 bytes a number.
+
+So a method that keeps every pair in place costs exactly what dense attention does. A kernel computes a block that the
+mask cuts whole: how much that is, the blocks tell beside the pairs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "AttentionCost",
+    "Cost",
+    "attention_cost",
+    "block_share",
+    "dense_pairs",
+    "kept_pairs",
+    "pair_share",
+    "pairs_in_blocks",
+]
+
+DENSE_BLOCK = 64  # of methods that have no blocks of their own
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one head's attention costs: pairs, blocks that hold one, multiply-adds, and bytes moved.
+
+    ``least_bytes`` are those that move where a cache keeps every key and value that was read once: what a lower bound
+    of the time may count.
+    """
+
+    pairs: int
+    blocks: int
+    multiply_adds: int
+    bytes: int
+    least_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionCost:
+    """What a method costs on one head, and what the dense kernel costs under the same mask; see `attention_cost`.
+
+    Parameters
+    ----------
+    block_size : tokens per block in which both are counted.
+    kept : of the pairs that the method keeps, its summaries included in multiply-adds, blocks and bytes.
+    dense : of all pairs, or of those of the causal rule.
+    summaries : scores of a query with a key that stands for several, which is no pair.
+    before : multiply-adds of the method's own steps before it attends: choosing, sorting, summarising keys.
+    """
+
+    block_size: int
+    kept: Cost
+    dense: Cost
+    summaries: int = 0
+    before: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.kept.pairs <= self.dense.pairs:
+            raise ValueError(
+                f"AttentionCost: the pairs kept must be from 0 to those of dense attention, {self.dense.pairs:,}, but "
+                f"they are {self.kept.pairs:,}; count pairs that the causal rule forbids in neither"
+            )
+
+    @property
+    def density(self) -> float:
+        """Pairs kept over the pairs of dense attention under the same mask, in [0, 1]; 0 without tokens."""
+        return self.kept.pairs / self.dense.pairs if self.dense.pairs else 0.0
+
+
+def attention_cost(
+    *,
+    t,
+    d,
+    causal,
+    keep=None,
+    allowed=None,
+    block_size=DENSE_BLOCK,
+    key_positions=None,
+    query_positions=None,
+    summaries=None,
+    before=0,
+) -> AttentionCost:
+    """Count what one head costs, from the blocks that it keeps or from its pairs.
+
+    Parameters
+    ----------
+    t, d : tokens, and width of the head.
+    causal : whether dense attention, too, sees only keys at a query's own position or before.
+    keep : (n, n) bool, kept blocks of ``block_size`` tokens, n = ceil(t / block_size); under ``causal`` the pairs in
+        them that look ahead do not count.
+    allowed : (t, t) bool, the pairs themselves where there are no blocks, none of which looks ahead under ``causal``.
+    key_positions, query_positions : (t,) original position of each key and query slot, where ``keep`` is in the order
+        of sorted keys or queries.
+    summaries : (t,) int, how many keys that stand for several each query is scored with, beside its pairs.
+    before : multiply-adds of the method's own steps before it attends.
+
+    Raises
+    ------
+    ValueError : more pairs than dense attention has.
+    """
+    dense = pairs_in_blocks(t, block_size=block_size, causal=causal)
+    own = np.zeros(t, np.int64) if summaries is None else np.asarray(summaries, np.int64)
+    if keep is not None:
+        positions = {"key_positions": key_positions, "query_positions": query_positions}
+        kept = pairs_in_blocks(t, block_size=block_size, causal=causal, **positions)
+        kept = np.where(keep, _of_mask("attention_cost", keep, kept), 0)
+    elif allowed is not None:
+        kept = _by_block(np.asarray(allowed), block_size)
+    else:
+        kept = np.zeros_like(dense)
+    return AttentionCost(
+        block_size=block_size,
+        kept=_cost(kept, own, t, d, block_size),
+        dense=_cost(dense, np.zeros(t, np.int64), t, d, block_size),
+        summaries=int(own.sum()),
+        before=int(before),
+    )
+
+
+def dense_pairs(t, *, causal) -> int:
+    """Count the pairs of dense attention: t (t + 1) / 2 under the causal rule, else t^2."""
+    return t * (t + 1) // 2 if causal else t * t
+
+
+def kept_pairs(keep, t, *, block_size, causal=False, **how) -> int:
+    """Count the pairs in kept blocks, over all batches and heads; arguments as `pairs_in_blocks`.
+
+    Parameters
+    ----------
+    keep : (..., block rows, block columns) bool.
+    """
+    pairs = _of_mask("kept_pairs", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how))
+    return int(np.sum(pairs, where=keep, dtype=np.int64))
+
+
+def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
+    """Return the density of a block mask (..., rows, columns): its pairs over those of dense attention, in [0, 1]."""
+    pairs = _of_mask("pair_share", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how))
+    every = np.sum(pairs, dtype=np.int64)
+    return float(np.sum(pairs, where=keep, dtype=np.int64) / every) if every else 0.0
+
+
+def block_share(keep, t, *, block_size, causal=False, **how) -> float:
+    """Return the blocks of a mask (..., rows, columns) that hold a pair over those of dense attention with its keys in
+    place: the work of a kernel that computes blocks whole. Above 1 where sorted keys bring pairs into more blocks."""
+    holds = _of_mask("block_share", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how)) > 0
+    dense = np.count_nonzero(pairs_in_blocks(t, block_size=block_size, causal=causal)) * math.prod(keep.shape[:-2])
+    return float(np.count_nonzero(keep & holds) / dense) if dense else 0.0
+
+
+def pairs_in_blocks(
+    t, *, block_size, causal=False, key_positions=None, query_positions=None, queries=None
+) -> np.ndarray:
+    """Count the pairs of the dense mask in every block: fewer at ragged ends, and where causality cuts.
+
+    Parameters
+    ----------
+    t : keys, and queries unless ``queries`` says otherwise.
+    causal : a query sees only keys at its own position or before.
+    key_positions, query_positions : (..., t) original positions of the slots where they were permuted, else None; used
+        by ``causal``.
+    queries : under ``causal``, the last so many positions; block rows begin where blocks of keys do, as in
+        `kernels.masks.block_scores`.
+
+    Returns
+    -------
+    (rows, columns) integers, or (..., rows, columns) with positions.
+    """
+    if block_size < 1 or t < 0:
+        raise ValueError(f"pairs_in_blocks: block_size must be at least 1 and t at least 0, got {block_size} and {t}")
+    first = t - (t if queries is None else queries) if causal else 0
+    stop = t if causal or queries is None else queries
+    edges = block_size * np.arange(first // block_size, -(-stop // block_size) + 1)
+    borders = np.minimum(block_size * np.arange(-(-t // block_size) + 1), t)
+    if t * block_size < 2**31:  # long masks have millions of blocks
+        edges, borders = edges.astype(np.int32), borders.astype(np.int32)
+    edges, columns = np.clip(edges, first, stop), np.diff(borders)
+    if not causal:
+        return np.multiply.outer(np.diff(edges), columns)
+    if key_positions is None and query_positions is None:
+        past = edges[:, None] - borders[:-1]  # queries before an edge that lie past the first key of a block
+        cut = np.clip(past, 0, columns)
+        before = cut * (cut + 1) // 2 + np.maximum(past - columns, 0) * columns
+        return np.diff(before, axis=0)
+    slots = np.arange(t)
+    keys, asking = (slots if order is None else np.asarray(order) for order in (key_positions, query_positions))
+    shape = np.broadcast_shapes(keys.shape, asking.shape)
+    found = np.empty((*shape[:-1], len(columns), len(columns)), np.int64)
+    keys, asking = np.broadcast_to(keys, shape), np.broadcast_to(asking, shape)
+    for at in np.ndindex(*shape[:-1]):
+        found[at] = _permuted_pairs(keys[at], asking[at], block_size)
+    return found
+
+
+def _of_mask(function, keep, pairs):
+    """Return the pairs of every block of a mask, after checking that it is one and has the blocks of these tokens."""
+    if not isinstance(keep, np.ndarray) or keep.dtype != np.bool_:
+        got = getattr(keep, "dtype", type(keep).__name__)
+        raise TypeError(f"{function}: keep must be a bool array, got {got}; use keep.astype(bool)")
+    if keep.shape[-2:] != pairs.shape[-2:]:
+        raise ValueError(
+            f"{function}: keep must have {' x '.join(map(str, pairs.shape[-2:]))} blocks for these tokens and this "
+            f"block size, got shape {keep.shape}"
+        )
+    return np.broadcast_to(pairs, keep.shape)
+
+
+def _permuted_pairs(keys, asking, block_size):
+    """Count pairs with key position <= query position in every block; only blocks that causality cuts are searched."""
+    t = len(keys)
+    starts = np.arange(0, t, block_size)
+    sizes = np.diff(np.append(starts, t))
+    low, high = np.minimum.reduceat(keys, starts), np.maximum.reduceat(keys, starts)
+    found = np.empty((len(starts), len(starts)), np.int64)
+    for i, start in enumerate(starts):
+        mine = np.sort(asking[start : start + block_size])
+        whole = high <= mine[0]
+        found[i] = np.where(whole, sizes * len(mine), 0)
+        for j in np.flatnonzero(~whole & (low <= mine[-1])):
+            block = keys[starts[j] : starts[j] + sizes[j]]
+            found[i, j] = (len(mine) - np.searchsorted(mine, block)).sum()
+    return found
+
+
+def _by_block(allowed, block_size):
+    """Sum a mask (t, t) over blocks, (n, n) int64."""
+    if not allowed.size:
+        return np.zeros((0, 0), np.int64)
+    starts = np.arange(0, len(allowed), block_size)
+    return np.add.reduceat(np.add.reduceat(allowed, starts, axis=1, dtype=np.int64), starts, axis=0)
+
+
+def _cost(kept, summaries, t, d, block_size):
+    """Cost of pairs by block (n, n) and of summaries by query (t,), those of a block of queries lying together."""
+    starts = np.arange(0, t, block_size)
+    keys = np.diff(np.append(starts, t))  # tokens in every block
+    together = np.maximum.reduceat(summaries, starts) if t else summaries
+    pairs = int(kept.sum())
+    holds = kept > 0
+    read = int(np.count_nonzero(holds, axis=0) @ keys) + int(together.sum())
+    once = int((holds.any(axis=0) @ keys).sum()) + int(summaries.max(initial=0))
+    return Cost(
+        pairs=pairs,
+        blocks=int(np.count_nonzero(kept)) + int((-(-together // block_size)).sum()),
+        multiply_adds=2 * d * (pairs + int(summaries.sum())),
+        bytes=FLOAT_BYTES * d * (2 * t + 2 * read),
+        least_bytes=FLOAT_BYTES * d * (2 * t + 2 * once),
+    )
