@@ -17,7 +17,10 @@ pytest_plugins = ["tests.paper_times"]
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 THREADS = 1 if IS_WORKER else 2
 # These start servers or wait for pages, so no two of them run at once.
-SERVERS = ("tests/browser/", "tests/workbench/app/test_serve.py")
+SERVERS = (
+    "tests/browser/",
+    *(f"tests/workbench/app/test_{name}.py" for name in ("handlers", "kernel_pool", "proxy", "serve")),
+)
 
 # Relative to the larger of the two values, and to the largest value of the array for what cancels.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}

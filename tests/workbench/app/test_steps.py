@@ -5,7 +5,7 @@ import asyncio
 import nbformat
 import pytest
 
-from workbench.app.steps import StepRenderer, numbered
+from workbench.app.steps import StepRenderer, numbered, step_labels
 
 ASKED = {"QUERY_STRING": "ordering=rcm"}
 
@@ -71,3 +71,17 @@ def test_cells_of_one_label_in_a_row_are_one_step():
         [0, 1, 1, 2, 2, 2, 3],
     )
     assert numbered([]) == ([], [])
+
+
+def test_steps_are_named_by_metadata_comment_or_heading():
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title\n\n## Loading"),
+        nbformat.v4.new_code_cell("import os"),
+        nbformat.v4.new_code_cell("# Draw the matrix\nx = 1"),
+        nbformat.v4.new_code_cell("y = 1", metadata={"workbench": {"step": "Count"}}),
+        nbformat.v4.new_code_cell(""),
+        nbformat.v4.new_code_cell("# " + "long " * 30),
+    ]
+    labels = step_labels(cells)
+    assert labels[:5] == [None, "Loading", "Draw the matrix", "Count", None]
+    assert len(labels[5]) == 60 and labels[5].endswith("\u2026")
