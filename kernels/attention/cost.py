@@ -23,6 +23,7 @@ __all__ = [
     "Cost",
     "attention_cost",
     "block_share",
+    "blocks_with_pairs",
     "dense_pairs",
     "kept_pairs",
     "pair_share",
@@ -31,6 +32,7 @@ __all__ = [
 
 DENSE_BLOCK = 64  # of methods that have no blocks of their own
 FLOAT_BYTES = 4
+RUNNING_COUNTS = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +158,8 @@ def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
 def block_share(keep, t, *, block_size, causal=False, **how) -> float:
     """Return the blocks of a mask (..., rows, columns) that hold a pair over those of dense attention with its keys in
     place: the work of a kernel that computes blocks whole. Above 1 where sorted keys bring pairs into more blocks."""
-    holds = _of_mask("block_share", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how)) > 0
-    dense = np.count_nonzero(pairs_in_blocks(t, block_size=block_size, causal=causal)) * math.prod(keep.shape[:-2])
+    holds = _of_mask("block_share", keep, blocks_with_pairs(t, block_size=block_size, causal=causal, **how))
+    dense = np.count_nonzero(blocks_with_pairs(t, block_size=block_size, causal=causal)) * math.prod(keep.shape[:-2])
     return float(np.count_nonzero(keep & holds) / dense) if dense else 0.0
 
 
@@ -206,7 +208,7 @@ def pairs_in_blocks(
 
 
 def _of_mask(function, keep, pairs):
-    """Return the pairs of every block of a mask, after checking that it is one and has the blocks of these tokens."""
+    """Return what is known of every block in the shape of a mask, after checking that it is one of these tokens."""
     if not isinstance(keep, np.ndarray) or keep.dtype != np.bool_:
         got = getattr(keep, "dtype", type(keep).__name__)
         raise TypeError(f"{function}: keep must be a bool array, got {got}; use keep.astype(bool)")
@@ -219,20 +221,38 @@ def _of_mask(function, keep, pairs):
 
 
 def _permuted_pairs(keys, asking, block_size):
-    """Count pairs with key position <= query position in every block; only blocks that causality cuts are searched."""
+    """Count pairs with key position <= query position in every block: a running count of keys, read at every query."""
     t = len(keys)
     starts = np.arange(0, t, block_size)
-    sizes = np.diff(np.append(starts, t))
-    low, high = np.minimum.reduceat(keys, starts), np.maximum.reduceat(keys, starts)
-    found = np.empty((len(starts), len(starts)), np.int64)
-    for i, start in enumerate(starts):
-        mine = np.sort(asking[start : start + block_size])
-        whole = high <= mine[0]
-        found[i] = np.where(whole, sizes * len(mine), 0)
-        for j in np.flatnonzero(~whole & (low <= mine[-1])):
-            block = keys[starts[j] : starts[j] + sizes[j]]
-            found[i, j] = (len(mine) - np.searchsorted(mine, block)).sum()
+    found = np.zeros((len(starts), len(starts)), np.int64)
+    key_block, query_block = np.empty(t, np.int64), np.empty(t, np.int64)
+    key_block[keys], query_block[asking] = np.arange(t) // block_size, np.arange(t) // block_size
+    seen = np.zeros(len(starts), np.int64)  # keys of every block at positions so far
+    step = max(1, RUNNING_COUNTS // max(1, len(starts)))
+    for first in range(0, t, step):
+        mine = key_block[first : first + step]
+        running = np.zeros((len(mine), len(starts)), np.int64)
+        running[np.arange(len(mine)), mine] = 1
+        running = np.cumsum(running, axis=0) + seen
+        rows = query_block[first : first + step]
+        order = np.argsort(rows, kind="stable")
+        heads = np.flatnonzero(np.diff(rows[order], prepend=-1))
+        found[rows[order][heads]] += np.add.reduceat(running[order], heads, axis=0)
+        seen = running[-1]
     return found
+
+
+def blocks_with_pairs(t, *, block_size, causal=False, key_positions=None, query_positions=None) -> np.ndarray:
+    """Tell which blocks (..., n, n) hold a pair of the dense mask, without counting them; arguments as
+    `pairs_in_blocks`."""
+    if not causal:
+        return np.ones((-(-t // block_size),) * 2, bool)
+    slots = np.arange(t)
+    starts = np.arange(0, t, block_size)
+    keys, asking = (slots if order is None else np.asarray(order) for order in (key_positions, query_positions))
+    earliest = np.minimum.reduceat(keys, starts, axis=-1) if t else keys
+    latest = np.maximum.reduceat(asking, starts, axis=-1) if t else asking
+    return earliest[..., None, :] <= latest[..., :, None]
 
 
 def _by_block(allowed, block_size):

@@ -9,6 +9,7 @@ from kernels.attention.cost import (
     AttentionCost,
     attention_cost,
     block_share,
+    blocks_with_pairs,
     dense_pairs,
     kept_pairs,
     pair_share,
@@ -138,3 +139,12 @@ def test_long_masks_are_counted_without_their_pairs():
     n = 65536 // 128
     cost = attention_cost(t=65536, d=64, causal=True, keep=np.tri(n, dtype=bool), block_size=128)
     assert cost.kept == cost.dense and cost.dense.pairs == 65536 * 65537 // 2 and cost.dense.blocks == n * (n + 1) // 2
+
+
+@pytest.mark.parametrize("t", [0, 1, 7, 64, 65, 129])
+@pytest.mark.parametrize("block_size", [1, 8, 64])
+def test_blocks_that_hold_a_pair_are_told_without_counting(rng, t, block_size):
+    order = [rng.permutation(t) for _ in range(3)]
+    for keys, queries in ((None, None), (order[0], None), (None, order[1]), (np.stack(order[:2]), order[2])):
+        how = {"block_size": block_size, "causal": True, "key_positions": keys, "query_positions": queries}
+        assert np.array_equal(blocks_with_pairs(t, **how), pairs_in_blocks(t, **how) > 0)

@@ -98,8 +98,7 @@ def test_connected_page_keeps_its_idle_kernel_until_its_place_is_needed(start):
     server = start(idle_s=2, capacity=1)
     kernel = kernel_id(server.get("/dashboards/echo")[2])
     socket = server.call(connect(server, kernel))
-    time.sleep(6)
-    assert kernel in server.site.pool
+    assert soon(lambda: server.site.pool._idle_s().get(kernel, 0) > 4, within_s=30)
     assert server.get("/dashboards/echo")[0] == 200
     assert kernel not in server.site.pool
     socket.close()

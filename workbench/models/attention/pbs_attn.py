@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.attention.cost import AttentionCost, attention_cost, block_share, pair_share, pairs_in_blocks
+from kernels.attention.cost import (
+    AttentionCost,
+    attention_cost,
+    block_share,
+    blocks_with_pairs,
+    pair_share,
+    pairs_in_blocks,
+)
 from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import mean_pool_block_scores
 from kernels.masks.block_select import select_blocks
@@ -318,12 +325,15 @@ def coverage_curve(q, k, thresholds: Sequence[float], **how) -> tuple[np.ndarray
     total = mass.sum(axis=(2, 3))
     masks = [select_again(scored, threshold) for threshold in thresholds]
     coverage = [float(((mass * mask.keep).sum(axis=(2, 3)) / total).mean()) for mask in masks]
-    return np.array([computed_density(mask) for mask in masks]), np.array(coverage)
+    pairs = pairs_in_blocks(scored.perm.shape[2], **_order(scored))  # the same for every threshold
+    pairs = np.broadcast_to(pairs, scored.keep.shape)
+    density = [float(np.sum(pairs, where=mask.keep) / pairs.sum()) for mask in masks]
+    return np.array(density), np.array(coverage)
 
 
 def computed_blocks(mask: PBSMask) -> np.ndarray:
     """Return the kept blocks that hold a pair, (b, h, n, n) bool: where keys are sorted, also right of the diagonal."""
-    return mask.keep & (pairs_in_blocks(mask.perm.shape[2], **_order(mask)) > 0)
+    return mask.keep & blocks_with_pairs(mask.perm.shape[2], **_order(mask))
 
 
 def computed_density(mask: PBSMask) -> float:
