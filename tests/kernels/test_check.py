@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from kernels.check import as_csr, is_canonical
 from kernels.attention.block_sparse import block_sparse_attention
 from kernels.attention.csr_softmax import csr_softmax_gradient
+from kernels.check import as_csr, is_canonical
 from kernels.formats import BlockMask
 from kernels.masks.block_scores import xattn_block_scores
 from kernels.masks.block_select import select_blocks

@@ -20,8 +20,8 @@ def as_pattern(matrix, name: str = "matrix") -> tuple[sparse.csr_array, int]:
 
     Parameters
     ----------
-    matrix : two-dimensional NumPy array, scipy.sparse array or matrix of any format, torch tensor (dense, COO, CSR, CSC,
-        BSR or BSC), `BitsSource`. Stored zeros stay entries, those that fill blocks as well; zeros of dense input and
+    matrix : two-dimensional NumPy array, scipy.sparse array or matrix of any format, torch tensor (dense, COO, CSR,
+        CSC, BSR or BSC), `BitsSource`. Stored zeros stay entries, those that fill blocks too; zeros of dense input and
         the zeros that pad diagonals are none.
     name : what error messages call it.
 
