@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from kernels.check import as_csr, described
+from kernels.matrix_bytes import for_scipy
 from kernels.raster import PATTERN_DTYPES
 from widgets.canvas.source import BitsSource
 
@@ -94,13 +95,12 @@ def _plain(values, name):
     """Return values in a type that SciPy computes with, no copy where they have one."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"SparsityView: {name} is {described(values, name)}.")
-    values = values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
-    if values.dtype not in [np.dtype(d) for d in PATTERN_DTYPES]:
+    if values.dtype.newbyteorder("=") not in [np.dtype(d) for d in PATTERN_DTYPES]:
         raise TypeError(
             f"SparsityView: {name} must hold numbers or bools, got {values.dtype}; convert it, e.g. with "
             f"{name}.astype(float)."
         )
-    return values.astype(np.float32) if values.dtype == np.float16 else values
+    return for_scipy(values)
 
 
 def _widened_sums(matrix):

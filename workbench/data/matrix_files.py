@@ -5,19 +5,17 @@ formats (CSR, CSC, COO, BSR, DIA), and dense arrays in .npy or alone in .npz; a 
 a file may be stands in `workbench.data.limits`.
 """
 
-import gzip
-import io
 import math
 import os
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import scipy.sparse as sp
 
+from kernels.matrix_bytes import ENDINGS as SAVED
+from kernels.matrix_bytes import for_scipy, matrix_bytes
 from workbench.data.limits import LIBRARY, Limits
 from workbench.data.matrix_market import (
-    for_scipy,
     from_dense,
     read_header,
     read_matrix_market,
@@ -27,11 +25,10 @@ from workbench.data.matrix_market import (
 from workbench.data.numpy_files import Arrays, arrays_in, is_npy
 from workbench.data.unpacking import DataFileError, is_zip, opened, shown, unpacked, zip_members
 
-__all__ = ["ENDINGS", "READ", "check_matrix", "matrix_bytes", "read_matrix", "save_matrix", "with_float_values"]
+__all__ = ["ENDINGS", "READ", "check_matrix", "read_matrix", "save_matrix", "with_float_values"]
 
 READ = ".mtx, .npz of SciPy or .npy, also compressed"
 ENDINGS = (".mtx", ".npz", ".npy", ".gz", ".bz2", ".xz", ".zip", ".tar")
-SAVED = (".mtx", ".mtx.gz", ".npz")
 _ARRAYS = {
     "csr": ("data", "indices", "indptr"),
     "csc": ("data", "indices", "indptr"),
@@ -109,39 +106,6 @@ def save_matrix(path, matrix) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-def matrix_bytes(matrix, ending: str) -> bytes:
-    """Return the file that `save_matrix` writes, for one of the endings ``.mtx``, ``.mtx.gz`` and ``.npz``."""
-    if matrix.ndim != 2:
-        raise ValueError(f"save_matrix: matrix must have two dimensions, got {matrix.ndim}; pick one slice")
-    kind = matrix.dtype
-    if kind.kind not in "biufc" or kind in (np.longdouble, np.clongdouble) or isinstance(matrix, np.ma.MaskedArray):
-        told = "a masked array" if isinstance(matrix, np.ma.MaskedArray) else str(kind)
-        raise TypeError(
-            f"save_matrix: matrix must hold bools or numbers of up to 64 bits, got {told}; convert it first"
-        )
-    if not sp.issparse(matrix):
-        matrix = _entries(matrix)
-    elif kind.newbyteorder("=") == np.float16 or not kind.isnative:
-        matrix = matrix.astype(for_scipy(np.zeros(0, kind)).dtype)
-    if ending == ".npz":
-        matrix = matrix if matrix.format in _ARRAYS else matrix.tocsr()
-    content = io.BytesIO()
-    if ending == ".npz":
-        sp.save_npz(content, matrix)
-        return content.getvalue()
-    if matrix.dtype.kind in "fc":  # the fewest digits that tell a float32 from its neighbours are not its whole value
-        matrix = matrix.astype(np.promote_types(matrix.dtype, np.float64))
-    only_places = matrix.dtype == np.bool_ and matrix.tocoo().data.all()
-    scipy.io.mmwrite(content, matrix, field="pattern" if only_places else None, symmetry="general")
-    return gzip.compress(content.getvalue(), mtime=0) if ending == ".mtx.gz" else content.getvalue()
-
-
-def _entries(dense):
-    """Return what is not zero in a dense matrix; SciPy would not take every dtype."""
-    rows, columns = np.nonzero(dense)
-    return sp.coo_array((for_scipy(dense[rows, columns]), (rows, columns)), shape=dense.shape).tocsr()
 
 
 # Arrays --------------------------------------------------------------------------------------------------------------

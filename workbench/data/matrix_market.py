@@ -17,6 +17,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
+from kernels.matrix_bytes import for_scipy
 from workbench.data.limits import LIBRARY, Limits
 from workbench.data.unpacking import (
     PIECE,
@@ -138,12 +139,6 @@ def from_dense(name: str, dense: np.ndarray, limits: Limits) -> sp.csr_array:
         raise DataFileError(f"{name}: at most {limits.entries:,} entries are read, got {entries:,}; {limits.cure}")
     rows, cols = np.nonzero(dense)
     return summed(name, rows, cols, for_scipy(dense[rows, cols]), dense.shape)
-
-
-def for_scipy(values: np.ndarray) -> np.ndarray:
-    """Return equal values in a dtype that SciPy computes with: half precision as float32, this machine's byte order."""
-    values = values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
-    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def summed(name: str, rows, cols, values, shape) -> sp.csr_array:

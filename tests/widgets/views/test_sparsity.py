@@ -11,6 +11,7 @@ import time
 import ipywidgets
 import numpy as np
 import pytest
+import scipy.io
 from scipy import sparse
 
 from kernels.raster import block_density, raster
@@ -322,12 +323,45 @@ def test_exports_hold_the_data(view, matrix):
     assert view.export("PNG: Pattern")[2].startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("ordering", ("none", "rcm"))
+def test_the_shown_matrix_is_saved_in_its_order(rng, ordering):
+    matrix = sparse.random_array((40, 30), density=0.1, format="csr", rng=rng)
+    view = SparsityView({"my matrix.mtx.gz": matrix.astype(np.float32)}, ordering=ordering)
+    wanted = permuted(matrix.astype(np.float32), reorder(matrix, ordering)).toarray()
+    end = "" if ordering == "none" else "-rcm"
+    for label, ending, load in (
+        ("Matrix in this order (Matrix Market)", ".mtx", lambda content: scipy.io.mmread(content)),
+        ("Matrix in this order (NPZ of SciPy)", ".npz", sparse.load_npz),
+    ):
+        assert label in view.export_labels
+        name, _, content = view.export(label)
+        assert name == f"my-matrix{end}{ending}"
+        np.testing.assert_array_equal(load(io.BytesIO(content)).toarray(), wanted)
+    view.close()
+
+
+def test_what_is_too_large_for_a_page_is_not_saved(matrix, monkeypatch):
+    monkeypatch.setattr("widgets.views.frame.export.MAX_SAVED", 719)
+    view = SparsityView(matrix)
+    with pytest.raises(ValueError, match=r"matrix has 720 entries; a page saves up to 719\. Save it in a notebook\."):
+        view.export("Matrix in this order (Matrix Market)")
+    mask = SparsityView(BitsSource(np.zeros((12800, 1600), np.uint8), 12800))
+    with pytest.raises(ValueError, match=r"over 10\^8 positions is not saved"):
+        mask.export("Matrix in this order (NPZ of SciPy)")
+    view.close()
+    mask.close()
+
+
 def test_uploads_are_read_shown_and_refused_in_words(matrix):
     def read(filename, content):
         if content == b"bad":
             raise ValueError(f"{filename}: line 1 is no Matrix Market header")
         return matrix
 
+    what = {"upload_label": "Yours: .abc", "upload_endings": (".abc", ".gz"), "upload_limit_bytes": 10_000_000}
+    view = SparsityView({"eye": np.eye(5)}, read=read, **what)
+    assert (view.children[2].label, view.children[2].accept) == ("Yours: .abc, up to 10 MB", ".abc,.gz")
+    view.close()
     view = SparsityView({"eye": np.eye(5)}, read=read, upload_limit_bytes=10)
     upload = view.children[2]
     pieces = ({"type": "piece", "name": "mine.mtx", "at": at, "size": 6} for at in (0, 3))

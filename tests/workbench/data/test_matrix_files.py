@@ -12,9 +12,10 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
+from kernels.matrix_bytes import matrix_bytes
 from kernels.reorder import permuted, reorder
 from workbench.data.limits import LIBRARY, VISITOR
-from workbench.data.matrix_files import check_matrix, matrix_bytes, read_matrix, save_matrix
+from workbench.data.matrix_files import check_matrix, read_matrix, save_matrix
 from workbench.data.unpacking import DataFileError
 
 FORMATS = ("csr", "csc", "coo", "bsr", "dia")

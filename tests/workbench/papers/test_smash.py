@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from workbench.data.matrix_files import matrix_bytes
+from kernels.matrix_bytes import matrix_bytes
 from workbench.papers.smash.claims import CLAIMS
 from workbench.papers.smash.entry import PAPER
 
