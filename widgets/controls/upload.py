@@ -1,6 +1,8 @@
 """A file from the reader's disk, in pieces, never more than a stated size."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anywidget
@@ -11,6 +13,16 @@ from widgets import theme
 LIMIT_BYTES = 64_000_000
 
 _HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadField:
+    """What a view is told of a file field that it shows; parameters as for `Upload`."""
+
+    label: str
+    endings: Sequence[str]
+    received: Callable[[str, bytes], None]
+    limit_bytes: int = LIMIT_BYTES
 
 
 class Upload(anywidget.AnyWidget):
@@ -49,6 +61,11 @@ class Upload(anywidget.AnyWidget):
         self._received = received
         self._so_far = bytearray()
         self.on_msg(self._receive)
+
+    @classmethod
+    def of(cls, field: UploadField, uploaded: Callable[[Callable, str, bytes], None]) -> "Upload":
+        """Return a field whose files go to ``uploaded(field.received, file name, bytes)``, which tells errors."""
+        return cls(field.label, field.endings, field.limit_bytes, partial(uploaded, field.received))
 
     def close(self) -> None:
         """Take the field off the page and let it be freed."""
