@@ -39,7 +39,9 @@ _ARRAYS = {
 _PLACES = ("indices", "indptr", "row", "col", "offsets", "coords")
 
 
-def read_matrix(source, limits: Limits = LIBRARY, name: str | None = None) -> sp.csr_array:
+def read_matrix(
+    source, limits: Limits = LIBRARY, name: str | None = None, *, keep_duplicates: bool = False
+) -> sp.csr_array:
     """Read a matrix from a file of any known form.
 
     Parameters
@@ -48,6 +50,7 @@ def read_matrix(source, limits: Limits = LIBRARY, name: str | None = None) -> sp
         with one dense matrix; an .npy may be compressed by gzip, bzip2 or xz.
     limits : the most that is read.
     name : what error messages call it; the file's own name unless given.
+    keep_duplicates : return a coo_array where the file has several entries at one place, so that they can be counted.
 
     Returns
     -------
@@ -63,8 +66,8 @@ def read_matrix(source, limits: Limits = LIBRARY, name: str | None = None) -> sp
     with opened(source, limits, name) as (called, stream):
         if _holds_arrays(called, stream, limits):
             with arrays_in(called, stream, limits) as arrays:
-                return _from_arrays(arrays, limits)
-    return read_matrix_market(source, limits, name)
+                return _from_arrays(arrays, limits, keep_duplicates)
+    return read_matrix_market(source, limits, name, keep_duplicates=keep_duplicates)
 
 
 def check_matrix(source, limits: Limits = LIBRARY) -> None:
@@ -186,7 +189,7 @@ def _check_sides(name, shape, limits):
         raise DataFileError(f"{name}: {told}; {limits.cure}")
 
 
-def _from_arrays(arrays, limits):
+def _from_arrays(arrays, limits, keep_duplicates):
     form, shape = _form(arrays, limits)
     name = arrays.name
     if not form:
@@ -203,7 +206,7 @@ def _from_arrays(arrays, limits):
         entries = matrix.tocoo()
     except (ValueError, IndexError, OverflowError, KeyError) as error:
         raise DataFileError(f"{name}: is no valid {form} matrix ({error}); save it again with SciPy") from None
-    return summed(name, *entries.coords, entries.data, shape)
+    return summed(name, *entries.coords, entries.data, shape, keep_duplicates)
 
 
 _ASSEMBLED = {

@@ -88,7 +88,7 @@ def read_header(source, limits: Limits = LIBRARY, name: str | None = None) -> He
     return _header(called, text, limits)
 
 
-def read_matrix_market(source, limits: Limits = LIBRARY, name: str | None = None):
+def read_matrix_market(source, limits: Limits = LIBRARY, name: str | None = None, *, keep_duplicates: bool = False):
     """Read a sparse matrix from a Matrix Market file.
 
     Parameters
@@ -97,6 +97,7 @@ def read_matrix_market(source, limits: Limits = LIBRARY, name: str | None = None
         of a ``.zip`` or of a SuiteSparse ``.tar.gz``. All are recognised by content.
     limits : the most that is read.
     name : what error messages call it; the file's own name unless given.
+    keep_duplicates : return a coo_array where the file has several entries at one place, so that they can be counted.
 
     Returns
     -------
@@ -110,39 +111,58 @@ def read_matrix_market(source, limits: Limits = LIBRARY, name: str | None = None
     FileNotFoundError, IsADirectoryError, PermissionError : the path cannot be opened.
     TypeError : source is neither path nor bytes.
     """
+    called, header, read = _entries(source, limits, name)
+    if header.layout == "array":
+        return from_dense(called, read, limits)
+    rows, cols, values = _complete(called, header, *read, limits)
+    return summed(called, rows, cols, values, (header.rows, header.cols), keep_duplicates)
+
+
+def _entries(source, limits, name):
+    """Return the name, the header, and what `_parse` reads; the text is let go, as it takes much memory."""
     with opened(source, limits, name) as (called, stream):
         called, text = _text(called, stream, limits)
-    return parsed(called, text, limits)
-
-
-def parsed(name: str, text, limits: Limits) -> sp.csr_array:
-    """Return the matrix that unpacked text holds; see `read_matrix_market`."""
-    header = _header(name, text, limits)
+    header = _header(called, text, limits)
     if isinstance(text, bytearray):
         text += b"\n"  # the last line may lack its end
     elif bytes(text[-1:]) != b"\n":
         text = bytes(text) + b"\n"
     body = memoryview(text)[header.offset :]
-    _check_lines(name, header, body)
-    read = _parse(name, header, body)
-    del text, body  # not needed beside the copies that follow
-    if header.layout == "array":
-        return from_dense(name, read, limits)
-    rows, cols, values = _complete(name, header, *read, limits)
-    return summed(name, rows, cols, values, (header.rows, header.cols))
+    _check_lines(called, header, body)
+    return called, header, _parse(called, header, body)
 
 
 def from_dense(name: str, dense: np.ndarray, limits: Limits) -> sp.csr_array:
-    """Return the entries of a dense matrix that are not zero."""
-    entries = int(np.count_nonzero(dense))
-    if entries > limits.entries:
-        raise DataFileError(f"{name}: at most {limits.entries:,} entries are read, got {entries:,}; {limits.cure}")
-    rows, cols = np.nonzero(dense)
-    return summed(name, rows, cols, for_scipy(dense[rows, cols]), dense.shape)
+    """Return the entries of a dense matrix that are not zero.
+
+    Raises
+    ------
+    DataFileError : more than ``limits.entries``.
+    """
+    m, n = dense.shape
+    lengths, columns, values, stored = [np.zeros(1, np.int32)], [], [], 0
+    step = max(1, PIECE // max(n, 1))
+    for first in range(0, m, step):  # in bands of rows, since places take more memory than the matrix
+        band = dense[first : first + step]
+        i, j = np.nonzero(band)
+        stored += len(i)
+        if stored > limits.entries:
+            raise DataFileError(
+                f"{name}: holds more than {limits.entries:,} entries, which is the limit; {limits.cure}"
+            )
+        lengths.append(np.bincount(i, minlength=len(band)).astype(np.int32))
+        columns.append(j.astype(np.int32))
+        values.append(for_scipy(band[i, j]))
+    if not values:
+        return sp.csr_array((m, n), dtype=for_scipy(dense[:0]).dtype)
+    indptr = np.cumsum(np.concatenate(lengths), dtype=np.int32)
+    return sp.csr_array((np.concatenate(values), np.concatenate(columns), indptr), shape=(m, n))
 
 
-def summed(name: str, rows, cols, values, shape) -> sp.csr_array:
+def summed(name: str, rows, cols, values, shape, keep_duplicates: bool = False) -> sp.csr_array | sp.coo_array:
     """Return a canonical matrix of entries; values at one place are summed, narrow whole numbers as int64.
+
+    With ``keep_duplicates``, entries that would be summed are returned as they are.
 
     Raises
     ------
@@ -151,6 +171,8 @@ def summed(name: str, rows, cols, values, shape) -> sp.csr_array:
     entries = sp.coo_array((values, (rows, cols)), shape=shape)
     matrix = entries.tocsr()
     matrix.sum_duplicates()
+    if keep_duplicates and matrix.nnz < len(values):
+        return entries
     if values.dtype.kind in "iu" and matrix.nnz < len(values):
         if values.dtype.itemsize < 8:
             return summed(name, rows, cols, values.astype(np.int64), shape)
@@ -187,9 +209,11 @@ def _text(name, stream, limits):
         archive, found = zip_members(name, stream, limits)
         chosen = only_matrix(name, found, (".mtx",))
         return f"{name}, {chosen}", read_member(name, archive, found[chosen], limits)
+    head = unpacked(name, stream, limits, at_most=MAX_HEADER_BYTES)
+    if not is_tar(head):
+        _header(name, head, limits)  # refuses what is too large before all is unpacked
+        return name, unpacked(name, stream, limits)
     text = unpacked(name, stream, limits)
-    if not is_tar(text):
-        return name, text
     found = tar_members(name, text, limits)
     chosen = only_matrix(name, found, (".mtx",))
     return f"{name}, {chosen}", found[chosen]

@@ -7,6 +7,7 @@ declares more than the limits.
 
 import io
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,9 @@ def _declared(name, key, head, size):
         raise DataFileError(f"{which} has a header that is damaged or cut off")
     read = np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
     try:
-        shape, fortran, dtype = read(io.BytesIO(bytes(head[8:offset])))
+        with warnings.catch_warnings():  # of what Python's parser thinks of it
+            warnings.simplefilter("ignore")
+            shape, fortran, dtype = read(io.BytesIO(bytes(head[8:offset])))
     except Exception as error:  # NumPy parses it as Python, which stumbles in many ways
         raise DataFileError(f"{which} has a header that is damaged ({error})") from None
     if dtype.hasobject:

@@ -98,6 +98,9 @@ def unpacked(name: str, stream: IO[bytes], limits: Limits, at_most: int | None =
     try:
         return _bounded(name, unpack(stream), limits, at_most)
     except _DAMAGED as error:
+        if "Memory usage limit" in str(error):
+            told = f"takes more than {XZ_MEMORY_BYTES:,} bytes of memory to unpack; pack it with a smaller dictionary"
+            raise DataFileError(f"{name}: {told}") from None
         raise DataFileError(f"{name}: the {kind} data are damaged or cut off ({error})") from None
 
 

@@ -29,7 +29,7 @@ from workbench.data.matrix_files import ENDINGS, READ, read_matrix
 # %% workbench={"step": "Draw the matrix"}
 view = SparsityView(
     {key: source.load for key, source in MATRICES.items()},
-    read=lambda name, content: read_matrix(content, VISITOR, name),
+    read=lambda name, content: read_matrix(content, VISITOR, name, keep_duplicates=True),
     upload_label=f"Your own matrix: {READ}",
     upload_endings=ENDINGS,
     upload_limit_bytes=VISITOR.file_bytes,

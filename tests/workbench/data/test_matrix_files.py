@@ -101,6 +101,18 @@ def test_entries_at_one_place_are_summed_and_never_wrap():
     assert read_matrix(npz(data=np.full(3, 127, np.int8), **parts)).toarray().tolist() == [[127, 254]]
 
 
+def test_entries_at_one_place_are_kept_for_who_counts_them(matrix):
+    doubled = matrix.tocoo()
+    doubled = sp.coo_array(
+        (np.append(doubled.data, 7.0), tuple(np.append(at, at[:1]) for at in doubled.coords)), shape=doubled.shape
+    )
+    for content in (matrix_bytes(doubled, ".mtx"), matrix_bytes(doubled, ".npz"), matrix_bytes(doubled, ".mtx.gz")):
+        kept = read_matrix(content, keep_duplicates=True)
+        assert kept.format == "coo" and kept.nnz == matrix.nnz + 1 == read_matrix(content).nnz + 1
+        np.testing.assert_array_equal(kept.toarray(), read_matrix(content).toarray())
+    assert read_matrix(matrix_bytes(matrix, ".npz"), keep_duplicates=True).has_canonical_format
+
+
 GOOD = {
     "data": np.ones(2),
     "indices": np.array([0, 1]),
@@ -186,7 +198,7 @@ def test_declared_sizes_are_compared_with_the_bytes_before_anything_is_made():
     lying[at : at + 4] = (2**32 - 2).to_bytes(4, "little")
     with pytest.raises(DataFileError, match="bytes unpacked, the limit is"):
         read_matrix(bytes(lying))
-    with pytest.raises(DataFileError, match="at most 10 entries are read, got 12"):
+    with pytest.raises(DataFileError, match="holds more than 10 entries, which is the limit"):
         read_matrix(npy(np.ones((3, 4))), replace(LIBRARY, entries=10))
     with pytest.raises(DataFileError, match="at most 1 entries are read, got 2"):
         read_matrix(npz(**GOOD), replace(LIBRARY, entries=1))
