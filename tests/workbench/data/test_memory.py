@@ -32,7 +32,8 @@ except ValueError as error:
 print("|", peak() - start)
 """
 MATRIX = READ.format(
-    before="from workbench.data.limits import VISITOR\nfrom workbench.data.matrix_files import check_matrix, read_matrix",
+    before="from workbench.data.limits import VISITOR\n"
+    "from workbench.data.matrix_files import check_matrix, read_matrix",
     read="read_matrix(content, VISITOR, 'mine')",
 )
 HEADER = MATRIX.replace("read_matrix(content, VISITOR, 'mine')", "check_matrix(content, VISITOR)")
@@ -216,4 +217,5 @@ def test_queries_and_keys_stay_below_the_ceiling(arrays, said, tmp_path):
 
 def test_the_attacks_unpack_to_what_they_say():
     assert len(zlib.decompress(repeated_gzip(b"", b"1 1\n", 1)[20:], 31)) == 2**20
-    assert tarfile.open(fileobj=io.BytesIO(sparse_tar())).getmembers()[0].size > 10**13
+    with tarfile.open(fileobj=io.BytesIO(sparse_tar())) as tar:
+        assert tar.getmembers()[0].size > 10**13
