@@ -16,6 +16,7 @@ from kernels.matrix_bytes import ENDINGS as SAVED
 from kernels.matrix_bytes import for_scipy, matrix_bytes
 from workbench.data.limits import LIBRARY, Limits
 from workbench.data.matrix_market import (
+    complex_refused,
     from_dense,
     read_header,
     read_matrix_market,
@@ -70,14 +71,22 @@ def read_matrix(
     return read_matrix_market(source, limits, name, keep_duplicates=keep_duplicates)
 
 
-def check_matrix(source, limits: Limits = LIBRARY) -> None:
-    """Raise what `read_matrix` would for a file whose header is wrong, without reading the rest."""
+def check_matrix(source, limits: Limits = LIBRARY, *, real: bool = False) -> None:
+    """Raise what `read_matrix` would for a file whose header is wrong, without reading the rest.
+
+    With ``real``, a matrix of complex numbers is refused as well.
+    """
     with opened(source, limits) as (called, stream):
-        if _holds_arrays(called, stream, limits):
+        arrays_there = _holds_arrays(called, stream, limits)
+        if arrays_there:
             with arrays_in(called, stream, limits) as arrays:
-                _form(arrays, limits)
-            return
-    read_header(source, limits)
+                form, _ = _form(arrays, limits)
+                (key,) = ("data",) if form else arrays
+                kind = arrays.dtype(key).kind
+    if not arrays_there:
+        kind = "c" if read_header(source, limits).field == "complex" else "f"
+    if real and kind == "c":
+        raise complex_refused(called)
 
 
 def save_matrix(path, matrix) -> Path:

@@ -33,16 +33,17 @@ from workbench.data.unpacking import (
 )
 
 MAX_HEADER_BYTES = 2**20
-FIELDS = {"real": 1, "integer": 1, "unsigned-integer": 1, "pattern": 0}  # values per entry line
+FIELDS = {"real": 1, "integer": 1, "unsigned-integer": 1, "complex": 2, "pattern": 0}  # values per entry line
 PLACES = {"coordinate": 2, "array": 0}  # indices per entry line
 WHOLE = {"integer": range(-(2**63), 2**63), "unsigned-integer": range(2**64)}
-SYMMETRIES = ("general", "symmetric", "skew-symmetric")
+SYMMETRIES = ("general", "symmetric", "skew-symmetric", "hermitian")
 INTEGER = re.compile(rb"[+-]?\d+\Z")
 _INDICES = {"coordinate": rb"[ \t]*+\+?+\d++[ \t]++\+?+\d++", "array": b""}
 _GAP = {"coordinate": rb"[ \t]++", "array": rb"[ \t]*+"}
 _REAL = rb"[+-]?+(?:(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d++)?+|(?i:nan|inf(?:inity)?+))"
 _WHOLE = rb"[+-]?+\d++(?:\.0*+)?+"
-_VALUES = {"real": _REAL, "integer": _WHOLE, "unsigned-integer": _WHOLE, "pattern": b""}
+_COMPLEX = _REAL + rb"[ \t]++" + _REAL
+_VALUES = {"real": _REAL, "integer": _WHOLE, "unsigned-integer": _WHOLE, "complex": _COMPLEX, "pattern": b""}
 
 
 def _lines(layout, field):
@@ -62,8 +63,8 @@ class Header:
     ----------
     rows, cols, entries : the size line; ``entries`` counts lines, so half of a symmetric matrix.
     layout : "coordinate", or "array" for a dense matrix.
-    field : "real", "integer", "unsigned-integer" or "pattern".
-    symmetry : "general", "symmetric" or "skew-symmetric".
+    field : "real", "integer", "unsigned-integer", "complex" or "pattern".
+    symmetry : "general", "symmetric", "skew-symmetric" or "hermitian".
     lines : lines up to and including the size line.
     offset : where the entries start, in bytes of the unpacked text.
     """
@@ -102,12 +103,13 @@ def read_matrix_market(source, limits: Limits = LIBRARY, name: str | None = None
     Returns
     -------
     csr_array, canonical: indices sorted, entries of equal position summed, explicit zeros kept. Values are float64, in
-    integer files int64, in unsigned-integer files uint64, so that no digit is lost. Symmetric and skew-symmetric files
-    are completed, patterns get ones. Zeros of dense ("array") files are no entries.
+    integer files int64 and in unsigned-integer files uint64, so that no digit is lost, in complex files complex128.
+    Symmetric, skew-symmetric and hermitian files are completed, patterns get ones. Zeros of dense ("array") files are
+    no entries.
 
     Raises
     ------
-    DataFileError (a ValueError) : anything wrong in the file, with its line, or too large. Complex files are refused.
+    DataFileError (a ValueError) : anything wrong in the file, with its line, or too large.
     FileNotFoundError, IsADirectoryError, PermissionError : the path cannot be opened.
     TypeError : source is neither path nor bytes.
     """
@@ -190,7 +192,7 @@ def with_float_values(name: str, matrix: sp.csr_array) -> sp.csr_array:
     DataFileError : complex values, or a whole number that float64 does not hold exactly.
     """
     if matrix.dtype.kind == "c":
-        raise DataFileError(f"{name}: complex matrices are not supported here; give real, integer or pattern values")
+        raise complex_refused(name)
     floats = matrix.astype(np.float64, copy=False)
     if matrix.dtype.kind in "iu" and matrix.dtype.itemsize == 8:
         large = np.flatnonzero(abs(floats.data) >= 2.0**53)
@@ -201,6 +203,11 @@ def with_float_values(name: str, matrix: sp.csr_array) -> sp.csr_array:
                 "those; divide the values by a common factor"
             )
     return floats
+
+
+def complex_refused(name: str) -> DataFileError:
+    """Return the error of who multiplies, which here is done in real numbers."""
+    return DataFileError(f"{name}: complex matrices are not multiplied here; give real, integer or pattern values")
 
 
 def _text(name, stream, limits):
@@ -235,8 +242,6 @@ def _header(name, text, limits):
         raise wrong(1, f"object must be 'matrix', got {kind!r}")
     if layout not in PLACES:
         raise wrong(1, f"format must be 'coordinate' or 'array', got {layout!r}")
-    if field == "complex" or symmetry == "hermitian":
-        raise wrong(1, "complex matrices are not supported; give real, integer or pattern values")
     if field == "double":
         field = "real"
     if field not in FIELDS:
@@ -276,7 +281,7 @@ def _header(name, text, limits):
             most = f"dense matrices of at most {limits.unpacked_bytes:,} bytes are read"
             raise wrong(number, f"{most}, got {rows:,} x {cols:,} of 8 bytes; {limits.cure}")
         entries = [
-            rows * cols if symmetry == "general" else rows * (rows + (1 if symmetry == "symmetric" else -1)) // 2
+            rows * cols if symmetry == "general" else rows * (rows + (-1 if symmetry == "skew-symmetric" else 1)) // 2
         ]
     elif entries[0] > limits.entries:
         raise wrong(number, f"at most {limits.entries:,} entries are read, got {entries[0]:,}; {limits.cure}")
@@ -372,7 +377,7 @@ def _parse(name, header, body):
         _find_outside(name, header, body)
     if header.symmetry == "skew-symmetric" and header.field == "integer" and (raw.data == -(2**63)).any():
         _find_outside(name, header, body)
-    return rows, cols, raw.data if header.field in WHOLE else raw.data.astype(np.float64, copy=False)
+    return rows, cols, raw.data
 
 
 def _find_outside(name, header, body):
@@ -399,16 +404,18 @@ def _entry_lines(header, body):
 
 
 def _complete(name, header, rows, cols, values, limits):
-    """Add the mirror image of a symmetric or skew-symmetric matrix."""
+    """Add the mirror image of a matrix that is not general."""
     if header.symmetry == "general":
         return rows, cols, values
-    sign = -1 if header.symmetry == "skew-symmetric" else 1
     beside = rows != cols
     stored = len(rows) + int(np.count_nonzero(beside))
     if stored > limits.entries:
         raise DataFileError(f"{name}: at most {limits.entries:,} entries are read, got {stored:,}; {limits.cure}")
     mirrored = (np.concatenate((a, b[beside])) for a, b in ((rows, cols), (cols, rows)))
-    return *mirrored, np.concatenate((values, values[beside] if sign > 0 else -values[beside]))
+    return *mirrored, np.concatenate((values, _MIRRORED[header.symmetry](values[beside])))
+
+
+_MIRRORED = {"symmetric": np.positive, "skew-symmetric": np.negative, "hermitian": np.conjugate}
 
 
 def _quote(line):

@@ -131,4 +131,4 @@ def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
 def _check_matrix(path):
     from workbench.data.matrix_files import check_matrix
 
-    check_matrix(path)
+    check_matrix(path, real=True)

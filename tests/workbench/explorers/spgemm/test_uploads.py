@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_told_with_the_cure(view, send, rng):
     send("A", "whole.npz", sp.csr_array([[2**53 + 1]]))
     assert view.error.startswith("whole.npz: 9007199254740993 has more digits")
     send("A", "complex.npz", sp.csr_array([[1j]]))
-    assert view.error.startswith("complex.npz: complex matrices are not supported here")
+    assert view.error.startswith("complex.npz: complex matrices are not multiplied here")
     send("A", "much.npy", sp.csr_array(np.ones((300, 300))))
     assert "the limit of the live view is 10,000,000: take smaller operands" in view.error
 
