@@ -214,7 +214,7 @@ def _from_arrays(arrays, limits, keep_duplicates):
             return matrix
         entries = matrix.tocoo()
     except (ValueError, IndexError, OverflowError, KeyError) as error:
-        raise DataFileError(f"{name}: is no valid {form} matrix ({error}); save it again with SciPy") from None
+        raise DataFileError(f"{name}: is no valid {form} matrix ({shown(error)}); save it again with SciPy") from None
     return summed(name, *entries.coords, entries.data, shape, keep_duplicates)
 
 

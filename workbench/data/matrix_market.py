@@ -27,6 +27,7 @@ from workbench.data.unpacking import (
     only_matrix,
     opened,
     read_member,
+    shown,
     tar_members,
     unpacked,
     zip_members,
@@ -367,7 +368,7 @@ def _parse(name, header, body):
         raw = scipy.io.mmread(_Joined(banner.encode(), body), spmatrix=False)
     except Exception as error:
         _find_outside(name, header, body)
-        raise DataFileError(f"{name}: cannot be read: {error}") from None
+        raise DataFileError(f"{name}: cannot be read: {shown(error)}") from None
     if dense:
         return raw
     rows, cols = raw.coords

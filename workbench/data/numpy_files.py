@@ -112,7 +112,7 @@ def _declared(name, key, head, size):
             warnings.simplefilter("ignore")
             shape, fortran, dtype = read(io.BytesIO(bytes(head[8:offset])))
     except Exception as error:  # NumPy parses it as Python, which stumbles in many ways
-        raise DataFileError(f"{which} has a header that is damaged ({error})") from None
+        raise DataFileError(f"{which} has a header that is damaged ({shown(error)})") from None
     if dtype.hasobject:
         raise DataFileError(f"{which} holds Python objects, which are not read; save plain numbers")
     if dtype.kind not in "biufcSU" or not dtype.itemsize:

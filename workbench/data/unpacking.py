@@ -34,7 +34,7 @@ __all__ = [
 PIECE = 2**20
 XZ_MEMORY_BYTES = 2**27  # its dictionary is as large as the header says; `xz -9` needs 65 MiB
 TAR_BLOCK = 512
-SHOWN_NAME = 80
+SHOWN = 80
 
 
 class DataFileError(ValueError):
@@ -71,10 +71,10 @@ def opened(source, limits: Limits, name: str | None = None) -> Iterator[tuple[st
         yield shown(name), stream
 
 
-def shown(name: str) -> str:
-    """Return a file's name as a message shows it: one line of moderate length."""
-    name = "".join(c if c.isprintable() else "?" for c in str(name))
-    return name if len(name) <= SHOWN_NAME else name[: SHOWN_NAME - 3] + "..."
+def shown(text) -> str:
+    """Return what a file calls something, or another library's words about it, as one line of moderate length."""
+    line = "".join(c if c.isprintable() else "?" for c in str(text))
+    return line if len(line) <= SHOWN else line[: SHOWN - 3] + "..."
 
 
 def unpacked(name: str, stream: IO[bytes], limits: Limits, at_most: int | None = None) -> bytes | bytearray:
@@ -101,7 +101,7 @@ def unpacked(name: str, stream: IO[bytes], limits: Limits, at_most: int | None =
         if "Memory usage limit" in str(error):
             told = f"takes more than {XZ_MEMORY_BYTES:,} bytes of memory to unpack; pack it with a smaller dictionary"
             raise DataFileError(f"{name}: {told}") from None
-        raise DataFileError(f"{name}: the {kind} data are damaged or cut off ({error})") from None
+        raise DataFileError(f"{name}: the {kind} data are damaged or cut off ({shown(error)})") from None
 
 
 def _bounded(name, stream, limits, at_most=None):
@@ -174,8 +174,8 @@ def zip_members(name: str, stream: IO[bytes], limits: Limits) -> tuple[zipfile.Z
     try:
         archive = zipfile.ZipFile(stream)
     except Exception as error:  # zipfile follows what the bytes say, and stumbles in many ways
-        raise DataFileError(f"{name}: the zip archive is damaged or cut off ({error})") from None
-    members = [member for member in archive.infolist() if not member.is_dir()]
+        raise DataFileError(f"{name}: the zip archive is damaged or cut off ({shown(error)})") from None
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     declared = sum(member.file_size for member in members)
     if declared > limits.unpacked_bytes:
         most = f"declares {declared:,} bytes unpacked, the limit is {limits.unpacked_bytes:,}"
@@ -198,7 +198,7 @@ def read_member(
     except DataFileError:
         raise
     except Exception as error:  # as above
-        raise DataFileError(f"{name}: {shown(member.filename)} is damaged or cut off ({error})") from None
+        raise DataFileError(f"{name}: {shown(member.filename)} is damaged or cut off ({shown(error)})") from None
 
 
 def _count(stream, wanted):
