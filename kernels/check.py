@@ -8,7 +8,16 @@ from scipy import sparse
 
 from kernels._native import core
 
-__all__ = ["as_csr", "check_inner", "check_same_dtype", "check_threads", "described", "is_canonical", "is_plain"]
+__all__ = [
+    "as_csr",
+    "check_inner",
+    "check_same_dtype",
+    "check_threads",
+    "check_unmasked",
+    "described",
+    "is_canonical",
+    "is_plain",
+]
 
 FLOATS = (np.float32, np.float64)
 _INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
@@ -49,6 +58,12 @@ def is_canonical(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> t
 def is_plain(x) -> bool:
     """Tell whether ``x`` is a NumPy array whose every element counts; a masked array says of some that they do not."""
     return isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
+
+
+def check_unmasked(x, *, function: str, name: str) -> None:
+    """Raise TypeError for a masked array, whose mask NumPy's own conversions would drop in silence."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{function}: {name} is {described(x, name)}")
 
 
 def described(x, name: str) -> str:
@@ -126,8 +141,7 @@ def _check_buffers(a, function, name, dtypes):
     accepted = [np.dtype(d) for d in dtypes]
     for part, wanted in (("data", accepted), ("indices", _INDEX_DTYPES), ("indptr", _INDEX_DTYPES)):
         buffer = getattr(a, part, None)
-        if isinstance(buffer, np.ma.MaskedArray):
-            raise TypeError(f"{function}: {name}.{part} is {described(buffer, f'{name}.{part}')}")
+        check_unmasked(buffer, function=function, name=f"{name}.{part}")
         if not isinstance(buffer, np.ndarray) or buffer.ndim != 1:
             raise ValueError(f"{function}: {name}.{part} must be a one-dimensional NumPy array")
         if buffer.dtype not in wanted:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from kernels.check import as_csr
+from kernels.check import as_csr, check_unmasked
 from kernels.raster import PATTERN_DTYPES
 
 HASHES = 4
@@ -140,8 +140,9 @@ def bit_statistics(bits, columns) -> PatternStatistics:
 
     Raises
     ------
-    ValueError : ``bits`` has another width than ``columns`` needs.
+    ValueError : ``bits`` has another width than ``columns`` needs. TypeError : it is a masked array.
     """
+    check_unmasked(bits, function="bit_statistics", name="bits")
     if bits.ndim != 2 or bits.shape[1] != -(-columns // 8):
         raise ValueError(f"bit_statistics: bits of shape {bits.shape} do not fit {columns} columns")
     rows = len(bits)

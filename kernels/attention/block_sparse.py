@@ -10,7 +10,7 @@ Memory is O(t d): scores live in one block at a time (Dao 2023, "FlashAttention-
 import numpy as np
 
 from kernels._native import core
-from kernels.check import described, is_plain
+from kernels.check import check_unmasked, described, is_plain
 from kernels.work import Work
 
 
@@ -154,6 +154,7 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
             f"{name}: block_mask must have shape ({b} or 1, {h}, {blocks}, {blocks}), got {block_mask.shape}"
         )
     if key_positions is not None:
+        check_unmasked(key_positions, function=name, name="key_positions")
         key_positions = np.asarray(key_positions)
         if key_positions.shape != (b, h, t) or not np.issubdtype(key_positions.dtype, np.integer):
             raise ValueError(

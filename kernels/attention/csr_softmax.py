@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import sparse
 
-from kernels.check import as_csr, described
+from kernels.check import as_csr, check_unmasked
 
 __all__ = ["csr_softmax", "csr_softmax_gradient"]
 
@@ -57,8 +57,7 @@ def csr_softmax_gradient(probabilities, gradient) -> np.ndarray:
     Derivative of softmax.
     """
     p = as_csr(probabilities, function="csr_softmax_gradient", name="probabilities")
-    if isinstance(gradient, np.ma.MaskedArray):
-        raise TypeError(f"csr_softmax_gradient: gradient is {described(gradient, 'gradient')}")
+    check_unmasked(gradient, function="csr_softmax_gradient", name="gradient")
     if np.shape(gradient) != p.data.shape:
         raise ValueError(
             f"csr_softmax_gradient: gradient must have one number per entry, {p.data.shape}; got {np.shape(gradient)}"

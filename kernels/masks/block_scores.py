@@ -14,7 +14,7 @@ from functools import reduce
 
 import numpy as np
 
-from kernels.check import described, is_plain
+from kernels.check import check_unmasked, described, is_plain
 
 MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
 NEIGHBOURS = {"double": {0: 1, 1: 1}, "triple": {-1: 1, 0: 2, 1: 1}}  # how often key lane t + s counts in lane t
@@ -181,6 +181,7 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None, causal=False):
         x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3) for x in (q, _padded(k, block_size))
     )
     logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
+    check_unmasked(hidden, function="mean_pool_block_scores", name="hidden")
     hidden = np.zeros((), bool) if hidden is None else hidden
     if causal:
         rows, cols = logits.shape[2:]

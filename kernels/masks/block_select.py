@@ -6,7 +6,7 @@ row's own total (Xu et al. 2025, "XAttention", section 2.2).
 
 import numpy as np
 
-from kernels.check import described, is_plain
+from kernels.check import check_unmasked, described, is_plain
 
 METHODS = ("threshold", "topk", "ratio")
 MARGIN = 1e-6  # of a share: float32 scores differ by a tenth of it between CPUs, which must not add a block
@@ -48,6 +48,8 @@ def select_blocks(
         raise ValueError(
             f"{name}: scores must be (b, h, rows, cols) without NaN or negative values, got shape {scores.shape}"
         )
+    for label, x in (("threshold", threshold), ("eligible", eligible)):
+        check_unmasked(x, function=name, name=label)
     tau = np.asarray(threshold, np.float64)
     if tau.shape not in ((), (scores.shape[1],)) or not ((tau >= 0) & (tau <= 1)).all():
         raise ValueError(

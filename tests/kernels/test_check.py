@@ -10,13 +10,14 @@ from kernels.attention.block_sparse import block_sparse_attention
 from kernels.attention.csr_softmax import csr_softmax_gradient
 from kernels.check import as_csr, is_canonical
 from kernels.formats import BlockMask
-from kernels.masks.block_scores import xattn_block_scores
+from kernels.masks.block_scores import mean_pool_block_scores, xattn_block_scores
 from kernels.masks.block_select import select_blocks
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spgemm import row_flops, spgemm, spgemm_reference, symbolic_nnz
 from kernels.matmul.spmm import spmm
 from kernels.matmul.traffic import dataflow_traffic
 from kernels.raster import raster, raster_bits
+from kernels.reorder import bit_statistics
 
 MARGIN = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 6, 2**31 - 1, 2**31, 2**62, 2**63 - 1]
 
@@ -175,8 +176,18 @@ def test_masked_masks_and_values_are_refused():
         BlockMask(masked(KEEP[0, 0]), (1, 1), (1, 1))
     with pytest.raises(TypeError, match="C-contiguous uint8 array"):
         raster_bits(masked(np.ones((2, 1), np.uint8)), 8)
-    with pytest.raises(TypeError, match="masked array"):
-        csr_softmax_gradient(EYE, masked(np.ones(4)))
+    for call in (
+        lambda: csr_softmax_gradient(EYE, masked(np.ones(4))),
+        lambda: block_sparse_attention(
+            HEAD, HEAD, HEAD, KEEP, block_size=16, key_positions=masked(np.zeros((1, 1, 16)))
+        ),
+        lambda: select_blocks(np.ones((1, 1, 2, 2)), masked(np.ones(1))),
+        lambda: select_blocks(np.ones((1, 1, 2, 2)), eligible=masked(np.ones((1, 1, 2, 2), bool))),
+        lambda: mean_pool_block_scores(HEAD, HEAD, block_size=16, hidden=masked(KEEP)),
+        lambda: bit_statistics(masked(np.ones((2, 1), np.uint8)), 8),
+    ):
+        with pytest.raises(TypeError, match="is a masked array; say what stands for masked elements"):
+            call()
     hidden = EYE.copy()
     hidden.data = masked(hidden.data)
     for call in (lambda: spmm(hidden, ONES), lambda: spgemm(hidden, EYE), lambda: raster(hidden)):

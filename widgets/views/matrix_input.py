@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from scipy import sparse
 
-from kernels.check import as_csr, described
+from kernels.check import as_csr, check_unmasked
 from kernels.matrix_bytes import for_scipy
 from kernels.raster import PATTERN_DTYPES
 from widgets.canvas.source import BitsSource
@@ -93,8 +93,7 @@ def _from_dense(matrix, name):
 
 def _plain(values, name):
     """Return values in a type that SciPy computes with, no copy where they have one."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"SparsityView: {name} is {described(values, name)}.")
+    check_unmasked(values, function="SparsityView", name=name)
     if values.dtype.newbyteorder("=") not in [np.dtype(d) for d in PATTERN_DTYPES]:
         raise TypeError(
             f"SparsityView: {name} must hold numbers or bools, got {values.dtype}; convert it, e.g. with "
