@@ -41,6 +41,7 @@ ORDERING_HELP = (
     "degree puts the longest rows first, Morton follows a Z-curve over a grid of rows, clusters join similar rows."
 )
 MAX_NNZ = 50_000_000
+KEPT_FILES = 3  # of those uploaded, so that a visitor who tries many does not fill the memory
 DATA_PIXELS = (512, 512)
 
 
@@ -111,7 +112,7 @@ class SparsityView(View):
         given: dict[str, Any] = dict(matrix) if isinstance(matrix, Mapping) else {"matrix": matrix}
         if not given:
             raise ValueError("SparsityView: the dict of matrices is empty; give at least one.")
-        self._given = given
+        self._given, self._files, self._matrices = given, {}, given
         self._read, self._upload = read, (upload_label, upload_endings, upload_limit_bytes)
         self._titles = dict(titles or {})
         self._sources, self._imports = dict(sources or {}), imports
@@ -267,7 +268,7 @@ class SparsityView(View):
                 _numbers_of(state[key], count, key)
         except ValueError as error:
             return str(error)
-        given = self._given[state["matrix"]]
+        given = self._matrices[state["matrix"]]
         nnz = 0 if is_large_mask(given) else getattr(given, "nnz", 0)
         if isinstance(nnz, (int, np.integer)) and nnz > MAX_NNZ:
             return f"{state['matrix']} has {nnz:,} entries; this view takes up to {MAX_NNZ:,}. Show a part of it."
@@ -284,9 +285,11 @@ class SparsityView(View):
         except Exception as error:
             self._failed(error)
             return
-        self._given = self._given | {filename: matrix}
+        older = [item for item in self._files.items() if item[0] != filename]
+        self._files = dict([*older, (filename, matrix)][-KEPT_FILES:])
+        self._matrices = self._given | self._files
         self._loaded = self._ordered = None
-        self.set_knobs(self._knobs_for(self._given))
+        self.set_knobs(self._knobs_for(self._matrices))
         self._turn("matrix", filename)
         self.refresh()
 
@@ -300,7 +303,7 @@ class SparsityView(View):
     def _load(self, name):
         loaded = self._loaded
         if loaded is None or loaded[0] != name:
-            given = self._given[name]
+            given = self._matrices[name]
             given = given() if callable(given) else given
             if is_large_mask(given):
                 loaded = self._loaded = (name, given, 0)

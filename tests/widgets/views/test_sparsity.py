@@ -376,6 +376,17 @@ def test_uploads_are_read_shown_and_refused_in_words(matrix):
     view.close()
 
 
+def test_only_the_last_files_are_kept_and_none_hides_a_matrix_of_the_menu_for_good(matrix):
+    view = SparsityView({"random": matrix, "eye": np.eye(3)}, read=lambda name, content: np.ones((2, len(content))))
+    for i, name in enumerate(("eye", "a.mtx", "b.mtx", "a.mtx", "c.mtx")):
+        view.add_file(name, b"x" * (i + 1))
+        assert view.matrix == name and view.scene.source.shape == (2, i + 1) and view.error == ""
+    assert [name for name, _ in view.knob("matrix").choices] == ["random", "eye", "b.mtx", "a.mtx", "c.mtx"]
+    view.matrix = "eye"
+    assert view.scene.source.shape == (3, 3)
+    view.close()
+
+
 def test_a_view_without_a_reader_takes_no_files(matrix):
     view = SparsityView(matrix)
     view.add_file("mine.mtx", b"")
