@@ -8,7 +8,16 @@ from scipy import sparse
 
 from kernels._native import core
 
-__all__ = ["as_csr", "check_inner", "check_same_dtype", "check_threads", "is_canonical"]
+__all__ = [
+    "as_csr",
+    "check_inner",
+    "check_same_dtype",
+    "check_threads",
+    "check_unmasked",
+    "described",
+    "is_canonical",
+    "is_plain",
+]
 
 FLOATS = (np.float32, np.float64)
 _INDEX_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
@@ -46,6 +55,26 @@ def is_canonical(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> t
     return _checked(a, function, name, dtypes)
 
 
+def is_plain(x) -> bool:
+    """Tell whether ``x`` is a NumPy array whose every element counts; a masked array says of some that they do not."""
+    return isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
+
+
+def check_unmasked(x, *, function: str, name: str) -> None:
+    """Raise TypeError for a masked array, whose mask NumPy's own conversions would drop in silence."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{function}: {name} is {described(x, name)}")
+
+
+def described(x, name: str) -> str:
+    """Return what was got instead of a plain array of the right dtype, and the cure, for an error message."""
+    if isinstance(x, np.ma.MaskedArray):
+        return f"a masked array; say what stands for masked elements, e.g. {name}.filled(0)"
+    if isinstance(x, np.ndarray):
+        return f"{x.dtype}; convert it with {name}.astype"
+    return str(getattr(x, "dtype", type(x).__name__))
+
+
 def check_inner(a: sparse.csr_array, b: sparse.csr_array, *, function: str) -> None:
     """Raise ValueError unless ``a @ b`` is defined."""
     if a.shape[1] != b.shape[0]:
@@ -75,7 +104,8 @@ def _checked(a, function, name, dtypes, read_indices=True):
     if not (sparse.issparse(a) and a.format == "csr"):
         kind = f"a {a.format} sparse array" if sparse.issparse(a) else type(a).__name__
         raise TypeError(
-            f"{function}: {name} must be a scipy.sparse csr_array or csr_matrix, got {kind}; use csr_array({name})"
+            f"{function}: {name} must be a scipy.sparse csr_array or csr_matrix, got {kind}; "
+            f"use csr_array({_readable_by_scipy(a, name)})"
         )
     if a.ndim != 2:
         raise TypeError(f"{function}: {name} must have two dimensions, got {a.ndim}")
@@ -98,10 +128,20 @@ def _checked(a, function, name, dtypes, read_indices=True):
     return sparse.csr_array((a.data, a.indices, a.indptr), shape=a.shape, copy=False), rising
 
 
+def _readable_by_scipy(a, name):
+    """Return the Python that hands a dense array to SciPy, which knows neither half precision nor foreign bytes."""
+    if isinstance(a, np.ma.MaskedArray):
+        return f"{name}.filled(0)"
+    if isinstance(a, np.ndarray) and (a.dtype == np.float16 or not a.dtype.isnative):
+        return f"{name}.astype({np.promote_types(a.dtype, np.float32).name!r})"
+    return name
+
+
 def _check_buffers(a, function, name, dtypes):
     accepted = [np.dtype(d) for d in dtypes]
     for part, wanted in (("data", accepted), ("indices", _INDEX_DTYPES), ("indptr", _INDEX_DTYPES)):
         buffer = getattr(a, part, None)
+        check_unmasked(buffer, function=function, name=f"{name}.{part}")
         if not isinstance(buffer, np.ndarray) or buffer.ndim != 1:
             raise ValueError(f"{function}: {name}.{part} must be a one-dimensional NumPy array")
         if buffer.dtype not in wanted:

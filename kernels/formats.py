@@ -5,6 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
+from kernels.check import is_plain
+
 __all__ = ["BlockMask"]
 
 
@@ -26,7 +28,7 @@ class BlockMask:
     shape: tuple[int, int]
 
     def __post_init__(self):
-        if not (isinstance(self.blocks, np.ndarray) and self.blocks.ndim == 2 and self.blocks.dtype == np.bool_):
+        if not (is_plain(self.blocks) and self.blocks.ndim == 2 and self.blocks.dtype == np.bool_):
             raise TypeError("BlockMask: blocks must be a two-dimensional bool array; use blocks.astype(bool)")
         if not self.blocks.flags.c_contiguous:
             raise ValueError("BlockMask: blocks must be C-contiguous; use np.ascontiguousarray(blocks)")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels._native import core
-from kernels.check import as_csr, check_threads, is_canonical
+from kernels.check import as_csr, check_threads, is_canonical, is_plain
 from kernels.work import Work
 
 _WHOLE = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -133,7 +133,7 @@ def raster_bits(bits, columns, window=None, shape=(512, 512), *, num_threads=Non
     TypeError, ValueError : bits are not packed as above, or as for `raster`.
     """
     threads = check_threads(num_threads, function="raster_bits")
-    if not isinstance(bits, np.ndarray) or bits.dtype != np.uint8 or bits.ndim != 2 or not bits.flags.c_contiguous:
+    if not is_plain(bits) or bits.dtype != np.uint8 or bits.ndim != 2 or not bits.flags.c_contiguous:
         raise TypeError("raster_bits: bits must be a C-contiguous uint8 array of two dimensions; use numpy.packbits")
     columns = _integer("raster_bits", "columns", columns)
     if columns < 0 or bits.shape[1] != -(-columns // 8):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from kernels.check import as_csr
+from kernels.check import as_csr, check_unmasked
 from kernels.raster import PATTERN_DTYPES
 
 HASHES = 4
@@ -79,11 +79,13 @@ def reorder(a, method: str, *, seed: int = 0) -> Ordering:
 def permuted(a, ordering: Ordering) -> sparse.csr_array:
     """Return ``a[rows][:, columns]`` with sorted columns."""
     a = as_csr(a, function="permuted", name="a", dtypes=PATTERN_DTYPES)
-    taken = a[ordering.rows]
+    data = a.data.view(np.uint16) if a.dtype == np.float16 else a.data  # SciPy moves no half precision
+    taken = sparse.csr_array((data, a.indices, a.indptr), shape=a.shape)[ordering.rows]
     place = np.empty(a.shape[1], taken.indices.dtype)
     place[ordering.columns] = np.arange(a.shape[1], dtype=place.dtype)
     result = sparse.csr_array((taken.data, place[taken.indices], taken.indptr), shape=a.shape)
     result.sort_indices()
+    result.data = result.data.view(a.dtype)
     return result
 
 
@@ -138,8 +140,9 @@ def bit_statistics(bits, columns) -> PatternStatistics:
 
     Raises
     ------
-    ValueError : ``bits`` has another width than ``columns`` needs.
+    ValueError : ``bits`` has another width than ``columns`` needs. TypeError : it is a masked array.
     """
+    check_unmasked(bits, function="bit_statistics", name="bits")
     if bits.ndim != 2 or bits.shape[1] != -(-columns // 8):
         raise ValueError(f"bit_statistics: bits of shape {bits.shape} do not fit {columns} columns")
     rows = len(bits)

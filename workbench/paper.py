@@ -74,7 +74,7 @@ class Experiment:
     kind : "accuracy", "timing" (measured) or "modelled" (from a machine model); never mixed.
     run : ``run(size, seed, report)`` -> list of rows. A row is a flat, JSON-safe dict with at least ``quantity``,
         ``value``, ``unit`` and ``kind`` ("measured", "modelled" or "counted") plus labels; ``report`` is a `Report`.
-        One that also has a parameter ``matrix`` can be run on a Matrix Market file in place of its own input; it is
+        One that also has a parameter ``matrix`` can be run on a matrix from a file in place of its own input; it is
         given the file's path, or None.
     """
 

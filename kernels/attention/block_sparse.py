@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels._native import core
 from kernels.attention.cost import FLOAT_BYTES, pairs_in_blocks
+from kernels.check import check_unmasked, described, is_plain
 from kernels.work import Work
 
 
@@ -85,9 +86,8 @@ def block_sparse_attention_backward(
         name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads
     )
     for label, array, shape in (("out", out, q.shape), ("lse", lse, q.shape[:3]), ("grad", grad, q.shape)):
-        if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-            got = getattr(array, "dtype", type(array).__name__)
-            raise TypeError(f"{name}: {label} must be a float32 array, got {got}")
+        if not is_plain(array) or array.dtype != np.float32:
+            raise TypeError(f"{name}: {label} must be a float32 array, got {described(array, label)}")
         if array.shape != shape:
             raise ValueError(f"{name}: {label} must have shape {shape}, got {array.shape}")
     gradients = tuple(np.empty(q.shape, np.float32) for _ in range(3))
@@ -141,8 +141,8 @@ def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False, k
 
 def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads):
     for label, array in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.uint16):
-            got = getattr(array, "dtype", type(array).__name__)
+        if not is_plain(array) or array.dtype not in (np.float32, np.uint16):
+            got = described(array, label)
             raise TypeError(f"{name}: {label} must be float32, or uint16 with bfloat16 bits; got {got}")
         if array.ndim != 4 or array.shape != q.shape or array.dtype != q.dtype:
             raise ValueError(
@@ -155,14 +155,14 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
     if block_size not in range(16, 129, 16):
         raise ValueError(f"{name}: block_size must be a multiple of 16 from 16 to 128, got {block_size!r}")
     blocks = -(-t // block_size)
-    if not isinstance(block_mask, np.ndarray) or block_mask.dtype != np.bool_:
-        got = getattr(block_mask, "dtype", type(block_mask).__name__)
-        raise TypeError(f"{name}: block_mask must be a bool array, got {got}")
+    if not is_plain(block_mask) or block_mask.dtype != np.bool_:
+        raise TypeError(f"{name}: block_mask must be a bool array, got {described(block_mask, 'block_mask')}")
     if block_mask.shape not in ((b, h, blocks, blocks), (1, h, blocks, blocks)):
         raise ValueError(
             f"{name}: block_mask must have shape ({b} or 1, {h}, {blocks}, {blocks}), got {block_mask.shape}"
         )
     if key_positions is not None:
+        check_unmasked(key_positions, function=name, name="key_positions")
         key_positions = np.asarray(key_positions)
         if key_positions.shape != (b, h, t) or not np.issubdtype(key_positions.dtype, np.integer):
             raise ValueError(

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import sparse
 
-from kernels.check import as_csr
+from kernels.check import as_csr, check_unmasked
 
 __all__ = ["csr_softmax", "csr_softmax_gradient"]
 
@@ -50,13 +50,14 @@ def csr_softmax_gradient(probabilities, gradient) -> np.ndarray:
 
     Raises
     ------
-    ValueError : gradient has another length.
+    ValueError : gradient has another length. TypeError : it is a masked array.
 
     Source
     ------
     Derivative of softmax.
     """
     p = as_csr(probabilities, function="csr_softmax_gradient", name="probabilities")
+    check_unmasked(gradient, function="csr_softmax_gradient", name="gradient")
     if np.shape(gradient) != p.data.shape:
         raise ValueError(
             f"csr_softmax_gradient: gradient must have one number per entry, {p.data.shape}; got {np.shape(gradient)}"

@@ -14,6 +14,8 @@ from functools import reduce
 
 import numpy as np
 
+from kernels.check import check_unmasked, described, is_plain
+
 MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
 NEIGHBOURS = {"double": {0: 1, 1: 1}, "triple": {-1: 1, 0: 2, 1: 1}}  # how often key lane t + s counts in lane t
 
@@ -179,6 +181,7 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None, causal=False):
         x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3) for x in (q, _padded(k, block_size))
     )
     logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
+    check_unmasked(hidden, function="mean_pool_block_scores", name="hidden")
     hidden = np.zeros((), bool) if hidden is None else hidden
     if causal:
         rows, cols = logits.shape[2:]
@@ -208,10 +211,8 @@ def true_block_mass(q, k, *, block_size, causal=True):
 
 def _check(name, q, k, block_size, causal):
     for label, x in (("q", q), ("k", k)):
-        if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64) or x.dtype != q.dtype:
-            raise TypeError(
-                f"{name}: {label} must be float32 or float64 like q, got {getattr(x, 'dtype', type(x).__name__)}"
-            )
+        if not is_plain(x) or x.dtype not in (np.float32, np.float64) or x.dtype != q.dtype:
+            raise TypeError(f"{name}: {label} must be float32 or float64 like q, got {described(x, label)}")
         if x.ndim != 4 or x.shape[:2] != q.shape[:2] or x.shape[3] != q.shape[3]:
             raise ValueError(
                 f"{name}: q is {q.shape}, {label} is {x.shape}; both must be (b, h, t, d) with equal b, h, d"

@@ -6,6 +6,8 @@ row's own total (Xu et al. 2025, "XAttention", section 2.2).
 
 import numpy as np
 
+from kernels.check import check_unmasked, described, is_plain
+
 METHODS = ("threshold", "topk", "ratio")
 MARGIN = 1e-6  # of a share: float32 scores differ by a tenth of it between CPUs, which must not add a block
 
@@ -40,14 +42,14 @@ def select_blocks(
     Xu et al. 2025, "XAttention", section 2.2 (threshold) and Table 6 (top-k, ratio). Sums run in float64.
     """
     name = "select_blocks"
-    if not isinstance(scores, np.ndarray) or scores.dtype not in (np.float32, np.float64):
-        raise TypeError(
-            f"{name}: scores must be float32 or float64, got {getattr(scores, 'dtype', type(scores).__name__)}"
-        )
+    if not is_plain(scores) or scores.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name}: scores must be float32 or float64, got {described(scores, 'scores')}")
     if scores.ndim != 4 or not (scores >= 0).all():
         raise ValueError(
             f"{name}: scores must be (b, h, rows, cols) without NaN or negative values, got shape {scores.shape}"
         )
+    for label, x in (("threshold", threshold), ("eligible", eligible)):
+        check_unmasked(x, function=name, name=label)
     tau = np.asarray(threshold, np.float64)
     if tau.shape not in ((), (scores.shape[1],)) or not ((tau >= 0) & (tau <= 1)).all():
         raise ValueError(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels._native import core
-from kernels.check import as_csr, check_threads
+from kernels.check import as_csr, check_threads, described, is_plain
 from kernels.work import Work
 
 __all__ = ["spmm", "spmm_reference", "spmm_work"]
@@ -67,8 +67,8 @@ def dense_operand(x, *, function: str, name: str, rows: int) -> np.ndarray:
     TypeError : not a float32 array.
     ValueError : not two-dimensional and contiguous, or another number of rows.
     """
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32:
-        raise TypeError(f"{function}: {name} must be a float32 array, got {getattr(x, 'dtype', type(x).__name__)}")
+    if not is_plain(x) or x.dtype != np.float32:
+        raise TypeError(f"{function}: {name} must be a float32 array, got {described(x, name)}")
     if x.ndim != 2 or not x.flags.c_contiguous:
         raise ValueError(
             f"{function}: {name} must be two-dimensional and C-contiguous; pass np.ascontiguousarray({name})"

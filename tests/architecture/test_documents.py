@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-PAGES = ("add-a-paper.md", "add-a-method.md", "add-a-kernel.md")
+PAGES = ("add-a-paper.md", "add-a-method.md", "add-a-kernel.md", "files.md")
 GUESTS = "tests/workbench/test_gathered.py"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"(?:#|//) (\S+\.(?:py|cpp))\n")  # the first line of a block that is taken from a file
@@ -28,7 +28,8 @@ def statements(code):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_blocks_compile_and_import_what_exists(pages, name):
+def test_blocks_compile_and_import_what_exists(pages, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     found = blocks(pages[name], "python")
     assert found
     for code in found:
@@ -40,6 +41,14 @@ def test_blocks_compile_and_import_what_exists(pages, name):
                         importlib.import_module(f"{node.module}.{each.name}")
         if not QUOTED.match(code):
             exec(compile(code, name, "exec"), {})
+
+
+def test_the_limits_of_files_are_those_of_the_code(pages):
+    from workbench.data.limits import LIBRARY, VISITOR
+
+    rows = re.findall(r"^\|[^|]+\| ([\d,]+) \| ([\d,]+) \|$", pages["files.md"], re.MULTILINE)
+    fields = ("file_bytes", "unpacked_bytes", "entries", "side", "members")
+    assert rows == [(f"{getattr(VISITOR, key):,}", f"{getattr(LIBRARY, key):,}") for key in fields]
 
 
 def test_the_guests_are_those_of_the_tests(root, pages):

@@ -6,9 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from kernels.attention.block_sparse import block_sparse_attention
+from kernels.attention.csr_softmax import csr_softmax_gradient
 from kernels.check import as_csr, is_canonical
+from kernels.formats import BlockMask
+from kernels.masks.block_scores import mean_pool_block_scores, xattn_block_scores
+from kernels.masks.block_select import select_blocks
+from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spgemm import row_flops, spgemm, spgemm_reference, symbolic_nnz
+from kernels.matmul.spmm import spmm
 from kernels.matmul.traffic import dataflow_traffic
+from kernels.raster import raster, raster_bits
+from kernels.reorder import bit_statistics
 
 MARGIN = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 6, 2**31 - 1, 2**31, 2**62, 2**63 - 1]
 
@@ -130,3 +139,65 @@ def test_read_only_operands(rng):
     for x in (a.data, a.indices, a.indptr):
         x.flags.writeable = False
     np.testing.assert_allclose(spgemm(a, a).toarray(), a.toarray() @ a.toarray())
+
+
+def masked(array):
+    return np.ma.masked_array(array, mask=np.zeros(array.shape, bool))
+
+
+EYE = sparse.eye_array(4, dtype=np.float32, format="csr")
+ONES, HEAD, KEEP = np.ones((4, 4), np.float32), np.ones((1, 1, 16, 4), np.float32), np.ones((1, 1, 1, 1), bool)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f: spmm(EYE, f(ONES)),
+        lambda f: sddmm(EYE, f(ONES), ONES),
+        lambda f: sddmm(EYE, ONES, f(ONES)),
+        lambda f: block_sparse_attention(HEAD, f(HEAD), HEAD, KEEP, block_size=16),
+        lambda f: xattn_block_scores(f(HEAD), HEAD, block_size=16, stride=4),
+        lambda f: select_blocks(f(np.ones((1, 1, 2, 2)))),
+    ],
+)
+def test_masked_foreign_and_half_arrays_are_refused_with_the_cure(call):
+    call(lambda array: array)
+    with pytest.raises(TypeError, match=r"got a masked array; say what stands for .*\.filled\(0\)"):
+        call(masked)
+    for dtype, cure in ((">f4", r"got >f4; convert it with \w+\.astype"), ("float16", "got float16; convert it")):
+        with pytest.raises(TypeError, match=cure):
+            call(lambda array, dtype=dtype: array.astype(dtype))
+
+
+def test_masked_masks_and_values_are_refused():
+    with pytest.raises(TypeError, match="masked array"):
+        block_sparse_attention(HEAD, HEAD, HEAD, masked(KEEP), block_size=16)
+    with pytest.raises(TypeError, match="two-dimensional bool array"):
+        BlockMask(masked(KEEP[0, 0]), (1, 1), (1, 1))
+    with pytest.raises(TypeError, match="C-contiguous uint8 array"):
+        raster_bits(masked(np.ones((2, 1), np.uint8)), 8)
+    for call in (
+        lambda: csr_softmax_gradient(EYE, masked(np.ones(4))),
+        lambda: block_sparse_attention(
+            HEAD, HEAD, HEAD, KEEP, block_size=16, key_positions=masked(np.zeros((1, 1, 16)))
+        ),
+        lambda: select_blocks(np.ones((1, 1, 2, 2)), masked(np.ones(1))),
+        lambda: select_blocks(np.ones((1, 1, 2, 2)), eligible=masked(np.ones((1, 1, 2, 2), bool))),
+        lambda: mean_pool_block_scores(HEAD, HEAD, block_size=16, hidden=masked(KEEP)),
+        lambda: bit_statistics(masked(np.ones((2, 1), np.uint8)), 8),
+    ):
+        with pytest.raises(TypeError, match="is a masked array; say what stands for masked elements"):
+            call()
+    hidden = EYE.copy()
+    hidden.data = masked(hidden.data)
+    for call in (lambda: spmm(hidden, ONES), lambda: spgemm(hidden, EYE), lambda: raster(hidden)):
+        with pytest.raises(TypeError, match=r"a\.data is a masked array"):
+            call()
+
+
+@pytest.mark.parametrize("dense", [np.eye(3, dtype=np.float16), np.eye(3).astype(">f8"), masked(np.eye(3)), np.eye(3)])
+def test_the_cure_for_a_dense_operand_works(dense):
+    with pytest.raises(TypeError, match="use csr_array") as error:
+        raster(dense)
+    cure = str(error.value).partition("; use ")[2]
+    assert raster(eval(cure, {"csr_array": sparse.csr_array, "a": dense})).sum() == 3

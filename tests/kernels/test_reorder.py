@@ -78,6 +78,17 @@ def test_symmetric_share_of_known_patterns():
     assert statistics(sparse.eye_array(4, format="csr")).symmetric_share == 1
 
 
+@pytest.mark.parametrize("method", ("none", "rcm", "degree", "random", "morton", "cluster"))
+def test_half_precision_is_moved_as_any_other(rng, method):
+    a = some(rng, 31, 31, 0.2)
+    half = sparse.csr_array((a.data.astype(np.float16), a.indices, a.indptr), shape=a.shape)
+    found = permuted(half, reorder(half, method))
+    wanted = permuted(a, reorder(a, method))
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found.data, wanted.data.astype(np.float16))
+    np.testing.assert_array_equal(found.indices, wanted.indices)
+
+
 def test_unknown_method_is_named(rng):
     with pytest.raises(ValueError, match="none, rcm"):
         reorder(some(rng, 3, 3), "rcn")

@@ -52,6 +52,16 @@ def test_an_uploaded_file_is_shown(run_notebook):
     assert values == [[2.5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -1]]
 
 
+def test_duplicates_of_an_uploaded_file_are_counted(run_notebook):
+    upload = (
+        "text = b'%%MatrixMarket matrix coordinate real general\\n3 4 3\\n1 1 2.5\\n3 4 -1\\n1 1 1\\n'\n"
+        "view.add_file('mine.mtx', text); view.wait(); import json\n"
+        "print(json.dumps([view.scene.source.nnz, view.scene.duplicates, view.canvas.query(0, 1, 0, 1)['value']]))"
+    )
+    notebook, _ = run_notebook(SPARSITY, then=upload)
+    assert json.loads(notebook.cells[-1].outputs[0]["text"]) == [2, 1, 3.5]
+
+
 def test_the_traffic_view_takes_its_state_from_the_address(run_notebook):
     asked = {"operands": "karate", "dataflow": "outer", "version": "2", "load": "0.125"}
     path = "dashboards/spgemm_traffic.ipynb"

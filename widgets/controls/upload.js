@@ -11,6 +11,8 @@ function render({ model, el }) {
   const input = el.querySelector("input"), note = el.querySelector(".wb-note");
   el.querySelector("label").textContent = model.get("label");
   input.accept = model.get("accept");
+  const refused = () => { if (model.get("refused")) note.textContent = model.get("refused"); };
+  model.on("change:refused", refused);
   input.addEventListener("change", async () => {
     const file = input.files[0];
     if (!file) return;
@@ -27,6 +29,7 @@ function render({ model, el }) {
     note.textContent = `${file.name} sent.`;
     input.value = "";
   });
+  return () => model.off("change:refused", refused);
 }
 
 export default { render };

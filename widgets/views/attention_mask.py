@@ -13,7 +13,7 @@ from widgets.canvas.canvas import RasterCanvas
 from widgets.canvas.source import BitsSource, WeightSource
 from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
-from widgets.controls.upload import Upload
+from widgets.controls.upload import LIMIT_BYTES, Upload
 from widgets.figures.attention import (
     PANELS,
     Panel,
@@ -41,7 +41,6 @@ from widgets.figures.plot_pane import PlotPane
 from widgets.views.frame.story import Story
 from widgets.views.frame.view import View
 
-UPLOAD_LIMIT_BYTES = 64_000_000
 EXPORTED_CELLS = 2**22
 _IN_METHODS_ORDER = frozenset({"keep", "blocks", "estimate", "sorted", "permuted"})
 
@@ -79,6 +78,7 @@ class ViewHooks:
     recipe : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
     stories : method -> settings worth seeing.
     upload : ``upload(file name, bytes)`` takes a reader's .npz of q and k; raises ValueError if it cannot be read.
+    upload_limit_bytes : largest file.
     file_choice : the choice of "input" that the uploaded file is.
     """
 
@@ -90,6 +90,7 @@ class ViewHooks:
     recipe: Callable[[str], str] = lambda words: f"view = ...  # {words}"
     stories: Mapping[str, Sequence[Story]] = field(default_factory=dict)
     upload: Callable[[str, bytes], None] | None = None
+    upload_limit_bytes: int = LIMIT_BYTES
     file_choice: str = "file"
 
 
@@ -154,8 +155,8 @@ class AttentionMaskView(View):
         below = ipywidgets.Box([self._facts, plots], layout=row)
         found = [self._stories, pictures, self._query_pane, self._query_note, below]
         if self._wiring.upload is not None:
-            label = f"Your own q and k (.npz with arrays q and k, up to {UPLOAD_LIMIT_BYTES / 1e6:g} MB)"
-            self._upload_field = Upload(label, ".npz", UPLOAD_LIMIT_BYTES, self._uploaded)
+            label = "Your own queries and keys: .npz with arrays q and k, and v if there are values"
+            self._upload_field = Upload(label, (".npz",), self._wiring.upload_limit_bytes, self._uploaded)
             found.insert(0, self._upload_field)
             self._show_upload()
         return found
@@ -394,7 +395,7 @@ class AttentionMaskView(View):
             return
         try:
             self._wiring.upload(filename, content)
-        except ValueError as error:
+        except Exception as error:
             self._failed(error)
             return
         self.refresh()

@@ -1,8 +1,9 @@
 """Any sparse matrix as a picture: pattern, orderings, statistics, row lengths and block density."""
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -14,7 +15,7 @@ from kernels.reorder import PatternStatistics, bit_statistics, permuted, reorder
 from widgets.canvas.canvas import RasterCanvas, clip_window
 from widgets.canvas.source import BitsSource, CsrSource
 from widgets.controls.knob import Knob
-from widgets.controls.upload import Upload
+from widgets.controls.upload import LIMIT_BYTES, Upload
 from widgets.figures.plot_pane import PlotPane
 from widgets.figures.sparsity import (
     BlockDensities,
@@ -22,6 +23,7 @@ from widgets.figures.sparsity import (
     row_length_figure,
     row_lengths,
 )
+from widgets.views.frame.export import matrix_file
 from widgets.views.frame.view import BRUSH, View
 from widgets.views.matrix_input import as_pattern, is_large_mask
 
@@ -39,7 +41,7 @@ ORDERING_HELP = (
     "degree puts the longest rows first, Morton follows a Z-curve over a grid of rows, clusters join similar rows."
 )
 MAX_NNZ = 50_000_000
-UPLOAD_LIMIT_BYTES = 64_000_000
+KEPT_FILES = 3  # of those uploaded, so that a visitor who tries many does not fill the memory
 DATA_PIXELS = (512, 512)
 
 
@@ -73,6 +75,7 @@ class SparsityView(View):
     matrix : a matrix (NumPy, SciPy sparse, torch, `BitsSource`), or a dict of names to matrices or to functions that
         load one. A bit mask of over 10^8 positions stays packed: no ordering and no brush.
     read : ``read(file name, bytes) -> matrix`` for files that the reader uploads; no upload without it.
+    upload_label, upload_endings, upload_limit_bytes : what the upload field says of these files, and the largest.
     titles : what the menu calls the matrices, by name; the name itself where there is none.
     sources : Python expressions that remake the matrices, by name, for the recipe; ``imports`` is the line they need.
     state : initial values of the knobs.
@@ -100,15 +103,17 @@ class SparsityView(View):
         titles: Mapping[str, str] | None = None,
         sources: Mapping[str, str] | None = None,
         imports: str = "",
-        upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
+        upload_label: str = "Your own matrix",
+        upload_endings: Sequence[str] = (),
+        upload_limit_bytes: int = LIMIT_BYTES,
         link_base: str = "",
         **state,
     ):
         given: dict[str, Any] = dict(matrix) if isinstance(matrix, Mapping) else {"matrix": matrix}
         if not given:
             raise ValueError("SparsityView: the dict of matrices is empty; give at least one.")
-        self._given = given
-        self._read, self._upload_limit = read, upload_limit_bytes
+        self._given, self._files, self._matrices = given, {}, given
+        self._read, self._upload = read, (upload_label, upload_endings, upload_limit_bytes)
         self._titles = dict(titles or {})
         self._sources, self._imports = dict(sources or {}), imports
         self._loaded: tuple[Any, sparse.csr_array, int] | None = None
@@ -143,8 +148,7 @@ class SparsityView(View):
         row = ipywidgets.Box([self.canvas, side], layout={"display": "flex", "flex_flow": "row wrap"})
         if self._read is None:
             return [row]
-        label = f"Your own matrix (.mtx or .mtx.gz, up to {self._upload_limit / 1e6:g} MB)"
-        return [Upload(label, ".mtx,.gz", self._upload_limit, self.add_file), row]
+        return [Upload(*self._upload, self.add_file), row]
 
     def compute(self, state, progress):
         """Yield the picture first, then the picture with its numbers."""
@@ -220,6 +224,20 @@ class SparsityView(View):
             found |= {"blocks_kept": np.array([b.kept for b in scene.blocks])}
         return found
 
+    def exports(self, scene):
+        """Offer the matrix in the order that is shown, whole, for other tools and for another visit."""
+
+        def saved(ending):
+            if not isinstance(scene.source, CsrSource):
+                raise ValueError(
+                    f"{scene.name}: a mask of over 10^8 positions is not saved as a matrix; save a part of it."
+                )
+            order = "" if scene.ordering == "none" else f"-{scene.ordering}"
+            return matrix_file(scene.name, order, scene.source.matrix, ending)
+
+        forms = (("Matrix Market", ".mtx"), ("NPZ of SciPy", ".npz"))
+        return {f"Matrix in this order ({form})": partial(saved, ending) for form, ending in forms}
+
     def alt_text(self, scene):
         """Return the pattern in words."""
         (m, n), nnz = scene.source.shape, scene.source.nnz
@@ -250,7 +268,7 @@ class SparsityView(View):
                 _numbers_of(state[key], count, key)
         except ValueError as error:
             return str(error)
-        given = self._given[state["matrix"]]
+        given = self._matrices[state["matrix"]]
         nnz = 0 if is_large_mask(given) else getattr(given, "nnz", 0)
         if isinstance(nnz, (int, np.integer)) and nnz > MAX_NNZ:
             return f"{state['matrix']} has {nnz:,} entries; this view takes up to {MAX_NNZ:,}. Show a part of it."
@@ -267,9 +285,11 @@ class SparsityView(View):
         except Exception as error:
             self._failed(error)
             return
-        self._given = self._given | {filename: matrix}
+        older = [item for item in self._files.items() if item[0] != filename]
+        self._files = dict([*older, (filename, matrix)][-KEPT_FILES:])
+        self._matrices = self._given | self._files
         self._loaded = self._ordered = None
-        self.set_knobs(self._knobs_for(self._given))
+        self.set_knobs(self._knobs_for(self._matrices))
         self._turn("matrix", filename)
         self.refresh()
 
@@ -283,7 +303,7 @@ class SparsityView(View):
     def _load(self, name):
         loaded = self._loaded
         if loaded is None or loaded[0] != name:
-            given = self._given[name]
+            given = self._matrices[name]
             given = given() if callable(given) else given
             if is_large_mask(given):
                 loaded = self._loaded = (name, given, 0)

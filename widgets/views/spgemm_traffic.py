@@ -16,6 +16,7 @@ from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
+from widgets.controls.upload import Upload, UploadField
 from widgets.figures.fact_table import fact_table
 from widgets.figures.plot_pane import PlotPane
 from widgets.figures.spgemm_scene import TrafficScene, live_curve
@@ -40,6 +41,7 @@ from widgets.figures.spgemm_traffic import (
 from widgets.figures.spgemm_words import headline, live_curves, mean_share, short_number, step_columns, total_bytes
 from widgets.views.frame.export import npz_bytes
 from widgets.views.frame.story import Story
+from widgets.views.frame.table_twin import ColumnRows
 from widgets.views.frame.view import View
 from widgets.views.frame.worker import Progress
 
@@ -75,6 +77,7 @@ class TrafficHooks:
     stories : settings worth seeing, by key.
     budget : state -> None or the sentence that refuses.
     recipe : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
+    uploads : fields for the reader's own files, shown with the choice ``file_choice`` of operands.
     """
 
     operands: Sequence[Knob]
@@ -84,6 +87,8 @@ class TrafficHooks:
     stories: Mapping[str, Story] = field(default_factory=dict)
     budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None
     recipe: Callable[[str], str] = lambda words: f"view = ...  # {words}"
+    uploads: Sequence[UploadField] = ()
+    file_choice: str = "file"
 
 
 class SpGEMMTrafficView(View):
@@ -118,6 +123,7 @@ class SpGEMMTrafficView(View):
     def build(self) -> Sequence[ipywidgets.Widget]:
         """Make the parts: headline, stories, tabs, and one box per section."""
         self._headline = ipywidgets.HTML()
+        self._uploads = ipywidgets.VBox([Upload.of(field, self._uploaded) for field in self._hooks.uploads])
         self._stories = Choices(
             [(key, story.label) for key, story in self._hooks.stories.items()], self._tell, label="What to look at"
         )
@@ -171,7 +177,7 @@ class SpGEMMTrafficView(View):
             "constants": ipywidgets.VBox((self._constants,)),
         }
         self._painted_table, self._drawn, self._shown = None, {}, None
-        return (self._headline, self._stories, self._tabs, *self._boxes.values())
+        return (self._uploads, self._headline, self._stories, self._tabs, *self._boxes.values())
 
     def _shown_knobs(self):
         return [self.knob(key) for key in ("operands", *self._hooks.relevant.get(self.operands, ()))]
@@ -196,8 +202,17 @@ class SpGEMMTrafficView(View):
                 setattr(self, knob.key, story.state.get(knob.key, knob.default))
         self._stories.selected, self._stories.text = key, story.text
 
+    def _uploaded(self, received, filename, content):
+        try:
+            received(filename, content)
+        except Exception as error:
+            self._failed(error)
+            return
+        self.refresh()
+
     def _state_shown(self):
         super()._state_shown()
+        self._uploads.layout.display = None if self.operands == self._hooks.file_choice else "none"
         for panel in self._panels.values():
             panel.values = self.state
         self._tabs.selected, self._dataflows.selected = self.section, self.dataflow
@@ -363,7 +378,7 @@ class SpGEMMTrafficView(View):
     def table(self, scene: TrafficScene) -> tuple[Sequence[str], Sequence[Sequence]]:
         """Return the data behind the open section."""
         columns = self.arrays(scene)
-        return list(columns), _Rows(list(columns.values()))
+        return list(columns), ColumnRows(list(columns.values()))
 
     def arrays(self, scene: TrafficScene) -> dict[str, np.ndarray]:
         """Return the columns of the open section's table."""
@@ -414,21 +429,6 @@ class SpGEMMTrafficView(View):
         """Return the Python that remakes the view in its present state."""
         given = ", ".join(f"{key}={value!r}" for key, value in self.state.items() if value != self.knob(key).default)
         return self._hooks.recipe(given)
-
-
-class _Rows(Sequence):
-    """Rows of equally long columns, made when asked for."""
-
-    def __init__(self, columns):
-        self._columns = columns
-
-    def __len__(self):
-        return len(self._columns[0]) if self._columns else 0
-
-    def __getitem__(self, at):
-        if isinstance(at, slice):
-            return list(zip(*(column[at].tolist() for column in self._columns), strict=True))
-        return tuple(column[at].item() for column in self._columns)
 
 
 def _part(width):

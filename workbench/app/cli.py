@@ -66,7 +66,9 @@ def run(
     key: Annotated[str, typer.Argument(help="paper, see `workbench papers`")],
     size: Annotated[Literal["tiny", "small", "full"], typer.Option(help="full is what can be published")] = "full",
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 1,
-    matrix: Annotated[Path | None, typer.Option(help="Matrix Market file in place of the paper's input")] = None,
+    matrix: Annotated[
+        Path | None, typer.Option(help="a matrix (.mtx, .npz, .npy) in place of the paper's input")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(help="one experiment; may be given more than once")] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="write workbench/results and RESULTS.md instead of your own folder")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from workbench.data.matrix_files import read_matrix, save_matrix
 from workbench.data.matrix_market import read_matrix_market
 from workbench.data.suitesparse import suitesparse
 from workbench.data.text_matrices import import_graph, source_cooccurrence, term_document, word_cooccurrence
@@ -25,8 +26,10 @@ __all__ = [
     "poisson2d",
     "poisson3d",
     "power_law",
+    "read_matrix",
     "read_matrix_market",
     "rmat",
+    "save_matrix",
     "source_cooccurrence",
     "suitesparse",
     "term_document",

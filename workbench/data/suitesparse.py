@@ -10,11 +10,13 @@ import importlib.resources
 import json
 import re
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from workbench import folders
-from workbench.data.matrix_market import read_matrix_market
+from workbench.data.limits import LIBRARY
+from workbench.data.matrix_market import read_matrix_market, with_float_values
 
 BASE_URL = "https://sparse.tamu.edu/MM"
 MAX_DOWNLOAD_BYTES = 2**29
@@ -44,9 +46,9 @@ def suitesparse(name, progress=None):
     DownloadError (an OSError) : no network, no such matrix, or a download beyond 512 MiB.
     """
     archive = fetch(name, progress)
-    matrix = read_matrix_market(archive, max_file_bytes=MAX_DOWNLOAD_BYTES)
+    matrix = read_matrix_market(archive, replace(LIBRARY, file_bytes=MAX_DOWNLOAD_BYTES))
     _record_first_use(name, archive)  # only of a file that could be read
-    return matrix
+    return with_float_values(name, matrix)
 
 
 def fetch(name, progress=None) -> Path:

@@ -30,7 +30,7 @@ def run(
     Parameters
     ----------
     size : "tiny" for tests, "small" for a first look, "full" for the published record.
-    matrix : path of a Matrix Market file that takes the place of the paper's input. Claims speak of the paper's own
+    matrix : path of a file with a matrix that takes the place of the paper's input. Claims speak of the paper's own
         input, so they are not judged then.
     only : keys of the experiments to run; empty runs all.
     report : ``report(fraction, step)``, fraction over all experiments.
@@ -129,6 +129,6 @@ def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
 
 
 def _check_matrix(path):
-    from workbench.data.matrix_market import read_header
+    from workbench.data.matrix_files import check_matrix
 
-    read_header(path)
+    check_matrix(path, real=True)

@@ -17,7 +17,8 @@
 #
 # A sparse product needs the same multiplications in every order of work, but not the same memory traffic. Step through
 # an order and follow its partial products. Then let a model of Intel's PIUMA run SMASH's three versions on the same
-# operands. Products and traffic are counted; the machine's times are modelled.
+# operands. Products and traffic are counted; the machine's times are modelled. *Your own files* under Operands takes
+# matrices of yours: A, and B where it is another one.
 
 # %% workbench={"step": "Load the paper and the drawing tools"}
 from workbench.app import request

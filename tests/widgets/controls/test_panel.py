@@ -47,12 +47,47 @@ def test_turns_reach_the_view():
     panel.close()
 
 
-def test_upload_joins_pieces_and_holds_the_limit():
-    got = []
-    upload = Upload("File", ".mtx", 10, lambda name, content: got.append((name, content)))
-    for at, piece in ((0, b"abcd"), (4, b"efg")):
-        upload._receive(upload, {"type": "piece", "name": "x.mtx", "at": at, "size": 7}, [piece])
-    upload._receive(upload, {"type": "piece", "name": "big.mtx", "at": 0, "size": 11}, [b"x" * 11])
-    upload._receive(upload, {"type": "piece", "name": "empty.mtx", "at": 0, "size": 0}, [b""])
-    assert got == [("x.mtx", b"abcdefg"), ("empty.mtx", b"")]
-    upload.close()
+@pytest.fixture
+def upload():
+    field = Upload("File", (".mtx", ".gz"), 10, lambda name, content: field.got.append((name, content)))
+    field.got = []
+    field.send_piece = lambda at, size, piece, **more: field._receive(
+        field, {"type": "piece", "name": "x.mtx", "at": at, "size": size} | more, [piece]
+    )
+    yield field
+    field.close()
+
+
+def test_upload_joins_pieces_and_holds_the_limit(upload):
+    assert upload.label == "File, up to 1e-05 MB" and upload.accept == ".mtx,.gz"
+    for at, piece in ((0, b"abcd"), (4, memoryview(b"efg"))):
+        upload.send_piece(at, 7, piece)
+    upload.send_piece(0, 11, b"x" * 11)
+    assert upload.refused.startswith("The file was not taken")
+    upload.send_piece(0, 0, b"", name="empty.mtx")
+    assert upload.got == [("x.mtx", b"abcdefg"), ("empty.mtx", b"")] and upload.refused == ""
+
+
+def test_a_page_that_raises_the_limit_changes_nothing(upload):
+    upload.set_state({"limit_bytes": 10**12})  # what a page can send
+    assert upload.limit_bytes == 10**12
+    upload.send_piece(0, 11, b"x" * 11)
+    upload.send_piece(0, 20, b"x" * 8)
+    upload.send_piece(8, 20, b"x" * 8)
+    assert upload.got == [] and upload.refused and not upload._so_far
+
+
+@pytest.mark.parametrize(
+    ("at", "size", "piece"),
+    [(0, 5, b"x" * 6), (1, 5, b"x"), (0, 5, b""), (0, -1, b""), (0, None, b"x"), ("0", 5, b"x"), (0, 5.0, b"x"),
+     (True, 5, b"x"), (0, 11, b"x")],
+)  # fmt: skip
+def test_pieces_that_do_not_fit_are_dropped_as_they_arrive(upload, at, size, piece):
+    upload.send_piece(0, 8, b"abcd")
+    upload.send_piece(at, size, piece)
+    assert upload.got == [] and not upload._so_far and upload.refused
+    upload.send_piece(4, 8, b"efgh")
+    assert upload.got == [] and not upload._so_far
+    upload._receive(upload, {"type": "piece"}, [])
+    upload.send_piece(0, 2, b"ab")
+    assert upload.got == [("x.mtx", b"ab")]

@@ -11,6 +11,7 @@ import time
 import ipywidgets
 import numpy as np
 import pytest
+import scipy.io
 from scipy import sparse
 
 from kernels.raster import block_density, raster
@@ -77,8 +78,128 @@ def test_any_kind_of_matrix_is_accepted(matrix):
 def test_torch_tensors_are_accepted(matrix):
     torch = pytest.importorskip("torch")
     dense = torch.from_numpy(matrix.toarray()).requires_grad_()
-    for tensor in (dense, dense.to_sparse_csr(), dense.to_sparse_coo(), dense.to(torch.bfloat16), dense != 0):
-        np.testing.assert_array_equal(as_pattern(tensor)[0].toarray() != 0, matrix.toarray() != 0)
+    forms = [dense, dense.to_sparse_csr(), dense.to_sparse_coo(), dense.to_sparse_csc(), dense != 0]
+    forms += [dense.to_sparse_bsr((4, 2)), dense.to_sparse_bsc((2, 4)), dense[:60].to_sparse_bsc((2, 4))]
+    half = [form.detach().to(torch.float16) for form in (dense, *forms[1:4], *forms[5:])]
+    for tensor in (*forms, *half, dense.to(torch.bfloat16), dense.to(torch.complex64).conj()):
+        wanted = matrix.toarray()[: tensor.shape[0]]
+        found, duplicates = as_pattern(tensor)
+        np.testing.assert_array_equal(found.toarray() != 0, wanted != 0)
+        assert duplicates == 0 and (tensor.dtype != torch.float64 or (found.toarray() == wanted).all())
+    uncoalesced = torch.sparse_coo_tensor([[0, 0, 1], [1, 1, 0]], [1.0, 2, 3], (2, 2))
+    assert as_pattern(uncoalesced)[1] == 1 and as_pattern(uncoalesced)[0].toarray().tolist() == [[0, 3], [3, 0]]
+
+
+@pytest.mark.slow
+def test_tensors_that_are_no_matrix_are_refused_in_our_words():
+    torch = pytest.importorskip("torch")
+    one = torch.eye(4)
+    batch = torch.stack([one, one])
+    for tensor, words in (
+        (
+            batch.to_sparse_csr(),
+            r"got a batch of matrices of shape \(2, 4, 4\) in layout sparse_csr; pass one matrix, e\.g\. m\[0\]",
+        ),
+        (batch.to_sparse_bsr((2, 2)), "a batch of matrices"),
+        (batch.to_sparse_coo(), "a batch of matrices"),
+        (batch, "a batch of matrices"),
+        (torch.ones(4), "no matrix"),
+        (one.to_sparse(1), r"rows that are dense; use m\.to_dense\(\)"),
+        (one.to_mkldnn(), r"layout _mkldnn, which is not read; use m\.to_dense\(\)"),
+        (torch.nested.nested_tensor([one, one]), "nested tensor"),
+        (one.to("meta"), "on meta, which NumPy cannot read"),
+        (torch.quantize_per_tensor(one, 0.1, 0, torch.qint8), "holds qint8 numbers"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words) as error:
+            as_pattern(tensor, "m")
+        assert str(error.value).startswith("SparsityView: m ")
+
+
+@pytest.mark.slow
+def test_eight_bit_floats_are_read():
+    torch = pytest.importorskip("torch")
+    assert as_pattern(torch.eye(4).to(torch.float8_e4m3fn))[0].nnz == 4
+
+
+TWICE = (np.array([1, 2, 0, 4]), (np.array([0, 0, 1, 2]), np.array([3, 3, 1, 2])), (4, 6))  # one place twice, one zero
+
+
+def twice(dtype):
+    """The same four entries, one place of them twice, in every format that can hold them."""
+    values, (rows, columns), shape = TWICE
+    values = values.astype(dtype)
+    coo = sparse.coo_array((np.zeros(4), (rows, columns)), shape=shape)
+    coo.data = values  # behind SciPy's back, which takes neither half precision nor foreign bytes
+    yield "coo", coo
+    order = np.argsort(columns, kind="stable")
+    for name, kind, places, counts in (
+        ("csr", sparse.csr_array, columns, np.bincount(rows, minlength=4)),
+        ("csc", sparse.csc_array, rows[order], np.bincount(columns, minlength=6)),
+    ):
+        made = kind((np.zeros(4), places, np.concatenate(([0], np.cumsum(counts)))), shape=shape)
+        made.data = values if name == "csr" else values[order]
+        yield name, made
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint16", "int64", "float16", "float32", ">f2", ">f8", ">i4", "complex64"]
+)
+def test_every_format_counts_the_same_entries_and_duplicates(dtype):
+    values, places, shape = TWICE
+    wanted = sparse.coo_array((values.astype(dtype).astype("complex128"), places), shape=shape)
+    for name, form in twice(dtype):
+        found, duplicates = as_pattern(form, name)
+        assert (found.nnz, duplicates) == (3, 1), name
+        if dtype != "bool":
+            np.testing.assert_array_equal(found.toarray(), wanted.toarray(), err_msg=name)
+        assert form.data.dtype == np.dtype(dtype) and form.nnz == 4, "the reader's own matrix was changed"
+
+
+def test_blocks_count_what_they_store():
+    blocks = np.array([[[1, 0], [0, 1]], [[1, 0], [2, 1]], [[1, 1], [1, 1]]], np.float16)
+    bsr = sparse.bsr_array((np.zeros((3, 2, 2)), np.array([0, 0, 1]), np.array([0, 2, 3])), shape=(4, 4))
+    bsr.data = blocks
+    found, duplicates = as_pattern(bsr)
+    assert (found.nnz, duplicates) == (8, 4)
+    np.testing.assert_array_equal(found.toarray(), [[2, 0, 0, 0], [2, 2, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+    diagonals = sparse.dia_array((np.array([[1, 2, 0, 4]], np.float16), [0]), shape=(4, 4))
+    assert as_pattern(diagonals)[0].nnz == 3
+
+
+def test_whole_numbers_that_meet_do_not_wrap():
+    eights = sparse.coo_array((np.array([100, 100], np.int8), ([0, 0], [1, 1])), shape=(1, 2))
+    assert as_pattern(eights)[0].toarray().tolist() == [[0, 200]]
+    assert as_pattern(sparse.csr_array((eights.data, [1, 1], [0, 2]), shape=(1, 2)))[0].toarray().tolist() == [[0, 200]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f2", ">f4", ">i8", ">c8"])
+def test_dense_values_that_scipy_refuses_are_drawn(dtype, matrix):
+    dense = np.rint(9 * matrix.toarray()).astype(dtype)
+    view = SparsityView(dense, ordering="rcm")
+    assert view.error == "" and view.scene.source.nnz == np.count_nonzero(dense)
+    np.testing.assert_array_equal(as_pattern(dense)[0].toarray(), dense)
+    view.close()
+
+
+def test_masked_arrays_are_refused_with_the_cure(matrix):
+    masked = np.ma.masked_array(np.eye(3), mask=np.eye(3) > 0)
+    hidden = matrix.copy()
+    hidden.data = np.ma.masked_array(hidden.data, mask=hidden.data > 0.5)
+    for form in (masked, hidden):
+        with pytest.raises(
+            TypeError, match=r"a masked array; say what stands for masked elements, e\.g\. a\.filled\(0\)"
+        ):
+            as_pattern(form, "a")
+
+
+@pytest.mark.parametrize("form", [sparse.coo_array, sparse.csc_array, sparse.bsr_array])
+def test_forged_indices_are_refused_in_every_format(form, matrix):
+    forged = form(matrix)
+    place = forged.coords[1] if forged.format == "coo" else forged.indices
+    for value in (-1, 10**6):
+        place[0] = value
+        with pytest.raises(ValueError, match="SparsityView: a"):
+            as_pattern(forged, "a")
 
 
 def test_duplicates_are_summed_and_told():
@@ -202,12 +323,45 @@ def test_exports_hold_the_data(view, matrix):
     assert view.export("PNG: Pattern")[2].startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("ordering", ("none", "rcm"))
+def test_the_shown_matrix_is_saved_in_its_order(rng, ordering):
+    matrix = sparse.random_array((40, 30), density=0.1, format="csr", rng=rng)
+    view = SparsityView({"my matrix.mtx.gz": matrix.astype(np.float32)}, ordering=ordering)
+    wanted = permuted(matrix.astype(np.float32), reorder(matrix, ordering)).toarray()
+    end = "" if ordering == "none" else "-rcm"
+    for label, ending, load in (
+        ("Matrix in this order (Matrix Market)", ".mtx", lambda content: scipy.io.mmread(content)),
+        ("Matrix in this order (NPZ of SciPy)", ".npz", sparse.load_npz),
+    ):
+        assert label in view.export_labels
+        name, _, content = view.export(label)
+        assert name == f"my-matrix{end}{ending}"
+        np.testing.assert_array_equal(load(io.BytesIO(content)).toarray(), wanted)
+    view.close()
+
+
+def test_what_is_too_large_for_a_page_is_not_saved(matrix, monkeypatch):
+    monkeypatch.setattr("widgets.views.frame.export.MAX_SAVED", 719)
+    view = SparsityView(matrix)
+    with pytest.raises(ValueError, match=r"matrix has 720 entries; a page saves up to 719\. Save it in a notebook\."):
+        view.export("Matrix in this order (Matrix Market)")
+    mask = SparsityView(BitsSource(np.zeros((12800, 1600), np.uint8), 12800))
+    with pytest.raises(ValueError, match=r"over 10\^8 positions is not saved"):
+        mask.export("Matrix in this order (NPZ of SciPy)")
+    view.close()
+    mask.close()
+
+
 def test_uploads_are_read_shown_and_refused_in_words(matrix):
     def read(filename, content):
         if content == b"bad":
             raise ValueError(f"{filename}: line 1 is no Matrix Market header")
         return matrix
 
+    what = {"upload_label": "Yours: .abc", "upload_endings": (".abc", ".gz"), "upload_limit_bytes": 10_000_000}
+    view = SparsityView({"eye": np.eye(5)}, read=read, **what)
+    assert (view.children[2].label, view.children[2].accept) == ("Yours: .abc, up to 10 MB", ".abc,.gz")
+    view.close()
     view = SparsityView({"eye": np.eye(5)}, read=read, upload_limit_bytes=10)
     upload = view.children[2]
     pieces = ({"type": "piece", "name": "mine.mtx", "at": at, "size": 6} for at in (0, 3))
@@ -219,6 +373,17 @@ def test_uploads_are_read_shown_and_refused_in_words(matrix):
     assert view.matrix == "mine.mtx" and view.scene is not None
     upload._receive(upload, {"type": "piece", "name": "big.mtx", "at": 0, "size": 11}, [b"x" * 11])
     assert view.matrix == "mine.mtx"
+    view.close()
+
+
+def test_only_the_last_files_are_kept_and_none_hides_a_matrix_of_the_menu_for_good(matrix):
+    view = SparsityView({"random": matrix, "eye": np.eye(3)}, read=lambda name, content: np.ones((2, len(content))))
+    for i, name in enumerate(("eye", "a.mtx", "b.mtx", "a.mtx", "c.mtx")):
+        view.add_file(name, b"x" * (i + 1))
+        assert view.matrix == name and view.scene.source.shape == (2, i + 1) and view.error == ""
+    assert [name for name, _ in view.knob("matrix").choices] == ["random", "eye", "b.mtx", "a.mtx", "c.mtx"]
+    view.matrix = "eye"
+    assert view.scene.source.shape == (3, 3)
     view.close()
 
 

@@ -159,7 +159,7 @@ def test_a_malformed_matrix_is_one_sentence_and_code_2(toy, places, capsys):
     path = places / "bad.mtx"
     path.write_text("%%MatrixMarket matrix coordinate complex general\n1 1 0\n")
     assert call("run", "toy", "--matrix", str(path)) == 2
-    one_sentence(capsys, "bad.mtx: line 1: complex matrices are not supported")
+    one_sentence(capsys, "bad.mtx: complex matrices are not multiplied here")
 
 
 def test_a_failure_is_one_sentence_and_code_1_and_debug_shows_where(toy, capsys):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from workbench.data import suitesparse as module
-from workbench.data.matrix_market import MatrixMarketError
 from workbench.data.suitesparse import DownloadError, cached, folder, known_hash, registry, suitesparse
+from workbench.data.unpacking import DataFileError
 
 MTX = b"%%MatrixMarket matrix coordinate real general\n2 3 2\n1 1 5\n2 3 7\n"
 WANT = [[5, 0, 0], [0, 0, 7]]
@@ -115,7 +115,7 @@ def test_a_plain_file_placed_by_hand_is_found(home):
 def test_a_damaged_download_leaves_no_hash(collection):
     files, _ = collection
     files["/MM/Some/thing.tar.gz"] = archive({"thing/thing.mtx": MTX})[:60]
-    with pytest.raises(MatrixMarketError, match=r"thing\.tar\.gz: .* damaged or cut off"):
+    with pytest.raises(DataFileError, match=r"thing\.tar\.gz: .* damaged or cut off"):
         suitesparse("Some/thing")
     assert known_hash("Some/thing") == ("", "")
 
@@ -123,7 +123,7 @@ def test_a_damaged_download_leaves_no_hash(collection):
 def test_an_archive_without_the_matrix(collection):
     files, _ = collection
     files["/MM/Some/thing.tar.gz"] = archive({"thing/readme.txt": MTX})
-    with pytest.raises(MatrixMarketError, match=r"must hold one \.mtx file, holds none"):
+    with pytest.raises(DataFileError, match=r"must hold one \.mtx file, holds none"):
         suitesparse("Some/thing")
 
 

@@ -62,9 +62,10 @@ def test_a_judge_that_fails_on_the_full_run_is_an_error(toy):
         runner.judge(toy.claims[0], [{"value": 0}], "full")
 
 
-def test_another_matrix_skips_what_cannot_use_it_and_judges_nothing(toy, tmp_path):
-    path = tmp_path / "a.mtx"
-    scipy.io.mmwrite(path, sp.csr_array([[1.0]]))
+@pytest.mark.parametrize("name", ("a.mtx", "a.npz"))
+def test_another_matrix_skips_what_cannot_use_it_and_judges_nothing(toy, tmp_path, name):
+    path = tmp_path / name
+    (scipy.io.mmwrite if name == "a.mtx" else sp.save_npz)(path, sp.csr_array([[1.0]]))
     skipped = []
     records = runner.run("toy", matrix=str(path), skip=lambda *told: skipped.append(told))
     assert [entry["experiment"] for entry in records] == ["speeds"]

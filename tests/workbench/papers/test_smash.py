@@ -1,10 +1,13 @@
 """SMASH: experiments yield rows, and every claim can fail."""
 
+import bz2
+
 import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
 
+from kernels.matrix_bytes import matrix_bytes
 from workbench.papers.smash.claims import CLAIMS
 from workbench.papers.smash.entry import PAPER
 
@@ -151,6 +154,27 @@ def test_claims_about_the_reference_workload_need_it():
     rows = [row | {"matrix": "another"} for row in versions("time", (940, 400, 100))]
     with pytest.raises(LookupError):
         JUDGES["speedup"](rows)
+
+
+@pytest.mark.parametrize("name", ("mine.npz", "mine.npy", "mine.mtx.bz2"))
+def test_a_users_matrix_may_be_in_any_known_form(name, tmp_path):
+    path, matrix = tmp_path / name, sp.random_array((20, 20), density=0.1, rng=np.random.default_rng(1), format="csc")
+    with path.open("wb") as file:
+        if name.endswith("npy"):
+            np.save(file, matrix.toarray())
+        elif name.endswith("npz"):
+            sp.save_npz(file, matrix)
+        else:
+            file.write(bz2.compress(matrix_bytes(matrix, ".mtx")))
+    rows = EXPERIMENTS["traffic"](size="full", seed=1, matrix=str(path))
+    assert {row["value"] for row in rows if row["quantity"] == "nnz(A)"} == {matrix.nnz}
+
+
+def test_whole_numbers_that_lose_digits_are_refused(tmp_path):
+    path = tmp_path / "mine.mtx"
+    path.write_text(f"%%MatrixMarket matrix coordinate integer general\n1 1 1\n1 1 {2**53 + 1}\n")
+    with pytest.raises(ValueError, match=r"mine\.mtx: 9007199254740993 has more digits"):
+        EXPERIMENTS["traffic"](size="full", seed=1, matrix=str(path))
 
 
 @pytest.mark.parametrize("key", EXPERIMENTS)

@@ -1,18 +1,21 @@
-"""Files made from a view: CSV, NPZ, and one HTML page that needs no network."""
+"""Files made from a view: CSV, NPZ, a matrix, and one HTML page that needs no network."""
 
 import base64
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.io
 
+from kernels.matrix_bytes import matrix_bytes
 from widgets import theme
 
 TABLE_ROWS_IN_HTML = 1000
+MAX_SAVED = 5_000_000
 
 
 def csv_bytes(columns: Sequence[str], rows: Sequence[Sequence]) -> bytes:
@@ -30,6 +33,22 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     named: dict[str, Any] = dict(arrays)
     np.savez_compressed(content, **named)
     return content.getvalue()
+
+
+def matrix_file(name: str, remark: str, matrix, ending: str) -> tuple[str, str, bytes]:
+    """Return a sparse matrix as an export: file name made from ``name`` and ``remark``, MIME type, bytes.
+
+    Raises
+    ------
+    ValueError : more than MAX_SAVED entries.
+    """
+    if matrix.nnz > MAX_SAVED:
+        told = f"{name} has {matrix.nnz:,} entries; a page saves up to {MAX_SAVED:,}."
+        raise ValueError(f"{told} Save it in a notebook.")
+    stem = re.sub(r"(\.(mtx|npz|npy|gz|bz2|xz|zip|tar))+$", "", name)
+    stem = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "matrix"
+    mime = {".mtx": "text/plain", ".npz": "application/x-npz"}[ending]
+    return stem + remark + ending, mime, matrix_bytes(matrix, ending)
 
 
 def html_bytes(view) -> bytes:

@@ -68,3 +68,18 @@ def _cell(value) -> str:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return str(value)
     return f"{int(value):,}"
+
+
+class ColumnRows(Sequence):
+    """Rows of equally long columns, made when asked for."""
+
+    def __init__(self, columns):
+        self._columns = columns
+
+    def __len__(self):
+        return len(self._columns[0]) if self._columns else 0
+
+    def __getitem__(self, at):
+        if isinstance(at, slice):
+            return list(zip(*(column[at].tolist() for column in self._columns), strict=True))
+        return tuple(column[at].item() for column in self._columns)

@@ -11,6 +11,7 @@ from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
 from widgets.figures.attention import PANELS, AttentionScene, block_shares, in_slots
 from widgets.views.attention_mask import AttentionMaskView, ViewHooks, picture_knobs
+from workbench.data.limits import VISITOR
 from workbench.explorers.attention import cost
 from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
@@ -70,7 +71,7 @@ def explorer(*, query="", **state) -> AttentionMaskView:
         state.setdefault("right", method.shows)
 
     def upload(filename, content):
-        uploaded[FILE] = read_npz(content, filename)
+        uploaded[FILE] = read_npz(content, filename, VISITOR)
 
     def load(state):
         source = sources().get(state["input"])
@@ -94,6 +95,7 @@ def explorer(*, query="", **state) -> AttentionMaskView:
         ),
         stories={key: method.stories for key, method in offered().items()},
         upload=upload,
+        upload_limit_bytes=VISITOR.file_bytes,
         file_choice=FILE,
     )
     return view_class()(lambda state, progress: scenes(load(state), state, progress), hooks, query=query, **state)

@@ -75,7 +75,7 @@ def traffic_scene(
     if products > MAX_PRODUCTS:
         raise ValueError(
             f"This product has {products:,} partial products, the limit of the live view is {MAX_PRODUCTS:,}: "
-            "lower the scale or the entries per row."
+            "take smaller operands, or sparser ones."
         )
     counted = _counts.get(pair.made_from, lambda: _count(pair, progress))
     progress(0.3, "planning the windows")

@@ -4,7 +4,7 @@ import scipy.sparse as sp
 
 from kernels.matmul.spgemm import row_flops, symbolic_nnz
 from workbench.data.matrices import w0
-from workbench.data.matrix_market import read_matrix_market
+from workbench.data.matrix_files import read_matrix, with_float_values
 from workbench.data.product_pairs import paired, rmat_pair
 from workbench.paper import row
 
@@ -17,10 +17,10 @@ def main_input(size, seed, matrix=None) -> tuple[str, sp.csr_array, sp.csr_array
     Parameters
     ----------
     size : "full" is the reference workload W0; "tiny" and "small" are pairs like it.
-    matrix : path of a Matrix Market file that takes its place, squared or times its transpose; None for none.
+    matrix : path of a file with a matrix that takes its place, squared or times its transpose; None for none.
     """
     if matrix is not None:
-        return str(matrix), *paired(read_matrix_market(matrix))
+        return str(matrix), *paired(with_float_values(str(matrix), read_matrix(matrix)))
     if size == "full":
         return "W0", *w0()
     scale = {"tiny": 8, "small": 12}[size]

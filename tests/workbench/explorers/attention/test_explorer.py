@@ -296,14 +296,24 @@ def test_own_file_is_shown_and_bad_ones_are_named(rng):
     np.testing.assert_allclose(given.v, given.k)
     for content, words in (
         (b"not a zip", "not a readable .npz"),
-        (npz(q=q), "must hold arrays q and k"),
+        (npz(q=q), "must hold arrays q and k, it has q"),
+        (npz(), "holds no arrays"),
+        (npz(q=np.ones((0, 4)), k=np.ones((0, 4))), "q is empty"),
+        (npz(q=q[:, None, None], k=k), "must be floats"),
+        (npz(q=np.full((4, 2), 1e300), k=np.ones((4, 2))), "too large for float32"),
+        (npz(q=np.zeros((65537, 1), np.float16), k=np.zeros((65537, 1), np.float16)), "65,537 tokens; at most 65,536"),
         (npz(q=q, k=k[:, :5]), "one shape"),
         (npz(q=q.astype(int), k=k), "must be floats"),
-        (npz(q=np.full((4, 2), np.nan), k=k), "NaN"),
-        (npz(q=np.array([{}], object), k=k), "not a readable .npz"),
+        (npz(q=np.full((4, 2), np.nan), k=np.ones((4, 2))), "NaN"),
+        (npz(q=np.array([{}], object), k=k), "q holds Python objects, which are not read"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=words) as error:
             read_npz(content, "bad.npz")
+        assert str(error.value).startswith("bad.npz")
+    for dtype in ("float16", ">f4", ">f8"):
+        given = read_npz(npz(q=q.astype(dtype), k=k.astype(dtype), v=np.asfortranarray(k.astype(dtype))))
+        np.testing.assert_array_equal(given.all_q[0], q.astype(dtype).astype("float32"))
+        np.testing.assert_array_equal(given.all_v[0], k.astype(dtype).astype("float32"))
     view = explorer(input="file", head=1).wait()
     try:
         assert "There is no file yet" in view.error

@@ -46,7 +46,7 @@ def test_it_opens_on_a_small_pair_and_needs_no_query(make):
 def test_every_source_is_offered_with_the_knobs_that_it_reads(make):
     view = make()
     choices = [key for key, _ in view.knob("operands").choices]
-    assert choices == list(sources())
+    assert choices == [*sources(), "file"]
     assert {"rmat", "worked", "w0", "poisson2d", "banded", "power_law", "karate", "les_miserables"} <= set(choices)
     shown = [spec["key"] for spec in view._panel.controls]
     assert shown == ["operands", "scale", "edge_factor", "a", "b", "c", "permute", "seed"]
