@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.browser.chromium import CHROMIUM_ARGUMENTS, find_chromium, is_local, start_process  # noqa: E402
+from tests.browser.chromium import CHROMIUM_ARGUMENTS, find_chromium, start_process  # noqa: E402
 
 PAGES = ("dashboards/sparsity_patterns", "dashboards/attention_masks", "dashboards/spgemm_traffic")
 STATE = """() => {
@@ -57,7 +57,6 @@ class Visit:
 async def visit(browser, url: str, page_path: str, patience_s: float) -> Visit:
     found = Visit(page_path)
     context = await browser.new_context(viewport={"width": 1280, "height": 900})
-    await context.route("**/*", lambda route: route.continue_() if is_local(route.request.url) else route.abort())
     page = await context.new_page()
     page.set_default_timeout(patience_s * 1000)
     errors = []
