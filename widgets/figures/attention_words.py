@@ -27,21 +27,21 @@ def cost_rows(result, kind):
     """
     cost = result.cost
     kept, dense, block = cost.kept, cost.dense, cost.block_size
-    whole, covered, reach = "of those of dense attention", result.coverage, reached_pairs(result)
+    covered, reach = result.coverage, reached_pairs(result)
     return [
         (f"attention covered: share of the true attention on the pairs kept ({kind})", covered,
          "unknown" if covered != covered else f"{covered:.4f}"),
-        (f"reach: pairs that some chain of steps connects, {whole} ({kind})", reach,
+        (f"reach: pairs that some chain of steps connects ({kind})", reach,
          "" if reach is None else _of(reach, dense.pairs)),
-        (f"pairs kept, {whole} ({kind})", kept.pairs, _of(kept.pairs, dense.pairs)),
-        (f"blocks that hold one, {whole} ({kind})", kept.blocks,
-         f"{_of(kept.blocks, dense.blocks)}, of {block} x {block} tokens"),
+        (f"pairs kept ({kind})", kept.pairs, _of(kept.pairs, dense.pairs)),
+        (f"blocks that hold a pair kept ({kind})", kept.blocks,
+         f"{_of(kept.blocks, dense.blocks)}; {block} x {block} tokens each"),
         ("scores with keys that stand for several, in the multiply-adds (counted)", cost.summaries,
          f"{cost.summaries:,}" if cost.summaries else ""),
-        (f"multiply-adds of the attention, {whole} (counted)", kept.multiply_adds,
+        ("multiply-adds of the attention (counted)", kept.multiply_adds,
          _of(kept.multiply_adds, dense.multiply_adds)),
         ("multiply-adds before the attention, to choose, sort or summarise (counted)", cost.before, f"{cost.before:,}"),
-        (f"bytes moved by the attention, {whole} (counted)", kept.bytes, _of(kept.bytes, dense.bytes)),
+        ("bytes moved by the attention (counted)", kept.bytes, _of(kept.bytes, dense.bytes)),
     ]  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def reached_pairs(result):
 
 
 def _of(part, whole):
-    return f"{part:,} of {whole:,} ({part / whole if whole else 0:.1%})"
+    return f"{part:,} of {whole:,} in dense attention ({part / whole if whole else 0:.1%})"
 
 
 def facts_html(scene):

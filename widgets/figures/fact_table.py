@@ -7,7 +7,8 @@ _STYLE = (
     "<style>.wb-facts{overflow-x:auto;padding:4px}.wb-facts table{border-collapse:collapse;font-size:15px}"
     ".wb-facts caption{text-align:left;font-weight:600;font-size:16px;padding:4px 0}"
     ".wb-facts th,.wb-facts td{text-align:left;padding:3px 16px 3px 0;border-bottom:1px solid var(--wb-line);"
-    "vertical-align:top}.wb-facts td{font-variant-numeric:tabular-nums}"
+    "vertical-align:top}.wb-facts tbody th{min-width:14em;font-weight:400}"
+    ".wb-facts td{font-variant-numeric:tabular-nums}"
     ".wb-facts .wb-shown{color:var(--wb-accent)}</style>"
 )
 

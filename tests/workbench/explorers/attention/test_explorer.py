@@ -352,7 +352,10 @@ def test_a_formula_keeps_the_causal_rule_and_edge_blocks_count_as_what_they_are(
     try:
         assert view.error == "" and view.scene.result.density == 64 * 65 / (65 * 66)
         told = view._facts.value
-        assert "2,080 of 2,145 (97.0%)" in told and "1 of 3 (33.3%), of 64 x 64 tokens" in told
+        assert (
+            "2,080 of 2,145 in dense attention (97.0%)" in told
+            and "1 of 3 in dense attention (33.3%); 64 x 64 tokens each" in told
+        )
         assert view.scene.result.facts["pairs of the formula that look ahead, left out (counted)"] == "2,016"
         assert not np.triu(view.scene.result.allowed, 1).any()
     finally:
