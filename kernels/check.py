@@ -24,7 +24,8 @@ def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS, read_indic
     """Return ``a`` as a ``csr_array`` that shares its buffers, after checking all that a kernel's loop relies on.
 
     Row pointers must start at 0, never decrease and end within the stored entries; column indices must lie in
-    ``[0, cols)``. Unsorted and duplicate column indices are fine.
+    ``[0, cols)``. Unsorted and duplicate column indices are fine. Buffers with spare room behind the last entry come
+    back without it.
 
     Parameters
     ----------
@@ -93,9 +94,10 @@ def _checked(a, function, name, dtypes, read_indices=True):
         raise ValueError(
             f"{function}: {name} is not a valid CSR matrix: {found}; {name}.check_format() may help find why"
         )
-    if isinstance(a, sparse.csr_array):
+    used = int(a.indptr[-1])
+    if isinstance(a, sparse.csr_array) and used == len(a.indices):
         return a, rising
-    return sparse.csr_array((a.data, a.indices, a.indptr), shape=a.shape, copy=False), rising
+    return sparse.csr_array((a.data[:used], a.indices[:used], a.indptr), shape=a.shape, copy=False), rising
 
 
 def _check_buffers(a, function, name, dtypes):

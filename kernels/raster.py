@@ -156,7 +156,9 @@ def raster_bits_reference(bits, columns, window=None, shape=(512, 512)) -> np.nd
 def bin_edges(size: int, bins: int) -> np.ndarray:
     """Return int64[min(bins, size) + 1]: where each bin starts, then ``size``; bins differ by one element at most."""
     bins = min(bins, size)
-    return -(-np.arange(bins + 1, dtype=np.int64) * size // max(bins, 1))
+    whole, rest = divmod(size, max(bins, 1))  # apart, so that no product passes 63 bits
+    i = np.arange(bins + 1, dtype=np.int64)
+    return i * whole - (-i * rest // max(bins, 1))
 
 
 def bin_areas(window, shape) -> np.ndarray:

@@ -104,8 +104,16 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
                    index_bytes=index_bytes, value_bytes=value_bytes)  # fmt: skip
 
 
-def _column_counts(a):
-    return np.bincount(a.indices[: a.indptr[-1]], minlength=a.shape[1])
+def _narrow(b):
+    """Leave empty columns out of a matrix that has few others: counts per column then take memory by entries."""
+    if b.shape[1] <= 4 * b.nnz:
+        return b
+    used, places = np.unique(b.indices, return_inverse=True)
+    return sparse.csr_array((b.data, places.astype(b.indices.dtype), b.indptr), shape=(b.shape[0], len(used)))
+
+
+def _column_counts(b):
+    return np.bincount(b.indices, minlength=b.shape[1])
 
 
 def _transpose(a):
@@ -115,7 +123,7 @@ def _transpose(a):
 def _inner(a, b):
     a_nnz, b_nnz = int(a.indptr[-1]), int(b.indptr[-1])
     rows = int(np.count_nonzero(np.diff(a.indptr)))
-    columns = int(np.count_nonzero(_column_counts(b)))
+    columns = int(np.count_nonzero(_column_counts(_narrow(b))))
     reads = {"read_a": a_nnz * columns, "read_b": b_nnz * rows}
     pointers = a.shape[0] + 1 + rows * (b.shape[1] + 1)
     return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, rows * columns)}
@@ -123,10 +131,11 @@ def _inner(a, b):
 
 def _inner_masked(a, b):
     per_row = symbolic_nnz(a, b)
-    per_column = symbolic_nnz(_transpose(b), _transpose(a))
+    narrow = _narrow(b)
+    per_column = symbolic_nnz(_transpose(narrow), _transpose(a))
     reads = {
         "read_a": int(np.dot(per_row, np.diff(a.indptr).astype(np.int64))),
-        "read_b": int(np.dot(per_column, _column_counts(b).astype(np.int64))),
+        "read_b": int(np.dot(per_column, _column_counts(narrow).astype(np.int64))),
     }
     written = int(per_row.sum())
     pointers = a.shape[0] + 1 + 2 * written
@@ -147,7 +156,7 @@ def _row(a, b):
 
 def _column(a, b):
     b_nnz, products = int(b.indptr[-1]), int(row_flops(a, b).sum())
-    live = int(symbolic_nnz(_transpose(b), _transpose(a)).max(initial=0))
+    live = int(symbolic_nnz(_transpose(_narrow(b)), _transpose(a)).max(initial=0))
     return {"read_a": products, "read_b": b_nnz, "ptr": b.shape[1] + 1 + 2 * b_nnz, "peak_live": live}
 
 
