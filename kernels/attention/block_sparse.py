@@ -115,9 +115,21 @@ def block_sparse_attention_reference(q, k, v, block_mask, *, block_size, causal=
         allowed = allowed & (position <= np.arange(t)[:, None])
     scores = np.where(allowed, q @ k.swapaxes(2, 3) * (d**-0.5 if scale is None else scale), -np.inf)
     top = scores.max(axis=3, keepdims=True, initial=-np.inf)
-    weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN here, as it is in the loop
+        weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
     total = weights.sum(axis=3, keepdims=True)
-    return weights / np.where(total == 0, 1, total) @ v
+    return _weighted_sum(weights / np.where(total == 0, 1, total), v, allowed)
+
+
+def _weighted_sum(weights, v, allowed):
+    """Return weights @ v, without the 0 * NaN of values that are not finite and that a row may not see."""
+    finite = np.isfinite(v)
+    out = weights @ np.where(finite, v, 0)
+    for j in np.flatnonzero(~finite.all(axis=(0, 1, 3))):
+        odd = np.where(finite[:, :, j], 0, v[:, :, j])[:, :, None]  # (b, h, 1, d)
+        with np.errstate(invalid="ignore"):
+            out += np.where(allowed[..., j, None], weights[..., j, None] * odd, 0)
+    return out
 
 
 def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False):

@@ -17,7 +17,8 @@ def csr_softmax(scores) -> sparse.csr_array:
 
     Returns
     -------
-    csr_array (m, n), dtype and structure of ``scores``; empty rows stay empty.
+    csr_array (m, n), dtype and structure of ``scores``; empty rows stay empty, and a row whose scores are all -inf gets
+    zeros, as a query that sees no key does elsewhere.
 
     Raises
     ------
@@ -31,8 +32,9 @@ def csr_softmax(scores) -> sparse.csr_array:
     length, filled = _rows(s)
     starts = s.indptr[:-1][filled]
     top = np.maximum.reduceat(s.data, starts) if len(starts) else s.data[:0]
-    weights = np.exp(s.data - np.repeat(top, length))
+    weights = np.exp(s.data - np.repeat(np.where(np.isneginf(top), s.dtype.type(0), top), length))
     total = np.add.reduceat(weights, starts) if len(starts) else weights
+    total = np.where(total == 0, s.dtype.type(1), total)
     return sparse.csr_array((weights / np.repeat(total, length), s.indices, s.indptr), shape=s.shape)
 
 

@@ -52,7 +52,8 @@ def sddmm(pattern, x, y, *, num_threads=None) -> sparse.csr_array:
 def sddmm_reference(pattern, x, y) -> np.ndarray:
     """Compute the values entry by entry in float64."""
     rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
-    return np.einsum("pd,pd->p", x[rows].astype(np.float64), y[pattern.indices].astype(np.float64))
+    columns = pattern.indices[: pattern.indptr[-1]]
+    return np.einsum("pd,pd->p", x[rows].astype(np.float64), y[columns].astype(np.float64))
 
 
 def sddmm_work(pattern, d: int) -> Work:

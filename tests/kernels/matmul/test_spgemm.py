@@ -301,3 +301,18 @@ def test_results_do_not_share_memory(rng):
     np.testing.assert_array_equal(first.data, kept)
     assert first.data.flags.writeable
     assert kernels.get_num_threads() >= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_duplicates_that_meet_infinity_are_multiplied_one_by_one(method, rng):
+    """2 inf + (-3) inf is NaN; the sum of the duplicates times inf would be -inf."""
+    values = np.array([2.0, -3.0, 1.0, np.inf, 5.0, -5.0, np.nan, 1.0])
+    for columns in ([0, 0, 1, 2, 1, 1, 3, 3], [3, 1, 3, 0, 1, 0, 2, 2]):
+        a = sparse.csr_array((values, columns, [0, 4, 8]), shape=(2, 4))
+        b = sparse.csr_array(
+            (np.array([np.inf, 1.0, -1.0, np.inf, np.inf, 0.0]), [0, 1, 1, 0, 2, 2], [0, 2, 3, 4, 6]), shape=(4, 3)
+        )
+        wanted = spgemm_reference(a, b)
+        found = spgemm(a, b, method=method)
+        np.testing.assert_array_equal(found.indices, wanted.indices)
+        np.testing.assert_array_equal(found.data, wanted.data)
