@@ -1,4 +1,4 @@
-"""Ends a kernel that nobody waits for any more, from another thread. Ctrl-C ends one in the main thread without this."""
+"""Ends a kernel that nobody waits for any more, from another thread; in the main thread Ctrl-C does so by itself."""
 
 from kernels._native import core
 

@@ -10,6 +10,7 @@ Memory is O(t d): scores live in one block at a time (Dao 2023, "FlashAttention-
 import numpy as np
 
 from kernels._native import core
+from kernels.check import as_int, as_number, check_array, check_threads
 from kernels.work import Work
 
 
@@ -24,7 +25,7 @@ def block_sparse_attention(
     block_mask : (b or 1, h, t_blocks, t_blocks) bool, t_blocks = ceil(t / block_size); True keeps the block.
     block_size : tokens per block, a multiple of 16 from 16 to 128.
     causal : a query sees only keys at its own position or before.
-    scale : factor on q . k; 1 / sqrt(d) unless given.
+    scale : factor on q . k, finite; 1 / sqrt(d) unless given.
     key_positions : (b, h, t) int32, the original position of each key slot if keys were permuted; used by ``causal``.
     return_lse : also return the log of each row's softmax denominator, which the backward pass needs.
     num_threads : threads for this call; the global setting unless given.
@@ -46,7 +47,7 @@ def block_sparse_attention(
     ------
     Dao 2023, "FlashAttention-2", Algorithm 1.
     """
-    q, k, v, mask, position, scale, threads = _checked(
+    q, k, v, mask, position, block_size, scale, threads = _checked(
         "block_sparse_attention", q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads
     )
     out = np.empty(q.shape, np.float32)
@@ -79,13 +80,11 @@ def block_sparse_attention_backward(
     Dao 2023, "FlashAttention-2", Algorithm 2.
     """
     name = "block_sparse_attention_backward"
-    q, k, v, mask, position, scale, threads = _checked(
+    q, k, v, mask, position, block_size, scale, threads = _checked(
         name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads
     )
     for label, array, shape in (("out", out, q.shape), ("lse", lse, q.shape[:3]), ("grad", grad, q.shape)):
-        if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-            got = getattr(array, "dtype", type(array).__name__)
-            raise TypeError(f"{name}: {label} must be a float32 array, got {got}")
+        check_array(array, function=name, name=label, dtypes=(np.float32,))
         if array.shape != shape:
             raise ValueError(f"{name}: {label} must have shape {shape}, got {array.shape}")
     gradients = tuple(np.empty(q.shape, np.float32) for _ in range(3))
@@ -134,7 +133,16 @@ def _weighted_sum(weights, v, allowed):
 
 def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False):
     """Count the work of the forward pass from the mask alone; blocks that causality cuts are computed whole."""
-    kept = np.asarray(block_mask, bool)
+    name = "block_sparse_attention_work"
+    t, d, block_size = (
+        as_int(value, function=name, name=label, low=low, high=2**31)
+        for label, value, low in (("t", t, 0), ("d", d, 1), ("block_size", block_size, 1))
+    )
+    blocks, kept = -(-t // block_size), np.asarray(block_mask)
+    if kept.dtype != np.bool_ or kept.ndim != 4 or kept.shape[2:] != (blocks, blocks):
+        raise ValueError(
+            f"{name}: block_mask must be bool of shape (b, h, {blocks}, {blocks}), got {kept.dtype} {kept.shape}"
+        )
     if causal:
         kept = np.tril(kept)
     tokens = np.minimum(block_size, t - block_size * np.arange(kept.shape[2]))
@@ -145,9 +153,7 @@ def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False):
 
 def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads):
     for label, array in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.uint16):
-            got = getattr(array, "dtype", type(array).__name__)
-            raise TypeError(f"{name}: {label} must be float32, or uint16 with bfloat16 bits; got {got}")
+        check_array(array, function=name, name=label, dtypes=(np.float32, np.uint16))
         if array.ndim != 4 or array.shape != q.shape or array.dtype != q.dtype:
             raise ValueError(
                 f"{name}: q, k, v must have one shape (b, h, t, d) and dtype; q is {q.dtype} {q.shape}, "
@@ -156,12 +162,11 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
     b, h, t, d = q.shape
     if not 1 <= d <= 512:
         raise ValueError(f"{name}: d must be from 1 to 512, got {d}")
+    block_size = as_int(block_size, function=name, name="block_size")
     if block_size not in range(16, 129, 16):
-        raise ValueError(f"{name}: block_size must be a multiple of 16 from 16 to 128, got {block_size!r}")
+        raise ValueError(f"{name}: block_size must be a multiple of 16 from 16 to 128, got {block_size}")
     blocks = -(-t // block_size)
-    if not isinstance(block_mask, np.ndarray) or block_mask.dtype != np.bool_:
-        got = getattr(block_mask, "dtype", type(block_mask).__name__)
-        raise TypeError(f"{name}: block_mask must be a bool array, got {got}")
+    check_array(block_mask, function=name, name="block_mask", dtypes=(np.bool_,))
     if block_mask.shape not in ((b, h, blocks, blocks), (1, h, blocks, blocks)):
         raise ValueError(
             f"{name}: block_mask must have shape ({b} or 1, {h}, {blocks}, {blocks}), got {block_mask.shape}"
@@ -176,8 +181,7 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
         if not (np.sort(key_positions, axis=2) == np.arange(t)).all():
             raise ValueError(f"{name}: key_positions must be a permutation of 0..{t - 1} in every head")
         key_positions = np.ascontiguousarray(key_positions, np.int32)
-    if num_threads is not None and not 1 <= num_threads <= 256:
-        raise ValueError(f"{name}: num_threads must be from 1 to 256, got {num_threads}")
-    scale = float(d**-0.5 if scale is None else scale)
+    scale = d**-0.5 if scale is None else as_number(scale, function=name, name="scale")
+    threads = check_threads(num_threads, function=name)
     arrays = (np.ascontiguousarray(x) for x in (q, k, v))
-    return *arrays, np.ascontiguousarray(block_mask).view(np.uint8), key_positions, scale, num_threads or 0
+    return *arrays, np.ascontiguousarray(block_mask).view(np.uint8), key_positions, block_size, scale, threads

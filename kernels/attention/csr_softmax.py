@@ -52,16 +52,19 @@ def csr_softmax_gradient(probabilities, gradient) -> np.ndarray:
 
     Raises
     ------
-    ValueError : gradient has another length.
+    TypeError : gradient holds no numbers. ValueError : gradient has another length.
 
     Source
     ------
     Derivative of softmax.
     """
     p = as_csr(probabilities, function="csr_softmax_gradient", name="probabilities")
-    if np.shape(gradient) != p.data.shape:
+    gradient = np.asarray(gradient)
+    if not np.issubdtype(gradient.dtype, np.number):
+        raise TypeError(f"csr_softmax_gradient: gradient must hold numbers, got {gradient.dtype}")
+    if gradient.shape != p.data.shape:
         raise ValueError(
-            f"csr_softmax_gradient: gradient must have one number per entry, {p.data.shape}; got {np.shape(gradient)}"
+            f"csr_softmax_gradient: gradient must have one number per entry, {p.data.shape}; got {gradient.shape}"
         )
     length, filled = _rows(p)
     product = p.data * gradient

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
+from kernels.check import as_int, check_choice
 from kernels.matmul.spgemm import operands, row_flops, symbolic_nnz
 
 __all__ = ["Traffic", "dataflow_traffic"]
@@ -87,13 +88,12 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
     ValueError : unknown dataflow or cache, widths below 1, inner sizes that differ. TypeError : not CSR.
     """
     a, b = operands(a, b, "dataflow_traffic")
-    if dataflow not in _DATAFLOWS:
-        raise ValueError(f"dataflow_traffic: dataflow must be one of {', '.join(_DATAFLOWS)}; got {dataflow!r}")
-    if cache not in ("none", "ideal"):
-        raise ValueError(f"dataflow_traffic: cache must be 'none' or 'ideal', got {cache!r}")
-    for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes)):
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ValueError(f"dataflow_traffic: {name} must be an int of at least 1, got {width!r}")
+    check_choice(dataflow, _DATAFLOWS, function="dataflow_traffic", name="dataflow")
+    check_choice(cache, ("none", "ideal"), function="dataflow_traffic", name="cache")
+    index_bytes, value_bytes = (
+        as_int(width, function="dataflow_traffic", name=name, low=1)
+        for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes))
+    )
     counts = _DATAFLOWS[dataflow](a, b)
     if cache == "ideal":
         counts |= {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1])}

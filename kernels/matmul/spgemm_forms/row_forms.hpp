@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -47,21 +48,23 @@ struct Entry {
 
 // Sum neighbours of equal column in a list sorted by column. -> entries written
 template <class I, class T>
-std::int64_t sum_equal_columns(const std::vector<Entry<I, T>> &sorted, I *indices, T *data) {
+std::int64_t sum_equal_columns(std::span<const Entry<I, T>> sorted, I *indices, T *data) {
     std::int64_t count = 0;
-    for (std::size_t s = 0; s < sorted.size(); ++s) {
-        if (s == 0 || sorted[s].first != sorted[s - 1].first) {
-            indices[count] = sorted[s].first;
-            data[count++] = T(0);
+    in_runs(0, static_cast<std::int64_t>(sorted.size()), 1 << 20, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t s = from; s < to; ++s) {
+            if (s == 0 || sorted[s].first != sorted[s - 1].first) {
+                indices[count] = sorted[s].first;
+                data[count++] = T(0);
+            }
+            data[count - 1] += sorted[s].second;
         }
-        data[count - 1] += sorted[s].second;
-    }
+    });
     return count;
 }
 
 // stable: entries of equal column keep their order. A long sort looks at the call between comparisons.
-template <bool stable, class Entries>
-void sort_by_column(Entries &entries) {
+template <bool stable, class E>
+void sort_by_column(std::span<E> entries) {
     const auto sort = [&](auto before) {
         if constexpr (stable)
             std::stable_sort(entries.begin(), entries.end(), before);
@@ -94,8 +97,8 @@ class SortedRows {
                     products_.push_back({b_.indices[q], a_.data[p] * b_.data[q]});
             }
         });
-        sort_by_column<true>(products_);
-        return sum_equal_columns(products_, indices, data);
+        sort_by_column<true>(std::span(products_));
+        return sum_equal_columns<I, T>(products_, indices, data);
     }
 
   private:
@@ -223,14 +226,13 @@ class OuterRows {
     explicit OuterRows(const OuterProducts<I, T> &products) : products_(products) {}
 
     std::int64_t row(std::int64_t i, I *indices, T *data) {
-        sorted_.assign(products_.pile.get() + products_.start[i], products_.pile.get() + products_.start[i + 1]);
-        sort_by_column<true>(sorted_);
-        return sum_equal_columns(sorted_, indices, data);
+        const std::span row(products_.pile.get() + products_.start[i], products_.pile.get() + products_.start[i + 1]);
+        sort_by_column<true>(row);
+        return sum_equal_columns<I, T>(row, indices, data);
     }
 
   private:
     const OuterProducts<I, T> &products_;
-    std::vector<Entry<I, T>> sorted_;
 };
 
 }  // namespace workbench

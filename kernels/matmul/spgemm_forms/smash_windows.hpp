@@ -168,7 +168,7 @@ class SmashWindows {
     void sort_row(I *indices, T *data, std::int64_t count) {
         row_.clear();
         for (std::int64_t s = 0; s < count; ++s) row_.emplace_back(indices[s], data[s]);
-        sort_by_column<false>(row_);
+        sort_by_column<false>(std::span(row_));
         for (std::int64_t s = 0; s < count; ++s) std::tie(indices[s], data[s]) = row_[s];
     }
 

@@ -199,7 +199,7 @@ def test_work_counts_kept_blocks_only():
 BAD = [
     ({"q": np.zeros((1, 1, 32, 8))}, TypeError, "q must be float32"),
     ({"k": np.zeros((1, 1, 31, 8), np.float32)}, ValueError, "one shape"),
-    ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be a bool"),
+    ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be bool, got float64"),
     ({"block_mask": np.zeros((1, 1, 3, 2), bool)}, ValueError, r"\(1 or 1, 1, 2, 2\), got \(1, 1, 3, 2\)"),
     ({"block_size": 24}, ValueError, "multiple of 16"),
     ({"key_positions": np.zeros((1, 1, 32), int)}, ValueError, "permutation"),

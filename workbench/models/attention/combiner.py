@@ -420,6 +420,8 @@ def _checked(q, k, v, pattern, seg_len, causal):
             "combiner_attention: q and k must have one shape (b, h, L, d) and v (b, h, L, e); "
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
+    if q.shape[3] == 0:
+        raise ValueError("combiner_attention: q and k must have a width d of at least 1, got 0")
     length = q.shape[2]
     seg_len = _segment(pattern, length, seg_len)
     if not causal and pattern == "logsparse":

@@ -419,7 +419,7 @@ def test_bad_input_is_named(how, words):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_what_stands_later_reaches_no_earlier_row(pattern, value, part, assert_close):
-    """Causal: rows before the odd token are what they are without it, its own row and later ones that see it are not."""
+    """Causal: rows before the odd token are what they are without it; those that see its value are not."""
     given = dict(zip("qkv", qkv(), strict=True))
     wanted = combiner_attention(*given.values(), pattern=pattern, seg_len=7)
     for at in (0, 3, 17, 20, 39):

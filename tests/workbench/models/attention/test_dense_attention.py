@@ -28,9 +28,7 @@ def test_infinities_of_one_sign_stay_and_of_both_are_nan():
     weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
     values = torch.tensor([[1.0, 2.0], [math.inf, 3.0], [-math.inf, math.nan]])
     found = weighted_sum(weights, values, weights > 0)
-    torch.testing.assert_close(
-        found, torch.tensor([[math.inf, 2.5], [math.nan, math.nan], [1.0, 2.0]]), equal_nan=True
-    )
+    torch.testing.assert_close(found, torch.tensor([[math.inf, 2.5], [math.nan, math.nan], [1.0, 2.0]]), equal_nan=True)
 
 
 def test_prefix_attention_keeps_what_is_later_from_earlier_rows(assert_close):
