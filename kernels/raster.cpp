@@ -184,6 +184,32 @@ void raster_bits(Bits bits, std::int64_t r0, std::int64_t r1, std::int64_t c0, s
     parallel_for(h, threads, body);
 }
 
+constexpr std::int64_t entries_between_looks = 1 << 20;
+
+// The blocks in which a run of columns falls, rising, and how often it falls into each.
+template <class I>
+void count_sorted(const I *begin, const I *end, std::int64_t block, std::vector<std::int64_t> &blocks,
+                  std::vector<std::int64_t> &counts) {
+    in_runs(0, end - begin, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t p = from; p < to; ++p) blocks.push_back(static_cast<std::int64_t>(begin[p]) / block);
+    });
+    Pace pace;
+    std::sort(blocks.begin(), blocks.end(), [&](std::int64_t x, std::int64_t y) {
+        pace.step(1);
+        return x < y;
+    });
+    counts.clear();
+    size_t distinct = 0;
+    for (const std::int64_t bj : blocks) {
+        if (distinct == 0 || bj != blocks[distinct - 1]) {
+            blocks[distinct++] = bj;
+            counts.push_back(0);
+        }
+        ++counts.back();
+    }
+    blocks.resize(distinct);
+}
+
 // Per block with at least one entry: entries / area goes into one of ten bins. Entries must be distinct positions.
 template <class P, class I>
 void block_fill(InputArray<P> indptr_array, InputArray<I> indices_array, std::int64_t cols, std::int64_t block,
@@ -192,7 +218,7 @@ void block_fill(InputArray<P> indptr_array, InputArray<I> indices_array, std::in
     const P *indptr = indptr_array.data();
     const I *indices = indices_array.data();
     const auto rows = static_cast<std::int64_t>(indptr_array.size()) - 1;
-    constexpr std::int64_t most_counters = 1 << 20, entries_between_looks = 1 << 20;
+    constexpr std::int64_t most_counters = 1 << 20;
     const std::int64_t block_rows = (rows + block - 1) / block, block_cols = cols / block + (cols % block != 0);
     std::atomic<std::int64_t> bins[10] = {};
     std::atomic<std::int64_t> covered{0}, full{0};
@@ -204,37 +230,32 @@ void block_fill(InputArray<P> indptr_array, InputArray<I> indices_array, std::in
         Scratch &s = scratch[static_cast<size_t>(worker)];
         const std::int64_t first = bi * block, last = std::min(rows, first + block);
         const auto begin = static_cast<std::int64_t>(indptr[first]), end = static_cast<std::int64_t>(indptr[last]);
+        s.touched.clear();
+        const bool narrow = block_cols <= most_counters;
+        if (narrow) {  // a counter for each block
+            if (s.entries.empty()) s.entries.assign(static_cast<size_t>(block_cols), 0);
+            s.touched.resize(static_cast<size_t>(std::min(block_cols, end - begin)));
+            const I *const columns = indices;
+            std::int64_t *const counters = s.entries.data(), *const touched = s.touched.data();
+            const std::int64_t size = block;
+            std::int64_t distinct = 0;
+            in_runs(begin, end, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
+                for (std::int64_t p = from; p < to; ++p) {
+                    const std::int64_t bj = static_cast<std::int64_t>(columns[p]) / size;
+                    if (counters[bj]++ == 0) touched[distinct++] = bj;
+                }
+            });
+            s.touched.resize(static_cast<size_t>(distinct));
+        } else {  // memory by entries, however wide the matrix
+            count_sorted(indices + begin, indices + end, block, s.touched, s.entries);
+        }
         std::int64_t local[10] = {}, area_sum = 0, full_count = 0;
-        const auto count_block = [&](std::int64_t bj, std::int64_t entries) {
-            const std::int64_t area = (last - first) * std::min(block, cols - bj * block);
+        for (size_t t = 0; t < s.touched.size(); ++t) {
+            const std::int64_t bj = s.touched[t], area = (last - first) * std::min(block, cols - bj * block);
+            const std::int64_t entries = std::exchange(s.entries[narrow ? static_cast<size_t>(bj) : t], 0);
             ++local[std::min<std::int64_t>(9, entries * 10 / area)];
             area_sum += area;
             full_count += entries >= area;
-        };
-        s.touched.clear();
-        if (block_cols <= most_counters) {  // a counter for each block
-            if (s.entries.empty()) s.entries.assign(static_cast<size_t>(block_cols), 0);
-            in_runs(begin, end, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
-                for (std::int64_t p = from; p < to; ++p) {
-                    const std::int64_t bj = static_cast<std::int64_t>(indices[p]) / block;
-                    if (s.entries[static_cast<size_t>(bj)]++ == 0) s.touched.push_back(bj);
-                }
-            });
-            for (const std::int64_t bj : s.touched) count_block(bj, std::exchange(s.entries[static_cast<size_t>(bj)], 0));
-        } else if (begin != end) {  // memory by entries, however wide the matrix
-            in_runs(begin, end, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
-                for (std::int64_t p = from; p < to; ++p) s.touched.push_back(static_cast<std::int64_t>(indices[p]) / block);
-            });
-            Pace pace;
-            std::sort(s.touched.begin(), s.touched.end(), [&](std::int64_t x, std::int64_t y) {
-                pace.step(1);
-                return x < y;
-            });
-            for (auto same = s.touched.begin(); same != s.touched.end();) {
-                const auto next = std::upper_bound(same, s.touched.end(), *same);
-                count_block(*same, next - same);
-                same = next;
-            }
         }
         for (int k = 0; k < 10; ++k) bins[k] += local[k];
         covered += area_sum;

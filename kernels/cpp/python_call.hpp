@@ -2,7 +2,6 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -25,7 +24,7 @@ struct Call {
 struct Here {
     Call *call = nullptr;
     bool takes_signals = false;
-    std::chrono::steady_clock::time_point next_look{};
+    std::int64_t next_look_ns = 0;
 };
 Here &here();
 
@@ -44,12 +43,12 @@ class WithoutGil {
 };
 
 // To be called by every loop now and then: throws Cancelled, or what a Python signal handler raised (Ctrl-C). Costs two
-// relaxed loads, and a look at the clock in Python's main thread.
+// relaxed loads, and a look at the coarse clock in Python's main thread.
 void check_stop();
 
 // body(begin, stop) for runs of at most `length` steps, with a look at the call between them.
 template <class Body>
-void in_runs(std::int64_t begin, std::int64_t end, std::int64_t length, Body body) {
+[[gnu::always_inline]] inline void in_runs(std::int64_t begin, std::int64_t end, std::int64_t length, Body body) {
     while (begin < end) {
         const std::int64_t stop = begin + std::min(length, end - begin);
         body(begin, stop);

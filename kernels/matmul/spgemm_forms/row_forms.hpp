@@ -152,42 +152,73 @@ struct Columns {
     }
 };
 
-// Row i of A against every column of B. Entries of a row that share a column are multiplied one by one: their sum times
-// an infinity may be another thing than the sum of their products.
+// Row i of A against every column of B.
 template <class I, class T>
 class InnerRows {
   public:
-    InnerRows(const Csr<I, T> &a, const Columns<I, T> &b) : a_(a), b_(b), first_(a.cols, none) {}
+    InnerRows(const Csr<I, T> &a, const Columns<I, T> &b) : a_(a), b_(b), row_(a.cols), held_(a.cols) {}
 
     std::int64_t row(std::int64_t i, I *indices, T *data) {
         const std::int64_t begin = a_.indptr[i], end = a_.indptr[i + 1];
         if (begin == end) return 0;
-        next_.resize(end - begin);
-        for (std::int64_t p = end - 1; p >= begin; --p) next_[p - begin] = std::exchange(first_[a_.indices[p]], p);
+        bool repeated = false;
+        for (std::int64_t p = begin; p < end; ++p) {
+            repeated |= held_[a_.indices[p]];
+            row_[a_.indices[p]] = a_.data[p];
+            held_[a_.indices[p]] = 1;
+        }
+        if (repeated) link(begin, end);
         std::int64_t count = 0;
         Pace pace;
         for (std::int64_t j = 0; j < b_.count(); ++j) {
             T dot = 0;
-            std::int64_t products = 0;
-            for (std::int64_t q = b_.indptr[j]; q < b_.indptr[j + 1]; ++q)
-                for (std::int64_t p = first_[b_.rows[q]]; p != none; p = next_[p - begin]) {
-                    dot += a_.data[p] * b_.data[q];
-                    ++products;
-                }
+            const std::int64_t products = repeated ? dot_one_by_one(begin, j, dot) : plain_dot(j, dot);
             pace.step(products + b_.indptr[j + 1] - b_.indptr[j] + 1);
             if (products == 0) continue;
             indices[count] = static_cast<I>(b_.name(j));
             data[count++] = dot;
         }
-        for (std::int64_t p = begin; p < end; ++p) first_[a_.indices[p]] = none;
+        for (std::int64_t p = begin; p < end; ++p) held_[a_.indices[p]] = 0;
         return count;
     }
 
   private:
+    // -> how many products were added
+    std::int64_t plain_dot(std::int64_t j, T &dot) const {
+        std::int64_t products = 0;
+        for (std::int64_t q = b_.indptr[j]; q < b_.indptr[j + 1]; ++q) {
+            const std::int64_t t = b_.rows[q];
+            if (!held_[t]) continue;
+            dot += row_[t] * b_.data[q];
+            ++products;
+        }
+        return products;
+    }
+
+    // Entries of the row that share a column are multiplied one by one: their sum times an infinity may be another thing
+    // than the sum of their products.
+    std::int64_t dot_one_by_one(std::int64_t begin, std::int64_t j, T &dot) const {
+        std::int64_t products = 0;
+        for (std::int64_t q = b_.indptr[j]; q < b_.indptr[j + 1]; ++q) {
+            if (!held_[b_.rows[q]]) continue;
+            for (std::int64_t p = first_[b_.rows[q]]; p != none; p = next_[p - begin], ++products) dot += a_.data[p] * b_.data[q];
+        }
+        return products;
+    }
+
+    void link(std::int64_t begin, std::int64_t end) {
+        first_.resize(a_.cols);
+        next_.resize(end - begin);
+        for (std::int64_t p = begin; p < end; ++p) first_[a_.indices[p]] = none;
+        for (std::int64_t p = end - 1; p >= begin; --p) next_[p - begin] = std::exchange(first_[a_.indices[p]], p);
+    }
+
     static constexpr std::int64_t none = -1;
 
     const Csr<I, T> &a_;
     const Columns<I, T> &b_;
+    std::vector<T> row_;
+    std::vector<std::uint8_t> held_;
     std::vector<std::int64_t> first_, next_;  // entries of the row in each column, in the order they are stored
 };
 

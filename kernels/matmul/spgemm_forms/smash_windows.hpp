@@ -62,11 +62,11 @@ class SmashWindows {
 
     template <class Use>
     void for_products(std::int64_t i, std::int64_t low, std::int64_t high, Use use) const {
-        in_runs(a_.indptr[i], a_.indptr[i + 1], rows_between_looks, [&](std::int64_t from, std::int64_t to) {
-            for (std::int64_t p = from; p < to; ++p)
-                for (std::int64_t q = b_.indptr[a_.indices[p]]; q < b_.indptr[a_.indices[p] + 1]; ++q)
-                    if (b_.indices[q] >= low && b_.indices[q] < high) use(b_.indices[q], a_.data[p] * b_.data[q]);
-        });
+        for (std::int64_t p = a_.indptr[i]; p < a_.indptr[i + 1]; ++p) {
+            if (p % rows_between_looks == 0) check_stop();
+            for (std::int64_t q = b_.indptr[a_.indices[p]]; q < b_.indptr[a_.indices[p] + 1]; ++q)
+                if (b_.indices[q] >= low && b_.indices[q] < high) use(b_.indices[q], a_.data[p] * b_.data[q]);
+        }
     }
 
     // -> slot of the tag, claimed if it is new

@@ -30,17 +30,24 @@ std::unique_ptr<std::int64_t[]> products_per_row(const Pattern<I> &a, const Patt
     return products;
 }
 
-// Memory follows what is found, not how many products find it: a bitmap over all columns where that is small, else a
-// hash table that grows with the distinct columns.
+// A short row lists its products. For a longer one memory follows what is found, not how many products find it: a bitmap
+// over all columns where that is small, else a hash table that grows with the distinct columns.
 template <class I>
 class DistinctColumns {
   public:
     std::int64_t count(const Pattern<I> &a, const Pattern<I> &b, std::int64_t i) {
-        return groups_of_64(b.cols) <= most_words ? in_bitmap(a, b, i) : in_table(a, b, i);
+        columns_.clear();
+        for (std::int64_t p = a.indptr[i]; p < a.indptr[i + 1]; ++p) {
+            const std::int64_t t = a.indices[p];
+            if (static_cast<std::int64_t>(columns_.size()) + b.row_nnz(t) > most_listed)
+                return groups_of_64(b.cols) <= most_words ? in_bitmap(a, b, i) : in_table(a, b, i);
+            columns_.insert(columns_.end(), b.indices + b.indptr[t], b.indices + b.indptr[t + 1]);
+        }
+        return in_list(groups_of_64(b.cols));
     }
 
   private:
-    static constexpr std::int64_t most_words = 1 << 18;
+    static constexpr std::int64_t most_words = 1 << 18, most_listed = 1 << 16;
     static constexpr I empty = -1;
 
     template <class Use>
@@ -51,6 +58,22 @@ class DistinctColumns {
                 for (std::int64_t q = b.indptr[t]; q < end; ++q) use(b.indices[q]);
             }
         });
+    }
+
+    std::int64_t in_list(std::int64_t words) {
+        if (words > most_words || words > 64 * static_cast<std::int64_t>(columns_.size())) {
+            std::sort(columns_.begin(), columns_.end());
+            return std::unique(columns_.begin(), columns_.end()) - columns_.begin();
+        }
+        if (static_cast<std::int64_t>(seen_.size()) < words) seen_.resize(words);
+        std::int64_t distinct = 0;
+        for (const I j : columns_) {
+            const std::uint64_t bit = std::uint64_t{1} << (j % 64);
+            distinct += (seen_[j / 64] & bit) == 0;
+            seen_[j / 64] |= bit;
+        }
+        for (const I j : columns_) seen_[j / 64] = 0;
+        return distinct;
     }
 
     std::int64_t in_bitmap(const Pattern<I> &a, const Pattern<I> &b, std::int64_t i) {
@@ -89,8 +112,8 @@ class DistinctColumns {
             if (j != empty) insert(j);
     }
 
+    std::vector<I> columns_, slots_;
     std::vector<std::uint64_t> seen_;
-    std::vector<I> slots_;
 };
 
 }  // namespace workbench
