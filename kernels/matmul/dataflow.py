@@ -167,7 +167,7 @@ def dataflow_order(a, b, dataflow):
     check_inner(a, b, function="dataflow_order")
     (m, k), n = a.shape, b.shape[1]
     if m * n >= 2**63:
-        raise ValueError(f"dataflow_order: the {m} x {n} places of the product have no 63-bit numbers; use fewer columns")
+        raise ValueError(f"dataflow_order: the product has {m} x {n} places, more than 2^63; use fewer columns")
     a_row, a_col, a_data = _entries(a)
     b_row, b_col, b_data = _entries(b)
     if dataflow == "column":
