@@ -1,5 +1,5 @@
 // The fluid event simulation of one PIUMA block (see piuma.py).
-// Every buffer arrives validated, so nothing here throws inside a loop.
+// Every buffer arrives validated, so loops throw only what ends a call that nobody waits for.
 #include "piuma.hpp"
 #include "piuma_timeline.hpp"
 

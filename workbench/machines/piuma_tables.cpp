@@ -1,5 +1,5 @@
 // SMASH's hash tables: windows of rows, and the serial replay of every table (see piuma_tables.py).
-// Every buffer arrives validated, so nothing here throws inside a loop.
+// Every buffer arrives validated, so loops throw only what ends a call that nobody waits for.
 #include "piuma.hpp"
 
 #include <algorithm>
