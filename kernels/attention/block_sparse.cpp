@@ -260,7 +260,7 @@ struct HeadGradient {
         for (std::int64_t kb = 0; kb < s.blocks(); ++kb)
             for (std::int64_t qb = 0; qb < s.blocks(); ++qb) {
                 if (!kept(s, layout, mask, qb, kb)) continue;
-                pace.step(static_cast<std::int64_t>(block) * width);
+                pace.step(std::int64_t{4} * block * width);
                 const int rows = static_cast<int>(s.rows_in(qb));
                 const std::int64_t q0 = qb * block * width, k0 = kb * block * width;
                 gemm(rows, block, width, q.at(q0), width, 1, k_turned.at(k0), block, p.at(0), block, false);

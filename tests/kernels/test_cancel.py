@@ -1,5 +1,6 @@
 """Long kernels end soon after nobody waits for them any more, and leave nothing broken behind."""
 
+import os
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ from kernels.matmul.spmm import spmm
 from kernels.matmul.traffic import dataflow_traffic
 from kernels.raster import block_density, raster, raster_bits
 
+SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")  # many times slower, and keeps what is freed
+LIMIT_S = 3.0 if SANITIZED else 0.3
 METHODS = ("auto", "dense", "inner", "outer", "merge", "smash-v1", "smash-v2", "smash-v3")
 
 
@@ -71,8 +74,8 @@ def test_a_cancelled_kernel_ends_within_a_third_of_a_second(operands, name):
 
 
 def soon(seconds):
-    """Whether it took less than 0.3 s in one of three tries: a busy machine may hold up one or two."""
-    return any(seconds() < 0.3 for _ in range(3))
+    """Whether it took less than the limit in one of three tries: a busy machine may hold up one or two."""
+    return any(seconds() < LIMIT_S for _ in range(3))
 
 
 def seconds_to_end(operands, name):
@@ -124,7 +127,7 @@ def test_the_next_call_is_right_and_memory_comes_back(operands):
             threading.Timer(0.05, token.cancel).start()
             spgemm(a, a, method=method)
         np.testing.assert_allclose(spgemm(small, a, method=method).toarray(), wanted)
-    assert resident_bytes() - before < 2**27
+    assert SANITIZED or resident_bytes() - before < 2**27
 
 
 def resident_bytes():

@@ -13,6 +13,10 @@ from kernels.matmul.spgemm import row_flops, spgemm, symbolic_nnz
 from kernels.matmul.traffic import dataflow_traffic
 from kernels.raster import bin_edges, block_density, raster
 
+own_memory = pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="the address sanitizer ends the process for want of memory"
+)
+
 
 def wide(columns, entries=((0, 5), (1, 5), (1, 77))):
     rows, places = np.array(entries).T
@@ -27,6 +31,7 @@ def run(code, *arguments):
     return done.stdout.split()
 
 
+@own_memory
 @pytest.mark.parametrize("columns", [2**40, 2**61])
 @pytest.mark.parametrize("method", ["dense", "gustavson-dense"])
 def test_what_does_not_fit_is_a_memory_error_and_the_next_call_is_right(rng, columns, method):
@@ -71,6 +76,7 @@ def test_pixels_of_wide_matrices(columns, rng):
         np.testing.assert_array_equal(raster(a, shape=(1, width))[0], wanted)
 
 
+@own_memory
 def test_symbolic_takes_memory_by_output_not_by_products():
     """4 * 10^7 products of one row fall on 1000 columns of a wide matrix."""
     columns = np.arange(1000, dtype=np.int64) * 2**30
@@ -109,6 +115,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 """
 
 
+@own_memory
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(
     ("kind", "room", "most"),
