@@ -77,7 +77,7 @@ sanitize: $(STAMP) ## Test the C++ core built with address and undefined-behavio
 	PATH="$(CURDIR)/$(BIN):$$PATH"; CXX=$(or $(CXX),c++); \
 	cmake -S . -B build/sanitize -G Ninja -DWORKBENCH_SANITIZE=ON -DPython_EXECUTABLE='$(CURDIR)/$(BIN)/python' --log-level=WARNING >/dev/null; \
 	cmake --build build/sanitize -- --quiet; \
-	LD_PRELOAD="$$($$CXX -print-file-name=libasan.so) $$($$CXX -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($$CXX -print-file-name=libasan.so) $$($$CXX -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  python -m pytest tests/kernels
 
 clean: ## Remove what was built and cached; .venv stays

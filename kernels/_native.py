@@ -40,11 +40,9 @@ def isa() -> str:
 
 def set_num_threads(n: int) -> None:
     """Set how many threads every kernel uses from now on (1 <= n <= 256); results never depend on it."""
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"set_num_threads: n must be an int, got {type(n).__name__}")
-    if not 1 <= n <= 256:
-        raise ValueError(f"set_num_threads: n must be between 1 and 256, got {n}")
-    core.set_num_threads(n)
+    from kernels.check import as_int  # stands on this module
+
+    core.set_num_threads(as_int(n, function="set_num_threads", name="n", low=1, high=256))
 
 
 def get_num_threads() -> int:

@@ -8,6 +8,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
 
@@ -57,7 +58,7 @@ nb::tuple check_csr(Array<P> indptr_array, Array<I> indices_array, std::int64_t 
     std::int64_t fault = none, where = 0;
     bool rising = true;
     {
-        nb::gil_scoped_release released;
+        const workbench::WithoutGil released;
         if (indptr[0] != 0) {
             fault = first_pointer;
         } else if ((where = first_decrease(indptr, rows)) >= 0) {

@@ -1,7 +1,9 @@
 """Checks at every public door: format, dtype, shape and index structure, with errors that name the cure."""
 
+import math
 import numbers
-from collections.abc import Sequence
+import operator
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -10,11 +12,17 @@ from kernels._native import core
 
 __all__ = [
     "as_csr",
+    "as_int",
+    "as_ints",
+    "as_number",
+    "as_rng",
+    "check_array",
+    "check_callable",
+    "check_choice",
     "check_inner",
     "check_same_dtype",
     "check_threads",
     "check_unmasked",
-    "described",
     "is_canonical",
     "is_plain",
 ]
@@ -33,7 +41,8 @@ def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS, read_indic
     """Return ``a`` as a ``csr_array`` that shares its buffers, after checking all that a kernel's loop relies on.
 
     Row pointers must start at 0, never decrease and end within the stored entries; column indices must lie in
-    ``[0, cols)``. Unsorted and duplicate column indices are fine.
+    ``[0, cols)``. Unsorted and duplicate column indices are fine. Buffers with spare room behind the last entry come
+    back without it.
 
     Parameters
     ----------
@@ -63,16 +72,18 @@ def is_plain(x) -> bool:
 def check_unmasked(x, *, function: str, name: str) -> None:
     """Raise TypeError for a masked array, whose mask NumPy's own conversions would drop in silence."""
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{function}: {name} is {described(x, name)}")
+        raise TypeError(f"{function}: {name} is {_described(x, name)}")
 
 
-def described(x, name: str) -> str:
+def _described(x, name):
     """Return what was got instead of a plain array of the right dtype, and the cure, for an error message."""
     if isinstance(x, np.ma.MaskedArray):
         return f"a masked array; say what stands for masked elements, e.g. {name}.filled(0)"
     if isinstance(x, np.ndarray):
         return f"{x.dtype}; convert it with {name}.astype"
-    return str(getattr(x, "dtype", type(x).__name__))
+    kind = type(x)
+    known = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"{known}; use np.asarray({name})"
 
 
 def check_inner(a: sparse.csr_array, b: sparse.csr_array, *, function: str) -> None:
@@ -89,15 +100,116 @@ def check_same_dtype(a: sparse.csr_array, b: sparse.csr_array, *, function: str)
         raise TypeError(f"{function}: a is {a.dtype}, b is {b.dtype}; convert one, e.g. b.astype({a.dtype.name!r})")
 
 
-def check_threads(num_threads, *, function: str) -> int:
+def check_threads(num_threads, *, function: str, name: str = "num_threads") -> int:
     """Return the thread count for the core: ``None`` means the global setting (0)."""
-    if num_threads is None:
-        return 0
-    if isinstance(num_threads, bool) or not isinstance(num_threads, numbers.Integral):
-        raise TypeError(f"{function}: num_threads must be an int or None, got {type(num_threads).__name__}")
-    if not 1 <= int(num_threads) <= 256:
-        raise ValueError(f"{function}: num_threads must be between 1 and 256, got {num_threads}")
-    return int(num_threads)
+    return 0 if num_threads is None else as_int(num_threads, function=function, name=name, low=1, high=256)
+
+
+def as_int(value, *, function: str, name: str, low: int | None = None, high: int | None = None) -> int:
+    """Return any kind of integer as an int.
+
+    Raises
+    ------
+    TypeError : a bool, a float, text or anything else that is no integer.
+    ValueError : below ``low`` or above ``high``.
+    """
+    wanted = f"{function}: {name} must be an int{_span(low, high)}, got {_shown(value)}"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(wanted)
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise TypeError(wanted) from None
+    if (low is not None and whole < low) or (high is not None and whole > high):
+        raise ValueError(wanted)
+    return whole
+
+
+def as_ints(
+    values, count: int, *, function: str, name: str, low: int | None = None, high: int | None = None
+) -> tuple[int, ...]:
+    """Return ``count`` integers as a tuple of int; errors as of `as_int`."""
+    wanted = f"{function}: {name} must be {count} ints, got {_shown(values)}"
+    try:
+        found = tuple(values)
+    except TypeError:
+        raise TypeError(wanted) from None
+    if len(found) != count:
+        raise ValueError(wanted)
+    return tuple(as_int(value, function=function, name=f"each of {name}", low=low, high=high) for value in found)
+
+
+def as_number(
+    value,
+    *,
+    function: str,
+    name: str,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> float:
+    """Return any kind of real number as a float.
+
+    Raises
+    ------
+    TypeError : a bool, text or anything else that is no real number.
+    ValueError : NaN, infinite, below ``low``, above ``high``, or not above ``above``.
+    """
+    span = _span(low, high) if above is None else f" above {above}" + (f" and up to {high}" if high is not None else "")
+    wanted = f"{function}: {name} must be a finite number{span}, got {_shown(value)}"
+    scalar = isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()
+    if isinstance(value, (bool, np.bool_)) or not scalar:
+        raise TypeError(wanted)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(wanted) from None
+    except (TypeError, ValueError):
+        raise TypeError(wanted) from None
+    below = (low is not None and number < low) or (above is not None and number <= above)
+    if not math.isfinite(number) or below or (high is not None and number > high):
+        raise ValueError(wanted)
+    return number
+
+
+def as_rng(seed, *, function: str) -> np.random.Generator:
+    """Return the generator of a seed (an int of at least 0), or the generator that was handed in."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(as_int(seed, function=function, name="seed", low=0))
+
+
+def check_choice(value, choices: Collection[str], *, function: str, name: str) -> None:
+    """Raise ValueError unless ``value`` is one of the words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{function}: {name} must be one of {', '.join(choices)}; got {_shown(value)}")
+
+
+def check_callable(call, *, function: str, name: str) -> None:
+    """Raise TypeError unless ``call`` can be called or is None."""
+    if call is not None and not callable(call):
+        raise TypeError(f"{function}: {name} must be a function or None, got {_shown(call)}")
+
+
+def check_array(x, *, function: str, name: str, dtypes: Sequence = FLOATS) -> None:
+    """Raise TypeError unless ``x`` is a NumPy array of one of the dtypes, every element of which counts."""
+    if is_plain(x) and x.dtype in [np.dtype(dtype) for dtype in dtypes]:
+        return
+    wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+    raise TypeError(f"{function}: {name} must be a NumPy array of {wanted}, got {_described(x, name)}")
+
+
+def _span(low, high):
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f" of at least {low}"
+    return f" of at most {high}" if low is None else f" from {low} to {high}"
+
+
+def _shown(value):
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else type(value).__name__
 
 
 def _checked(a, function, name, dtypes, read_indices=True):
@@ -123,9 +235,10 @@ def _checked(a, function, name, dtypes, read_indices=True):
         raise ValueError(
             f"{function}: {name} is not a valid CSR matrix: {found}; {name}.check_format() may help find why"
         )
-    if isinstance(a, sparse.csr_array):
+    used = int(a.indptr[-1])
+    if isinstance(a, sparse.csr_array) and used == len(a.indices):
         return a, rising
-    return sparse.csr_array((a.data, a.indices, a.indptr), shape=a.shape, copy=False), rising
+    return sparse.csr_array((a.data[:used], a.indices[:used], a.indptr), shape=a.shape, copy=False), rising
 
 
 def _readable_by_scipy(a, name):

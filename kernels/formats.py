@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kernels.check import is_plain
+from kernels.check import as_ints, is_plain
 
 __all__ = ["BlockMask"]
 
@@ -32,11 +32,8 @@ class BlockMask:
             raise TypeError("BlockMask: blocks must be a two-dimensional bool array; use blocks.astype(bool)")
         if not self.blocks.flags.c_contiguous:
             raise ValueError("BlockMask: blocks must be C-contiguous; use np.ascontiguousarray(blocks)")
-        (br, bc), (m, n) = self.block_shape, self.shape
-        if min(br, bc) < 1 or min(m, n) < 0:
-            raise ValueError(
-                f"BlockMask: block_shape {self.block_shape} must be at least 1, shape {self.shape} at least 0"
-            )
+        br, bc = as_ints(self.block_shape, 2, function="BlockMask", name="block_shape", low=1)
+        m, n = as_ints(self.shape, 2, function="BlockMask", name="shape", low=0)
         wanted = (-(-m // br), -(-n // bc))
         if self.blocks.shape != wanted:
             raise ValueError(

@@ -6,6 +6,8 @@ import io
 import numpy as np
 from scipy import sparse
 
+from kernels.check import check_choice
+
 __all__ = ["ENDINGS", "for_scipy", "matrix_bytes"]
 
 ENDINGS = (".mtx", ".mtx.gz", ".npz")
@@ -28,8 +30,10 @@ def matrix_bytes(matrix, ending: str) -> bytes:
     TypeError : values that are no bools or numbers of up to 64 bits, or a masked array.
     ValueError : not two-dimensional, or another ending.
     """
-    if ending not in ENDINGS:
-        raise ValueError(f"matrix_bytes: ending must be one of {', '.join(ENDINGS)}; got {ending!r}")
+    check_choice(ending, ENDINGS, function="matrix_bytes", name="ending")
+    if not (sparse.issparse(matrix) or isinstance(matrix, np.ndarray)):
+        got = type(matrix).__name__
+        raise TypeError(f"matrix_bytes: matrix must be a SciPy sparse matrix or a NumPy array, got {got}")
     if matrix.ndim != 2:
         raise ValueError(f"matrix_bytes: matrix must have two dimensions, got {matrix.ndim}; pick one slice")
     kind, masked = matrix.dtype, isinstance(matrix, np.ma.MaskedArray)

@@ -9,9 +9,11 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "csr.hpp"
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
 
@@ -40,7 +42,10 @@ std::int64_t bin_start(std::int64_t i, std::int64_t size, std::int64_t bins) {
 class BinOf {
   public:
     BinOf(std::int64_t size, std::int64_t bins) {
-        shift_ = 2 * std::bit_width(static_cast<std::uint64_t>(size));
+        size_ = static_cast<std::uint64_t>(size), bins_ = static_cast<std::uint64_t>(bins);
+        shift_ = 2 * std::bit_width(size_);
+        divides_ = std::bit_width(size_) + std::bit_width(bins_) > 62;  // the factor would not fit 64 bits: divide instead
+        if (divides_) return;
         const auto scaled = (static_cast<unsigned __int128>(bins) << shift_) + static_cast<std::uint64_t>(size) - 1;
         factor_ = static_cast<std::uint64_t>(scaled / static_cast<std::uint64_t>(size));
         narrow_ = shift_ + std::bit_width(static_cast<std::uint64_t>(bins)) < 63;
@@ -48,13 +53,14 @@ class BinOf {
     bool narrow() const { return narrow_; }
     std::int64_t narrow(std::uint64_t x) const { return static_cast<std::int64_t>((x * factor_) >> shift_); }
     std::int64_t wide(std::uint64_t x) const {
+        if (divides_) return static_cast<std::int64_t>(static_cast<unsigned __int128>(x) * bins_ / size_);
         return static_cast<std::int64_t>((static_cast<unsigned __int128>(x) * factor_) >> shift_);
     }
 
   private:
     int shift_;
-    bool narrow_;
-    std::uint64_t factor_;
+    bool narrow_ = false, divides_;
+    std::uint64_t factor_ = 0, size_, bins_;
 };
 
 constexpr std::int64_t chunk = 4096;  // entries that stay in the first-level cache from the check to the count
@@ -93,7 +99,9 @@ bool count_window(const P *indptr, const I *indices, std::int64_t cols, Window w
         const int copies = bins <= 1024 && end - begin >= most_copies * bins ? most_copies : 1;
         counts.assign(static_cast<size_t>(copies * stride), 0);
         Unsigned<I> largest = 0;  // a negative index is a huge unsigned one
+        Pace pace;
         for (const I *stop; begin != end; begin = stop) {
+            pace.step(chunk);
             stop = begin + std::min<std::int64_t>(chunk, end - begin);
             for (const I *p = begin; p != stop; ++p) largest = std::max(largest, static_cast<Unsigned<I>>(*p));
             if (copies == 1)
@@ -115,7 +123,7 @@ template <class P, class I>
 bool raster_csr(InputArray<P> indptr, InputArray<I> indices, std::int64_t cols, std::int64_t r0, std::int64_t r1,
                 std::int64_t c0, std::int64_t c1, Picture picture, int threads) {
     if (picture.size() == 0) return true;
-    nb::gil_scoped_release released;
+    const WithoutGil released;
     const bool narrow = BinOf(c1 - c0, static_cast<std::int64_t>(picture.shape(1))).narrow();
     const auto count = narrow ? count_window<true, P, I> : count_window<false, P, I>;
     return count(indptr.data(), indices.data(), cols, {r0, r1, c0, c1}, picture, threads);
@@ -148,7 +156,7 @@ void raster_bits(Bits bits, std::int64_t r0, std::int64_t r1, std::int64_t c0, s
                  int threads) {
     static_assert(std::endian::native == std::endian::little);
     if (picture.size() == 0) return;
-    nb::gil_scoped_release released;
+    const WithoutGil released;
     const auto h = static_cast<std::int64_t>(picture.shape(0)), bins = static_cast<std::int64_t>(picture.shape(1));
     const auto stride = static_cast<std::int64_t>(bits.shape(1));
     std::vector<WordRange> ranges(static_cast<size_t>(bins));
@@ -159,7 +167,9 @@ void raster_bits(Bits bits, std::int64_t r0, std::int64_t r1, std::int64_t c0, s
         std::uint32_t *out = picture.data() + i * bins;
         std::memset(out, 0, static_cast<size_t>(bins) * sizeof *out);
         const std::int64_t end_row = r0 + bin_start(i + 1, r1 - r0, h);
+        Pace pace;
         for (std::int64_t r = r0 + bin_start(i, r1 - r0, h); r < end_row; ++r) {
+            pace.step(stride / 8 + bins);
             const std::uint8_t *row = bits.data() + r * stride;
             for (std::int64_t j = 0; j < bins; ++j) {
                 const WordRange &range = ranges[static_cast<size_t>(j)];
@@ -174,15 +184,42 @@ void raster_bits(Bits bits, std::int64_t r0, std::int64_t r1, std::int64_t c0, s
     parallel_for(h, threads, body);
 }
 
+constexpr std::int64_t entries_between_looks = 1 << 20;
+
+// The blocks in which a run of columns falls, rising, and how often it falls into each.
+template <class I>
+void count_sorted(const I *begin, const I *end, std::int64_t block, std::vector<std::int64_t> &blocks,
+                  std::vector<std::int64_t> &counts) {
+    in_runs(0, end - begin, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t p = from; p < to; ++p) blocks.push_back(static_cast<std::int64_t>(begin[p]) / block);
+    });
+    Pace pace;
+    std::sort(blocks.begin(), blocks.end(), [&](std::int64_t x, std::int64_t y) {
+        pace.step(1);
+        return x < y;
+    });
+    counts.clear();
+    size_t distinct = 0;
+    for (const std::int64_t bj : blocks) {
+        if (distinct == 0 || bj != blocks[distinct - 1]) {
+            blocks[distinct++] = bj;
+            counts.push_back(0);
+        }
+        ++counts.back();
+    }
+    blocks.resize(distinct);
+}
+
 // Per block with at least one entry: entries / area goes into one of ten bins. Entries must be distinct positions.
 template <class P, class I>
 void block_fill(InputArray<P> indptr_array, InputArray<I> indices_array, std::int64_t cols, std::int64_t block,
                 Output1<std::int64_t> histogram, Output1<std::int64_t> covered_full, int threads) {
-    nb::gil_scoped_release released;
+    const WithoutGil released;
     const P *indptr = indptr_array.data();
     const I *indices = indices_array.data();
     const auto rows = static_cast<std::int64_t>(indptr_array.size()) - 1;
-    const std::int64_t block_rows = (rows + block - 1) / block, block_cols = (cols + block - 1) / block;
+    constexpr std::int64_t most_counters = 1 << 20;
+    const std::int64_t block_rows = (rows + block - 1) / block, block_cols = cols / block + (cols % block != 0);
     std::atomic<std::int64_t> bins[10] = {};
     std::atomic<std::int64_t> covered{0}, full{0};
     struct Scratch {
@@ -191,22 +228,35 @@ void block_fill(InputArray<P> indptr_array, InputArray<I> indices_array, std::in
     std::vector<Scratch> scratch(256);
     const auto body = [&](std::int64_t bi, int worker) {
         Scratch &s = scratch[static_cast<size_t>(worker)];
-        if (s.entries.empty()) s.entries.assign(static_cast<size_t>(block_cols), 0);
         const std::int64_t first = bi * block, last = std::min(rows, first + block);
-        for (auto p = static_cast<std::int64_t>(indptr[first]); p < static_cast<std::int64_t>(indptr[last]); ++p) {
-            const std::int64_t bj = static_cast<std::int64_t>(indices[p]) / block;
-            if (s.entries[static_cast<size_t>(bj)]++ == 0) s.touched.push_back(bj);
+        const auto begin = static_cast<std::int64_t>(indptr[first]), end = static_cast<std::int64_t>(indptr[last]);
+        s.touched.clear();
+        const bool narrow = block_cols <= most_counters;
+        if (narrow) {  // a counter for each block
+            if (s.entries.empty()) s.entries.assign(static_cast<size_t>(block_cols), 0);
+            s.touched.resize(static_cast<size_t>(std::min(block_cols, end - begin)));
+            const I *const columns = indices;
+            std::int64_t *const counters = s.entries.data(), *const touched = s.touched.data();
+            const std::int64_t size = block;
+            std::int64_t distinct = 0;
+            in_runs(begin, end, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
+                for (std::int64_t p = from; p < to; ++p) {
+                    const std::int64_t bj = static_cast<std::int64_t>(columns[p]) / size;
+                    if (counters[bj]++ == 0) touched[distinct++] = bj;
+                }
+            });
+            s.touched.resize(static_cast<size_t>(distinct));
+        } else {  // memory by entries, however wide the matrix
+            count_sorted(indices + begin, indices + end, block, s.touched, s.entries);
         }
         std::int64_t local[10] = {}, area_sum = 0, full_count = 0;
-        for (const std::int64_t bj : s.touched) {
-            const std::int64_t area = (last - first) * (std::min(cols, (bj + 1) * block) - bj * block);
-            const std::int64_t entries = s.entries[static_cast<size_t>(bj)];
+        for (size_t t = 0; t < s.touched.size(); ++t) {
+            const std::int64_t bj = s.touched[t], area = (last - first) * std::min(block, cols - bj * block);
+            const std::int64_t entries = std::exchange(s.entries[narrow ? static_cast<size_t>(bj) : t], 0);
             ++local[std::min<std::int64_t>(9, entries * 10 / area)];
             area_sum += area;
             full_count += entries >= area;
-            s.entries[static_cast<size_t>(bj)] = 0;
         }
-        s.touched.clear();
         for (int k = 0; k < 10; ++k) bins[k] += local[k];
         covered += area_sum;
         full += full_count;

@@ -9,13 +9,12 @@ bin per entry: the picture then is the matrix.
 Source: a two-dimensional histogram; the split into bins and the block census are ours.
 """
 
-import numbers
 from dataclasses import dataclass
 
 import numpy as np
 
 from kernels._native import core
-from kernels.check import as_csr, check_threads, is_canonical, is_plain
+from kernels.check import as_csr, as_int, as_ints, check_array, check_threads, is_canonical
 from kernels.work import Work
 
 _WHOLE = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -107,7 +106,9 @@ def raster_reference(a, window=None, shape=(512, 512)) -> np.ndarray:
 
 def raster_work(a, window=None, shape=(512, 512)) -> Work:
     """Return what `raster` moves at least: row pointers and column indices of the window's rows once, pixels once."""
-    r0, r1, c0, c1 = window or (0, a.shape[0], 0, a.shape[1])
+    a = as_csr(a, function="raster_work", name="a", dtypes=PATTERN_DTYPES, read_indices=False)
+    r0, r1, c0, c1 = _checked_window("raster_work", window, a.shape)
+    shape = _checked_shape("raster_work", shape)
     entries = int(a.indptr[r1] - a.indptr[r0])
     pixels = min(shape[0], r1 - r0) * min(shape[1], c1 - c0)
     streamed = entries * a.indices.itemsize + (r1 - r0 + 1) * a.indptr.itemsize + pixels * 4
@@ -133,11 +134,7 @@ def raster_bits(bits, columns, window=None, shape=(512, 512), *, num_threads=Non
     TypeError, ValueError : bits are not packed as above, or as for `raster`.
     """
     threads = check_threads(num_threads, function="raster_bits")
-    if not is_plain(bits) or bits.dtype != np.uint8 or bits.ndim != 2 or not bits.flags.c_contiguous:
-        raise TypeError("raster_bits: bits must be a C-contiguous uint8 array of two dimensions; use numpy.packbits")
-    columns = _integer("raster_bits", "columns", columns)
-    if columns < 0 or bits.shape[1] != -(-columns // 8):
-        raise ValueError(f"raster_bits: bits has {bits.shape[1]} bytes a row; {columns} columns take ceil(columns / 8)")
+    columns = check_bits(bits, columns, function="raster_bits")
     r0, r1, c0, c1 = _checked_window("raster_bits", window, (bits.shape[0], columns))
     h, w = _checked_shape("raster_bits", shape)
     picture = np.empty((min(h, r1 - r0), min(w, c1 - c0)), np.uint32)
@@ -155,13 +152,19 @@ def raster_bits_reference(bits, columns, window=None, shape=(512, 512)) -> np.nd
 
 def bin_edges(size: int, bins: int) -> np.ndarray:
     """Return int64[min(bins, size) + 1]: where each bin starts, then ``size``; bins differ by one element at most."""
-    bins = min(bins, size)
-    return -(-np.arange(bins + 1, dtype=np.int64) * size // max(bins, 1))
+    size = as_int(size, function="bin_edges", name="size", low=0, high=2**63 - 1)
+    bins = min(as_int(bins, function="bin_edges", name="bins", low=0, high=2**24), size)
+    whole, rest = divmod(size, max(bins, 1))  # apart, so that no product passes 63 bits
+    i = np.arange(bins + 1, dtype=np.int64)
+    return i * whole - (-i * rest // max(bins, 1))
 
 
 def bin_areas(window, shape) -> np.ndarray:
     """Return int64 (h, w): matrix positions in every pixel of `raster`'s picture; counts over areas are densities."""
-    r0, r1, c0, c1 = window
+    r0, r1, c0, c1 = as_ints(window, 4, function="bin_areas", name="window (r0, r1, c0, c1)", low=0, high=2**63 - 1)
+    shape = _checked_shape("bin_areas", shape)
+    if r1 < r0 or c1 < c0:
+        raise ValueError(f"bin_areas: window must be (r0, r1, c0, c1) with r0 <= r1 and c0 <= c1, got {window}")
     return np.multiply.outer(np.diff(bin_edges(r1 - r0, shape[0])), np.diff(bin_edges(c1 - c0, shape[1])))
 
 
@@ -196,9 +199,7 @@ def block_density(a, block_size, *, num_threads=None) -> BlockDensity:
     a, rising = is_canonical(a, function="block_density", name="a", dtypes=PATTERN_DTYPES)
     if not rising:
         raise ValueError("block_density: a must have sorted, distinct columns; call a.sum_duplicates() first")
-    block_size = _integer("block_density", "block_size", block_size)
-    if not 1 <= block_size <= 65536:
-        raise ValueError(f"block_density: block_size must be from 1 to 65536, got {block_size}")
+    block_size = as_int(block_size, function="block_density", name="block_size", low=1, high=65536)
     rows, columns = a.shape
     histogram, covered_full = np.zeros(10, np.int64), np.zeros(2, np.int64)
     core.block_fill(a.indptr, a.indices, columns, block_size, histogram, covered_full, threads)
@@ -229,9 +230,10 @@ def bit_block_density(bits, columns, block_size, *, num_threads=None) -> BlockDe
     ------
     ValueError : block_size does not divide a side, or leaves more than 8,192 blocks on one.
     """
-    block_size = _integer("bit_block_density", "block_size", block_size)
-    sides = (len(bits), _integer("bit_block_density", "columns", columns))
-    if block_size < 1 or any(side % block_size or side // block_size > 8192 for side in sides) or 0 in sides:
+    block_size = as_int(block_size, function="bit_block_density", name="block_size", low=1)
+    columns = check_bits(bits, columns, function="bit_block_density")
+    sides = (len(bits), columns)
+    if any(side % block_size or side // block_size > 8192 for side in sides) or 0 in sides:
         raise ValueError(
             f"bit_block_density: block_size must divide {sides[0]} x {sides[1]} into at most 8192 blocks each way; "
             f"got {block_size}"
@@ -270,27 +272,29 @@ def block_density_reference(a, block_size) -> BlockDensity:
     )
 
 
-def _integer(function, name, value):
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{function}: {name} must be an integer, got {type(value).__name__}")
-    return int(value)
+def check_bits(bits, columns, *, function: str) -> int:
+    """Return ``columns`` as an int, after checking that ``bits`` is a bit matrix of so many (see `raster_bits`)."""
+    columns = as_int(columns, function=function, name="columns", low=0)
+    check_array(bits, function=function, name="bits", dtypes=(np.uint8,))
+    if bits.ndim != 2 or not bits.flags.c_contiguous:
+        raise ValueError(f"{function}: bits must be C-contiguous and have two dimensions; use numpy.packbits(axis=1)")
+    if bits.shape[1] != -(-columns // 8):
+        raise ValueError(
+            f"{function}: bits has {bits.shape[1]} bytes a row, which do not fit {columns} columns; packbits makes "
+            "ceil(columns / 8)"
+        )
+    return columns
 
 
 def _checked_window(function, window, shape):
     if window is None:
         return 0, shape[0], 0, shape[1]
-    if len(window) != 4:
-        raise ValueError(f"{function}: window must be (r0, r1, c0, c1), got {len(window)} numbers")
-    r0, r1, c0, c1 = (_integer(function, "window", edge) for edge in window)
+    r0, r1, c0, c1 = as_ints(window, 4, function=function, name="window (r0, r1, c0, c1)")
     if not (0 <= r0 <= r1 <= shape[0] and 0 <= c0 <= c1 <= shape[1]):
         raise ValueError(f"{function}: window {(r0, r1, c0, c1)} leaves the matrix of {shape[0]} x {shape[1]}; clip it")
     return r0, r1, c0, c1
 
 
 def _checked_shape(function, shape):
-    if len(shape) != 2:
-        raise ValueError(f"{function}: shape must be (h, w), got {len(shape)} numbers")
-    h, w = (_integer(function, "shape", side) for side in shape)
-    if not (1 <= h <= 8192 and 1 <= w <= 8192):
-        raise ValueError(f"{function}: shape must be from 1 to 8192 each way, got {(h, w)}")
+    h, w = as_ints(shape, 2, function=function, name="shape (h, w)", low=1, high=8192)
     return h, w

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from kernels.check import as_csr, check_unmasked
-from kernels.raster import PATTERN_DTYPES
+from kernels.check import as_csr, as_int, check_choice
+from kernels.raster import PATTERN_DTYPES, check_bits
 
 HASHES = 4
 
@@ -71,14 +71,19 @@ def reorder(a, method: str, *, seed: int = 0) -> Ordering:
     ------
     Cuthill and McKee 1969; Morton 1966; Broder 1997 (min-hash).
     """
-    if method not in METHODS:
-        raise ValueError(f"reorder: method must be one of {', '.join(METHODS)}; got {method!r}")
+    check_choice(method, METHODS, function="reorder", name="method")
+    seed = as_int(seed, function="reorder", name="seed", low=0)
     return METHODS[method](as_csr(a, function="reorder", name="a", dtypes=PATTERN_DTYPES), seed)
 
 
 def permuted(a, ordering: Ordering) -> sparse.csr_array:
     """Return ``a[rows][:, columns]`` with sorted columns."""
     a = as_csr(a, function="permuted", name="a", dtypes=PATTERN_DTYPES)
+    if not isinstance(ordering, Ordering):
+        raise TypeError(f"permuted: ordering must be an Ordering as reorder returns it, got {type(ordering).__name__}")
+    for name, order, size in zip(("rows", "columns"), (ordering.rows, ordering.columns), a.shape, strict=True):
+        if not _is_permutation(np.asarray(order), size):
+            raise ValueError(f"permuted: ordering.{name} must be a permutation of 0..{size - 1}")
     data = a.data.view(np.uint16) if a.dtype == np.float16 else a.data  # SciPy moves no half precision
     taken = sparse.csr_array((data, a.indices, a.indptr), shape=a.shape)[ordering.rows]
     place = np.empty(a.shape[1], taken.indices.dtype)
@@ -87,6 +92,14 @@ def permuted(a, ordering: Ordering) -> sparse.csr_array:
     result.sort_indices()
     result.data = result.data.view(a.dtype)
     return result
+
+
+def _is_permutation(order, size):
+    if order.shape != (size,) or not np.issubdtype(order.dtype, np.integer):
+        return False
+    found = np.zeros(size, bool)
+    found[order[(order >= 0) & (order < size)]] = True
+    return bool(found.all())
 
 
 def statistics(a) -> PatternStatistics:
@@ -142,9 +155,7 @@ def bit_statistics(bits, columns) -> PatternStatistics:
     ------
     ValueError : ``bits`` has another width than ``columns`` needs. TypeError : it is a masked array.
     """
-    check_unmasked(bits, function="bit_statistics", name="bits")
-    if bits.ndim != 2 or bits.shape[1] != -(-columns // 8):
-        raise ValueError(f"bit_statistics: bits of shape {bits.shape} do not fit {columns} columns")
+    columns = check_bits(bits, columns, function="bit_statistics")
     rows = len(bits)
     lengths, least, most = (np.zeros(rows, np.int64) for _ in range(3))
     for begin in range(0, rows, 1024):

@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "simd.hpp"
 #include "thread_pool.hpp"
@@ -93,13 +94,40 @@ bool needs_token_mask(const Shape &s, const std::int32_t *position, std::int64_t
     return *std::max_element(p, p + s.block) > qb * s.block;
 }
 
-void apply_token_mask(const Shape &s, const std::int32_t *position, std::int64_t qb, std::int64_t kb, float *scores) {
-    const std::int64_t rows = s.rows_in(qb), cols = s.rows_in(kb), q0 = qb * s.block, k0 = kb * s.block;
-    for (std::int64_t i = 0; i < rows; ++i)
-        for (std::int64_t j = 0; j < s.block; ++j) {
-            const bool allowed = j < cols && (!s.causal || (position ? position[k0 + j] : k0 + j) <= q0 + i);
-            if (!allowed) scores[i * s.block + j] = minus_inf;
-        }
+// Whether query i of row block qb sees key j of column block kb.
+bool sees(const Shape &s, const std::int32_t *position, std::int64_t qb, std::int64_t kb, std::int64_t i, std::int64_t j) {
+    const std::int64_t key = kb * s.block + j;
+    return j < s.rows_in(kb) && (!s.causal || (position ? position[key] : key) <= qb * s.block + i);
+}
+
+void apply_token_mask(const Shape &s, const std::int32_t *position, std::int64_t qb, std::int64_t kb, float hidden, float *tile) {
+    for (std::int64_t i = 0; i < s.rows_in(qb); ++i)
+        for (std::int64_t j = 0; j < s.block; ++j)
+            if (!sees(s, position, qb, kb, i, j)) tile[i * s.block + j] = hidden;
+}
+
+// Products over a block pair that the token mask cuts run over whole tiles, with zeros where it hides. Zero times NaN or
+// infinity is NaN, so where those stand the pairs are taken one by one, in the same order.
+template <class Use>
+void for_pairs(const Shape &s, const std::int32_t *position, std::int64_t qb, std::int64_t kb, Use use) {
+    for (std::int64_t i = 0; i < s.rows_in(qb); ++i)
+        for (std::int64_t j = 0; j < s.rows_in(kb); ++j)
+            if (sees(s, position, qb, kb, i, j)) use(i, j);
+}
+
+bool all_finite(const float *x, std::int64_t n) {
+    constexpr std::int32_t magnitude = 0x7fffffff, infinity = 0x7f800000;
+    std::int32_t largest_bits = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        std::int32_t bits;
+        std::memcpy(&bits, x + i, sizeof bits);
+        largest_bits = std::max(largest_bits, bits & magnitude);
+    }
+    return largest_bits < infinity;
+}
+
+void add_row(float factor, const float *row, int width, float *sum) {
+    for (int c = 0; c < width; c += W) store(sum + c, fma(set1(factor), load(row + c), load(sum + c)));
 }
 
 // Without shuffled keys, a block right of the diagonal holds nothing a causal query may see.
@@ -116,10 +144,13 @@ void forward_rows(const Shape &s, const Layout &layout, const std::uint8_t *mask
     std::fill(top, top + rows, minus_inf);
     std::fill(total, total + rows, 0.0f);
     std::fill(acc, acc + static_cast<std::int64_t>(rows) * width, 0.0f);
+    workbench::Pace pace;
     for (std::int64_t kb = 0; kb < s.blocks(); ++kb) {
         if (!kept(s, layout, mask, qb, kb)) continue;
+        pace.step(static_cast<std::int64_t>(block) * width);
         gemm(rows, block, s.d, q + qb * block * s.d, s.d, 1, k_turned + kb * block * width, block, scores, block, false);
-        if (needs_token_mask(s, position, qb, kb)) apply_token_mask(s, position, qb, kb, scores);
+        const bool masked = needs_token_mask(s, position, qb, kb);
+        if (masked) apply_token_mask(s, position, qb, kb, minus_inf, scores);
         for (int i = 0; i < rows; ++i) {
             float *row = scores + i * block;
             vf best = load(row);
@@ -144,7 +175,12 @@ void forward_rows(const Shape &s, const Layout &layout, const std::uint8_t *mask
             }
             total[i] += sum(mass);
         }
-        gemm(rows, width, static_cast<int>(s.rows_in(kb)), scores, block, 1, v + kb * block * width, width, acc, width, true);
+        const int keys = static_cast<int>(s.rows_in(kb));
+        const float *values = v + kb * block * width;
+        if (masked && !all_finite(values, static_cast<std::int64_t>(keys) * width))
+            for_pairs(s, position, qb, kb, [&](std::int64_t i, std::int64_t j) { add_row(scores[i * block + j], values + j * width, width, acc + i * width); });
+        else
+            gemm(rows, width, keys, scores, block, 1, values, width, acc, width, true);
     }
     for (int i = 0; i < rows; ++i) {
         const float factor = total[i] == 0.0f ? 0.0f : 1.0f / total[i];
@@ -158,11 +194,16 @@ void forward_rows(const Shape &s, const Layout &layout, const std::uint8_t *mask
 const float *rows_or_copy(const float *in, bool ready, const Buffer &copy) { return ready ? in : copy.at(0); }
 const float *rows_or_copy(const std::uint16_t *, bool, const Buffer &copy) { return copy.at(0); }
 
+// No scratch for threads that would find no task.
+int workers_for(std::int64_t tasks, int threads) {
+    return static_cast<int>(std::min<std::int64_t>(threads > 0 ? threads : workbench::get_num_threads(), std::max<std::int64_t>(tasks, 1)));
+}
+
 template <class T>
 void forward(const Shape &s, const T *q, const T *k, const T *v, const Layout &layout, std::int64_t mask_step_batch,
              std::int64_t heads_per_batch, float scale, float *out, float *lse, int threads) {
     const std::int64_t size = s.padded() * s.width(), plane = s.t * s.d, blocks = s.blocks();
-    const int workers = threads > 0 ? threads : workbench::get_num_threads();
+    const auto workers = workers_for(s.heads * blocks, threads);
     constexpr bool is_float = std::is_same_v<T, float>;
     const bool v_ready = is_float && s.d == s.width();
     const std::int64_t v_plane = v_ready ? plane : size;
@@ -215,13 +256,14 @@ struct HeadGradient {
             delta[r] = static_cast<float>(dot);
             lse2[r] = lse[r] * static_cast<float>(log2_e);
         }
+        workbench::Pace pace;
         for (std::int64_t kb = 0; kb < s.blocks(); ++kb)
             for (std::int64_t qb = 0; qb < s.blocks(); ++qb) {
                 if (!kept(s, layout, mask, qb, kb)) continue;
+                pace.step(std::int64_t{4} * block * width);
                 const int rows = static_cast<int>(s.rows_in(qb));
                 const std::int64_t q0 = qb * block * width, k0 = kb * block * width;
                 gemm(rows, block, width, q.at(q0), width, 1, k_turned.at(k0), block, p.at(0), block, false);
-                if (needs_token_mask(s, position, qb, kb)) apply_token_mask(s, position, qb, kb, p.at(0));
                 gemm(rows, block, width, grad.at(q0), width, 1, v_turned.at(k0), block, ds.at(0), block, false);
                 for (int i = 0; i < rows; ++i) {
                     const std::int64_t token = qb * block + i;
@@ -233,6 +275,18 @@ struct HeadGradient {
                         store(pp, prob);
                         store(dd, mul(mul(prob, sub(load(dd), base)), set1(scale)));
                     }
+                }
+                const bool masked = needs_token_mask(s, position, qb, kb);
+                if (masked)
+                    for (const Buffer *tile : {&p, &ds}) apply_token_mask(s, position, qb, kb, 0.0f, tile->at(0));
+                const std::int64_t q_size = static_cast<std::int64_t>(rows) * width, k_size = s.rows_in(kb) * width;
+                if (masked && !(all_finite(grad.at(q0), q_size) && all_finite(q.at(q0), q_size) && all_finite(k.at(k0), k_size))) {
+                    for_pairs(s, position, qb, kb, [&](std::int64_t i, std::int64_t j) {
+                        add_row(*p.at(i * block + j), grad.at(q0 + i * width), width, dv.at(k0 + j * width));
+                        add_row(*ds.at(i * block + j), q.at(q0 + i * width), width, dk.at(k0 + j * width));
+                        add_row(*ds.at(i * block + j), k.at(k0 + j * width), width, dq.at(q0 + i * width));
+                    });
+                    continue;
                 }
                 gemm(block, width, rows, p.at(0), 1, block, grad.at(q0), width, dv.at(k0), width, true);
                 gemm(block, width, rows, ds.at(0), 1, block, q.at(q0), width, dk.at(k0), width, true);
@@ -266,7 +320,7 @@ void bind_forward(Input<T> q, Input<T> k, Input<T> v, Mask mask, std::optional<P
     const Shape s = shape_of(q, block, causal);
     const Layout layout{mask.data(), position ? position->data() : nullptr};
     const std::int64_t per_batch = static_cast<std::int64_t>(q.shape(1));
-    nb::gil_scoped_release release;
+    const workbench::WithoutGil released;
     forward(s, q.data(), k.data(), v.data(), layout, mask.shape(0) == 1 ? 0 : per_batch, per_batch, scale, out.data(),
             lse.data(), threads);
 }
@@ -278,13 +332,14 @@ void bind_backward(Input<T> q, Input<T> k, Input<T> v, Mask mask, std::optional<
     const Shape s = shape_of(q, block, causal);
     const Layout layout{mask.data(), position ? position->data() : nullptr};
     const std::int64_t per_batch = static_cast<std::int64_t>(q.shape(1)), plane = s.t * s.d, blocks = s.blocks();
-    nb::gil_scoped_release release;
-    const int workers = threads > 0 ? threads : workbench::get_num_threads();
+    const workbench::WithoutGil released;
+    const int workers = workers_for(s.heads, threads);
     std::vector<std::unique_ptr<HeadGradient>> scratch(static_cast<std::size_t>(workers));
-    for (auto &slot : scratch) slot = std::make_unique<HeadGradient>(s);
     workbench::parallel_for(s.heads, workers, [&](std::int64_t h, int worker) {
         const std::int64_t mask_batch = mask.shape(0) == 1 ? 0 : h / per_batch;
-        scratch[static_cast<std::size_t>(worker)]->run(
+        auto &gradient = scratch[static_cast<std::size_t>(worker)];
+        if (!gradient) gradient = std::make_unique<HeadGradient>(s);
+        gradient->run(
             q.data() + h * plane, k.data() + h * plane, v.data() + h * plane, out.data() + h * plane, lse.data() + h * s.t,
             grad.data() + h * plane, layout, layout.mask + (mask_batch * per_batch + h % per_batch) * blocks * blocks,
             layout.position ? layout.position + h * s.t : nullptr, scale, dq.data() + h * plane, dk.data() + h * plane,

@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels._native import core
 from kernels.attention.cost import FLOAT_BYTES, pairs_in_blocks
-from kernels.check import check_unmasked, described, is_plain
+from kernels.check import as_int, as_number, check_array, check_threads, check_unmasked
 from kernels.work import Work
 
 
@@ -26,7 +26,7 @@ def block_sparse_attention(
     block_mask : (b or 1, h, t_blocks, t_blocks) bool, t_blocks = ceil(t / block_size); True keeps the block.
     block_size : tokens per block, a multiple of 16 from 16 to 128.
     causal : a query sees only keys at its own position or before.
-    scale : factor on q . k; 1 / sqrt(d) unless given.
+    scale : factor on q . k, finite; 1 / sqrt(d) unless given.
     key_positions : (b, h, t) int32, the original position of each key slot if keys were permuted; used by ``causal``.
     return_lse : also return the log of each row's softmax denominator, which the backward pass needs.
     num_threads : threads for this call; the global setting unless given.
@@ -49,7 +49,7 @@ def block_sparse_attention(
     ------
     Dao 2023, "FlashAttention-2", Algorithm 1.
     """
-    q, k, v, mask, position, scale, threads = _checked(
+    q, k, v, mask, position, block_size, scale, threads = _checked(
         "block_sparse_attention", q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads
     )
     out = np.empty(q.shape, np.float32)
@@ -82,12 +82,11 @@ def block_sparse_attention_backward(
     Dao 2023, "FlashAttention-2", Algorithm 2.
     """
     name = "block_sparse_attention_backward"
-    q, k, v, mask, position, scale, threads = _checked(
+    q, k, v, mask, position, block_size, scale, threads = _checked(
         name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads
     )
     for label, array, shape in (("out", out, q.shape), ("lse", lse, q.shape[:3]), ("grad", grad, q.shape)):
-        if not is_plain(array) or array.dtype != np.float32:
-            raise TypeError(f"{name}: {label} must be a float32 array, got {described(array, label)}")
+        check_array(array, function=name, name=label, dtypes=(np.float32,))
         if array.shape != shape:
             raise ValueError(f"{name}: {label} must have shape {shape}, got {array.shape}")
     gradients = tuple(np.empty(q.shape, np.float32) for _ in range(3))
@@ -117,9 +116,21 @@ def block_sparse_attention_reference(q, k, v, block_mask, *, block_size, causal=
         allowed = allowed & (position <= np.arange(t)[:, None])
     scores = np.where(allowed, q @ k.swapaxes(2, 3) * (d**-0.5 if scale is None else scale), -np.inf)
     top = scores.max(axis=3, keepdims=True, initial=-np.inf)
-    weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN here, as it is in the loop
+        weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
     total = weights.sum(axis=3, keepdims=True)
-    return weights / np.where(total == 0, 1, total) @ v
+    return _weighted_sum(weights / np.where(total == 0, 1, total), v, allowed)
+
+
+def _weighted_sum(weights, v, allowed):
+    """Return weights @ v, without the 0 * NaN of values that are not finite and that a row may not see."""
+    finite = np.isfinite(v)
+    out = weights @ np.where(finite, v, 0)
+    for j in np.flatnonzero(~finite.all(axis=(0, 1, 3))):
+        odd = np.where(finite[:, :, j], 0, v[:, :, j])[:, :, None]  # (b, h, 1, d)
+        with np.errstate(invalid="ignore"):
+            out += np.where(allowed[..., j, None], weights[..., j, None] * odd, 0)
+    return out
 
 
 def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False, key_positions=None):
@@ -130,7 +141,16 @@ def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False, k
     block_mask : (b, h, t_blocks, t_blocks) bool.
     key_positions : (b, h, t), original position of each key slot where keys were permuted; used by ``causal``.
     """
-    kept = np.asarray(block_mask, bool)
+    name = "block_sparse_attention_work"
+    t, d, block_size = (
+        as_int(value, function=name, name=label, low=low, high=2**31)
+        for label, value, low in (("t", t, 0), ("d", d, 1), ("block_size", block_size, 1))
+    )
+    blocks, kept = -(-t // block_size), np.asarray(block_mask)
+    if kept.dtype != np.bool_ or kept.ndim != 4 or kept.shape[2:] != (blocks, blocks):
+        raise ValueError(
+            f"{name}: block_mask must be bool of shape (b, h, {blocks}, {blocks}), got {kept.dtype} {kept.shape}"
+        )
     pairs = pairs_in_blocks(t, block_size=block_size, causal=causal, key_positions=key_positions)
     pairs = np.broadcast_to(pairs, kept.shape)
     keys = np.minimum(block_size, t - block_size * np.arange(kept.shape[3]))
@@ -141,9 +161,7 @@ def block_sparse_attention_work(block_mask, *, t, d, block_size, causal=False, k
 
 def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions, num_threads):
     for label, array in (("q", q), ("k", k), ("v", v)):
-        if not is_plain(array) or array.dtype not in (np.float32, np.uint16):
-            got = described(array, label)
-            raise TypeError(f"{name}: {label} must be float32, or uint16 with bfloat16 bits; got {got}")
+        check_array(array, function=name, name=label, dtypes=(np.float32, np.uint16))
         if array.ndim != 4 or array.shape != q.shape or array.dtype != q.dtype:
             raise ValueError(
                 f"{name}: q, k, v must have one shape (b, h, t, d) and dtype; q is {q.dtype} {q.shape}, "
@@ -152,11 +170,11 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
     b, h, t, d = q.shape
     if not 1 <= d <= 512:
         raise ValueError(f"{name}: d must be from 1 to 512, got {d}")
+    block_size = as_int(block_size, function=name, name="block_size")
     if block_size not in range(16, 129, 16):
-        raise ValueError(f"{name}: block_size must be a multiple of 16 from 16 to 128, got {block_size!r}")
+        raise ValueError(f"{name}: block_size must be a multiple of 16 from 16 to 128, got {block_size}")
     blocks = -(-t // block_size)
-    if not is_plain(block_mask) or block_mask.dtype != np.bool_:
-        raise TypeError(f"{name}: block_mask must be a bool array, got {described(block_mask, 'block_mask')}")
+    check_array(block_mask, function=name, name="block_mask", dtypes=(np.bool_,))
     if block_mask.shape not in ((b, h, blocks, blocks), (1, h, blocks, blocks)):
         raise ValueError(
             f"{name}: block_mask must have shape ({b} or 1, {h}, {blocks}, {blocks}), got {block_mask.shape}"
@@ -172,8 +190,7 @@ def _checked(name, q, k, v, block_mask, block_size, causal, scale, key_positions
         if not (np.sort(key_positions, axis=2) == np.arange(t)).all():
             raise ValueError(f"{name}: key_positions must be a permutation of 0..{t - 1} in every head")
         key_positions = np.ascontiguousarray(key_positions, np.int32)
-    if num_threads is not None and not 1 <= num_threads <= 256:
-        raise ValueError(f"{name}: num_threads must be from 1 to 256, got {num_threads}")
-    scale = float(d**-0.5 if scale is None else scale)
+    scale = d**-0.5 if scale is None else as_number(scale, function=name, name="scale")
+    threads = check_threads(num_threads, function=name)
     arrays = (np.ascontiguousarray(x) for x in (q, k, v))
-    return *arrays, np.ascontiguousarray(block_mask).view(np.uint8), key_positions, scale, num_threads or 0
+    return *arrays, np.ascontiguousarray(block_mask).view(np.uint8), key_positions, block_size, scale, threads

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.check import as_int, check_array
+
 __all__ = [
     "AttentionCost",
     "Cost",
@@ -33,6 +35,7 @@ __all__ = [
 DENSE_BLOCK = 64  # of methods that have no blocks of their own
 FLOAT_BYTES = 4
 RUNNING_COUNTS = 2**22
+MOST_BLOCKS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,54 +116,74 @@ def attention_cost(
     ------
     ValueError : more pairs than dense attention has.
     """
-    dense = pairs_in_blocks(t, block_size=block_size, causal=causal)
-    own = np.zeros(t, np.int64) if summaries is None else np.asarray(summaries, np.int64)
+    name = "attention_cost"
+    t, block_size, *orders = _tokens(name, t, block_size, key_positions, query_positions)
+    d, before = as_int(d, function=name, name="d", low=1), as_int(before, function=name, name="before", low=0)
+    dense = _pairs(t, block_size, causal)
+    own = np.zeros(t, np.int64) if summaries is None else np.asarray(summaries)
+    if own.shape != (t,) or own.dtype.kind not in "iu" or (own.size and own.min() < 0):
+        raise ValueError(f"{name}: summaries must be ({t},) integers of at least 0, got {own.dtype} {own.shape}")
     if keep is not None:
-        positions = {"key_positions": key_positions, "query_positions": query_positions}
-        kept = pairs_in_blocks(t, block_size=block_size, causal=causal, **positions)
-        kept = np.where(keep, _of_mask("attention_cost", keep, kept), 0)
+        kept = _pairs(t, block_size, causal, *orders)
+        kept = np.where(keep, _of_mask(name, keep, kept), 0)
+        if kept.ndim != 2:
+            raise ValueError(f"{name}: keep and the positions must be of one head, got shape {kept.shape}")
     elif allowed is not None:
-        kept = _by_block(np.asarray(allowed), block_size)
+        check_array(allowed, function=name, name="allowed", dtypes=(np.bool_,))
+        if allowed.shape != (t, t):
+            raise ValueError(f"{name}: allowed must have shape ({t}, {t}), got {allowed.shape}")
+        kept = _by_block(allowed, block_size)
     else:
         kept = np.zeros_like(dense)
     return AttentionCost(
         block_size=block_size,
-        kept=_cost(kept, own, t, d, block_size),
+        kept=_cost(kept, own.astype(np.int64), t, d, block_size),
         dense=_cost(dense, np.zeros(t, np.int64), t, d, block_size),
         summaries=int(own.sum()),
-        before=int(before),
+        before=before,
     )
 
 
 def dense_pairs(t, *, causal) -> int:
     """Count the pairs of dense attention: t (t + 1) / 2 under the causal rule, else t^2."""
+    t = as_int(t, function="dense_pairs", name="t", low=0)
     return t * (t + 1) // 2 if causal else t * t
 
 
-def kept_pairs(keep, t, *, block_size, causal=False, **how) -> int:
-    """Count the pairs in kept blocks, over all batches and heads; arguments as `pairs_in_blocks`.
+def kept_pairs(keep, t, *, block_size, causal=False, key_positions=None, query_positions=None, queries=None) -> int:
+    """Count the pairs in kept blocks, over all batches and heads; other arguments as `pairs_in_blocks`.
 
     Parameters
     ----------
     keep : (..., block rows, block columns) bool.
     """
-    pairs = _of_mask("kept_pairs", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how))
+    how = _tokens("kept_pairs", t, block_size, key_positions, query_positions, queries)
+    pairs = _of_mask("kept_pairs", keep, _pairs(how[0], how[1], causal, *how[2:]))
     return int(np.sum(pairs, where=keep, dtype=np.int64))
 
 
-def pair_share(keep, t, *, block_size, causal=False, **how) -> float:
+def pair_share(keep, t, *, block_size, causal=False, key_positions=None, query_positions=None) -> float:
     """Return the density of a block mask (..., rows, columns): its pairs over those of dense attention, in [0, 1]."""
-    pairs = _of_mask("pair_share", keep, pairs_in_blocks(t, block_size=block_size, causal=causal, **how))
+    how = _tokens("pair_share", t, block_size, key_positions, query_positions)
+    pairs = _of_mask("pair_share", keep, _pairs(how[0], how[1], causal, *how[2:]))
     every = np.sum(pairs, dtype=np.int64)
     return float(np.sum(pairs, where=keep, dtype=np.int64) / every) if every else 0.0
 
 
-def block_share(keep, t, *, block_size, causal=False, **how) -> float:
+def block_share(keep, t, *, block_size, causal=False, key_positions=None, query_positions=None) -> float:
     """Return the blocks of a mask (..., rows, columns) that hold a pair over those of dense attention with its keys in
     place: the work of a kernel that computes blocks whole. Above 1 where sorted keys bring pairs into more blocks."""
-    holds = _of_mask("block_share", keep, blocks_with_pairs(t, block_size=block_size, causal=causal, **how))
-    dense = np.count_nonzero(blocks_with_pairs(t, block_size=block_size, causal=causal)) * math.prod(keep.shape[:-2])
+    t, block_size, *orders = _tokens("block_share", t, block_size, key_positions, query_positions)
+    holds = _of_mask("block_share", keep, _holding(t, block_size, causal, *orders))
+    dense = np.count_nonzero(_holding(t, block_size, causal)) * math.prod(keep.shape[:-2])
     return float(np.count_nonzero(keep & holds) / dense) if dense else 0.0
+
+
+def blocks_with_pairs(t, *, block_size, causal=False, key_positions=None, query_positions=None) -> np.ndarray:
+    """Tell which blocks (..., n, n) hold a pair of the dense mask, without counting them; arguments as
+    `pairs_in_blocks`."""
+    t, block_size, *orders = _tokens("blocks_with_pairs", t, block_size, key_positions, query_positions)
+    return _holding(t, block_size, causal, *orders)
 
 
 def pairs_in_blocks(
@@ -180,9 +203,39 @@ def pairs_in_blocks(
     Returns
     -------
     (rows, columns) integers, or (..., rows, columns) with positions.
+
+    Raises
+    ------
+    TypeError, ValueError : t, block_size or queries is no integer of its range, positions are no permutations of the
+        tokens, or there would be more than 2^28 blocks.
     """
-    if block_size < 1 or t < 0:
-        raise ValueError(f"pairs_in_blocks: block_size must be at least 1 and t at least 0, got {block_size} and {t}")
+    how = _tokens("pairs_in_blocks", t, block_size, key_positions, query_positions, queries)
+    return _pairs(how[0], how[1], causal, *how[2:])
+
+
+def _tokens(function, t, block_size, key_positions=None, query_positions=None, queries=None):
+    """Return the arguments that say which pairs blocks hold, checked."""
+    t = as_int(t, function=function, name="t", low=0)
+    block_size = min(as_int(block_size, function=function, name="block_size", low=1), 2**31)
+    if (-(-t // block_size)) ** 2 > MOST_BLOCKS or t > 2**31:
+        raise ValueError(
+            f"{function}: {t:,} tokens in blocks of {block_size:,} make more than {MOST_BLOCKS:,} blocks; take larger "
+            "blocks"
+        )
+    orders = [key_positions, query_positions]
+    for at, (name, order) in enumerate(zip(("key_positions", "query_positions"), orders, strict=True)):
+        if order is None:
+            continue
+        check_array(order, function=function, name=name, dtypes=(np.int64, np.int32))
+        if order.ndim < 1 or order.shape[-1] != t or not (np.sort(order, axis=-1) == np.arange(t)).all():
+            raise ValueError(f"{function}: {name} must hold every position from 0 to {t - 1} once, got {order.shape}")
+        orders[at] = order
+    if queries is not None:
+        queries = as_int(queries, function=function, name="queries", low=0, high=2**31)
+    return t, block_size, *orders, queries
+
+
+def _pairs(t, block_size, causal, key_positions=None, query_positions=None, queries=None):
     first = t - (t if queries is None else queries) if causal else 0
     stop = t if causal or queries is None else queries
     edges = block_size * np.arange(first // block_size, -(-stop // block_size) + 1)
@@ -198,7 +251,7 @@ def pairs_in_blocks(
         before = cut * (cut + 1) // 2 + np.maximum(past - columns, 0) * columns
         return np.diff(before, axis=0)
     slots = np.arange(t)
-    keys, asking = (slots if order is None else np.asarray(order) for order in (key_positions, query_positions))
+    keys, asking = (slots if order is None else order for order in (key_positions, query_positions))
     shape = np.broadcast_shapes(keys.shape, asking.shape)
     found = np.empty((*shape[:-1], len(columns), len(columns)), np.int64)
     keys, asking = np.broadcast_to(keys, shape), np.broadcast_to(asking, shape)
@@ -207,17 +260,31 @@ def pairs_in_blocks(
     return found
 
 
+def _holding(t, block_size, causal, key_positions=None, query_positions=None, queries=None):
+    if not causal:
+        return np.ones((-(-t // block_size),) * 2, bool)
+    slots = np.arange(t)
+    starts = np.arange(0, t, block_size)
+    keys, asking = (slots if order is None else order for order in (key_positions, query_positions))
+    earliest = np.minimum.reduceat(keys, starts, axis=-1) if t else keys
+    latest = np.maximum.reduceat(asking, starts, axis=-1) if t else asking
+    return earliest[..., None, :] <= latest[..., :, None]
+
+
 def _of_mask(function, keep, pairs):
     """Return what is known of every block in the shape of a mask, after checking that it is one of these tokens."""
-    if not isinstance(keep, np.ndarray) or keep.dtype != np.bool_:
-        got = getattr(keep, "dtype", type(keep).__name__)
-        raise TypeError(f"{function}: keep must be a bool array, got {got}; use keep.astype(bool)")
+    check_array(keep, function=function, name="keep", dtypes=(np.bool_,))
     if keep.shape[-2:] != pairs.shape[-2:]:
         raise ValueError(
             f"{function}: keep must have {' x '.join(map(str, pairs.shape[-2:]))} blocks for these tokens and this "
             f"block size, got shape {keep.shape}"
         )
-    return np.broadcast_to(pairs, keep.shape)
+    try:
+        return np.broadcast_to(pairs, keep.shape)
+    except ValueError:
+        raise ValueError(
+            f"{function}: keep has shape {keep.shape}, which does not fit positions for {pairs.shape[:-2]} heads"
+        ) from None
 
 
 def _permuted_pairs(keys, asking, block_size):
@@ -240,19 +307,6 @@ def _permuted_pairs(keys, asking, block_size):
         found[rows[order][heads]] += np.add.reduceat(running[order], heads, axis=0)
         seen = running[-1]
     return found
-
-
-def blocks_with_pairs(t, *, block_size, causal=False, key_positions=None, query_positions=None) -> np.ndarray:
-    """Tell which blocks (..., n, n) hold a pair of the dense mask, without counting them; arguments as
-    `pairs_in_blocks`."""
-    if not causal:
-        return np.ones((-(-t // block_size),) * 2, bool)
-    slots = np.arange(t)
-    starts = np.arange(0, t, block_size)
-    keys, asking = (slots if order is None else np.asarray(order) for order in (key_positions, query_positions))
-    earliest = np.minimum.reduceat(keys, starts, axis=-1) if t else keys
-    latest = np.maximum.reduceat(asking, starts, axis=-1) if t else asking
-    return earliest[..., None, :] <= latest[..., :, None]
 
 
 def _by_block(allowed, block_size):

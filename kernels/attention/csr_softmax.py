@@ -17,7 +17,8 @@ def csr_softmax(scores) -> sparse.csr_array:
 
     Returns
     -------
-    csr_array (m, n), dtype and structure of ``scores``; empty rows stay empty.
+    csr_array (m, n), dtype and structure of ``scores``; empty rows stay empty, and a row whose scores are all -inf gets
+    zeros, as a query that sees no key does elsewhere.
 
     Raises
     ------
@@ -31,8 +32,9 @@ def csr_softmax(scores) -> sparse.csr_array:
     length, filled = _rows(s)
     starts = s.indptr[:-1][filled]
     top = np.maximum.reduceat(s.data, starts) if len(starts) else s.data[:0]
-    weights = np.exp(s.data - np.repeat(top, length))
+    weights = np.exp(s.data - np.repeat(np.where(np.isneginf(top), s.dtype.type(0), top), length))
     total = np.add.reduceat(weights, starts) if len(starts) else weights
+    total = np.where(total == 0, s.dtype.type(1), total)
     return sparse.csr_array((weights / np.repeat(total, length), s.indices, s.indptr), shape=s.shape)
 
 
@@ -50,7 +52,7 @@ def csr_softmax_gradient(probabilities, gradient) -> np.ndarray:
 
     Raises
     ------
-    ValueError : gradient has another length. TypeError : it is a masked array.
+    TypeError : gradient holds no numbers, or is a masked array. ValueError : gradient has another length.
 
     Source
     ------
@@ -58,9 +60,12 @@ def csr_softmax_gradient(probabilities, gradient) -> np.ndarray:
     """
     p = as_csr(probabilities, function="csr_softmax_gradient", name="probabilities")
     check_unmasked(gradient, function="csr_softmax_gradient", name="gradient")
-    if np.shape(gradient) != p.data.shape:
+    gradient = np.asarray(gradient)
+    if not np.issubdtype(gradient.dtype, np.number):
+        raise TypeError(f"csr_softmax_gradient: gradient must hold numbers, got {gradient.dtype}")
+    if gradient.shape != p.data.shape:
         raise ValueError(
-            f"csr_softmax_gradient: gradient must have one number per entry, {p.data.shape}; got {np.shape(gradient)}"
+            f"csr_softmax_gradient: gradient must have one number per entry, {p.data.shape}; got {gradient.shape}"
         )
     length, filled = _rows(p)
     product = p.data * gradient

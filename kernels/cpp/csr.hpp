@@ -10,6 +10,9 @@ namespace workbench {
 template <class T>
 using InputArray = nanobind::ndarray<const T, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
 
+// How many groups of 64 it takes to hold so many columns.
+inline std::int64_t groups_of_64(std::int64_t columns) { return columns / 64 + (columns % 64 != 0); }
+
 template <class I>
 struct Pattern {
     std::int64_t rows, cols;

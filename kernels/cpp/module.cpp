@@ -4,6 +4,8 @@
 #include "registry.hpp"
 #include "thread_pool.hpp"
 
+namespace nb = nanobind;
+
 namespace {
 
 const char *cpu_level() {
@@ -25,6 +27,7 @@ const char *cpu_level() {
 }  // namespace
 
 NB_MODULE(WORKBENCH_MODULE, m) {
+    nb::set_leak_warnings(false);  // a process may end while a thread is inside a kernel and holds its objects
     m.def("cpu_level", &cpu_level);
     m.def("set_num_threads", &workbench::set_num_threads);
     m.def("get_num_threads", &workbench::get_num_threads);

@@ -25,6 +25,7 @@ class OutputBuffer {
     ~OutputBuffer() { release(data_, mapped_bytes_); }
 
     void reserve(std::int64_t entries) {
+        if (static_cast<std::size_t>(entries) > (SIZE_MAX - 64) / sizeof(T)) throw std::bad_alloc();
         const std::size_t bytes = static_cast<std::size_t>(entries) * sizeof(T) + 64;
         if (bytes < heap_limit) {
             data_ = static_cast<T *>(std::malloc(bytes));
@@ -40,6 +41,7 @@ class OutputBuffer {
 
     // Gives back what lies behind the first `entries` and passes the rest on; needs the GIL.
     nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<1>> finish(std::int64_t entries) {
+        if (static_cast<std::size_t>(entries) > (SIZE_MAX - 64) / sizeof(T)) throw std::bad_alloc();
         const std::size_t bytes = static_cast<std::size_t>(entries) * sizeof(T) + 64;
         if (mapped_bytes_ != 0)
             mapped_bytes_ = trim_pages({data_, mapped_bytes_}, bytes).bytes;

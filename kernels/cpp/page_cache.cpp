@@ -19,6 +19,8 @@ struct Store {
     std::mutex lock;
     std::vector<Pages> kept;  // by rising size
     std::size_t bytes = 0;
+
+    Store() { kept.reserve(most_kept + 1); }  // pages are given back where nothing may throw
 };
 
 // Never destroyed: arrays may be freed while the interpreter shuts down.

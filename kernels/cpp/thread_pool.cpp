@@ -5,10 +5,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
-#include <vector>
+#include <utility>
+
+#include "python_call.hpp"
 
 namespace workbench {
 namespace {
@@ -20,60 +26,109 @@ int usable_cpus() {
 }
 
 std::atomic<int> num_threads{0};
+constexpr std::chrono::milliseconds patience{20};  // how long a wait may go on without a look at the call
 thread_local bool inside_body = false;
 
+// From here on calls of this thread run serially: those of a body, and those of a signal handler while it waits.
+class Inside {
+  public:
+    Inside() { inside_body = true; }
+    ~Inside() { inside_body = before_; }
+
+  private:
+    const bool before_ = inside_body;
+};
+
 struct Pool {
-    std::mutex busy;  // one parallel_for at a time
+    std::timed_mutex busy;  // one parallel_for at a time
     std::mutex lock;
     std::condition_variable wake, done;
-    std::vector<std::thread> workers;
     const std::function<void(std::int64_t, int)> *body = nullptr;
+    Call *call = nullptr;
     std::atomic<std::int64_t> next{0};
     std::int64_t tasks = 0;
     std::uint64_t round = 0;
+    int helpers = 0;  // threads that live, beside the callers
     int wanted = 0, running = 0;
+    std::exception_ptr error;  // the first of the round
     const pid_t owner = getpid();
 
-    void work(int worker) {
-        inside_body = true;
-        for (std::int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) (*body)(t, worker);
-        inside_body = false;
+    // No further task is begun, and those that run are told.
+    void fail(std::exception_ptr found) {
+        std::scoped_lock guard(lock);
+        if (!error) error = std::move(found);
+        next = tasks;
+        if (call != nullptr) call->failed = true;  // from here on others may throw, too
     }
 
-    void live(int worker) {
-        std::uint64_t seen = 0;
+    void work(int worker) {
+        try {
+            for (;;) {
+                check_stop();
+                const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+                if (task >= tasks) return;
+                (*body)(task, worker);
+            }
+        } catch (...) {
+            fail(std::current_exception());
+        }
+    }
+
+    void live(int worker, std::uint64_t seen) {
+        const Inside inside;
         std::unique_lock guard(lock);
         for (;;) {
             wake.wait(guard, [&] { return round != seen; });
             seen = round;
-            if (worker >= wanted) continue;
+            if (worker > wanted) continue;
             guard.unlock();
+            here().call = call;
             work(worker);
+            here().call = nullptr;
             guard.lock();
             if (--running == 0) done.notify_one();
         }
     }
 
+    // Have so many helpers, or as many as the system lets start; needs the lock.
+    void start_helpers(int count) {
+        try {
+            for (; helpers < count; ++helpers) std::thread([this, n = helpers + 1, seen = round] { live(n, seen); }).detach();
+        } catch (const std::system_error &) {  // too many threads, or no memory for a stack: the next call tries again
+        } catch (const std::bad_alloc &) {
+        }
+    }
+
     void run(std::int64_t n, int threads, const std::function<void(std::int64_t, int)> &f) {
-        std::scoped_lock one_call(busy);
+        while (!busy.try_lock_for(patience)) check_stop();
+        const std::scoped_lock one_call(std::adopt_lock, busy);
+        const Inside inside;
         {
             std::scoped_lock guard(lock);
+            start_helpers(threads - 1);
             body = &f;
+            call = here().call;
             tasks = n;
             next = 0;
-            wanted = threads;
-            running = threads - 1;
+            running = wanted = std::min(threads - 1, helpers);
             ++round;
-            while (static_cast<int>(workers.size()) < threads - 1) {
-                const int worker = static_cast<int>(workers.size()) + 1;
-                workers.emplace_back([this, worker] { live(worker); });
-                workers.back().detach();
-            }
         }
         wake.notify_all();
         work(0);
         std::unique_lock guard(lock);
-        done.wait(guard, [&] { return running == 0; });
+        while (!done.wait_for(guard, patience, [&] { return running == 0; })) {
+            guard.unlock();
+            try {
+                check_stop();
+            } catch (...) {
+                fail(std::current_exception());
+            }
+            guard.lock();
+        }
+        if (const std::exception_ptr found = std::exchange(error, nullptr)) {
+            guard.unlock();
+            std::rethrow_exception(found);
+        }
     }
 };
 
@@ -99,7 +154,7 @@ void parallel_for(std::int64_t tasks, int threads, const std::function<void(std:
     if (threads <= 0) threads = get_num_threads();
     threads = static_cast<int>(std::min<std::int64_t>(threads, tasks));
     if (threads <= 1 || inside_body) {
-        for (std::int64_t t = 0; t < tasks; ++t) body(t, 0);
+        in_runs(0, tasks, 1, [&](std::int64_t task, std::int64_t) { body(task, 0); });
         return;
     }
     pool().run(tasks, threads, body);

@@ -14,8 +14,9 @@ from functools import reduce
 
 import numpy as np
 
-from kernels.check import check_unmasked, described, is_plain
+from kernels.check import as_int, as_number, as_rng, check_array, check_choice, check_unmasked
 
+MOST_LANES = 2**16  # of a stride, and of query_every: groups are padded to whole ones, so memory follows them
 MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
 NEIGHBOURS = {"double": {0: 1, 1: 1}, "triple": {-1: 1, 0: 2, 1: 1}}  # how often key lane t + s counts in lane t
 
@@ -45,44 +46,54 @@ def antidiagonal_reshape(q, k, stride, *, mode="antidiagonal", seed=0, query_eve
     Xu et al. 2025, "XAttention", section 2.1 and Table 5 (samplers). "double", "triple" (middle lane counted twice) and
     ``query_every`` ("kdb") are options of the released code.
     """
-    if mode not in MODES:
-        raise ValueError(f"antidiagonal_reshape: mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if query_every < 1:
-        raise ValueError(f"antidiagonal_reshape: query_every must be at least 1, got {query_every}")
+    function = "antidiagonal_reshape"
+    check_choice(mode, MODES, function=function, name="mode")
+    stride = as_int(stride, function=function, name="stride", low=1, high=MOST_LANES)
+    query_every = as_int(query_every, function=function, name="query_every", low=1)
+    rng = as_rng(seed, function=function)
+    _check_pair(function, q, k)
     for name, x in (("q", q), ("k", k)):
-        if stride < 1 or x.shape[2] % stride:
-            raise ValueError(
-                f"antidiagonal_reshape: {name} has {x.shape[2]} tokens, not a multiple of stride {stride}; pad it"
-            )
+        if x.shape[2] % stride:
+            raise ValueError(f"{function}: {name} has {x.shape[2]} tokens, not a multiple of stride {stride}; pad it")
+    return _regrouped(q, k, stride, mode, rng, query_every)
+
+
+def _regrouped(q, k, stride, mode, rng, query_every):
     b, h, _, d = q.shape
-    q_lanes = q.reshape(b, h, -1, stride, d)[:, :, ::query_every, _query_order(stride, mode, seed)]
-    k_lanes = k.reshape(b, h, -1, stride, d)
+    q_lanes, k_lanes = (x.reshape(b, h, x.shape[2] // stride, stride, d) for x in (q, k))
+    q_lanes = q_lanes[:, :, ::query_every, _query_order(stride, mode, rng)]
     if mode in NEIGHBOURS:
         lanes = (count * np.roll(k_lanes, -step, axis=3) for step, count in NEIGHBOURS[mode].items())
         k_lanes = reduce(np.add, lanes)
-    return tuple(x.reshape(b, h, -1, stride * d) for x in (q_lanes, k_lanes))
+    return tuple(x.reshape(b, h, x.shape[2], stride * d) for x in (q_lanes, k_lanes))
 
 
 def lines_read(stride, *, mode="antidiagonal", seed=0):
     """Count how often each logit of a stride x stride tile enters the tile's score, (S, S) int64; rows are queries.
 
+    Parameters
+    ----------
+    stride : from 1 to 4096.
+    mode, seed : see `antidiagonal_reshape`.
+
     Source
     ------
     Xu et al. 2025, "XAttention", Figure 2.
     """
+    stride = as_int(stride, function="lines_read", name="stride", low=1, high=4096)
+    check_choice(mode, MODES, function="lines_read", name="mode")
     eye = np.eye(stride, dtype=np.int64)[None, None]
-    q_lanes, k_lanes = antidiagonal_reshape(eye, eye, stride, mode=mode, seed=seed)
+    q_lanes, k_lanes = _regrouped(eye, eye, stride, mode, as_rng(seed, function="lines_read"), 1)
     return q_lanes.reshape(stride, stride).T @ k_lanes.reshape(stride, stride)
 
 
-def _query_order(stride, mode, seed):
+def _query_order(stride, mode, rng):
     """Return which query of its group each lane takes."""
     straight = np.arange(stride)
     if mode == "diagonal":
         return straight
     if mode != "random":
         return straight[::-1]
-    rng = np.random.default_rng(seed)
     order = rng.permutation(stride)
     while stride > 2 and (np.array_equal(order, straight) or np.array_equal(order, straight[::-1])):
         order = rng.permutation(stride)
@@ -125,18 +136,16 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     line; the diagonal tile is read whole, so its upper half counts too.
     """
     name = "xattn_block_scores"
-    _check(name, q, k, block_size, causal)
-    if stride < 1 or query_every < 1 or block_size % (stride * query_every):
-        raise ValueError(
-            f"{name}: block_size {block_size} must be a multiple of stride {stride} times query_every {query_every}"
-        )
-    if not norm > 0:
-        raise ValueError(f"{name}: norm must be above 0, got {norm}")
+    check_choice(mode, MODES, function=name, name="mode")
+    stride, query_every = (
+        as_int(value, function=name, name=label, low=1, high=MOST_LANES)
+        for label, value in (("stride", stride), ("query_every", query_every))
+    )
+    norm, rng = as_number(norm, function=name, name="norm", above=0), as_rng(seed, function=name)
+    block_size = _checked(name, q, k, block_size, causal, unit=stride * query_every)
     tk, d = k.shape[2], q.shape[3]
     q, first, last, start = _aligned(q, tk, block_size, causal)
-    q_groups, k_groups = antidiagonal_reshape(
-        q, _padded(k, block_size), stride, mode=mode, seed=seed, query_every=query_every
-    )
+    q_groups, k_groups = _regrouped(q, _padded(k, block_size), stride, mode, rng, query_every)
     rows, cols, per_block = q_groups.shape[2], k_groups.shape[2], block_size // stride
     tile = np.arange(rows)[:, None] * query_every  # of the reduced queries, counted from the first block row
     valid_rows = ((tile + 1) * stride > first) & (tile * stride < last)
@@ -175,14 +184,14 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None, causal=False):
     ------
     Wang et al. 2025, "PBS-Attn", section 3 (block selection); baseline in Xu et al. 2025.
     """
-    _check("mean_pool_block_scores", q, k, block_size, causal)
+    block_size = _checked("mean_pool_block_scores", q, k, block_size, causal)
     q, _, _, start = _aligned(q, k.shape[2], block_size, causal)
     q_mean, k_mean = (
         x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3) for x in (q, _padded(k, block_size))
     )
     logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
     check_unmasked(hidden, function="mean_pool_block_scores", name="hidden")
-    hidden = np.zeros((), bool) if hidden is None else hidden
+    hidden = _hidden(hidden, logits.shape)
     if causal:
         rows, cols = logits.shape[2:]
         hidden = hidden | (np.arange(cols) > np.arange(rows)[:, None] + start // block_size)
@@ -196,7 +205,7 @@ def true_block_mass(q, k, *, block_size, causal=True):
     -------
     (b, h, rows, ceil(tk / B)) float64, rows as in `xattn_block_scores`; every row of whole blocks sums to B.
     """
-    _check("true_block_mass", q, k, block_size, causal)
+    block_size = _checked("true_block_mass", q, k, block_size, causal)
     tq, tk = q.shape[2], k.shape[2]
     hidden = np.arange(tk) > np.arange(tq)[:, None] + (tk - tq) if causal else np.zeros((), bool)
     first = (tk - tq) % block_size if causal else 0
@@ -209,23 +218,47 @@ def true_block_mass(q, k, *, block_size, causal=True):
     return mass
 
 
-def _check(name, q, k, block_size, causal):
+def _check_pair(name, q, k):
     for label, x in (("q", q), ("k", k)):
-        if not is_plain(x) or x.dtype not in (np.float32, np.float64) or x.dtype != q.dtype:
-            raise TypeError(f"{name}: {label} must be float32 or float64 like q, got {described(x, label)}")
-        if x.ndim != 4 or x.shape[:2] != q.shape[:2] or x.shape[3] != q.shape[3]:
+        check_array(x, function=name, name=label)
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name}: k is {x.dtype}, q is {q.dtype}; convert one, e.g. k.astype({q.dtype.name!r})")
+        if x.ndim != 4 or x.shape[:2] != q.shape[:2] or x.shape[3] != q.shape[3] or x.shape[3] == 0:
             raise ValueError(
-                f"{name}: q is {q.shape}, {label} is {x.shape}; both must be (b, h, t, d) with equal b, h, d"
+                f"{name}: q is {q.shape}, {label} is {x.shape}; both must be (b, h, t, d) with equal b, h, d and d "
+                "at least 1"
             )
+
+
+def _checked(name, q, k, block_size, causal, unit=1):
+    """Return the block size, cut to what holds all tokens (a multiple of ``unit``): memory follows the tokens."""
+    _check_pair(name, q, k)
+    for label, x in (("q", q), ("k", k)):
         if np.isnan(x).any():
             raise ValueError(f"{name}: {label} holds NaN; scores of NaN would drop blocks at random")
-    if not isinstance(block_size, (int, np.integer)) or block_size < 1:
-        raise ValueError(f"{name}: block_size must be an int of at least 1, got {block_size!r}")
+    block_size = as_int(block_size, function=name, name="block_size", low=1)
+    if block_size % unit:
+        raise ValueError(f"{name}: block_size {block_size} must be a multiple of stride times query_every, {unit}")
     if causal and q.shape[2] > k.shape[2]:
         raise ValueError(
             f"{name}: causal queries are the last positions of the keys, so there cannot be more of them: "
             f"{q.shape[2]} queries, {k.shape[2]} keys"
         )
+    return min(block_size, -(-max(q.shape[2], k.shape[2], 1) // unit) * unit)
+
+
+def _hidden(hidden, shape):
+    """Return the pairs that take no part as bool; none unless given."""
+    hidden = np.zeros((), bool) if hidden is None else np.asarray(hidden)
+    try:
+        fits = hidden.dtype == np.bool_ and np.broadcast_shapes(hidden.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"mean_pool_block_scores: hidden must be bool and fit {shape}, got {hidden.dtype} {hidden.shape}"
+        )
+    return hidden
 
 
 def _aligned(q, tk, block_size, causal):

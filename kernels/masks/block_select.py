@@ -6,7 +6,7 @@ row's own total (Xu et al. 2025, "XAttention", section 2.2).
 
 import numpy as np
 
-from kernels.check import check_unmasked, described, is_plain
+from kernels.check import as_int, as_number, check_array, check_choice, check_unmasked
 
 METHODS = ("threshold", "topk", "ratio")
 MARGIN = 1e-6  # of a share: float32 scores differ by a tenth of it between CPUs, which must not add a block
@@ -42,29 +42,31 @@ def select_blocks(
     Xu et al. 2025, "XAttention", section 2.2 (threshold) and Table 6 (top-k, ratio). Sums run in float64.
     """
     name = "select_blocks"
-    if not is_plain(scores) or scores.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name}: scores must be float32 or float64, got {described(scores, 'scores')}")
+    check_array(scores, function=name, name="scores")
     if scores.ndim != 4 or not (scores >= 0).all():
         raise ValueError(
             f"{name}: scores must be (b, h, rows, cols) without NaN or negative values, got shape {scores.shape}"
         )
     for label, x in (("threshold", threshold), ("eligible", eligible)):
         check_unmasked(x, function=name, name=label)
-    tau = np.asarray(threshold, np.float64)
-    if tau.shape not in ((), (scores.shape[1],)) or not ((tau >= 0) & (tau <= 1)).all():
+    tau = np.asarray(threshold)
+    if tau.dtype.kind not in "fiu" or tau.shape not in ((), (scores.shape[1],)) or not ((tau >= 0) & (tau <= 1)).all():
         raise ValueError(
             f"{name}: threshold must be in [0, 1], one number or one per head ({scores.shape[1]}), got {threshold!r}"
         )
-    if method not in METHODS:
-        raise ValueError(f"{name}: method must be one of {', '.join(METHODS)}; got {method!r}")
-    if method != "threshold" and (k is None or k <= 0 or (method == "ratio" and k > 1)):
-        raise ValueError(
-            f"{name}: {method} needs k, {'a share in (0, 1]' if method == 'ratio' else 'an int >= 1'}; got {k!r}"
-        )
+    tau = tau.astype(np.float64)
+    check_choice(method, METHODS, function=name, name="method")
+    if method == "topk":
+        k = as_int(k, function=name, name="k of method='topk'", low=1)
+    elif method == "ratio":
+        k = as_number(k, function=name, name="k of method='ratio'", above=0, high=1)
+    eligible = np.ones((), bool) if eligible is None else np.asarray(eligible)
+    if eligible.dtype != np.bool_ or not _fits(eligible.shape, scores.shape):
+        raise ValueError(f"{name}: eligible must be bool and fit {scores.shape}, got {eligible.dtype} {eligible.shape}")
 
     rows, cols = scores.shape[2:]
     diagonal = cols - rows + np.arange(rows)[:, None]
-    allowed = np.ones(scores.shape, bool) if eligible is None else np.broadcast_to(eligible, scores.shape).copy()
+    allowed = np.broadcast_to(eligible, scores.shape).copy()
     forced = np.zeros((rows, cols), bool)
     if causal:
         allowed &= np.arange(cols) <= diagonal
@@ -83,9 +85,16 @@ def select_blocks(
         chosen = reached - sorted_mass < share * reached[..., -1:]
     else:
         assert k is not None  # refused above
-        count = k if method == "topk" else np.ceil(k * (1 - MARGIN) * allowed.sum(axis=-1, keepdims=True))
+        count = min(k, cols) if method == "topk" else np.ceil(k * (1 - MARGIN) * allowed.sum(axis=-1, keepdims=True))
         chosen = np.broadcast_to(np.arange(cols) < count, scores.shape).copy()
     chosen[..., :1] |= ~forced.any(axis=-1, keepdims=True)  # a row without a forced block keeps its best one
     keep = np.zeros(scores.shape, bool)
     np.put_along_axis(keep, order, chosen, axis=-1)
     return (keep | forced) & allowed
+
+
+def _fits(shape, wanted):
+    try:
+        return np.broadcast_shapes(shape, wanted) == wanted
+    except ValueError:
+        return False

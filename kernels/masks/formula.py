@@ -9,10 +9,13 @@ import operator
 
 import numpy as np
 
+from kernels.check import as_int
+
 __all__ = ["mask_from_formula", "parse_formula"]
 
 MAX_LENGTH = 300
 MAX_NODES = 80
+MAX_TOKENS, MAX_PAIRS = 2**20, 2**28
 _NAMES = {"q": "q", "q_idx": "q", "k": "k", "kv_idx": "k", "h": "h", "t": "t"}
 _ARITHMETIC = {
     ast.Add: np.add,
@@ -48,6 +51,8 @@ def parse_formula(text: str):
     ------
     The vocabulary of ``mask_mod`` functions in block-sparse attention interfaces.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"parse_formula: text must be a str such as 'q >= k', got {type(text).__name__}")
     if len(text) > MAX_LENGTH:
         raise ValueError(f"parse_formula: at most {MAX_LENGTH} characters, got {len(text)}")
     try:
@@ -72,8 +77,16 @@ def mask_from_formula(text: str, t: int, *, head=0, rows=None) -> np.ndarray:
     ------
     See `parse_formula`.
     """
+    name = "mask_from_formula"
     condition = parse_formula(text)
-    q = np.arange(t)[:, None] if rows is None else np.asarray(rows)[:, None]
+    t = as_int(t, function=name, name="t", low=0, high=MAX_TOKENS)
+    head = as_int(head, function=name, name="head", low=0, high=2**31 - 1)
+    rows = np.arange(t) if rows is None else np.asarray(rows)
+    if rows.ndim != 1 or (rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= t)):
+        raise ValueError(f"{name}: rows must be a one-dimensional array of ints from 0 to {t - 1}")
+    if rows.size * t > MAX_PAIRS:
+        raise ValueError(f"{name}: {rows.size} rows of {t} keys are too many to write out; ask for fewer rows")
+    q = rows[:, None]
     with np.errstate(divide="raise"):
         try:
             found = condition(q, np.arange(t), head, t)

@@ -41,7 +41,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.check import as_csr
+from kernels.check import as_csr, as_int, check_callable, check_choice, check_inner
 
 DATAFLOWS = ("inner", "outer", "row", "column")
 _CHUNK_PRODUCTS = 1 << 18
@@ -157,17 +157,17 @@ def dataflow_order(a, b, dataflow):
     Raises
     ------
     TypeError : a or b is not CSR or not real.
-    ValueError : inner dimensions differ, or no such dataflow.
+    ValueError : inner dimensions differ, no such dataflow, or m n passes 2^63.
 
-    Cost: O(nnz(A) + nnz(B) + m + k + n).
+    Cost: O(nnz(A) + nnz(B) + m + k), and n in the column dataflow.
     """
-    if dataflow not in DATAFLOWS:
-        raise ValueError(f"dataflow_order: dataflow must be one of {', '.join(DATAFLOWS)}; got {dataflow!r}")
+    check_choice(dataflow, DATAFLOWS, function="dataflow_order", name="dataflow")
     a = as_csr(a, function="dataflow_order", name="a")
     b = as_csr(b, function="dataflow_order", name="b")
-    if a.shape[1] != b.shape[0]:
-        raise ValueError(f"dataflow_order: b has {b.shape[0]} rows, a has {a.shape[1]} columns; they must be equal")
+    check_inner(a, b, function="dataflow_order")
     (m, k), n = a.shape, b.shape[1]
+    if m * n >= 2**63:
+        raise ValueError(f"dataflow_order: the product has {m} x {n} places, more than 2^63; use fewer columns")
     a_row, a_col, a_data = _entries(a)
     b_row, b_col, b_data = _entries(b)
     if dataflow == "column":
@@ -204,6 +204,10 @@ def products_between(order, start, stop):
 
     Cost: O(stop - start + log nnz); the inner dataflow expands whole rows of C.
     """
+    if not isinstance(order, DataflowOrder):
+        raise TypeError(f"products_between: order must come from dataflow_order, got {type(order).__name__}")
+    start = as_int(start, function="products_between", name="start")
+    stop = as_int(stop, function="products_between", name="stop")
     if not 0 <= start <= stop <= order.products:
         raise ValueError(f"products_between: needs 0 <= start <= stop <= {order.products}; got {start} and {stop}")
     a_entry, b_entry = _entries_between(order, start, stop)
@@ -234,12 +238,13 @@ def dataflow_steps(a, b, dataflow, limit=10**5, *, bins=2000, windows=None, prog
     TypeError : a or b is not CSR or not real.
     ValueError : shapes do not match, or an argument is outside its range.
 
-    Cost: O(F + nnz(A) + nnz(B)) time; 10^7 products take about a second. Memory O(nnz + limit) beyond 2^18 products
-    at a time.
+    Cost: O(F + nnz(A) + nnz(B)) time, about a second for 10^7 products; O(nnz + limit) memory beyond 2^18 products.
     """
     order = dataflow_order(a, b, dataflow)
     total = order.products
-    limit, bins = _at_least("limit", limit, 0), _at_least("bins", bins, 1)
+    check_callable(progress, function="dataflow_steps", name="progress")
+    limit = as_int(limit, function="dataflow_steps", name="limit", low=0)
+    bins = as_int(bins, function="dataflow_steps", name="bins", low=1)
     starts = _window_starts(windows, order)
     exact = total <= limit or total <= bins
     edges = np.arange(total + 1) if exact else np.linspace(0, total, bins + 1).astype(np.int64)
@@ -272,6 +277,7 @@ def output_births(a, b, dataflow, *, progress=None):
 
     Cost: O(F log F) time in pieces of 2^18 products.
     """
+    check_callable(progress, function="output_births", name="progress")
     wanted = dataflow_order(a, b, dataflow)
     rows = wanted if dataflow in ("row", "inner") else dataflow_order(a, b, "row")
     n = wanted.shape[2]
@@ -442,9 +448,3 @@ def _window_starts(windows, order):
     if order.dataflow in ("inner", "outer"):
         return np.zeros(1, np.int64)
     return np.unique(order.line_first[starts])
-
-
-def _at_least(name, value, low):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise ValueError(f"dataflow_steps: {name} must be a whole number of at least {low}; got {value!r}")
-    return int(value)

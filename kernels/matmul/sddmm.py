@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from kernels._native import core
-from kernels.check import as_csr, check_threads
+from kernels.check import as_csr, as_int, check_threads
 from kernels.matmul.spmm import dense_operand
 from kernels.work import Work
 
@@ -45,18 +45,21 @@ def sddmm(pattern, x, y, *, num_threads=None) -> sparse.csr_array:
         raise ValueError(f"sddmm: x has {x.shape[1]} columns, y has {y.shape[1]}; they must be equal")
     out = np.empty(len(pattern.indices), np.float32)
     threads = check_threads(num_threads, function="sddmm")
-    core.sddmm(pattern.indptr.astype(np.int64), pattern.indices.astype(np.int64), x, y, out, threads)
+    indptr, indices = (part.astype(np.int64, copy=False) for part in (pattern.indptr, pattern.indices))
+    core.sddmm(indptr, indices, x, y, out, threads)
     return sparse.csr_array((out, pattern.indices, pattern.indptr), shape=pattern.shape)
 
 
 def sddmm_reference(pattern, x, y) -> np.ndarray:
     """Compute the values entry by entry in float64."""
     rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
-    return np.einsum("pd,pd->p", x[rows].astype(np.float64), y[pattern.indices].astype(np.float64))
+    columns = pattern.indices[: pattern.indptr[-1]]
+    return np.einsum("pd,pd->p", x[rows].astype(np.float64), y[columns].astype(np.float64))
 
 
 def sddmm_work(pattern, d: int) -> Work:
     """Count the work for rows of width ``d``: pattern, operands and values streamed once, one gather of y per entry."""
-    nnz = int(pattern.indptr[-1])
+    pattern = as_csr(pattern, function="sddmm_work", name="pattern", dtypes=(np.float32,))
+    nnz, d = int(pattern.indptr[-1]), as_int(d, function="sddmm_work", name="d", low=0)
     moved = nnz * (4 + 8) + (pattern.shape[0] + 1) * 8 + 4 * d * sum(pattern.shape)
     return Work(flops=2 * nnz * d, bytes_streamed=moved, gathers=nnz)

@@ -4,7 +4,6 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -12,6 +11,7 @@
 
 #include "csr.hpp"
 #include "output_buffer.hpp"
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "row_blocks.hpp"
 #include "row_forms.hpp"
@@ -71,7 +71,7 @@ void run_merge(const Call<I, T> &call, Result<I, T> &result) {
 template <class I, class T>
 void run_inner(const Call<I, T> &call, Result<I, T> &result) {
     const Columns<I, T> columns(call.b);
-    run_rows(call, result, [&] { return InnerRows<I, T>(call.a, columns, call.b.cols); });
+    run_rows(call, result, [&] { return InnerRows<I, T>(call.a, columns); });
 }
 
 template <class I, class T>
@@ -128,7 +128,7 @@ nb::tuple spgemm(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<T> 
     const std::int64_t rows = call.a.rows;
     bool fits = true;
     {
-        nb::gil_scoped_release released;
+        const WithoutGil released;
         const auto products = products_per_row<I>(call.a, call.b, call.threads);
         call.products = products.get();
         method(call, result);
@@ -152,7 +152,7 @@ auto row_flops(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<I> b_
     OutputBuffer<std::int64_t> counts;
     counts.reserve(rows);
     {
-        nb::gil_scoped_release released;
+        const WithoutGil released;
         const Pattern<I> a{rows, 0, a_indptr.data(), a_indices.data()}, b{0, 0, b_indptr.data(), nullptr};
         std::copy_n(products_per_row<I>(a, b, 0).get(), rows, counts.data());
     }
@@ -166,20 +166,14 @@ auto symbolic_nnz(InputArray<I> a_indptr, InputArray<I> a_indices, InputArray<I>
     OutputBuffer<std::int64_t> counts;
     counts.reserve(a.rows);
     {
-        nb::gil_scoped_release released;
+        const WithoutGil released;
         std::vector<DistinctColumns<I>> counters(get_num_threads());
-        std::atomic<bool> failed{false};
         const auto body = [&](std::int64_t task, int worker) {
             const std::int64_t end = std::min(a.rows, (task + 1) * counted_rows_per_task);
-            try {
-                for (std::int64_t i = task * counted_rows_per_task; i < end; ++i)
-                    counts.data()[i] = counters[worker].count(a, b, i);
-            } catch (...) {
-                failed = true;
-            }
+            for (std::int64_t i = task * counted_rows_per_task; i < end; ++i)
+                counts.data()[i] = counters[worker].count(a, b, i);
         };
         parallel_for((a.rows + counted_rows_per_task - 1) / counted_rows_per_task, static_cast<int>(counters.size()), body);
-        if (failed) throw std::bad_alloc();
     }
     return counts.finish(a.rows);
 }

@@ -6,13 +6,20 @@ nonzeros of row i of A. Symbols: A is (m, k), B is (k, n); F = number of product
 Sources: Gustavson 1978, "Two fast algorithms for sparse matrices"; Shivdikar 2021, "SMASH" (hashing, windows).
 """
 
-import numbers
-
 import numpy as np
 from scipy import sparse
 
 from kernels._native import core
-from kernels.check import as_csr, check_inner, check_same_dtype, check_threads, is_canonical
+from kernels.check import (
+    as_csr,
+    as_int,
+    as_number,
+    check_choice,
+    check_inner,
+    check_same_dtype,
+    check_threads,
+    is_canonical,
+)
 from kernels.work import Work
 
 __all__ = [
@@ -87,7 +94,8 @@ def spgemm(
     2 F flops; F gathers from B. Peak memory beside the result: one block of rows per thread ("outer": F products).
     """
     form, version = _chosen_method(method, hashing)
-    _check_table(log2_slots, load)
+    log2_slots = as_int(log2_slots, function="spgemm", name="log2_slots", low=4, high=26)
+    load = as_number(load, function="spgemm", name="load", above=0, high=1)
     a = as_csr(a, function="spgemm", name="a")
     b, b_rising = is_canonical(b, function="spgemm", name="b")
     check_inner(a, b, function="spgemm")
@@ -95,7 +103,7 @@ def spgemm(
     threads = check_threads(num_threads, function="spgemm")
     (a_indptr, a_indices), (b_indptr, b_indices) = _common_indices(a, b)
     operands = (a_indptr, a_indices, a.data, b_indptr, b_indices, b.data, b.shape[1])
-    flags = (form, b_rising, bool(sort), bool(drop_zeros), threads, version, int(log2_slots), float(load))
+    flags = (form, b_rising, bool(sort), bool(drop_zeros), threads, version, log2_slots, load)
     indptr, indices, data = core.spgemm(*operands, *flags)
     c = sparse.csr_array((data, indices, indptr), shape=(a.shape[0], b.shape[1]))
     if sort or form != "windows":
@@ -158,25 +166,15 @@ def spgemm_work(a, b) -> Work:
 
 
 def _chosen_method(method, hashing):
-    if method not in _METHODS:
-        raise ValueError(f"spgemm: method must be one of {', '.join(_METHODS)}; got {method!r}")
+    check_choice(method, _METHODS, function="spgemm", name="method")
     form, version = _METHODS[method]
     if hashing is None:
         return form, version
-    if method != "hash" or hashing not in _HASHINGS:
+    if method != "hash" or not isinstance(hashing, str) or hashing not in _HASHINGS:
         raise ValueError(
             f"spgemm: hashing must be 'low' or 'high', with method='hash'; got {hashing!r} with {method!r}"
         )
     return form, _HASHINGS[hashing]
-
-
-def _check_table(log2_slots, load):
-    if isinstance(log2_slots, bool) or not isinstance(log2_slots, numbers.Integral):
-        raise TypeError(f"spgemm: log2_slots must be an int, got {type(log2_slots).__name__}")
-    if not 4 <= int(log2_slots) <= 26:
-        raise ValueError(f"spgemm: log2_slots must be between 4 and 26, got {log2_slots}")
-    if not 0 < load <= 1:
-        raise ValueError(f"spgemm: load must be in (0, 1], got {load}")
 
 
 def operands(a, b, function, same_dtype=False):

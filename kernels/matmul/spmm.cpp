@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "simd.hpp"
 #include "thread_pool.hpp"
@@ -19,7 +20,7 @@ using Dense = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cp
 using DenseOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using ValuesOut = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-constexpr std::int64_t rows_per_task = 32;
+constexpr std::int64_t rows_per_task = 32, entries_between_looks = 1 << 16;
 
 // `vectors` vectors of one output row, kept in registers over all its nonzeros.
 template <int vectors>
@@ -28,12 +29,14 @@ void row_panel(std::int64_t begin, std::int64_t end, const std::int64_t *columns
     vf acc[vectors];
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) acc[j] = set1(0.0f);
-    for (std::int64_t p = begin; p < end; ++p) {
-        const vf x = set1(values[p]);
-        const float *line = b + columns[p] * n;
+    workbench::in_runs(begin, end, entries_between_looks, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t p = from; p < to; ++p) {
+            const vf x = set1(values[p]);
+            const float *line = b + columns[p] * n;
 #pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) acc[j] = fma(x, load(line + j * W), acc[j]);
-    }
+            for (int j = 0; j < vectors; ++j) acc[j] = fma(x, load(line + j * W), acc[j]);
+        }
+    });
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) store(out + j * W, acc[j]);
 }
@@ -43,7 +46,7 @@ void spmm(Index indptr, Index indices, Values values, Dense b, DenseOut out, int
     const std::int64_t *rows = indptr.data(), *columns = indices.data();
     const float *x = values.data(), *dense = b.data();
     float *to = out.data();
-    nb::gil_scoped_release release;
+    const workbench::WithoutGil released;
     workbench::parallel_for((m + rows_per_task - 1) / rows_per_task, threads, [&](std::int64_t task, int) {
         for (std::int64_t i = task * rows_per_task; i < std::min(m, (task + 1) * rows_per_task); ++i) {
             std::int64_t j = 0;
@@ -77,10 +80,12 @@ void sddmm(Index indptr, Index indices, Dense x, Dense y, ValuesOut out, int thr
     const std::int64_t *rows = indptr.data(), *columns = indices.data();
     const float *left = x.data(), *right = y.data();
     float *to = out.data();
-    nb::gil_scoped_release release;
+    const workbench::WithoutGil released;
     workbench::parallel_for((m + rows_per_task - 1) / rows_per_task, threads, [&](std::int64_t task, int) {
         for (std::int64_t i = task * rows_per_task; i < std::min(m, (task + 1) * rows_per_task); ++i)
-            for (std::int64_t p = rows[i]; p < rows[i + 1]; ++p) to[p] = dot(left + i * d, right + columns[p] * d, d);
+            workbench::in_runs(rows[i], rows[i + 1], entries_between_looks, [&](std::int64_t from, std::int64_t stop) {
+                for (std::int64_t p = from; p < stop; ++p) to[p] = dot(left + i * d, right + columns[p] * d, d);
+            });
     });
 }
 

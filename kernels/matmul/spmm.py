@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels._native import core
-from kernels.check import as_csr, check_threads, described, is_plain
+from kernels.check import as_csr, as_int, check_array, check_threads
 from kernels.work import Work
 
 __all__ = ["spmm", "spmm_reference", "spmm_work"]
@@ -39,7 +39,7 @@ def spmm(a, b, *, num_threads=None) -> np.ndarray:
     b = dense_operand(b, function="spmm", name="b", rows=a.shape[1])
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
     threads = check_threads(num_threads, function="spmm")
-    core.spmm(a.indptr.astype(np.int64), a.indices.astype(np.int64), a.data, b, out, threads)
+    core.spmm(a.indptr.astype(np.int64, copy=False), a.indices.astype(np.int64, copy=False), a.data, b, out, threads)
     return out
 
 
@@ -54,7 +54,8 @@ def spmm_reference(a, b) -> np.ndarray:
 
 def spmm_work(a, n: int) -> Work:
     """Count the work of A B for B with ``n`` columns: operands and C streamed once, one gather per entry."""
-    nnz = int(a.indptr[-1])
+    a = as_csr(a, function="spmm_work", name="a", dtypes=(np.float32,))
+    nnz, n = int(a.indptr[-1]), as_int(n, function="spmm_work", name="n", low=0)
     moved = nnz * (4 + 8) + (a.shape[0] + 1) * 8 + 4 * n * (a.shape[0] + a.shape[1])
     return Work(flops=2 * nnz * n, bytes_streamed=moved, gathers=nnz)
 
@@ -67,8 +68,7 @@ def dense_operand(x, *, function: str, name: str, rows: int) -> np.ndarray:
     TypeError : not a float32 array.
     ValueError : not two-dimensional and contiguous, or another number of rows.
     """
-    if not is_plain(x) or x.dtype != np.float32:
-        raise TypeError(f"{function}: {name} must be a float32 array, got {described(x, name)}")
+    check_array(x, function=function, name=name, dtypes=(np.float32,))
     if x.ndim != 2 or not x.flags.c_contiguous:
         raise ValueError(
             f"{function}: {name} must be two-dimensional and C-contiguous; pass np.ascontiguousarray({name})"

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
+from kernels.check import as_int, check_choice
 from kernels.matmul.spgemm import operands, row_flops, symbolic_nnz
 
 __all__ = ["Traffic", "dataflow_traffic"]
@@ -87,13 +88,12 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
     ValueError : unknown dataflow or cache, widths below 1, inner sizes that differ. TypeError : not CSR.
     """
     a, b = operands(a, b, "dataflow_traffic")
-    if dataflow not in _DATAFLOWS:
-        raise ValueError(f"dataflow_traffic: dataflow must be one of {', '.join(_DATAFLOWS)}; got {dataflow!r}")
-    if cache not in ("none", "ideal"):
-        raise ValueError(f"dataflow_traffic: cache must be 'none' or 'ideal', got {cache!r}")
-    for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes)):
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ValueError(f"dataflow_traffic: {name} must be an int of at least 1, got {width!r}")
+    check_choice(dataflow, _DATAFLOWS, function="dataflow_traffic", name="dataflow")
+    check_choice(cache, ("none", "ideal"), function="dataflow_traffic", name="cache")
+    index_bytes, value_bytes = (
+        as_int(width, function="dataflow_traffic", name=name, low=1)
+        for name, width in (("index_bytes", index_bytes), ("value_bytes", value_bytes))
+    )
     counts = _DATAFLOWS[dataflow](a, b)
     if cache == "ideal":
         counts |= {"read_a": int(a.indptr[-1]), "read_b": int(b.indptr[-1])}
@@ -104,8 +104,16 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
                    index_bytes=index_bytes, value_bytes=value_bytes)  # fmt: skip
 
 
-def _column_counts(a):
-    return np.bincount(a.indices[: a.indptr[-1]], minlength=a.shape[1])
+def _narrow(b):
+    """Leave empty columns out of a matrix that has few others: counts per column then take memory by entries."""
+    if b.shape[1] <= 4 * b.nnz:
+        return b
+    used, places = np.unique(b.indices, return_inverse=True)
+    return sparse.csr_array((b.data, places.astype(b.indices.dtype), b.indptr), shape=(b.shape[0], len(used)))
+
+
+def _column_counts(b):
+    return np.bincount(b.indices, minlength=b.shape[1])
 
 
 def _transpose(a):
@@ -115,7 +123,7 @@ def _transpose(a):
 def _inner(a, b):
     a_nnz, b_nnz = int(a.indptr[-1]), int(b.indptr[-1])
     rows = int(np.count_nonzero(np.diff(a.indptr)))
-    columns = int(np.count_nonzero(_column_counts(b)))
+    columns = int(np.count_nonzero(_column_counts(_narrow(b))))
     reads = {"read_a": a_nnz * columns, "read_b": b_nnz * rows}
     pointers = a.shape[0] + 1 + rows * (b.shape[1] + 1)
     return reads | {"ptr": pointers, "comparisons": sum(reads.values()), "peak_live": min(1, rows * columns)}
@@ -123,10 +131,11 @@ def _inner(a, b):
 
 def _inner_masked(a, b):
     per_row = symbolic_nnz(a, b)
-    per_column = symbolic_nnz(_transpose(b), _transpose(a))
+    narrow = _narrow(b)
+    per_column = symbolic_nnz(_transpose(narrow), _transpose(a))
     reads = {
         "read_a": int(np.dot(per_row, np.diff(a.indptr).astype(np.int64))),
-        "read_b": int(np.dot(per_column, _column_counts(b).astype(np.int64))),
+        "read_b": int(np.dot(per_column, _column_counts(narrow).astype(np.int64))),
     }
     written = int(per_row.sum())
     pointers = a.shape[0] + 1 + 2 * written
@@ -147,7 +156,7 @@ def _row(a, b):
 
 def _column(a, b):
     b_nnz, products = int(b.indptr[-1]), int(row_flops(a, b).sum())
-    live = int(symbolic_nnz(_transpose(b), _transpose(a)).max(initial=0))
+    live = int(symbolic_nnz(_transpose(_narrow(b)), _transpose(a)).max(initial=0))
     return {"read_a": products, "read_b": b_nnz, "ptr": b.shape[1] + 1 + 2 * b_nnz, "peak_live": live}
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kernels.check import as_int, as_rng
+
 __all__ = ["orthogonal_random_features"]
 
 
@@ -10,7 +12,7 @@ def orthogonal_random_features(m: int, d: int, *, seed=0) -> np.ndarray:
 
     Parameters
     ----------
-    m, d : number and width of the rows, at least 1.
+    m, d : number and width of the rows, from 1 to 2^20 and to 2^13.
     seed : int or numpy Generator.
 
     Returns
@@ -20,14 +22,15 @@ def orthogonal_random_features(m: int, d: int, *, seed=0) -> np.ndarray:
 
     Raises
     ------
-    ValueError : m or d below 1.
+    TypeError, ValueError : m or d is no such int, or seed is neither an int nor a Generator.
 
     Source
     ------
     Choromanski et al. 2021, "Rethinking Attention with Performers", section 2.4 (orthogonal random features).
     """
-    if m < 1 or d < 1:
-        raise ValueError(f"orthogonal_random_features: m and d must be at least 1, got {m} and {d}")
-    rng = np.random.default_rng(seed)
+    name = "orthogonal_random_features"
+    m = as_int(m, function=name, name="m", low=1, high=2**20)
+    d = as_int(d, function=name, name="d", low=1, high=2**13)
+    rng = as_rng(seed, function=name)
     blocks = [np.linalg.qr(rng.standard_normal((d, d)))[0].T for _ in range(-(-m // d))]
     return np.concatenate(blocks)[:m] * np.linalg.norm(rng.standard_normal((m, d)), axis=1, keepdims=True)

@@ -7,17 +7,19 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from kernels.attention.block_sparse import block_sparse_attention
-from kernels.attention.csr_softmax import csr_softmax_gradient
+from kernels.attention.csr_softmax import csr_softmax, csr_softmax_gradient
 from kernels.check import as_csr, is_canonical
 from kernels.formats import BlockMask
 from kernels.masks.block_scores import mean_pool_block_scores, xattn_block_scores
 from kernels.masks.block_select import select_blocks
-from kernels.matmul.sddmm import sddmm
+from kernels.matmul.dataflow import output_births
+from kernels.matmul.sddmm import sddmm, sddmm_reference
 from kernels.matmul.spgemm import row_flops, spgemm, spgemm_reference, symbolic_nnz
 from kernels.matmul.spmm import spmm
 from kernels.matmul.traffic import dataflow_traffic
-from kernels.raster import raster, raster_bits
-from kernels.reorder import bit_statistics
+from kernels.raster import block_density, raster, raster_bits, window_entries
+from kernels.reorder import METHODS, bit_statistics, permuted, reorder, statistics
+from workbench.machines.piuma import hash_trace, plan_windows
 
 MARGIN = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 6, 2**31 - 1, 2**31, 2**62, 2**63 - 1]
 
@@ -174,7 +176,7 @@ def test_masked_masks_and_values_are_refused():
         block_sparse_attention(HEAD, HEAD, HEAD, masked(KEEP), block_size=16)
     with pytest.raises(TypeError, match="two-dimensional bool array"):
         BlockMask(masked(KEEP[0, 0]), (1, 1), (1, 1))
-    with pytest.raises(TypeError, match="C-contiguous uint8 array"):
+    with pytest.raises(TypeError, match="got a masked array"):
         raster_bits(masked(np.ones((2, 1), np.uint8)), 8)
     for call in (
         lambda: csr_softmax_gradient(EYE, masked(np.ones(4))),
@@ -201,3 +203,47 @@ def test_the_cure_for_a_dense_operand_works(dense):
         raster(dense)
     cure = str(error.value).partition("; use ")[2]
     assert raster(eval(cure, {"csr_array": sparse.csr_array, "a": dense})).sum() == 3
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_spare_room_behind_the_entries_changes_nothing(rng, index, assert_close):
+    """Buffers longer than the last row pointer, as an append leaves them, with garbage behind the entries."""
+    a = sparse.random_array((12, 12), density=0.3, format="csr", rng=rng, dtype=np.float32)
+    a.sort_indices()
+    tight = sparse.csr_array((a.data, a.indices.astype(index), a.indptr.astype(index)), shape=a.shape)
+    garbage = np.array([np.nan, np.inf, 7], np.float32)
+    roomy = forged(
+        np.concatenate([a.data, garbage]), np.append(a.indices, [-5, 99, 3]).astype(index), tight.indptr, a.shape
+    )
+    dense, gradient = rng.random((12, 5), np.float32), rng.random(a.nnz, np.float32)
+    order = reorder(tight, "cluster")
+    calls = {
+        "spmm": lambda x: spmm(x, dense),
+        "sddmm": lambda x: sddmm(x, dense, dense),
+        "sddmm_reference": lambda x: sddmm_reference(x, dense, dense),
+        "csr_softmax": csr_softmax,
+        "csr_softmax_gradient": lambda x: csr_softmax_gradient(x, gradient),
+        "raster": lambda x: raster(x, shape=(5, 5)),
+        "window_entries": lambda x: np.stack(window_entries(x, (2, 9, 1, 12))),
+        "block_density": lambda x: block_density(x, 5).histogram,
+        "permuted": lambda x: permuted(x, order),
+        "statistics": lambda x: np.array(statistics(x).symmetric_share),
+        "row_flops": lambda x: row_flops(x, x),
+        "symbolic_nnz": lambda x: symbolic_nnz(x, x),
+        "output_births": lambda x: output_births(x, x, "column"),
+        "hash_trace": lambda x: hash_trace(x, x, plan_windows(x, x, 64, 0.5), 64).probes,
+    }
+    calls |= {f"spgemm {m}": lambda x, m=m: spgemm(x, x, method=m) for m in ("auto", "inner", "outer", "smash-v3")}
+    calls |= {f"reorder {m}": lambda x, m=m: reorder(x, m).columns for m in METHODS}
+    calls |= {
+        f"traffic {d}": lambda x, d=d: np.array(dataflow_traffic(x, x, d).total_bytes)
+        for d in ("inner", "inner-masked", "outer", "row", "column")
+    }
+    for name, call in calls.items():
+        found, wanted = call(roomy), call(tight)
+        if name not in ("csr_softmax", "sddmm"):
+            assert_close(found, wanted)
+        elif sparse.issparse(found):
+            np.testing.assert_array_equal(found.data, wanted.data, err_msg=name)
+            np.testing.assert_array_equal(found.indices, wanted.indices, err_msg=name)
+    assert np.shares_memory(as_csr(roomy, function="f", name="x").data, roomy.data)

@@ -163,10 +163,10 @@ def test_work_counts_indices_once(rng):
         ({"window": (0, 38, 0, 5)}, ValueError, "leaves the matrix"),
         ({"window": (5, 4, 0, 5)}, ValueError, "leaves the matrix"),
         ({"window": (0, 1, 0)}, ValueError, "r0, r1, c0, c1"),
-        ({"window": (0.0, 1, 0, 2)}, TypeError, "integer"),
+        ({"window": (0.0, 1, 0, 2)}, TypeError, "must be an int"),
         ({"shape": (0, 5)}, ValueError, "1 to 8192"),
         ({"shape": (5, 9000)}, ValueError, "1 to 8192"),
-        ({"num_threads": 0}, ValueError, "between 1 and 256"),
+        ({"num_threads": 0}, ValueError, "num_threads must be an int from 1 to 256"),
     ),
 )
 def test_bad_arguments_are_named(rng, arguments, error, words):

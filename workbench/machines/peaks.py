@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from kernels._native import get_num_threads, isa
+from kernels.check import check_threads
 from workbench import folders, record
 from workbench.machines import host
 from workbench.machines.roofline import Ceilings, ceilings
@@ -52,7 +53,7 @@ def stored_peaks(threads: int | None = None) -> Peaks:
     The processor counts first, then the instruction set, then the number of threads (None: as many as the kernels use);
     of equals, what the user measured comes before what ships.
     """
-    mine = (_processor(), isa(), get_num_threads() if threads is None else threads)
+    mine = (_processor(), isa(), check_threads(threads, function="stored_peaks", name="threads") or get_num_threads())
     known = [*_read(_own_file()), *_read(SHIPPED)]
 
     def distance(entry):

@@ -1,5 +1,5 @@
 // The fluid event simulation of one PIUMA block (see piuma.py).
-// Every buffer arrives validated, so nothing here throws inside a loop.
+// Every buffer arrives validated, so loops throw only what ends a call that nobody waits for.
 #include "piuma.hpp"
 #include "piuma_timeline.hpp"
 
@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "python_call.hpp"
 #include "registry.hpp"
 
 namespace nb = nanobind;
@@ -82,7 +83,7 @@ class Simulation {
 
     // Simulates up to `count` further windows; returns how many are done in all.
     int64_t advance(int64_t count) {
-        nb::gil_scoped_release release;
+        const workbench::WithoutGil released;
         const auto windows = static_cast<int64_t>(row_start.size());
         const int64_t stop = std::min(windows, window + count);
         for (; window < stop; ++window) run_window();
@@ -292,10 +293,12 @@ class Simulation {
             next_item[x] = x;
             idle.push_back(x);
         }
+        workbench::Pace pace;
         for (int64_t active = fetch(); active > 0;) {
             share_machine();
             pass(time_to_next_event());
             const int64_t ended = finish_tokens();
+            pace.step(c.n_mtc + 64);
             if (ended > 0) active += fetch() - ended;
         }
     }

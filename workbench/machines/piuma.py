@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from kernels._native import core
+from kernels.check import as_int, check_callable, check_choice
 from kernels.matmul.traffic import dataflow_traffic
 from workbench.machines.piuma_config import Constant, PiumaConfig
 from workbench.machines.piuma_result import EventLog, SimResult, Timeline, WindowTimes
@@ -60,7 +61,8 @@ MAX_THREAD_BINS = 2**26
 
 def spad_bytes_needed(version, config: PiumaConfig) -> float:
     """Return the scratchpad that a version takes: 16 S bytes, and in V3 two dense arrays of load * S elements more."""
-    table = 16 * config.slots
+    version = as_int(version, function="spad_bytes_needed", name="version", low=1, high=3)
+    table = 16 * _checked_config(config, "spad_bytes_needed").slots
     return table + 2 * 16 * config.load * config.slots if version == 3 else table
 
 
@@ -111,16 +113,19 @@ def simulate_spgemm(
     *Differs from the paper:* the thesis ran Intel's in-house simulator, which nobody outside can run.
     """
     s = structure(a, b, "simulate_spgemm")
-    config = PiumaConfig() if config is None else config
-    if isinstance(version, bool) or version not in VERSION_HASH:
-        raise ValueError(f"simulate_spgemm: version must be 1, 2 or 3, got {version!r}")
+    name = "simulate_spgemm"
+    config = _checked_config(config, name)
+    version = as_int(version, function=name, name="version", low=1, high=3)
     hash = VERSION_HASH[version] if hash is None else hash
-    if hash not in HASHES:
-        raise ValueError(f"simulate_spgemm: hash must be one of {', '.join(HASHES)}, got {hash!r}")
-    if isinstance(blocks, bool) or not isinstance(blocks, (int, np.integer)) or not 1 <= blocks <= 256:
-        raise ValueError(f"simulate_spgemm: blocks must be an int from 1 to 256, got {blocks!r}")
-    if bins < 2 or bins % 2 or event_limit < 0:
-        raise ValueError(f"simulate_spgemm: bins must be even and >= 2, event_limit >= 0; got {bins} and {event_limit}")
+    check_choice(hash, HASHES, function=name, name="hash")
+    blocks = as_int(blocks, function=name, name="blocks", low=1, high=256)
+    check_callable(progress, function=name, name="progress")
+    bins = as_int(bins, function=name, name="bins", low=2)
+    event_limit = as_int(event_limit, function=name, name="event_limit", low=0)
+    if bins % 2:
+        raise ValueError(f"{name}: bins must be even, got {bins}")
+    if trace is not None and not isinstance(trace, HashTrace):
+        raise TypeError(f"{name}: trace must be what hash_trace returns, got {type(trace).__name__}")
     if config.threads * blocks * bins > MAX_THREAD_BINS:
         raise ValueError(
             f"simulate_spgemm: {config.threads} threads x {blocks} blocks x {bins} bins are more than the "
@@ -147,6 +152,12 @@ def simulate_spgemm(
         place = (block, blocks, first)
         runs.append(_run_block(part, replayed, version, config, place, event_limit, bins, _scaled(report, 0.6, 0.4)))
     return _result(runs, version, hash, config)
+
+
+def _checked_config(config, function):
+    if config is not None and not isinstance(config, PiumaConfig):
+        raise TypeError(f"{function}: config must be a PiumaConfig or None, got {type(config).__name__}")
+    return PiumaConfig() if config is None else config
 
 
 def _scaled(progress, start, share):
@@ -332,7 +343,7 @@ def baseline(a, b, dataflow, config: PiumaConfig | None = None) -> BaselineResul
     ------
     Ours: the paper compares dataflows in words (from memory).
     """
-    config = PiumaConfig() if config is None else config
+    config = _checked_config(config, "baseline")
     traffic = dataflow_traffic(a, b, dataflow)
     comparing = {"outer": 2 * traffic.flops}.get(dataflow, traffic.comparisons)
     instructions = config.c_pp * traffic.flops + config.c_probe * comparing

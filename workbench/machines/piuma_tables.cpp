@@ -1,11 +1,12 @@
 // SMASH's hash tables: windows of rows, and the serial replay of every table (see piuma_tables.py).
-// Every buffer arrives validated, so nothing here throws inside a loop.
+// Every buffer arrives validated, so loops throw only what ends a call that nobody waits for.
 #include "piuma.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <vector>
 
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
 
@@ -64,6 +65,7 @@ bool replay(const Operands &x, int64_t w, int log2_slots, int64_t *table, int32_
     const int shift = high_shift((x.row_stop[w] - first) * columns, log2_slots);
     int64_t item = x.item_start[w], occupied = 0;
     bool fits = true;
+    workbench::Pace pace;
     for (int64_t i = first; i < x.row_stop[w] && fits; ++i) {
         const int64_t base = (i - first) * columns - c0;
         for (int64_t e = x.a_indptr[i]; e < x.a_indptr[i + 1] && fits; ++e, ++item) {
@@ -95,6 +97,7 @@ bool replay(const Operands &x, int64_t w, int log2_slots, int64_t *table, int32_
             products[item] = p;
             probes[item] = q;
             inserts[item] = u;
+            pace.step(x.b_indptr[k + 1] - x.b_indptr[k] + q);
         }
     }
     if (keep) return fits;
@@ -139,7 +142,7 @@ int64_t trace(In a_indptr, In a_indices, In b_indptr, In b_indices, In row_start
             full[static_cast<size_t>(worker)] = std::min(full[static_cast<size_t>(worker)], w);
     };
     {
-        nb::gil_scoped_release release;
+        const workbench::WithoutGil released;
         workbench::parallel_for(w1 - w0, workers, body);
     }
     for (int worker = 0; worker < workers; ++worker)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels._native import core, get_num_threads
-from kernels.check import as_csr, check_inner
+from kernels.check import as_csr, as_int, as_number, check_callable, check_choice, check_inner
 
 HASHES = ("high", "low", "multiplicative")
 MAX_ITEMS = 2**27  # one item = one nonzero of A in one window; three int64 each
@@ -136,17 +136,15 @@ def plan_windows(a, b, slots, load) -> WindowPlan:
     Shivdikar 2021, window distribution (from memory). *Differs from the paper:* halving is ours.
     """
     s = structure(a, b, "plan_windows")
-    log2_of(slots, "plan_windows")
-    if not 0 < load <= 1:
-        raise ValueError(f"plan_windows: load must be above 0 and at most 1, got {load}")
-    return plan_structure(s, slots, load)
+    slots = 1 << log2_of(slots, "plan_windows")
+    return plan_structure(s, slots, as_number(load, function="plan_windows", name="load", above=0, high=1))
 
 
 def log2_of(slots, function) -> int:
-    whole = isinstance(slots, (int, np.integer)) and not isinstance(slots, bool)
-    if not whole or slots & (slots - 1) or not 16 <= slots <= 2**26:
-        raise ValueError(f"{function}: slots must be a power of two from 2^4 to 2^26, got {slots!r}")
-    return int(slots).bit_length() - 1
+    slots = as_int(slots, function=function, name="slots")
+    if slots & (slots - 1) or not 16 <= slots <= 2**26:
+        raise ValueError(f"{function}: slots must be a power of two from 2^4 to 2^26, got {slots}")
+    return slots.bit_length() - 1
 
 
 def plan_structure(s: Structure, slots, load) -> WindowPlan:
@@ -230,6 +228,7 @@ def hash_trace(a, b, windows, slots, hash="high", *, progress: Progress | None =
     Shivdikar 2021, V1 (high bits) and V2 (low bits), from memory; the multiplicative hash is ours.
     """
     s = structure(a, b, "hash_trace")
+    check_callable(progress, function="hash_trace", name="progress")
     return trace_structure(s, windows, slots, hash, progress)
 
 
@@ -243,6 +242,8 @@ def _check_tags(function, rows, columns):
 
 def check_plan(s: Structure, plan: WindowPlan, function):
     """Refuse windows that are not made for these operands: the compiled loops trust every number in them."""
+    if not isinstance(plan, WindowPlan):
+        raise TypeError(f"{function}: windows must be what plan_windows returns, got {type(plan).__name__}")
     m, n = s.shape
     ranges = ((plan.row_start, plan.row_stop, m), (plan.column_start, plan.column_stop, n))
     inside = plan.shape == s.shape and all(
@@ -258,8 +259,8 @@ def check_plan(s: Structure, plan: WindowPlan, function):
 
 def trace_structure(s: Structure, plan: WindowPlan, slots, hash, progress) -> HashTrace:
     log2_slots = log2_of(slots, "hash_trace")
-    if hash not in HASHES:
-        raise ValueError(f"hash_trace: hash must be one of {', '.join(HASHES)}, got {hash!r}")
+    slots = 1 << log2_slots
+    check_choice(hash, HASHES, function="hash_trace", name="hash")
     check_plan(s, plan, "hash_trace")
     products, probes, inserts = (np.zeros(plan.item_start[-1], dtype=np.int64) for _ in range(3))
     histogram = np.zeros(65, dtype=np.int64)
@@ -299,9 +300,10 @@ def table_snapshot(a, b, windows, slots, hash="high", window=0) -> np.ndarray:
     """
     s = structure(a, b, "table_snapshot")
     log2_slots = log2_of(slots, "table_snapshot")
-    if hash not in HASHES:
-        raise ValueError(f"table_snapshot: hash must be one of {', '.join(HASHES)}, got {hash!r}")
+    slots = 1 << log2_slots
+    check_choice(hash, HASHES, function="table_snapshot", name="hash")
     check_plan(s, windows, "table_snapshot")
+    window = as_int(window, function="table_snapshot", name="window")
     if not 0 <= window < len(windows):
         raise ValueError(f"table_snapshot: window must be from 0 to {len(windows) - 1}, got {window}")
     table = np.full((1, slots), -1, dtype=np.int64)

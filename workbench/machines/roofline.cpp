@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "python_call.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
 
@@ -70,7 +71,7 @@ template <typename F> double chain(std::int64_t steps) {
 
 // Runs the chains on every thread; returns the floating-point operations done.
 template <typename F> double fma_loop(std::int64_t steps, int threads) {
-    nb::gil_scoped_release release;
+    const workbench::WithoutGil released;
     volatile double sink = 0;
     workbench::parallel_for(threads, threads, [&](std::int64_t, int) {
         const double sum = chain<F>(steps);
@@ -85,7 +86,7 @@ using Bytes = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::c
 void copy(Bytes source, Bytes target, int threads) {
     const auto n = static_cast<std::int64_t>(std::min(source.size(), target.size()));
     const std::int64_t part = (n + threads - 1) / threads;
-    nb::gil_scoped_release release;
+    const workbench::WithoutGil released;
     workbench::parallel_for(threads, threads, [&](std::int64_t t, int) {
         const std::int64_t start = std::min(n, t * part), stop = std::min(n, start + part);
         std::memcpy(target.data() + start, source.data() + start, static_cast<std::size_t>(stop - start));

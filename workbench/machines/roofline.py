@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 from kernels._native import core, get_num_threads, isa
+from kernels.check import check_threads
 from workbench.machines.stopwatch import measure
 
 COPY_BYTES = 2**27
@@ -49,13 +50,11 @@ def ceilings(threads: int | None = None) -> Ceilings:
     ----
     About half a second and 256 MiB at the first call.
     """
-    return _measured(get_num_threads() if threads is None else threads)
+    return _measured(check_threads(threads, function="ceilings", name="threads") or get_num_threads())
 
 
 @cache
 def _measured(threads: int) -> Ceilings:
-    if not 1 <= threads <= 256:
-        raise ValueError(f"ceilings: threads must be from 1 to 256, got {threads}")
     source, target = np.ones(COPY_BYTES, dtype=np.uint8), np.zeros(COPY_BYTES, dtype=np.uint8)
 
     def copy():

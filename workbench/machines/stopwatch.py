@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.check import as_int, as_number
+
 __all__ = ["Timing", "measure", "wait_until_idle"]
 
 ROUNDS = 7
@@ -69,8 +71,8 @@ def measure(
     ------
     ValueError : fewer than one round.
     """
-    if rounds < 1:
-        raise ValueError(f"measure: rounds must be at least 1, got {rounds}")
+    rounds = as_int(rounds, function="measure", name="rounds", low=1)
+    least_s = as_number(least_s, function="measure", name="least_s", low=0)
     names = list(runs)
     repeats = {name: _repeats(runs[name], least_s) for name in names}
     samples = {name: [] for name in names}

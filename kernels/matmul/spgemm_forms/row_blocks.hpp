@@ -7,6 +7,8 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -16,6 +18,7 @@
 
 #include "csr.hpp"
 #include "output_buffer.hpp"
+#include "python_call.hpp"
 #include "thread_pool.hpp"
 
 namespace workbench {
@@ -71,11 +74,16 @@ class Places {
             filled_ += entries_[next];
         }
         placed_.store(next, std::memory_order_release);
-        placed_.notify_all();
+        grown_.notify_all();
     }
 
-    void wait_for(std::int64_t block) const {
-        for (std::int64_t now; (now = placed_.load(std::memory_order_acquire)) <= block;) placed_.wait(now);
+    void wait_for(std::int64_t block) {
+        std::unique_lock lock(mutex_);
+        while (!grown_.wait_for(lock, std::chrono::milliseconds(20), [&] { return is_placed(block); })) {
+            lock.unlock();
+            check_stop();
+            lock.lock();
+        }
     }
 
     std::vector<std::int64_t> place;  // of every block that is placed
@@ -83,6 +91,7 @@ class Places {
   private:
     std::vector<std::int64_t> entries_;  // of each block, -1 until told
     std::mutex mutex_;
+    std::condition_variable grown_;
     std::atomic<std::int64_t> placed_{0};  // blocks [0, placed_) have their places
     std::int64_t filled_ = 0;              // their entries
 };
@@ -92,7 +101,7 @@ template <class I, class T>
 class Waiting {
   public:
     // -> room for `entries` behind the blocks that wait; if there is none, wait until all have gone.
-    std::pair<I *, T *> room(std::int64_t entries, const Places &places, I *indices, T *data) {
+    std::pair<I *, T *> room(std::int64_t entries, Places &places, I *indices, T *data) {
         if (!memory_) allocate(std::max(2 * entries, least_capacity));
         if (used_ + entries + slack > capacity_) {
             places.wait_for(blocks_.back().block);
@@ -195,7 +204,6 @@ void multiply_blocks(std::int64_t rows, const RowBlocks &blocks, int threads, bo
     std::vector<std::unique_ptr<Kernel>> kernels(threads);
     std::vector<Waiting<I, T>> waiting(threads);
     Places places(std::max<std::int64_t>(blocks.count(), 0));
-    std::atomic<bool> failed{false};
 
     const auto body = [&](std::int64_t block, int worker) {
         std::int64_t count = 0;
@@ -203,18 +211,16 @@ void multiply_blocks(std::int64_t rows, const RowBlocks &blocks, int threads, bo
         const bool direct = places.is_next(block);
         try {
             if (!kernels[worker]) kernels[worker].reset(new Kernel{make_kernel()});
-            if (!failed.load(std::memory_order_relaxed)) {
-                const auto [indices, data] =
-                    direct ? std::pair{product.indices.data() + places.filled(), product.data.data() + places.filled()}
-                           : waiting[worker].room(blocks.largest, places, product.indices.data(), product.data.data());
-                const std::int64_t first = blocks.first[block], last = blocks.first[block + 1];
-                count = block_of_rows(*kernels[worker], first, last, indices, data, indptr + first + 1);
-                if (drop_zeros) count = squeeze_zeros(indices, data, indptr + first + 1, last - first);
-            }
+            const auto [indices, data] =
+                direct ? std::pair{product.indices.data() + places.filled(), product.data.data() + places.filled()}
+                       : waiting[worker].room(blocks.largest, places, product.indices.data(), product.data.data());
+            const std::int64_t first = blocks.first[block], last = blocks.first[block + 1];
+            count = block_of_rows(*kernels[worker], first, last, indices, data, indptr + first + 1);
+            if (drop_zeros) count = squeeze_zeros(indices, data, indptr + first + 1, last - first);
             if (!direct && count > 0) waiting[worker].add(block, count);
         } catch (...) {
-            failed = true;
-            count = 0;
+            places.tell(block, 0);  // others may wait for it
+            throw;
         }
         places.tell(block, count);
     };
@@ -222,7 +228,6 @@ void multiply_blocks(std::int64_t rows, const RowBlocks &blocks, int threads, bo
     for (auto &left : waiting) left.send(places, product.indices.data(), product.data.data());
     product.place = std::move(places.place);
     product.nnz = places.filled();
-    if (failed) throw std::bad_alloc();
 }
 
 // -> row pointers of the whole result, from those of the blocks. P is wider than I when nnz needs it.

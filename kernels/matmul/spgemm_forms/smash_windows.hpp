@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "csr.hpp"
+#include "python_call.hpp"
 #include "row_blocks.hpp"
+#include "row_forms.hpp"
 
 namespace workbench {
 
@@ -60,9 +62,11 @@ class SmashWindows {
 
     template <class Use>
     void for_products(std::int64_t i, std::int64_t low, std::int64_t high, Use use) const {
-        for (std::int64_t p = a_.indptr[i]; p < a_.indptr[i + 1]; ++p)
+        for (std::int64_t p = a_.indptr[i]; p < a_.indptr[i + 1]; ++p) {
+            if (p % rows_between_looks == 0) check_stop();
             for (std::int64_t q = b_.indptr[a_.indices[p]]; q < b_.indptr[a_.indices[p] + 1]; ++q)
                 if (b_.indices[q] >= low && b_.indices[q] < high) use(b_.indices[q], a_.data[p] * b_.data[q]);
+        }
     }
 
     // -> slot of the tag, claimed if it is new
@@ -151,10 +155,12 @@ class SmashWindows {
     }
 
     void insertion_sort() {
+        Pace pace;
         for (std::size_t s = 1; s < found_.size(); ++s) {
             const auto entry = found_[s];
             std::size_t hole = s;
             for (; hole > 0 && found_[hole - 1].first > entry.first; --hole) found_[hole] = found_[hole - 1];
+            pace.step(static_cast<std::int64_t>(s - hole) + 1);
             found_[hole] = entry;
         }
     }
@@ -162,7 +168,7 @@ class SmashWindows {
     void sort_row(I *indices, T *data, std::int64_t count) {
         row_.clear();
         for (std::int64_t s = 0; s < count; ++s) row_.emplace_back(indices[s], data[s]);
-        std::sort(row_.begin(), row_.end(), [](const auto &x, const auto &y) { return x.first < y.first; });
+        sort_by_column<false>(std::span(row_));
         for (std::int64_t s = 0; s < count; ++s) std::tie(indices[s], data[s]) = row_[s];
     }
 

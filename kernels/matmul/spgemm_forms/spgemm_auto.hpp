@@ -3,9 +3,9 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <optional>
 
 #include "csr.hpp"
+#include "python_call.hpp"
 #include "ranked_bitmap.hpp"
 #include "repeated_rows.hpp"
 #include "row_forms.hpp"
@@ -103,35 +103,41 @@ class AutoRows {
 #endif
 
     std::int64_t scattered(std::int64_t i, std::int64_t low, std::int64_t high, I *indices, T *data) {
-        const std::int64_t base = low & ~std::int64_t{63}, groups = (high - base + 63) / 64;
+        const std::int64_t base = low & ~std::int64_t{63}, groups = groups_of_64(high - base);
         if (groups > most_words && groups > 16 * plan_.products[i]) return sorted_.row(i, indices, data);
         const double filling = static_cast<double>(plan_.products[i]) / static_cast<double>(groups);
         if (filling < 8) return ranked(i, base, groups, indices, data);
-        if (!window_) window_.emplace(b_.cols);
+        window_.grow(groups);
         return filling < 24 ? windowed<false>(i, base, groups, indices, data) : windowed<true>(i, base, groups, indices, data);
     }
 
     template <bool full>
     std::int64_t windowed(std::int64_t i, std::int64_t base, std::int64_t groups, I *indices, T *data) {
-        for (std::int64_t p = a_.indptr[i]; p < a_.indptr[i + 1]; ++p) {
-            const std::int64_t t = a_.indices[p], begin = b_.indptr[t];
-            window_->add(base, a_.data[p], b_.indices + begin, b_.data + begin, b_.row_nnz(t));
-        }
-        return window_->template take<full>(base, groups, indices, data);
+        in_runs(a_.indptr[i], a_.indptr[i + 1], rows_between_looks, [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t p = from; p < to; ++p) {
+                const std::int64_t t = a_.indices[p], begin = b_.indptr[t];
+                window_.add(base, a_.data[p], b_.indices + begin, b_.data + begin, b_.row_nnz(t));
+            }
+        });
+        return window_.template take<full>(base, groups, indices, data);
     }
 
     std::int64_t ranked(std::int64_t i, std::int64_t base, std::int64_t words, I *indices, T *data) {
         bitmap_.grow(words);
-        for (std::int64_t p = a_.indptr[i]; p < a_.indptr[i + 1]; ++p) {
-            const std::int64_t t = a_.indices[p];
-            bitmap_.mark(base, b_.indices + b_.indptr[t], b_.row_nnz(t));
-        }
+        in_runs(a_.indptr[i], a_.indptr[i + 1], rows_between_looks, [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t p = from; p < to; ++p) {
+                const std::int64_t t = a_.indices[p];
+                bitmap_.mark(base, b_.indices + b_.indptr[t], b_.row_nnz(t));
+            }
+        });
         const std::int64_t count = bitmap_.columns(base, words, indices);
         std::fill_n(data, count, T(0));
-        for (std::int64_t p = a_.indptr[i]; p < a_.indptr[i + 1]; ++p) {
-            const std::int64_t t = a_.indices[p], begin = b_.indptr[t];
-            bitmap_.add(base, a_.data[p], b_.indices + begin, b_.data + begin, b_.row_nnz(t), data);
-        }
+        in_runs(a_.indptr[i], a_.indptr[i + 1], rows_between_looks, [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t p = from; p < to; ++p) {
+                const std::int64_t t = a_.indices[p], begin = b_.indptr[t];
+                bitmap_.add(base, a_.data[p], b_.indices + begin, b_.data + begin, b_.row_nnz(t), data);
+            }
+        });
         bitmap_.clear();
         return count;
     }
@@ -140,7 +146,7 @@ class AutoRows {
 
     const AutoPlan<I, T> &plan_;
     const Csr<I, T> &a_ = plan_.a, &b_ = plan_.b;
-    std::optional<WindowAccumulator<I, T>> window_;
+    WindowAccumulator<I, T> window_;
     RankedBitmap<I, T> bitmap_;
     RepeatedRow<I, T> repeated_;
     SortedRows<I, T> sorted_{a_, b_};

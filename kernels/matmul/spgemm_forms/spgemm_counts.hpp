@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "csr.hpp"
+#include "python_call.hpp"
 #include "thread_pool.hpp"
 
 namespace workbench {
@@ -28,6 +30,8 @@ std::unique_ptr<std::int64_t[]> products_per_row(const Pattern<I> &a, const Patt
     return products;
 }
 
+// A short row lists its products. For a longer one memory follows what is found, not how many products find it: a bitmap
+// over all columns where that is small, else a hash table that grows with the distinct columns.
 template <class I>
 class DistinctColumns {
   public:
@@ -35,10 +39,29 @@ class DistinctColumns {
         columns_.clear();
         for (std::int64_t p = a.indptr[i]; p < a.indptr[i + 1]; ++p) {
             const std::int64_t t = a.indices[p];
+            if (static_cast<std::int64_t>(columns_.size()) + b.row_nnz(t) > most_listed)
+                return groups_of_64(b.cols) <= most_words ? in_bitmap(a, b, i) : in_table(a, b, i);
             columns_.insert(columns_.end(), b.indices + b.indptr[t], b.indices + b.indptr[t + 1]);
         }
-        const std::int64_t words = (b.cols + 63) / 64;
-        if (words > 64 * static_cast<std::int64_t>(columns_.size())) {
+        return in_list(groups_of_64(b.cols));
+    }
+
+  private:
+    static constexpr std::int64_t most_words = 1 << 18, most_listed = 1 << 16;
+    static constexpr I empty = -1;
+
+    template <class Use>
+    static void for_columns(const Pattern<I> &a, const Pattern<I> &b, std::int64_t i, Use use) {
+        in_runs(a.indptr[i], a.indptr[i + 1], 256, [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t p = from; p < to; ++p) {
+                const std::int64_t t = a.indices[p], end = b.indptr[t + 1];
+                for (std::int64_t q = b.indptr[t]; q < end; ++q) use(b.indices[q]);
+            }
+        });
+    }
+
+    std::int64_t in_list(std::int64_t words) {
+        if (words > most_words || words > 64 * static_cast<std::int64_t>(columns_.size())) {
             std::sort(columns_.begin(), columns_.end());
             return std::unique(columns_.begin(), columns_.end()) - columns_.begin();
         }
@@ -53,8 +76,43 @@ class DistinctColumns {
         return distinct;
     }
 
-  private:
-    std::vector<I> columns_;
+    std::int64_t in_bitmap(const Pattern<I> &a, const Pattern<I> &b, std::int64_t i) {
+        const auto words = static_cast<std::size_t>(groups_of_64(b.cols));
+        if (seen_.size() < words) seen_.resize(words);
+        std::int64_t distinct = 0;
+        for_columns(a, b, i, [&](I j) {
+            const std::uint64_t bit = std::uint64_t{1} << (j % 64);
+            distinct += (seen_[j / 64] & bit) == 0;
+            seen_[j / 64] |= bit;
+        });
+        for_columns(a, b, i, [&](I j) { seen_[j / 64] = 0; });
+        return distinct;
+    }
+
+    std::int64_t in_table(const Pattern<I> &a, const Pattern<I> &b, std::int64_t i) {
+        std::size_t distinct = 0;
+        slots_.assign(64, empty);
+        for_columns(a, b, i, [&](I j) {
+            distinct += insert(j);
+            if (2 * distinct > slots_.size()) widen();
+        });
+        return static_cast<std::int64_t>(distinct);
+    }
+
+    bool insert(I j) {
+        const std::size_t mask = slots_.size() - 1;
+        std::size_t slot = static_cast<std::size_t>((static_cast<std::uint64_t>(j) * 0x9E3779B97F4A7C15ull) >> 32) & mask;
+        while (slots_[slot] != empty && slots_[slot] != j) slot = (slot + 1) & mask;
+        return std::exchange(slots_[slot], j) == empty;
+    }
+
+    void widen() {
+        const std::vector<I> held = std::exchange(slots_, std::vector<I>(2 * slots_.size(), empty));
+        for (const I j : held)
+            if (j != empty) insert(j);
+    }
+
+    std::vector<I> columns_, slots_;
     std::vector<std::uint64_t> seen_;
 };
 

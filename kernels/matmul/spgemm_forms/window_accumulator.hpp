@@ -3,6 +3,7 @@
 // One byte per column marks it as reached: a plain store, where a bitmap would need a read-modify-write whose latency
 // chains when neighbouring columns follow each other. The scan turns 64 bytes into one mask word. All is zero between rows.
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -46,7 +47,13 @@ inline void compress_values(__mmask16 mask, const double *sums, double *data) {
 template <class I, class T>
 class WindowAccumulator {
   public:
-    explicit WindowAccumulator(std::int64_t columns) : sums_((columns + 63) / 64 * 64), reached_(sums_.size()) {}
+    // Make room for `groups` groups of 64 columns.
+    void grow(std::int64_t groups) {
+        const std::size_t columns = 64 * static_cast<std::size_t>(groups);
+        if (sums_.size() >= columns && reached_.size() >= columns) return;
+        sums_.resize(std::max(sums_.size(), columns));
+        reached_.resize(sums_.size());
+    }
 
     // sum[columns[s] - base] += scale * values[s]
     void add(std::int64_t base, T scale, const I *columns, const T *values, std::int64_t count) {

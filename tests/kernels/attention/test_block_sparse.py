@@ -33,7 +33,7 @@ def case(shape, rng, density=0.6):
     return q, k, v, grad, rng.random((b, h, blocks, blocks)) < density
 
 
-def dense_gradients(q, k, v, mask, grad, *, block_size, causal, key_positions=None):
+def dense_gradients(q, k, v, mask, grad, *, block_size, causal, key_positions=None, scale=None):
     """Gradients by torch's autograd in float64 through the dense formula; rows that see nothing give zero."""
     t, d = q.shape[2:]
     allowed = torch.tensor(np.repeat(np.repeat(mask, block_size, 2), block_size, 3)[:, :, :t, :t])
@@ -42,7 +42,7 @@ def dense_gradients(q, k, v, mask, grad, *, block_size, causal, key_positions=No
         allowed = allowed & (position <= torch.arange(t)[:, None])
     sees = allowed.any(-1, keepdim=True)
     leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (q, k, v)]
-    scores = (leaves[0] @ leaves[1].mT * d**-0.5).masked_fill(~allowed & sees, -torch.inf)
+    scores = (leaves[0] @ leaves[1].mT * (d**-0.5 if scale is None else scale)).masked_fill(~allowed & sees, -torch.inf)
     out = torch.where(sees, torch.softmax(scores, -1), 0.0) @ leaves[2]
     out.backward(torch.tensor(grad, dtype=torch.float64))
     return [leaf.grad.numpy() for leaf in leaves]
@@ -112,6 +112,57 @@ def test_nan_reaches_every_row_that_sees_it_and_no_other(rng):
     assert np.isfinite(out[0, 0, :40]).all() and np.isnan(out[0, 0, 40:]).all()
 
 
+@pytest.mark.parametrize("scale", [0.0, -0.1, -0.3])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scales_that_are_not_positive(shape, causal, scale, rng):
+    """The ragged end and causality hide pairs by -inf, which such a scale would turn into NaN or +inf."""
+    q, k, v, grad, mask = case(shape, rng)
+    how = {"block_size": shape[4], "causal": causal, "scale": scale}
+    out, lse = block_sparse_attention(q, k, v, mask, return_lse=True, **how)
+    np.testing.assert_allclose(out, block_sparse_attention_reference(q, k, v, mask, **how), atol=2e-5)
+    ours = block_sparse_attention_backward(q, k, v, mask, out, lse, grad, **how)
+    for mine, theirs in zip(ours, dense_gradients(q, k, v, mask, grad, **how), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=5e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["q", "k", "v", "grad"])
+@pytest.mark.parametrize("permuted", [False, True])
+def test_what_is_not_finite_stays_where_it_is_seen(part, value, permuted, rng):
+    """Queries that do not see the odd token, and keys that no spoiled query sees, keep every bit."""
+    t, block = 70, 32
+    given = dict(zip(("q", "k", "v", "grad"), case((1, 2, t, 12, block), rng)[:4], strict=True))
+    mask = rng.random((1, 2, 3, 3)) < 0.8
+    mask[:, :, range(3), range(3)] = True
+    position = np.stack([rng.permutation(t) for _ in range(2)])[None].astype(np.int32) if permuted else None
+    how = {"block_size": block, "causal": True, "key_positions": position}
+    token = np.arange(t) if position is None else position[0, 0]
+    seen = np.kron(mask[0, 0], np.ones((block, block), bool))[:t, :t] & (token <= np.arange(t)[:, None])
+
+    def results(x):
+        out, lse = block_sparse_attention(x["q"], x["k"], x["v"], mask, return_lse=True, **how)
+        gradients = block_sparse_attention_backward(x["q"], x["k"], x["v"], mask, out, lse, x["grad"], **how)
+        return [y[0, 0] for y in (out, *gradients)], block_sparse_attention_reference(
+            x["q"], x["k"], x["v"], mask, **how
+        )
+
+    wanted, reference = results(given)
+    for at in (0, 5, 40, t - 1):
+        odd = given | {part: given[part].copy()}
+        odd[part][0, 0, at, 3] = value
+        rows = seen[:, at] if part in ("k", "v") else np.arange(t) == at
+        out_rows = rows & (part != "grad")
+        columns = seen[rows].any(axis=0)
+        found, found_reference = results(odd)
+        for mine, theirs, spoiled in zip(found, wanted, (out_rows, rows, columns, columns), strict=True):
+            np.testing.assert_array_equal(mine[~spoiled], theirs[~spoiled])
+        np.testing.assert_array_equal(found_reference[0, 0][~out_rows], reference[0, 0][~out_rows])
+        if part == "v":
+            assert (np.isnan(found[0][rows, 3]) if np.isnan(value) else found[0][rows, 3] == value).all()
+            np.testing.assert_array_equal(np.isfinite(found[0]), np.isfinite(found_reference[0, 0]))
+
+
 def test_large_logits_do_not_overflow(rng):
     q, k, v, _, mask = case((1, 1, 64, 16, 16), rng, density=1.0)
     out = block_sparse_attention(100 * q, 100 * k, v, mask, block_size=16)
@@ -146,9 +197,9 @@ def test_work_counts_kept_blocks_only():
 
 
 BAD = [
-    ({"q": np.zeros((1, 1, 32, 8))}, TypeError, "q must be float32"),
+    ({"q": np.zeros((1, 1, 32, 8))}, TypeError, "q must be a NumPy array of float32"),
     ({"k": np.zeros((1, 1, 31, 8), np.float32)}, ValueError, "one shape"),
-    ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be a bool"),
+    ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be a NumPy array of bool, got float64"),
     ({"block_mask": np.zeros((1, 1, 3, 2), bool)}, ValueError, r"\(1 or 1, 1, 2, 2\), got \(1, 1, 3, 2\)"),
     ({"block_size": 24}, ValueError, "multiple of 16"),
     ({"key_positions": np.zeros((1, 1, 32), int)}, ValueError, "permutation"),

@@ -41,3 +41,14 @@ def test_gradient_matches_finite_differences(scores, rng):
         assert ours[p] == pytest.approx(numeric, abs=1e-7)
     with pytest.raises(ValueError, match="one number per entry"):
         csr_softmax_gradient(csr_softmax(scores), g[:-1])
+
+
+def test_a_row_of_minus_infinity_is_zero_like_a_query_that_sees_no_key():
+    inf = np.inf
+    scores = np.array([-inf, -inf, 1.0, -inf, 1.0, -inf, np.nan, 0.0])
+    s = sparse.csr_array((scores, [0, 1, 0, 1, 2, 0, 0, 1], [0, 2, 5, 6, 8]), shape=(4, 3))
+    p = csr_softmax(s)
+    np.testing.assert_array_equal(p.data[:6], [0, 0, 0.5, 0, 0.5, 0])
+    assert np.isnan(p.data[6:]).all()
+    np.testing.assert_array_equal(csr_softmax_gradient(p, np.ones(8))[:6], np.zeros(6))
+    assert csr_softmax(s.astype(np.float32)).dtype == np.float32

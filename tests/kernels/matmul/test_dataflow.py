@@ -206,7 +206,7 @@ def test_wrong_arguments_are_named():
         dataflow_steps(a, a, "outer")
     with pytest.raises(TypeError, match="dataflow_order: b must be"):
         dataflow_steps(a, b.toarray(), "outer")
-    with pytest.raises(ValueError, match="limit must be a whole number of at least 0"):
+    with pytest.raises(ValueError, match="limit must be an int of at least 0"):
         dataflow_steps(a, b, "outer", limit=-1)
     with pytest.raises(ValueError, match="bins must be"):
         dataflow_steps(a, b, "outer", bins=0)

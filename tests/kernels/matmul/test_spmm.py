@@ -63,7 +63,7 @@ def test_work_counts(rng):
 
 def test_bad_input_is_named(rng):
     a, b = random_csr(4, 5, 0.5, rng), np.zeros((5, 2), np.float32)
-    with pytest.raises(TypeError, match="b must be a float32"):
+    with pytest.raises(TypeError, match="b must be a NumPy array of float32, got float64"):
         spmm(a, b.astype(np.float64))
     with pytest.raises(ValueError, match="b has 4 rows"):
         spmm(a, b[:4])

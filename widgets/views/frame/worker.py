@@ -1,4 +1,4 @@
-"""Work behind a view, off the page's thread: the newest request wins, older ones stop at their next step."""
+"""Work behind a view, off the page's thread: the newest request wins, older ones stop where they are."""
 
 import asyncio
 import contextlib
@@ -9,18 +9,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from kernels.cancel import Cancelled, CancelToken
+
 Progress = Callable[[float, str], None]
 DELIVERED = object()  # stands for the result of work that has handed over all it had, piece by piece
-
-
-class Cancelled(Exception):
-    """Raised by ``progress(...)`` inside work that nobody waits for any more."""
 
 
 class _Job:
     def __init__(self, request):
         self.request = request
-        self.superseded = False
+        self.token = CancelToken()  # cancelled when another request takes the place of this one
         self.abandoned = False
 
 
@@ -28,7 +26,8 @@ class LatestWins:
     """Runs ``compute(request, progress)`` in a thread and hands results to the thread that made this object.
 
     One thread at most runs at a time and ends when nothing is left to do. A request that arrives meanwhile replaces
-    any that waits, and the running one is told to stop. Results arrive through the event loop that was running at
+    any that waits, and the running one is told to stop: `Cancelled` is raised in it by ``progress``, or by the kernel
+    that it is in. Results arrive through the event loop that was running at
     construction (a Jupyter kernel's); without one, `submit` computes at once, in the caller's thread.
 
     Parameters
@@ -77,7 +76,7 @@ class LatestWins:
                 return
             self._waiting = job
             if self._running is not None:
-                self._running.superseded = True
+                self._running.token.cancel()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="view-worker", daemon=True)
                 self._thread.start()
@@ -87,7 +86,8 @@ class LatestWins:
         with self._lock:
             self._waiting = None
             if self._running is not None:
-                self._running.superseded = self._running.abandoned = True
+                self._running.abandoned = True
+                self._running.token.cancel()
             self._mail.clear()
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class LatestWins:
 
         def progress(fraction: float, step: str = "") -> None:
             nonlocal last
-            if job.superseded:
+            if job.token.cancelled:
                 raise Cancelled
             now = time.monotonic()
             if self._thread is not None and now - last >= self.REPORT_EVERY_S:
@@ -134,11 +134,12 @@ class LatestWins:
                 self._post(self._report, job, fraction, step)
 
         try:
-            result = self._compute(job.request, progress)
-            if not inspect.isgenerator(result):
-                return result, None
-            for part in result:
-                self._hand_over(job, part)
+            with job.token:
+                result = self._compute(job.request, progress)
+                if not inspect.isgenerator(result):
+                    return result, None
+                for part in result:
+                    self._hand_over(job, part)
             return DELIVERED, None
         except Cancelled as stopped:
             return None, stopped
@@ -150,7 +151,7 @@ class LatestWins:
             self._deliver(job, part, None)
             return
         with self._lock:
-            if job.superseded or self._closed:
+            if job.token.cancelled or self._closed:
                 raise Cancelled
             self._mail.append(lambda: self._deliver(job, part, None))
         self._post(self._open_mail)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.check import as_csr
 from kernels.matmul.dataflow import DATAFLOWS, dataflow_order, dataflow_steps, output_births
 from kernels.matmul.spgemm import row_flops, spgemm
 from kernels.matmul.traffic import dataflow_traffic
@@ -139,6 +140,7 @@ def _between(progress, start, step, share=0.025):
 
 
 def _operand(name, a):
+    a = as_csr(a, function="TrafficScene", name=name)  # without spare room behind its entries
     return Operand(
         name=name,
         shape=a.shape,

@@ -22,7 +22,7 @@ from torch import nn
 
 from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
-from workbench.models.attention.dense_attention import attention_weights
+from workbench.models.attention.dense_attention import attention_weights, weighted_sum
 
 __all__ = [
     "PATTERNS",
@@ -125,7 +125,7 @@ class _Inside:
             count = torch.arange(1, q.shape[-2] + 1, dtype=q.dtype)[:, None] if self.summary == "mean" else 1
             pooled_q, pooled_k = q.cumsum(-2) / count, k.cumsum(-2) / count
         seen = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool).tril()
-        return pooled_k, self.weights((pooled_q @ k.mT).masked_fill(~seen, _NEVER)) @ v
+        return pooled_k, weighted_sum(self.weights((pooled_q @ k.mT).masked_fill(~seen, _NEVER)), v, seen)
 
     def beside(self, q, k, v, side):
         """Summaries of all that stands strictly before (side 1) or after (side -1) each entry, zeros at the end."""
@@ -148,14 +148,12 @@ def _fixed(q, k, v, inside, causal):
 def _near_and_far(q, k, v, far, causal, far_v, rule):
     """One softmax over the own segment and one region per other segment."""
     n, s = q.shape[2:4]
-    direct = q @ k.mT  # (b, h, n, s, s)
-    segment = torch.arange(n)
-    if causal:
-        direct = direct.masked_fill(~torch.ones(s, s, dtype=torch.bool).tril(), _NEVER)
-    hidden = segment >= segment[:, None] if causal else segment == segment[:, None]
-    far = far.masked_fill(hidden[:, None, :], _NEVER)
-    near, away = torch.softmax(torch.cat([direct, far], -1), -1).split([s, n], -1)
-    return near @ v + torch.einsum(rule, away, far_v)
+    segment, seen = torch.arange(n), torch.ones(s, s, dtype=torch.bool)
+    seen = seen.tril() if causal else seen
+    others = (segment < segment[:, None] if causal else segment != segment[:, None])[:, None, :]  # (n, 1, n)
+    direct = (q @ k.mT).masked_fill(~seen, _NEVER)  # (b, h, n, s, s)
+    near, away = torch.softmax(torch.cat([direct, far.masked_fill(~others, _NEVER)], -1), -1).split([s, n], -1)
+    return weighted_sum(near, v, seen) + weighted_sum(away, far_v, others, rule)
 
 
 def _logsparse(q, k, v, inside):
@@ -175,8 +173,9 @@ def _logsparse(q, k, v, inside):
     weights = torch.softmax(torch.stack(logits, -1), -1)  # (b, h, L, levels + 1)
     out = weights[..., :1] * v
     for level, region_v in enumerate(values):
-        weight = weights[..., level + 1].unflatten(2, (-1, 2, 1 << level))
-        out = out + (weight.unsqueeze(-1) * region_v[:, :, :, None, None]).flatten(2, 4)
+        weight = weights[..., level + 1].unflatten(2, (-1, 2, 1 << level))[:, :, :, 1]
+        right = weight.unsqueeze(-1) * region_v.unsqueeze(-2)  # (b, h, pairs, size, e)
+        out = out + torch.stack([torch.zeros_like(right), right], 3).flatten(2, 4)
     return out[:, :, :length]
 
 
@@ -202,22 +201,23 @@ def _axial(q, k, v, inside, families, causal):
         torch.einsum("bhrcd,bhtcd->bhrct", q, k).masked_fill(~others, _NEVER),
         (q @ k.mT).masked_fill(later, _NEVER),
     ]
-    values = [("bhrct,bhtce->bhrce", v), ("bhrcu,bhrue->bhrce", v)]
+    values = [(v, others, "bhrct,bhtce->bhrce"), (v, ~later, "bhrcu,bhrue->bhrce")]
     if "up" in families:
         turned = [x.transpose(2, 3) for x in (q, k, v)]  # columns as sequences over rows
         for side, size in ((1, row), (-1, rows - 1 - row))[: 1 if causal else 2]:
             up_k, up_v = (x.transpose(2, 3) for x in inside.beside(*turned, side))
             hidden = (column == column[:, None]) | (size == 0)[:, None, None]
             logits.append((q @ up_k.mT + inside.bias(size[:, None, None], q.dtype)).masked_fill(hidden, _NEVER))
-            values.append(("bhrcu,bhrue->bhrce", up_v))
+            values.append((up_v, ~hidden, "bhrcu,bhrue->bhrce"))
     if "sides" in families:
         for side, size in ((1, column), (-1, width - 1 - column)):
             side_k, side_v = inside.beside(q, k, v, side)
             logit = torch.einsum("bhrcd,bhtcd->bhrct", q, side_k) + inside.bias(size[:, None], q.dtype)
-            logits.append(logit.masked_fill(~others | (size == 0)[:, None], _NEVER))
-            values.append(("bhrct,bhtce->bhrce", side_v))
+            hidden = ~others | (size == 0)[:, None]
+            logits.append(logit.masked_fill(hidden, _NEVER))
+            values.append((side_v, ~hidden, "bhrct,bhtce->bhrce"))
     weights = torch.softmax(torch.cat(logits, -1), -1).split([x.shape[-1] for x in logits], -1)
-    return sum(torch.einsum(rule, w, value) for w, (rule, value) in zip(weights, values, strict=True))
+    return sum(weighted_sum(w, *value) for w, value in zip(weights, values, strict=True))
 
 
 _FAMILIES = {"axial_mixture": ("up", "sides"), "axial_vertical": ("up",), "axial_horizontal": ("sides",)}
@@ -438,6 +438,8 @@ def _checked(q, k, v, pattern, seg_len, causal):
             "combiner_attention: q and k must have one shape (b, h, L, d) and v (b, h, L, e); "
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
+    if q.shape[3] == 0:
+        raise ValueError("combiner_attention: q and k must have a width d of at least 1, got 0")
     length = q.shape[2]
     seg_len = _segment(pattern, length, seg_len)
     if not causal and pattern == "logsparse":

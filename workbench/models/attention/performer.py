@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workbench.models.attention.dense_attention import weighted_sum
+
 __all__ = [
     "PerformerAttention",
     "PerformerOutput",
@@ -47,9 +49,9 @@ def prefix_attention(fq, fk, v, *, chunk=64):
     fq, fk, v = (F.pad(x, (0, 0, 0, missing)).unflatten(2, (-1, chunk)) for x in (fq, fk, v))
     v = torch.cat([v, torch.ones_like(v[..., :1])], -1)  # the last column sums the weights
     states = fk.mT @ v  # (N, H, chunks, m, e + 1)
-    before = states.cumsum(2) - states
-    inside = (fq @ fk.mT).tril()
-    both = fq @ before + inside @ v
+    before = F.pad(states.cumsum(2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
+    seen = torch.ones(chunk, chunk, dtype=torch.bool).tril()
+    both = fq @ before + weighted_sum((fq @ fk.mT).tril(), v, seen)
     normaliser = both[..., -1:] + 1e-6 * fq.sum(-1, keepdim=True)
     return (both[..., :-1] / normaliser.clamp(min=1e-12)).flatten(2, 3)[:, :, :t]
 

@@ -22,7 +22,7 @@ from kernels.attention.trace import AttentionTrace
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spmm import spmm
 from kernels.transforms.random_projection import orthogonal_random_features
-from workbench.models.attention.dense_attention import attention_weights
+from workbench.models.attention.dense_attention import attention_weights, masked_attention, weighted_sum
 from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
 from workbench.models.attention.sea_cells import (
     GROUPS,
@@ -201,7 +201,7 @@ class SEAAttention(nn.Module):
         if self.backend == "dense":
             mask = expand_cells(cells, lengths, causal=self.causal)
             probs = attention_weights(q, k, causal=False, allowed=mask)
-            sparse_context = s_prob * (probs @ v)
+            sparse_context = s_prob * weighted_sum(probs, v, mask)
         else:
             mask = cells_to_flat_csr(cells, lengths, causal=self.causal)
             probs, found = _flat_attention(mask, q, k, v)
@@ -336,7 +336,7 @@ def teacher(q, k, v, keep=None, *, causal=False):
     keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
     seen = keep[:, None, None, :] & (torch.ones(t, t, dtype=torch.bool).tril() if causal else True)
     scores = (q @ k.mT * d**-0.5).masked_fill(~seen, -torch.inf)
-    return scores, attention_weights(q, k, causal=False, allowed=seen) @ v
+    return scores, masked_attention(q, k, v, seen, causal=False)
 
 
 def oracle_estimate(q, k, width, lengths, *, causal=False) -> torch.Tensor:

@@ -432,3 +432,20 @@ def test_trace_by_hand():
 def test_bad_input_is_named(how, words):
     with pytest.raises(ValueError, match=words):
         combiner_attention(*qkv(), **how)
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_what_stands_later_reaches_no_earlier_row(pattern, value, part, assert_close):
+    """Causal: rows before the odd token are what they are without it; those that see its value are not."""
+    given = dict(zip("qkv", qkv(), strict=True))
+    wanted = combiner_attention(*given.values(), pattern=pattern, seg_len=7)
+    for at in (0, 3, 17, 20, 39):
+        odd = given | {part: given[part].clone()}
+        odd[part][0, 0, at, 2] = value
+        found = combiner_attention(*odd.values(), pattern=pattern, seg_len=7)
+        assert_close(found[0, 0, :at], wanted[0, 0, :at])
+        assert_close(found[0, 1], wanted[0, 1])
+        if part == "v":
+            assert not found[0, 0, at:, 2].isfinite().any()

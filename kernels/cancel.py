@@ -1,0 +1,44 @@
+"""Ends a kernel that nobody waits for any more, from another thread; in the main thread Ctrl-C does so by itself."""
+
+from kernels._native import core
+
+__all__ = ["CancelToken", "Cancelled"]
+
+Cancelled = core.Cancelled
+Cancelled.__module__ = __name__
+Cancelled.__doc__ = "Raised by a kernel whose thread listens to a cancelled `CancelToken`."
+
+
+class CancelToken:
+    """Cancels the kernels of a thread: those that run inside ``with token:``, now and later.
+
+    A kernel looks at the token every few milliseconds. One that was cancelled raises `Cancelled`, gives back its memory
+    and leaves nothing half done: the next call, outside the block, is like any other. Inside nested blocks a thread
+    listens to the innermost token.
+
+    >>> token = CancelToken()
+    >>> token.cancel()
+    >>> with token:
+    ...     spgemm(a, b)  # doctest: +SKIP
+    Traceback (most recent call last):
+    kernels.cancel.Cancelled: the kernel was cancelled; nobody waits for its result
+    """
+
+    def __init__(self):
+        self._flag = core.StopFlag()
+
+    def __enter__(self) -> "CancelToken":
+        self._flag.listen()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._flag.stop_listening()
+
+    def cancel(self) -> None:
+        """End the running kernel of every thread inside ``with`` this token, and each that it calls there later."""
+        self._flag.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` has been called."""
+        return self._flag.is_set()

@@ -1,0 +1,275 @@
+"""Whatever stands in place of an argument: a result, or a sentence of ours that names the function."""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import kernels
+import workbench.machines
+from kernels.formats import BlockMask
+from kernels.matmul.dataflow import dataflow_order
+from kernels.reorder import reorder
+from workbench.machines import roofline
+from workbench.machines.piuma import PiumaConfig, hash_trace, plan_windows
+
+A = sparse.csr_array(np.array([[1.0, 0, 2], [0, 0, 3], [4, 5, 0]]))
+A32 = A.astype(np.float32)
+X = np.ones((3, 4), np.float32)
+Q = np.random.default_rng(0).standard_normal((1, 2, 32, 16)).astype(np.float32)
+LSE = np.ones((1, 2, 32), np.float32)
+MASK = np.ones((1, 2, 2, 2), bool)
+BITS = np.zeros((4, 2), np.uint8)
+ATTENTION = {"q": Q, "k": Q, "v": Q, "block_mask": MASK, "block_size": 16, "causal": True, "scale": 0.5,
+             "key_positions": None, "num_threads": 1}  # fmt: skip
+BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "query_positions": None}
+WINDOW = (0, 3, 0, 3)
+PLAN = plan_windows(A, A, 64, 0.5)
+PAIR = {"a": A, "b": A}
+TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
+
+# Good arguments of every public function; a new one is missed by the first test below.
+DOORS = {
+    "kernels._native": {"set_num_threads": {"n": 2}, "get_num_threads": {}, "isa": {}},
+    "kernels.attention.block_sparse": {
+        "block_sparse_attention": ATTENTION | {"return_lse": False},
+        "block_sparse_attention_backward": ATTENTION | {"out": Q, "lse": LSE, "grad": Q},
+        "block_sparse_attention_work": {"block_mask": MASK, "t": 32, "d": 16, "block_size": 16, "causal": True,
+                                        "key_positions": None},
+    },
+    "kernels.attention.cost": {
+        "attention_cost": BLOCKS | {"keep": MASK[0, 0], "allowed": None, "d": 16, "summaries": None, "before": 0},
+        "dense_pairs": {"t": 32, "causal": True},
+        "kept_pairs": BLOCKS | {"keep": MASK, "queries": None},
+        "pair_share": BLOCKS | {"keep": MASK},
+        "block_share": BLOCKS | {"keep": MASK},
+        "blocks_with_pairs": BLOCKS,
+        "pairs_in_blocks": BLOCKS | {"queries": None},
+    },
+    "kernels.attention.csr_softmax": {
+        "csr_softmax": {"scores": A},
+        "csr_softmax_gradient": {"probabilities": A, "gradient": np.ones(5)},
+    },
+    "kernels.masks.block_scores": {
+        "antidiagonal_reshape": {"q": Q, "k": Q, "stride": 4, "mode": "random", "seed": 1, "query_every": 1},
+        "lines_read": {"stride": 4, "mode": "random", "seed": 1},
+        "xattn_block_scores": {"q": Q, "k": Q, "block_size": 16, "stride": 4, "causal": True, "mode": "random",
+                               "seed": 1, "norm": 1.0, "query_every": 1},
+        "mean_pool_block_scores": {"q": Q, "k": Q, "block_size": 16, "hidden": None, "causal": True},
+        "true_block_mass": {"q": Q, "k": Q, "block_size": 16, "causal": True},
+    },
+    "kernels.masks.block_select": {
+        "select_blocks": {"scores": np.ones((1, 2, 3, 3)), "threshold": 0.9, "causal": True, "keep_sink": True,
+                          "keep_diagonal": True, "eligible": None, "method": "topk", "k": 2},
+    },
+    "kernels.masks.formula": {
+        "parse_formula": {"text": "q >= k"},
+        "mask_from_formula": {"text": "q >= k", "t": 4, "head": 0, "rows": None},
+    },
+    "kernels.matrix_bytes": {"matrix_bytes": {"matrix": A, "ending": ".npz"}},
+    "kernels.matmul.dataflow": {
+        "dataflow_order": PAIR | {"dataflow": "row"},
+        "products_between": {"order": dataflow_order(A, A, "row"), "start": 0, "stop": 3},
+        "dataflow_steps": PAIR | {"dataflow": "row", "limit": 5, "bins": 3, "windows": [0], "progress": None},
+        "output_births": PAIR | {"dataflow": "row", "progress": None},
+    },
+    "kernels.matmul.sddmm": {
+        "sddmm": {"pattern": A32, "x": X, "y": X, "num_threads": 1},
+        "sddmm_work": {"pattern": A32, "d": 4},
+    },
+    "kernels.matmul.spgemm": {
+        "spgemm": PAIR | {"method": "hash", "sort": True, "drop_zeros": False, "num_threads": 1, "hashing": "low",
+                          "log2_slots": 8, "load": 0.5},
+        "row_flops": PAIR, "symbolic_nnz": PAIR, "spgemm_work": PAIR,
+    },
+    "kernels.matmul.spmm": {"spmm": {"a": A32, "b": X, "num_threads": 1}, "spmm_work": {"a": A32, "n": 4}},
+    "kernels.matmul.traffic": {
+        "dataflow_traffic": PAIR | {"dataflow": "row", "index_bytes": 4, "value_bytes": 8, "cache": "none"},
+    },
+    "kernels.raster": {
+        "raster": {"a": A, "window": WINDOW, "shape": (2, 2), "num_threads": 1},
+        "raster_work": {"a": A, "window": WINDOW, "shape": (2, 2)},
+        "raster_bits": {"bits": BITS, "columns": 16, "window": WINDOW, "shape": (2, 2), "num_threads": 1},
+        "bin_edges": {"size": 10, "bins": 3},
+        "bin_areas": {"window": WINDOW, "shape": (2, 2)},
+        "window_entries": {"a": A, "window": WINDOW},
+        "block_density": {"a": A, "block_size": 2, "num_threads": 1},
+        "bit_block_density": {"bits": BITS, "columns": 16, "block_size": 2, "num_threads": 1},
+    },
+    "kernels.reorder": {
+        "reorder": {"a": A, "method": "cluster", "seed": 0},
+        "permuted": {"a": A, "ordering": reorder(A, "rcm")},
+        "statistics": {"a": A},
+        "bit_statistics": {"bits": BITS, "columns": 16},
+    },
+    "kernels.transforms.random_projection": {"orthogonal_random_features": {"m": 5, "d": 64, "seed": 0}},
+    "workbench.machines.piuma": {
+        "simulate_spgemm": PAIR | {"version": 1, "config": PiumaConfig(), "hash": "low", "blocks": 1,
+                                   "check_spad": True, "trace": None, "event_limit": 10, "bins": 64, "progress": None},
+        "baseline": PAIR | {"dataflow": "row", "config": PiumaConfig()},
+        "spad_bytes_needed": {"version": 1, "config": PiumaConfig()},
+    },
+    "workbench.machines.piuma_tables": {
+        "plan_windows": PAIR | {"slots": 64, "load": 0.5},
+        "hash_trace": TRACED | {"progress": None},
+        "table_snapshot": TRACED | {"window": 0},
+    },
+    "workbench.machines.peaks": {"stored_peaks": {"threads": 1}},
+    "workbench.machines.roofline": {"ceilings": {"threads": 1}},
+}  # fmt: skip
+
+# Functions that are no door: they trust their arguments, measure what they are handed, or tell about this computer.
+INSIDE = {
+    "kernels.check",
+    "kernels.matmul.spgemm.operands",
+    "kernels.matmul.spmm.dense_operand",
+    "kernels.matrix_bytes.for_scipy",
+    "kernels.raster.check_bits",
+    "workbench.machines.host",
+    "workbench.machines.peaks.measure_peaks",
+    "workbench.machines.piuma_reference",
+    "workbench.machines.stopwatch",
+    "workbench.machines.tensor_memory",
+    *(
+        f"workbench.machines.piuma_tables.{name}"
+        for name in ("batches", "check_plan", "log2_of", "plan_structure", "row_work", "structure", "trace_structure")
+    ),
+}
+
+BAD = [
+    None, True, False, -1, 0, 1, 3, 2**16, 2**31, 2**31 - 1, 2**63, 2**100, -(2**100), 64.0, 2.5, -0.5, float("nan"),
+    float("inf"), 1e300, 10**400, np.float32(2), np.int8(2), np.int64(-3), np.uint64(2**63), np.bool_(True), 1j, "2",
+    "", "row ", b"2", [], [1], (1, 2), (0, 1, 0, 2), (0.0, 1, 0, 2), (-1, 2, 0, 3), (0, 2**70, 0, 1), ("a", "b"), {},
+    {"a": 1}, object(), print, np.array(2), np.array(2.0), np.array("2"), np.array([]), np.array([2]),
+    np.array([[2.0, 3.0]]), np.array([None, 1]), np.zeros((1, 1, 4, 0)), np.zeros((0, 0, 0, 0), np.float32),
+    np.zeros((1, 2, 32, 0), np.float32), np.full((1, 2, 32, 16), np.nan, np.float32), np.zeros((1, 2, 3, 3), np.int64),
+    np.zeros((1, 2, 32, 16), np.float16), torch.zeros(1, 2, 32, 16), torch.zeros(1, 2, 32, 16, dtype=torch.float64),
+    torch.tensor(3), torch.tensor(3.5), torch.float64, sparse.csr_array((0, 0)), sparse.csr_array((3, 0)),
+    sparse.csr_array((3, 2**40)), sparse.coo_array((3, 3)),
+    A.toarray(), A.astype(np.int64), A.astype(complex), A.tocsc(), sparse.csr_array(np.ones(3)),
+]  # fmt: skip
+# Read by their truth, which an array has none of.
+FLAGS = {"causal", "return_lse", "keep_sink", "keep_diagonal", "sort", "drop_zeros", "check_spad"}
+
+
+def public_functions():
+    for package in (kernels, workbench.machines):
+        for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            parts = found.name.split(".")
+            if found.ispkg or any(part.startswith("_native_") for part in parts):
+                continue
+            module = importlib.import_module(found.name)
+            for name, function in inspect.getmembers(module, inspect.isfunction):
+                if function.__module__ == found.name and not name.startswith("_") and not name.endswith("_reference"):
+                    yield found.name, name, function
+
+
+def test_every_public_function_is_tried():
+    listed = {f"{module}.{name}" for module, functions in DOORS.items() for name in functions}
+    found = {f"{module}.{name}" for module, name, _ in public_functions() if module not in INSIDE}
+    assert found - INSIDE == listed
+
+
+def complaint(call, function):
+    """Say what is wrong with how ``call()`` ends; None if it returns or refuses in the form of the house."""
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        words = str(error)
+        ours = words.startswith(function) and ":" in words and "incompatible function arguments" not in words
+        return None if ours else f"{type(error).__name__}: {words[:200]}"
+    except MemoryError as error:  # a permutation of 2^40 columns is what was asked for
+        return None if function == ("reorder",) else f"MemoryError: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    return None
+
+
+# Functions that hand on to others, whose name the sentence then has.
+HELPERS = {
+    "block_sparse_attention_work": ("block_sparse_attention_work", "pairs_in_blocks"),
+    "dataflow_steps": ("dataflow_steps", "dataflow_order"),
+    "output_births": ("output_births", "dataflow_order"),
+    "mask_from_formula": ("mask_from_formula", "parse_formula"),
+    "baseline": ("baseline", "dataflow_traffic"),
+    "simulate_spgemm": ("simulate_spgemm", "plan_windows"),
+    "bit_block_density": ("bit_block_density", "raster_bits"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, functions in DOORS.items() for name in functions]
+)
+def test_bad_arguments_are_refused_in_a_sentence(module, name, monkeypatch):
+    monkeypatch.setattr(roofline, "_measured", lambda threads: threads)
+    function, good = getattr(importlib.import_module(module), name), DOORS[module][name]
+    assert set(good) == set(inspect.signature(function).parameters)
+    function(**good)
+    wrong = []
+    for argument in good:
+        for value in BAD:
+            if argument in FLAGS and hasattr(value, "shape"):
+                continue
+            found = complaint(lambda a=argument, v=value: function(**(good | {a: v})), HELPERS.get(name, (name,)))
+            if found:
+                wrong.append(f"{argument}={type(value).__name__} {repr(value)[:60]} -> {found}")
+    assert not wrong, "\n".join(wrong)
+
+
+WHOLE = {
+    "block_size", "num_threads", "stride", "query_every", "limit", "bins", "start", "stop", "index_bytes",
+    "value_bytes", "log2_slots", "columns", "size", "version", "blocks", "event_limit", "slots", "threads",
+    "n", "m", "d", "t", "head",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [64.0, "2", True, np.float32(2), np.bool_(True), 2.5, 1j, [2], np.array(2.0)])
+def test_whole_numbers_are_asked_for_in_words(value):
+    tried = 0
+    for module, functions in DOORS.items():
+        for name, good in functions.items():
+            for argument in WHOLE & set(good):
+                with pytest.raises(TypeError, match=f"{argument} must be an int"):
+                    getattr(importlib.import_module(module), name)(**(good | {argument: value}))
+                tried += 1
+    assert tried > 40
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64, np.uint64, np.array, torch.tensor])
+def test_any_integral_type_will_do(kind, monkeypatch):
+    monkeypatch.setattr(roofline, "_measured", lambda threads: threads)
+    for module, functions in DOORS.items():
+        for name, good in functions.items():
+            for argument in WHOLE & set(good):
+                getattr(importlib.import_module(module), name)(**(good | {argument: kind(good[argument])}))
+
+
+@pytest.mark.parametrize("change", [{"block_shape": 2}, {"block_shape": (2.0, 2)}, {"shape": (3,)}, {"shape": "ab"}])
+def test_a_block_mask_is_refused_in_a_sentence(change):
+    good = {"blocks": np.ones((2, 2), bool), "block_shape": (2, 2), "shape": (4, 4)}
+    with pytest.raises((ValueError, TypeError), match=r"BlockMask: .* must be"):
+        BlockMask(**(good | change))
+
+
+@pytest.mark.parametrize("block_size", [4, 7, 2**31, 2**62])
+@pytest.mark.parametrize("tokens", [(4, 4), (2, 4), (4, 1)])
+def test_a_block_larger_than_the_tokens_takes_memory_by_tokens(block_size, tokens):
+    from kernels.masks.block_scores import mean_pool_block_scores, true_block_mass, xattn_block_scores
+
+    rng = np.random.default_rng(1)
+    q, k = (rng.standard_normal((1, 1, t, 3)) for t in tokens)
+    causal = tokens[0] <= tokens[1]
+    np.testing.assert_allclose(true_block_mass(q, k, block_size=block_size, causal=causal), tokens[0])
+    np.testing.assert_allclose(mean_pool_block_scores(q, k, block_size=block_size, causal=causal), 1)
+    found = xattn_block_scores(q, k, block_size=4 * block_size, stride=2, causal=causal)
+    np.testing.assert_allclose(found, -(-tokens[0] // 2))
+    assert found.shape == (1, 1, 1, 1)
+
+
+def test_hash_trace_takes_what_it_was_planned_for():
+    assert hash_trace(A, A, PLAN, np.int32(64)).nnz == (A @ A).nnz
