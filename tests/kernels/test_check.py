@@ -188,7 +188,7 @@ def test_masked_masks_and_values_are_refused():
         lambda: mean_pool_block_scores(HEAD, HEAD, block_size=16, hidden=masked(KEEP)),
         lambda: bit_statistics(masked(np.ones((2, 1), np.uint8)), 8),
     ):
-        with pytest.raises(TypeError, match="is a masked array; say what stands for masked elements"):
+        with pytest.raises(TypeError, match="a masked array; say what stands for masked elements"):
             call()
     hidden = EYE.copy()
     hidden.data = masked(hidden.data)

@@ -131,7 +131,7 @@ def test_bad_masks_are_named():
             count(np.ones((1, 3, 3), bool), 65, block_size=64)
         with pytest.raises(TypeError, match="keep must be a NumPy array of bool, got int64"):
             count(np.ones((2, 2), int), 65, block_size=64)
-    with pytest.raises(ValueError, match="block_size must be at least 1"):
+    with pytest.raises(ValueError, match="block_size must be an int of at least 1"):
         pairs_in_blocks(65, block_size=0)
 
 
