@@ -6,7 +6,7 @@ from tests.browser.load import measure, percentile
 
 
 @pytest.mark.timeout(500)
-def test_eight_visitors_beside_two_busy_cores_all_get_their_pictures(chromium):
+def test_eight_visitors_beside_two_busy_cores_all_get_their_pictures(chromium_path):
     visits, loading_s, log = measure(visitors=8, busy=2, patience_s=200)
     seen = {(visit.page, visit.outcome, visit.errors) for visit in visits}
     assert all(visit.outcome == "pictures" for visit in visits), seen

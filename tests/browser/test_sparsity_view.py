@@ -199,11 +199,13 @@ def test_every_export_opens(open_view, tmp_path):
         "SVG": lambda content: ElementTree.fromstring(content).tag.endswith("svg"),
         "Data (CSV)": lambda content: content.startswith(b"part,item,value"),
         "Data (NPZ)": lambda content: content.startswith(b"PK"),
+        "Matrix in this order (Matrix Market)": lambda content: content.startswith(b"%%MatrixMarket matrix coordinate"),
+        "Matrix in this order (NPZ of SciPy)": lambda content: content.startswith(b"PK"),
         "Page": lambda content: content.startswith(b"<!doctype html>"),
         "Python": lambda content: bool(compile(content, "recipe", "exec")),
     }
     labels = menu.locator("option").all_inner_texts()
-    assert len(labels) == 10
+    assert len(labels) == 12
     for label in labels:
         menu.select_option(label=label)
         with page.expect_download() as download:

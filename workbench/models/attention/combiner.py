@@ -445,7 +445,6 @@ def _checked(q, k, v, pattern, seg_len, causal):
     if not causal and pattern == "logsparse":
         raise ValueError("combiner_attention: 'logsparse' is defined for causal attention only; use another pattern")
     if not causal and length % seg_len:
-        raise ValueError(
-            f"combiner_attention: without causality L = {length} must be a multiple of seg_len = {seg_len}"
-        )
+        told = f"L = {length} must be a multiple of seg_len = {seg_len}"
+        raise ValueError(f"combiner_attention: without causality {told}")
     return length, seg_len
