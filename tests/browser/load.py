@@ -39,6 +39,14 @@ PAINTED = """() => new Promise((resolve) => {
   look();
 })"""
 
+SAID = """() => JSON.stringify({
+  panes: [...document.querySelectorAll("[data-pane]")]
+    .map((pane) => [pane.className, pane.dataset.pane, pane.clientHeight]),
+  notes: [...document.querySelectorAll(".wb-pane-note, .again, #lost, .wb-error, #loading-step")]
+    .map((note) => note.textContent).filter(Boolean),
+  end: document.body?.innerText.slice(-200),
+})"""
+
 
 @dataclass
 class Visit:
@@ -70,8 +78,7 @@ async def visit(browser, url: str, page_path: str, patience_s: float) -> Visit:
         found.outcome, found.outcome_s = await outcome.json_value(), time.perf_counter() - begin
     except Exception as error:
         errors.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        text = await page.evaluate("document.body?.innerText.slice(0, 400) ?? ''")
-        errors.append(f"the page says: {text!r}")
+        errors.append(f"the page says: {await page.evaluate(SAID)}")
     found.errors = tuple(errors)
     found.context = context
     return found
@@ -130,7 +137,7 @@ def measure(visitors: int, busy: int, pages=PAGES, patience_s: float = 300, opti
             )
             if found.outcome == "empty":
                 for error in found.errors:
-                    tell(f"    {error[:300]}")
+                    tell(f"    {error[:1500]}")
         time.sleep(5)  # the browser is gone and its places are free
 
         async def ask():
