@@ -1,6 +1,8 @@
-// What a pane says while its picture is on the way, when it does not come, and when it cannot be drawn: never nothing.
+// What a pane says while its picture is on the way, when it is late, and when it cannot be drawn: never nothing. What is
+// late is asked for again every time that patience runs out; what failed is tried again a few times, and by a button.
 const PANE_QUIET_MS = 500;
 const PANE_PATIENCE_MS = 20000;
+const PANE_TRIES = 3;
 
 function paneNote(el, again) {
   const note = document.createElement("p");
@@ -9,6 +11,7 @@ function paneNote(el, again) {
   note.hidden = true;
   el.append(note);
   let timers = [];
+  let tries = 0;
   const rest = () => { timers.forEach(clearTimeout); timers = []; };
   const say = (sentence, label) => {
     note.textContent = sentence;
@@ -20,17 +23,19 @@ function paneNote(el, again) {
     button.addEventListener("click", () => { note.hidden = true; again(); });
     note.append(" ", button);
   };
+  const late = () => {
+    say("The picture has not arrived yet.", "Ask for it again");
+    timers.push(setTimeout(late, PANE_PATIENCE_MS));
+    again();
+  };
   return {
     waiting() {
-      if (timers.length) return;
-      timers = [
-        setTimeout(say, PANE_QUIET_MS, "The picture is being drawn."),
-        setTimeout(say, PANE_PATIENCE_MS, "The picture has not arrived yet.", "Ask for it again"),
-      ];
       el.dataset.pane = "waiting";
+      if (!timers.length) timers = [setTimeout(say, PANE_QUIET_MS, "The picture is being drawn."), setTimeout(late, PANE_PATIENCE_MS)];
     },
     painted() {
       rest();
+      tries = 0;
       note.hidden = true;
       el.dataset.pane = "painted";
     },
@@ -38,6 +43,7 @@ function paneNote(el, again) {
       rest();
       el.dataset.pane = "failed";
       say(`The picture could not be drawn: ${error?.message ?? error}.`, "Draw it again");
+      if (tries++ < PANE_TRIES) timers = [setTimeout(() => { rest(); again(); }, PANE_PATIENCE_MS / 4)];
       console.error("pane", error);
     },
     closed: rest,

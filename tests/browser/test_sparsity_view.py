@@ -190,6 +190,28 @@ def test_back_is_undo(open_view):
     assert picture(page) == first and page.locator("[data-key=ordering]").input_value() == "0"
 
 
+def test_a_picture_that_got_lost_on_its_way_is_asked_for_again(page, _servers, folder):
+    lost = []
+
+    def between(client):
+        behind = client.connect_to_server()
+        client.on_message(behind.send)
+
+        def hand_on(message):
+            if not lost and isinstance(message, bytes) and b'"type": "tile"' in message:
+                lost.append(message)
+            else:
+                client.send(message)
+
+        behind.on_message(hand_on)
+
+    page.route_web_socket(re.compile("/channels"), between)
+    page.goto(f"{_servers(folder, 'serve').url}dashboards/pattern")
+    page.wait_for_selector(".wb-canvas .wb-pane-note >> text=The picture is being drawn.")
+    page.wait_for_selector(".wb-canvas[data-pane=painted]", timeout=60000)
+    assert len(lost) == 1 and page.locator(".wb-canvas .wb-pane-note:visible").count() == 0
+
+
 def test_every_export_opens(open_view, tmp_path):
     page = open_view()
     page.wait_for_selector(".wb-plot-area[data-painted]")

@@ -19,7 +19,7 @@ function fromPython(model) {
     const late = setTimeout(() => {
       model.off("msg:custom", receive);
       reject(new Error("the plotting library did not arrive"));
-    }, PANE_PATIENCE_MS);
+    }, 6 * PANE_PATIENCE_MS); // it is five megabytes
     const receive = (message, buffers) => {
       if (message.type !== "plotly") return;
       clearTimeout(late);

@@ -10,7 +10,7 @@
     real ??= new Promise((resolve, reject) => {
       const script = document.createElement("script");
       script.src = window.workbench.plotly;
-      script.onerror = reject;
+      script.onerror = (error) => { real = null; reject(error); }; // the next picture tries again
       script.onload = async () => {
         const container = window._JUPYTERLAB[NAME];
         await container.init(scope);

@@ -11,9 +11,12 @@
   const PATIENCE_MS = 10000;
   const GIVE_UP_MS = 600000;
   const SETTLE_MS = 15000;
+  const ASK_ALL_AFTER_MS = [10000, 20000, 40000];
   const LOADING = "Loading widget...";
   const places = () => [...document.querySelectorAll("#rendered_cells [data-mime-type*='widget-view'], #rendered_cells .lm-Panel")]
     .filter((node) => node.textContent === LOADING || node.querySelector(":scope > .again"));
+  const drawn = () => [...document.querySelectorAll(".wb-canvas, .wb-plot, .wb-cells")]
+    .every((pane) => !pane.clientHeight || pane.dataset.pane === "painted");
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
   // A model that cannot be had rejects; one that is only slow must not hold up the others.
@@ -76,7 +79,7 @@
         while (manager._kernelRestoreInProgress && performance.now() - asked < patience) await pause(100);
         const lacking = await missing(manager);
         if (round !== rounds || !window.workbench.hasKernel()) return;
-        if (!lacking.length && !places().length) return;
+        if (!lacking.length && !places().length) break;
         if (performance.now() - begin > PATIENCE_MS) offerAgain(settle);
         await pause(wait);
         for (const id of lacking) delete manager._models[id];
@@ -85,6 +88,11 @@
         }
         patience *= 2; // a server that is slow today must not be asked faster than it answers
         manager.restoreWidgets();
+      }
+      for (const wait of ASK_ALL_AFTER_MS) {
+        await pause(wait);
+        if (round !== rounds || !window.workbench.hasKernel() || drawn()) return;
+        manager.restoreWidgets(); // a pane that was told nothing at all gets the present state of its model
       }
     };
     settle();
