@@ -3,7 +3,10 @@
 The photographs are scikit-image's, the digits scikit-learn's (Alpaydin and Kaynak 1998, UCI).
 """
 
+import gzip
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -68,15 +71,14 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     ------
     ModuleNotFoundError : scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "digits: scikit-learn is not installed; pip install 'sparse-workbench[models]'"
-        ) from None
-    stored = load_digits()
-    order = np.random.default_rng(0).permutation(len(stored.target))
-    images, labels = (stored.images[order] / 16).astype(np.float32), stored.target[order].astype(np.int64)
+    package = find_spec("sklearn")  # its import alone takes a second and loads all of scipy.stats
+    if package is None:
+        raise ModuleNotFoundError("digits: scikit-learn is not installed; pip install 'sparse-workbench[models]'")
+    (folder,) = package.submodule_search_locations
+    with gzip.open(Path(folder) / "datasets" / "data" / "digits.csv.gz", "rt") as table:
+        stored = np.loadtxt(table, delimiter=",", dtype=np.float32)  # 64 grey values from 0 to 16, and the label
+    order = np.random.default_rng(0).permutation(len(stored))
+    images, labels = stored[order, :64].reshape(-1, 8, 8) / 16, stored[order, 64].astype(np.int64)
     first, rest = slice(None, TRAINING_DIGITS), slice(TRAINING_DIGITS, None)
     return (images[first], labels[first]), (images[rest], labels[rest])
 

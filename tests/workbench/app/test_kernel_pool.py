@@ -101,7 +101,7 @@ def test_connected_page_keeps_its_idle_kernel_until_its_place_is_needed(start):
     assert soon(lambda: server.site.pool._idle_s().get(kernel, 0) > 4, within_s=30)
     assert server.get("/dashboards/echo")[0] == 200
     assert kernel not in server.site.pool
-    socket.close()
+    server.loop.call_soon_threadsafe(socket.close)
 
 
 @pytest.mark.slow
