@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -14,7 +15,7 @@ ENDINGS = (".mtx", ".mtx.gz", ".npz")
 _SAVED_BY_SCIPY = ("csr", "csc", "coo", "bsr", "dia")
 
 
-def matrix_bytes(matrix, ending: str) -> bytes:
+def matrix_bytes(matrix: Any, ending: str) -> bytes:
     """Return a matrix as the bytes of a Matrix Market file, plain or gzipped, or of an .npz file of SciPy.
 
     Every entry of a sparse matrix is kept, explicit zeros and duplicates as well, and every digit: a float32 is written
@@ -31,7 +32,8 @@ def matrix_bytes(matrix, ending: str) -> bytes:
     ValueError : not two-dimensional, or another ending.
     """
     check_choice(ending, ENDINGS, function="matrix_bytes", name="ending")
-    if not (sparse.issparse(matrix) or isinstance(matrix, np.ndarray)):
+    known = any((sparse.issparse(matrix), isinstance(matrix, np.ndarray)))
+    if not known:
         got = type(matrix).__name__
         raise TypeError(f"matrix_bytes: matrix must be a SciPy sparse matrix or a NumPy array, got {got}")
     if matrix.ndim != 2:

@@ -157,15 +157,15 @@ def kept_pairs(keep, t, *, block_size, causal=False, key_positions=None, query_p
     ----------
     keep : (..., block rows, block columns) bool.
     """
-    how = _tokens("kept_pairs", t, block_size, key_positions, query_positions, queries)
-    pairs = _of_mask("kept_pairs", keep, _pairs(how[0], how[1], causal, *how[2:]))
+    t, block_size, *order = _tokens("kept_pairs", t, block_size, key_positions, query_positions, queries)
+    pairs = _of_mask("kept_pairs", keep, _pairs(t, block_size, causal, *order))
     return int(np.sum(pairs, where=keep, dtype=np.int64))
 
 
 def pair_share(keep, t, *, block_size, causal=False, key_positions=None, query_positions=None) -> float:
     """Return the density of a block mask (..., rows, columns): its pairs over those of dense attention, in [0, 1]."""
-    how = _tokens("pair_share", t, block_size, key_positions, query_positions)
-    pairs = _of_mask("pair_share", keep, _pairs(how[0], how[1], causal, *how[2:]))
+    t, block_size, *order = _tokens("pair_share", t, block_size, key_positions, query_positions)
+    pairs = _of_mask("pair_share", keep, _pairs(t, block_size, causal, *order))
     every = np.sum(pairs, dtype=np.int64)
     return float(np.sum(pairs, where=keep, dtype=np.int64) / every) if every else 0.0
 
@@ -209,8 +209,8 @@ def pairs_in_blocks(
     TypeError, ValueError : t, block_size or queries is no integer of its range, positions are no permutations of the
         tokens, or there would be more than 2^28 blocks.
     """
-    how = _tokens("pairs_in_blocks", t, block_size, key_positions, query_positions, queries)
-    return _pairs(how[0], how[1], causal, *how[2:])
+    t, block_size, *order = _tokens("pairs_in_blocks", t, block_size, key_positions, query_positions, queries)
+    return _pairs(t, block_size, causal, *order)
 
 
 def _tokens(function, t, block_size, key_positions=None, query_positions=None, queries=None):
