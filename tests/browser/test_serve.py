@@ -7,7 +7,6 @@ import signal
 import time
 
 import pytest
-from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1, serialize_msg_to_ws_v1
 
 from workbench import folders
 from workbench.app.notebook_index import notebook_index
@@ -183,32 +182,6 @@ def test_widgets_that_do_not_arrive_are_asked_for_again(page, server, lost):
     assert dropped
     page.press(".noUi-handle", "ArrowRight")
     page.wait_for_selector("text=twice: 14")
-
-
-def test_change_in_the_moment_of_the_restore_is_not_lost(page, server):
-    """A change sent right after the answer with all states, before the page has made any model of them."""
-
-    def between(client):
-        behind = client.connect_to_server()
-        client.on_message(behind.send)
-
-        def hand_on(message):
-            client.send(message)
-            if isinstance(message, bytes) and b"update_states" in message:
-                _, (header, parent, _, content, *_) = deserialize_msg_from_ws_v1(message)
-                states = json.loads(content)["data"]["states"]
-                label = next(key for key, state in states.items() if state["model_name"] == "LabelModel")
-                change = {"method": "update", "state": {"value": "just in time"}, "buffer_paths": []}
-                content = json.dumps({"comm_id": label, "data": change}).encode()
-                client.send(serialize_msg_to_ws_v1([header, parent, b"{}", content], "iopub"))
-
-        behind.on_message(hand_on)
-
-    page.route_web_socket(re.compile("/channels"), between)
-    page.goto(f"{server.url}dashboards/tiny")
-    page.wait_for_selector("#rendered_cells >> text=just in time")
-    page.press(".noUi-handle", "ArrowRight")
-    page.wait_for_selector("text=twice: 8")
 
 
 def test_place_of_a_widget_that_does_not_arrive_says_so_and_offers_to_ask_again(page, server):
