@@ -148,3 +148,14 @@ def test_blocks_that_hold_a_pair_are_told_without_counting(rng, t, block_size):
     for keys, queries in ((None, None), (order[0], None), (None, order[1]), (np.stack(order[:2]), order[2])):
         how = {"block_size": block_size, "causal": True, "key_positions": keys, "query_positions": queries}
         assert np.array_equal(blocks_with_pairs(t, **how), pairs_in_blocks(t, **how) > 0)
+
+
+def test_shares_go_over_all_batches_and_heads_and_no_tokens_share_nothing(rng):
+    keep = rng.random((2, 3, 4, 4)) < 0.5
+    assert block_share(keep, 64, block_size=16) == keep.mean()
+    assert pair_share(keep, 64, block_size=16) == keep.mean()
+    assert np.array_equal(blocks_with_pairs(64, block_size=16), np.ones((4, 4), bool))
+    nothing = np.zeros((1, 1, 0, 0), bool)
+    assert block_share(nothing, 0, block_size=16) == pair_share(nothing, 0, block_size=16) == 0
+    cost = attention_cost(t=0, d=4, causal=True, allowed=np.zeros((0, 0), bool))
+    assert (cost.kept.pairs, cost.kept.blocks, cost.density) == (0, 0, 0)
