@@ -1,4 +1,5 @@
-// One vector of floats (vf, W lanes) for the instruction set being compiled; loops are written once against it.
+// One vector of floats (vf, W lanes) or doubles (vd, W / 2 lanes) for the instruction set being compiled; loops are
+// written once against it.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -28,6 +29,20 @@ inline float largest(vf a) { return _mm512_reduce_max_ps(a); }
 inline vf round(vf a) { return _mm512_roundscale_ps(a, 0); }
 inline vf scale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 inline vf zero_below(vf a, vf x, vf limit) { return _mm512_mask_mov_ps(a, _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), _mm512_setzero_ps()); }
+using vd = __m512d;
+inline vd load(const double *p) { return _mm512_loadu_pd(p); }
+inline void store(double *p, vd a) { _mm512_storeu_pd(p, a); }
+inline vd set1(double a) { return _mm512_set1_pd(a); }
+inline vd add(vd a, vd b) { return _mm512_add_pd(a, b); }
+inline vd sub(vd a, vd b) { return _mm512_sub_pd(a, b); }
+inline vd mul(vd a, vd b) { return _mm512_mul_pd(a, b); }
+inline vd fma(vd a, vd b, vd c) { return _mm512_fmadd_pd(a, b, c); }
+inline vd max(vd a, vd b) { return _mm512_max_pd(a, b); }
+inline double sum(vd a) { return _mm512_reduce_add_pd(a); }
+inline double largest(vd a) { return _mm512_reduce_max_pd(a); }
+inline vd round(vd a) { return _mm512_roundscale_pd(a, 0); }
+inline vd scale2(vd a, vd n) { return _mm512_scalef_pd(a, n); }
+inline vd zero_below(vd a, vd x, vd limit) { return _mm512_mask_mov_pd(a, _mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), _mm512_setzero_pd()); }
 #elif defined(__AVX2__)
 constexpr int W = 8;
 constexpr int gemm_rows = 6, gemm_vectors = 2;
@@ -58,6 +73,33 @@ inline vf scale2(vf a, vf n) {
     return _mm256_mul_ps(a, _mm256_castsi256_ps(power));
 }
 inline vf zero_below(vf a, vf x, vf limit) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), a); }
+using vd = __m256d;
+inline vd load(const double *p) { return _mm256_loadu_pd(p); }
+inline void store(double *p, vd a) { _mm256_storeu_pd(p, a); }
+inline vd set1(double a) { return _mm256_set1_pd(a); }
+inline vd add(vd a, vd b) { return _mm256_add_pd(a, b); }
+inline vd sub(vd a, vd b) { return _mm256_sub_pd(a, b); }
+inline vd mul(vd a, vd b) { return _mm256_mul_pd(a, b); }
+inline vd fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
+inline vd max(vd a, vd b) { return _mm256_max_pd(a, b); }
+inline double sum(vd a) {
+    double lane[4];
+    store(lane, a);
+    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+}
+inline double largest(vd a) {
+    double lane[4];
+    store(lane, a);
+    double best = lane[0];
+    for (int i = 1; i < 4; ++i) best = lane[i] > best ? lane[i] : best;
+    return best;
+}
+inline vd round(vd a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline vd scale2(vd a, vd n) {  // n + 1023 stands in the low bits of the sum: the exponent of 2^n
+    const __m256d shifted = _mm256_add_pd(n, _mm256_set1_pd(6755399441055744.0 + 1023.0));
+    return _mm256_mul_pd(a, _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(shifted), 52)));
+}
+inline vd zero_below(vd a, vd x, vd limit) { return _mm256_andnot_pd(_mm256_cmp_pd(x, limit, _CMP_LT_OQ), a); }
 #else
 constexpr int W = 4;
 constexpr int gemm_rows = 4, gemm_vectors = 2;
@@ -92,7 +134,37 @@ inline vf scale2(vf a, vf n) {
     return a * factor;
 }
 inline vf zero_below(vf a, vf x, vf limit) { return x < limit ? set1(0.0f) : a; }
+typedef double vd __attribute__((vector_size(16)));
+typedef std::int64_t vl __attribute__((vector_size(16)));
+inline vd load(const double *p) {
+    vd a;
+    __builtin_memcpy(&a, p, sizeof a);
+    return a;
+}
+inline void store(double *p, vd a) { __builtin_memcpy(p, &a, sizeof a); }
+inline vd set1(double a) { return vd{a, a}; }
+inline vd add(vd a, vd b) { return a + b; }
+inline vd sub(vd a, vd b) { return a - b; }
+inline vd mul(vd a, vd b) { return a * b; }
+inline vd fma(vd a, vd b, vd c) { return a * b + c; }
+inline vd max(vd a, vd b) { return a > b ? a : b; }
+inline double sum(vd a) { return a[0] + a[1]; }
+inline double largest(vd a) { return a[1] > a[0] ? a[1] : a[0]; }
+inline vd round(vd a) {  // for |a| < 2^51
+    const vd magic = set1(6755399441055744.0);
+    return (a + magic) - magic;
+}
+inline vd scale2(vd a, vd n) {
+    const vl power = (__builtin_convertvector(n, vl) + 1023) << 52;
+    vd factor;
+    __builtin_memcpy(&factor, &power, sizeof factor);
+    return a * factor;
+}
+inline vd zero_below(vd a, vd x, vd limit) { return x < limit ? set1(0.0) : a; }
 #endif
+
+template <class S>
+constexpr int lanes = 4 * W / static_cast<int>(sizeof(S));
 
 // 2^x to about 2 ulp for x <= 127; exactly 0 below 2^-126 (so that -inf gives 0), NaN stays NaN.
 inline vf exp2(vf x) {
@@ -109,23 +181,39 @@ inline vf exp2(vf x) {
     return zero_below(scale2(p, n), x, low);
 }
 
+// The same for doubles, for x <= 1023; the Taylor series goes on until its next term is below half an ulp.
+inline vd exp2(vd x) {
+    constexpr double taylor[] = {1.0, 0.6931471805599453, 0.24022650695910072, 0.05550410866482158, 0.009618129107628477,
+                                 0.0013333558146428443, 0.0001540353039338161, 1.5252733804059841e-05,
+                                 1.3215486790144307e-06, 1.0178086009239699e-07, 7.0549116208011234e-09,
+                                 4.4455382718708114e-10, 2.5678435993488203e-11, 1.3691488853904128e-12};
+    const vd low = set1(-1022.0);
+    const vd clamped = max(low, x);
+    const vd n = round(clamped), f = sub(clamped, n);
+    vd p = set1(taylor[13]);
+#pragma GCC unroll 16
+    for (int i = 12; i >= 0; --i) p = fma(p, f, set1(taylor[i]));
+    return zero_below(scale2(p, n), x, low);
+}
+
 // c[m, n] (+)= a b over k, for `rows` rows and `vectors` vectors of columns held in registers.
 // a(i, p) = a[i * a_row + p * a_col]; b and c are row-major with strides ldb, ldc.
-template <int rows, int vectors>
-inline void gemm_tile(int k, const float *a, std::int64_t a_row, std::int64_t a_col, const float *b, std::int64_t ldb,
-                      float *c, std::int64_t ldc, bool accumulate) {
-    vf acc[rows][vectors];
+template <int rows, int vectors, class S>
+inline void gemm_tile(int k, const S *a, std::int64_t a_row, std::int64_t a_col, const S *b, std::int64_t ldb, S *c,
+                      std::int64_t ldc, bool accumulate) {
+    constexpr int w = lanes<S>;
+    decltype(load(c)) acc[rows][vectors];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * W) : set1(0.0f);
+        for (int j = 0; j < vectors; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * w) : set1(S(0));
     for (int p = 0; p < k; ++p) {
-        vf line[vectors];
+        decltype(load(c)) line[vectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) line[j] = load(b + p * ldb + j * W);
+        for (int j = 0; j < vectors; ++j) line[j] = load(b + p * ldb + j * w);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i) {
-            const vf x = set1(a[i * a_row + p * a_col]);
+            const auto x = set1(a[i * a_row + p * a_col]);
 #pragma GCC unroll 8
             for (int j = 0; j < vectors; ++j) acc[i][j] = fma(x, line[j], acc[i][j]);
         }
@@ -133,29 +221,34 @@ inline void gemm_tile(int k, const float *a, std::int64_t a_row, std::int64_t a_
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) store(c + i * ldc + j * W, acc[i][j]);
+        for (int j = 0; j < vectors; ++j) store(c + i * ldc + j * w, acc[i][j]);
 }
 
-template <int vectors>
-inline void gemm_panel(int m, int k, const float *a, std::int64_t a_row, std::int64_t a_col, const float *b,
-                       std::int64_t ldb, float *c, std::int64_t ldc, bool accumulate) {
+template <int vectors, class S>
+inline void gemm_panel(int m, int k, const S *a, std::int64_t a_row, std::int64_t a_col, const S *b, std::int64_t ldb,
+                       S *c, std::int64_t ldc, bool accumulate) {
     int i = 0;
     for (; i + gemm_rows <= m; i += gemm_rows)
         gemm_tile<gemm_rows, vectors>(k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, accumulate);
+    if constexpr (gemm_rows > 4)
+        for (; i + 4 <= m; i += 4)
+            gemm_tile<4, vectors>(k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, accumulate);
     for (; i + 2 <= m; i += 2)
         gemm_tile<2, vectors>(k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, accumulate);
     if (i < m) gemm_tile<1, vectors>(k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, accumulate);
 }
 
 // Matrix product of small blocks, n a multiple of 16.
-inline void gemm(int m, int n, int k, const float *a, std::int64_t a_row, std::int64_t a_col, const float *b,
-                 std::int64_t ldb, float *c, std::int64_t ldc, bool accumulate) {
+template <class S>
+inline void gemm(int m, int n, int k, const S *a, std::int64_t a_row, std::int64_t a_col, const S *b, std::int64_t ldb,
+                 S *c, std::int64_t ldc, bool accumulate) {
+    constexpr int w = lanes<S>;
     int j = 0;
-    for (; j + gemm_vectors * W <= n; j += gemm_vectors * W)
+    for (; j + gemm_vectors * w <= n; j += gemm_vectors * w)
         gemm_panel<gemm_vectors>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
     if constexpr (gemm_vectors > 2)
-        for (; j + 2 * W <= n; j += 2 * W) gemm_panel<2>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
-    for (; j + W <= n; j += W) gemm_panel<1>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+        for (; j + 2 * w <= n; j += 2 * w) gemm_panel<2>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+    for (; j + w <= n; j += w) gemm_panel<1>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
 }
 
 }  // namespace

@@ -15,23 +15,28 @@ from kernels.matmul import spmm as spmm_kernel
 __all__ = ["block_sparse_attention", "sddmm", "spmm"]
 
 
-def block_sparse_attention(q, k, v, block_mask, *, block_size, causal=False, scale=None, key_positions=None):
+def block_sparse_attention(
+    q, k, v, block_mask, *, block_size, causal=False, scale=None, key_positions=None, attn_mask=None
+):
     """Compute exact softmax attention over the kept blocks, differentiable in q, k and v.
 
     Parameters
     ----------
-    q, k, v : (b, h, t, d) float32 or bfloat16 CPU tensors of one shape and dtype; other strides are copied.
-    block_mask : bool tensor or array (b or 1, h, t_blocks, t_blocks).
+    q, k, v : (b, h, tq, d), (b, hk, tk, d) and (b, hk, tk, dv) CPU tensors of float64, float32, float16 or bfloat16, one
+        dtype for all; other strides are copied.
+    block_mask : bool tensor or array (b or 1, h or 1, rows, columns).
     block_size, causal, scale : as in `kernels.attention.block_sparse.block_sparse_attention`.
-    key_positions : None, or integers (b, h, t), the original position of each key if keys were permuted.
+    key_positions : None, or integers (b, hk, tk), the original position of each key if keys were permuted.
+    attn_mask : None, or a bool or float tensor or array that broadcasts to (b, h, tq, tk), as in torch's
+        scaled_dot_product_attention; it gets no gradient.
 
     Returns
     -------
-    (b, h, t, d) in the dtype of q; sums are in float32. Zero where a query sees no key.
+    (b, h, tq, dv) in the dtype of q; sums are in float32, or in float64 for float64. Zero where a query sees no key.
 
     Raises
     ------
-    TypeError, ValueError : as the kernel; also if a tensor does not lie in main memory.
+    TypeError, ValueError : as the kernel; also if a tensor does not lie in main memory, or attn_mask wants a gradient.
 
     Source
     ------
@@ -41,9 +46,14 @@ def block_sparse_attention(q, k, v, block_mask, *, block_size, causal=False, sca
         if not isinstance(tensor, Tensor) or tensor.device.type != "cpu":
             got = tensor.device if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"block_sparse_attention: {name} must be a CPU tensor, got {got}; pass {name}.cpu()")
+    if isinstance(attn_mask, Tensor) and attn_mask.requires_grad:
+        raise ValueError("block_sparse_attention: attn_mask gets no gradient; pass attn_mask.detach()")
     scale = float(q.shape[-1] ** -0.5 if scale is None else scale)
     positions = None if key_positions is None else torch.as_tensor(key_positions).to(torch.int32)
-    out, _ = _attention(q, k, v, torch.as_tensor(block_mask), positions, block_size, causal, scale)
+    mask = None if attn_mask is None else torch.as_tensor(attn_mask)
+    if mask is not None and mask.dtype == torch.bfloat16:
+        mask = mask.float()
+    out, _ = _attention(q, k, v, torch.as_tensor(block_mask), positions, mask, block_size, causal, scale)
     return out.to(q.dtype)
 
 
@@ -88,16 +98,25 @@ def sddmm(row_starts, columns, x, y):
 
 @torch.library.custom_op("sparse_workbench::block_sparse_attention", mutates_args=(), device_types="cpu")
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, positions: Tensor | None, block_size: int, causal: bool, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    positions: Tensor | None,
+    attn_mask: Tensor | None,
+    block_size: int,
+    causal: bool,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    how = _options(positions, block_size, causal, scale)
+    how = _options(positions, attn_mask, block_size, causal, scale)
     out, lse = block_sparse.block_sparse_attention(*map(_array, (q, k, v, mask)), return_lse=True, **how)
     return torch.from_numpy(out), torch.from_numpy(lse)
 
 
 @_attention.register_fake
-def _(q, k, v, mask, positions, block_size, causal, scale):
-    return q.new_empty(q.shape, dtype=torch.float32), q.new_empty(q.shape[:3], dtype=torch.float32)
+def _(q, k, v, mask, positions, attn_mask, block_size, causal, scale):
+    kind = _dtype_of_sums(q)
+    return q.new_empty((*q.shape[:3], v.shape[3]), dtype=kind), q.new_empty(q.shape[:3], dtype=kind)
 
 
 @torch.library.custom_op("sparse_workbench::block_sparse_attention_backward", mutates_args=(), device_types="cpu")
@@ -107,6 +126,7 @@ def _attention_backward(
     v: Tensor,
     mask: Tensor,
     positions: Tensor | None,
+    attn_mask: Tensor | None,
     out: Tensor,
     lse: Tensor,
     grad: Tensor,
@@ -114,25 +134,25 @@ def _attention_backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    how = _options(positions, block_size, causal, scale)
+    how = _options(positions, attn_mask, block_size, causal, scale)
     grads = block_sparse.block_sparse_attention_backward(*map(_array, (q, k, v, mask, out, lse, grad)), **how)
     return tuple(torch.from_numpy(grad) for grad in grads)
 
 
 @_attention_backward.register_fake
-def _(q, k, v, mask, positions, out, lse, grad, block_size, causal, scale):
-    return tuple(q.new_empty(q.shape, dtype=torch.float32) for _ in range(3))
+def _(q, k, v, mask, positions, attn_mask, out, lse, grad, block_size, causal, scale):
+    return tuple(x.new_empty(x.shape, dtype=_dtype_of_sums(q)) for x in (q, k, v))
 
 
 def _attention_save(ctx, inputs, output):
-    q, k, v, mask, positions, *ctx.how = inputs
-    ctx.save_for_backward(q, k, v, mask, positions, *output)
+    *tensors, ctx.block_size, ctx.causal, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[1])
 
 
 def _attention_gradients(ctx, grad, _):
-    grads = _attention_backward(*ctx.saved_tensors, grad, *ctx.how)
-    return *(g.to(ctx.saved_tensors[0].dtype) for g in grads), None, None, None, None, None
+    grads = _attention_backward(*ctx.saved_tensors, grad, ctx.block_size, ctx.causal, ctx.scale)
+    return *(g.to(ctx.saved_tensors[0].dtype) for g in grads), *[None] * 6
 
 
 _attention.register_autograd(_attention_gradients, setup_context=_attention_save)
@@ -195,9 +215,15 @@ _spmm.register_autograd(_spmm_gradients, setup_context=_save_inputs)
 _sddmm.register_autograd(_sddmm_gradients, setup_context=_save_inputs)
 
 
-def _options(positions, block_size, causal, scale):
-    positions = None if positions is None else _array(positions)
-    return {"block_size": block_size, "causal": causal, "scale": scale, "key_positions": positions}
+def _options(positions, attn_mask, block_size, causal, scale):
+    how = {"block_size": block_size, "causal": causal, "scale": scale}
+    how["key_positions"] = None if positions is None else _array(positions)
+    how["attn_mask"] = None if attn_mask is None else attn_mask.detach().numpy()  # may be broadcast: not copied
+    return how
+
+
+def _dtype_of_sums(q):
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 def _array(tensor):

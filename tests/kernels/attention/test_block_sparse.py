@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from kernels.attention.block_sparse import (
+    block_shape,
     block_sparse_attention,
     block_sparse_attention_backward,
     block_sparse_attention_reference,
     block_sparse_attention_work,
 )
+from kernels.half_precision import as_float32
 
 # (b, h, t, d, block): one token, ragged ends, odd widths, every block size class
 SHAPES = [
@@ -163,6 +165,110 @@ def test_what_is_not_finite_stays_where_it_is_seen(part, value, permuted, rng):
             np.testing.assert_array_equal(np.isfinite(found[0]), np.isfinite(found_reference[0, 0]))
 
 
+FORMATS = ("float32", "float64", "float16", "bfloat16")
+
+
+def stored_as(x, name):
+    """Return float64 values as a kernel takes them, and the values that this format really holds."""
+    if name == "bfloat16":
+        held = torch.tensor(x).bfloat16()
+        return held.view(torch.uint16).numpy(), held.double().numpy()
+    return x.astype(name), x.astype(name).astype(np.float64)
+
+
+def seen_pairs(rng, shape, block, causal, mask, order):
+    """Return which slots of the keys each query sees, pair by pair from the words of the docstring."""
+    b, h, hk, tq, tk = shape
+    rows, columns = block_shape(tq, tk, block_size=block, causal=causal)
+    keep = rng.random((rng.choice([1, b]), rng.choice([1, h]), rows, columns)) < 0.7
+    seen = np.zeros((b, h, tq, tk), bool)
+    for at in np.ndindex(seen.shape):
+        batch, head, i, slot = at
+        key = order[batch, head * hk // h, slot]
+        place = i + tk - tq if causal else i
+        row = place // block - ((tk - tq) // block if causal else 0)
+        kept = keep[batch % len(keep), head % keep.shape[1], row, slot // block]
+        open_to = True if mask is None else mask[batch, head, i, key] not in (False, -np.inf)
+        seen[at] = kept and (not causal or key <= place) and open_to
+    return keep, seen
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_every_setting_together_matches_the_dense_formula(seed):
+    """Formats, grouped heads, few queries, wide values, any block, masks of both kinds, permuted keys, gradients."""
+    rng = np.random.default_rng(seed)
+    stored, causal = FORMATS[seed % 4], bool(seed // 4 % 2)
+    b, hk, group, tk = rng.integers(1, 3), rng.integers(1, 3), rng.integers(1, 4), rng.integers(1, 70)
+    tq = rng.choice([1, rng.integers(1, tk + 1), tk]) if causal else rng.integers(1, 70)
+    h, d, dv, block = hk * group, rng.integers(1, 40), rng.integers(1, 40), rng.choice([8, 13, 16, 24, 32, 100, 256])
+    mask = None
+    if kind := seed // 8 % 3:
+        shape = [rng.choice([1, size]) for size in (b, h, tq, tk)]
+        hidden = rng.random(shape) < 0.3
+        mask = ~hidden if kind == 1 else np.where(hidden, -np.inf, rng.standard_normal(shape)).astype(np.float32)
+    order = np.argsort(
+        rng.random((b, hk, tk)) if seed % 5 == 0 else np.broadcast_to(np.arange(tk), (b, hk, tk)), axis=2
+    )
+    wide_mask = None if mask is None else np.broadcast_to(mask, (b, h, tq, tk))
+    keep, seen = seen_pairs(rng, (b, h, hk, tq, tk), block, causal, wide_mask, order)
+    sizes = ((b, h, tq, d), (b, hk, tk, d), (b, hk, tk, dv))
+    given, held = zip(*(stored_as(rng.standard_normal(size), stored) for size in sizes), strict=True)
+    how = {"block_size": block, "causal": causal, "attn_mask": mask, "scale": 0.3}
+    how["key_positions"] = order if seed % 5 == 0 else None
+    out, lse = block_sparse_attention(*given, keep, return_lse=True, **how)
+    grad = rng.standard_normal(out.shape).astype(out.dtype)
+    found = out, *block_sparse_attention_backward(*given, keep, out, lse, grad, **how)
+
+    q, k, v = (torch.tensor(x, requires_grad=True) for x in held)
+    added = 0 if mask is None or mask.dtype == bool else np.where(np.isinf(wide_mask), 0, wide_mask)
+    added = np.take_along_axis(np.broadcast_to(added, seen.shape), np.repeat(order, group, 1)[:, :, None], axis=3)
+    scores = 0.3 * q @ k.repeat_interleave(group, 1).mT + torch.tensor(added)
+    any_seen = torch.tensor(seen.any(-1, keepdims=True))
+    weights = torch.where(
+        any_seen, torch.softmax(scores.masked_fill(torch.tensor(~seen) & any_seen, -torch.inf), -1), 0
+    )
+    wanted = weights @ v.repeat_interleave(group, 1)
+    wanted.backward(torch.tensor(grad, dtype=torch.float64))
+    tolerance = 1e-12 if stored == "float64" else 2e-5
+    for mine, theirs in zip(found, (wanted.detach(), q.grad, k.grad, v.grad), strict=True):
+        np.testing.assert_allclose(mine, theirs.numpy(), atol=tolerance)
+    reference = block_sparse_attention_reference(*given, keep, **how)
+    np.testing.assert_allclose(reference, wanted.detach().numpy(), atol=1e-12)
+
+
+def test_half_precision_is_read_in_every_form():
+    bits = np.arange(2**16, dtype=np.uint16)
+    halves, wide = bits.view(np.float16), as_float32(bits.view(np.float16))
+    np.testing.assert_array_equal(wide, halves.astype(np.float32))
+    np.testing.assert_array_equal(as_float32(bits), as_float32(bits.view("V2")))
+    finite = np.isfinite(as_float32(bits))
+    given = torch.tensor(bits.view(np.int16)).view(torch.bfloat16).float().numpy()
+    np.testing.assert_array_equal(as_float32(bits)[finite], given[finite])
+    one, keep = np.ones((1, 1, 1, 1), np.float16), np.ones((1, 1, 1, 1), bool)
+    for name in (np.float16, "bits", "V2"):
+        values = bits[finite if name != np.float16 else np.isfinite(halves)]
+        v = values.view(np.float16 if name == np.float16 else "V2" if name == "V2" else np.uint16)
+        unit = one if name == np.float16 else np.full(one.shape, 0x3F80, np.uint16).view(v.dtype)
+        for start in range(0, len(v), 511):
+            part = v[start : start + 511].reshape(1, 1, 1, -1)
+            out = block_sparse_attention(unit, unit, part, keep, block_size=8)
+            np.testing.assert_array_equal(out, as_float32(part))
+
+
+def test_blocks_that_a_mask_hides_are_not_read(rng):
+    """Keys beyond a left padding hold NaN: no query sees them, none is touched."""
+    q, k, v, _, _ = case((2, 2, 96, 16, 32), rng)
+    real = np.arange(96) >= np.array([0, 40])[:, None]
+    k[1, :, :40], v[1, :, :40] = np.nan, np.nan
+    keep = np.ones((1, 1, 3, 3), bool)
+    out = block_sparse_attention(q, k, v, keep, block_size=32, causal=True, attn_mask=real[:, None, None])
+    alone = block_sparse_attention(
+        q[1:, :, 40:], k[1:, :, 40:], v[1:, :, 40:], keep[:, :, :2, :2], block_size=32, causal=True
+    )
+    np.testing.assert_allclose(out[1:, :, 40:], alone, atol=2e-6)
+    assert (out[1, :, :40] == 0).all()
+
+
 def test_large_logits_do_not_overflow(rng):
     q, k, v, _, mask = case((1, 1, 64, 16, 16), rng, density=1.0)
     out = block_sparse_attention(100 * q, 100 * k, v, mask, block_size=16)
@@ -181,10 +287,11 @@ def test_every_instruction_set_gives_the_formula(level):
 import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import numpy as np, kernels
 from test_block_sparse import SHAPES, case, block_sparse_attention as fast, block_sparse_attention_reference as slow
 assert kernels.isa() == {level!r}
-for shape in SHAPES:
+for stored, tolerance in ((np.float32, 5e-6), (np.float64, 1e-13)):
+  for shape in SHAPES:
     q, k, v, _, mask = case(shape, np.random.default_rng(1))
-    args = (q, k, v, mask)
-    np.testing.assert_allclose(fast(*args, block_size=shape[4]), slow(*args, block_size=shape[4]), atol=5e-6)
+    args = (q.astype(stored), k.astype(stored), v.astype(stored), mask)
+    np.testing.assert_allclose(fast(*args, block_size=shape[4]), slow(*args, block_size=shape[4]), atol=tolerance)
 """
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"WORKBENCH_ISA": level}, check=True)
 
@@ -197,11 +304,25 @@ def test_work_counts_kept_blocks_only():
 
 
 BAD = [
-    ({"q": np.zeros((1, 1, 32, 8))}, TypeError, "q must be a NumPy array of float32"),
-    ({"k": np.zeros((1, 1, 31, 8), np.float32)}, ValueError, "one shape"),
+    (
+        {"q": np.zeros((1, 1, 32, 8), int)},
+        TypeError,
+        "q must be a NumPy array of float64, float32, float16 or bfloat16",
+    ),
+    ({"k": np.zeros((1, 1, 32, 8))}, TypeError, "k must be a NumPy array of float32, got float64"),
+    ({"k": np.zeros((1, 1, 31, 8), np.float32)}, ValueError, r"v \(b, hk, tk, dv\)"),
+    (
+        {"q": np.zeros((1, 3, 32, 8), np.float32), "k": np.zeros((1, 2, 32, 8), np.float32)},
+        ValueError,
+        "multiple of hk",
+    ),
+    ({"q": np.zeros((1, 1, 33, 8), np.float32), "causal": True}, ValueError, "33 queries, 32 keys"),
+    ({"attn_mask": np.zeros((32, 31), bool)}, ValueError, r"broadcast to .* \(1, 1, 32, 32\), got \(32, 31\)"),
+    ({"attn_mask": np.zeros((2, 1, 32, 32), bool)}, ValueError, "broadcast"),
+    ({"attn_mask": np.zeros((32, 32), int)}, TypeError, "attn_mask must be a NumPy array of bool or float32"),
     ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be a NumPy array of bool, got float64"),
-    ({"block_mask": np.zeros((1, 1, 3, 2), bool)}, ValueError, r"\(1 or 1, 1, 2, 2\), got \(1, 1, 3, 2\)"),
-    ({"block_size": 24}, ValueError, "multiple of 16"),
+    ({"block_mask": np.zeros((1, 1, 3, 2), bool)}, ValueError, r"\(1 or 1, 1 or 1, 2, 2\), got \(1, 1, 3, 2\)"),
+    ({"block_size": 7}, ValueError, "block_size must be an int from 8 to 256, got 7"),
     ({"key_positions": np.zeros((1, 1, 32), int)}, ValueError, "permutation"),
     ({"num_threads": 0}, ValueError, "num_threads"),
 ]

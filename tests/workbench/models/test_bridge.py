@@ -42,6 +42,19 @@ def test_attention_and_gradients_match_dense(size, causal, rng, assert_close):
         assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_attention_is_torch_s_own_where_every_block_is_kept(dtype, rng):
+    """Grouped heads, values of another width, a causal rule of more keys than queries, and a mask, in every dtype."""
+    sizes = ((2, 6, 11, 16), (2, 3, 30, 16), (2, 3, 30, 24))
+    q, k, v = (torch.tensor(rng.standard_normal(size), dtype=dtype) for size in sizes)
+    mask = torch.ones(11, 30, dtype=torch.bool).tril(19) & torch.tensor(rng.random((2, 1, 1, 30)) < 0.9)
+    keep = torch.ones(1, 1, 1, 2, dtype=torch.bool)
+    out = bridge.block_sparse_attention(q, k, v, keep, block_size=16, causal=True, attn_mask=mask.expand(2, 6, -1, -1))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    assert out.dtype == dtype
+    assert (out - wanted).abs().max() <= 4 * torch.finfo(dtype).eps * v.abs().max()
+
+
 def test_attention_with_permuted_keys(rng, assert_close):
     q, k, v, mask = attention_case((1, 2, 64, 8, 16), rng)
     order = torch.tensor(np.stack([rng.permutation(64) for _ in range(2)])[None])
@@ -68,22 +81,18 @@ def test_attention_in_bfloat16_and_strided(rng, assert_close):
     assert torch.equal(bridge.block_sparse_attention(*strided, mask, block_size=16, causal=True), out)
 
 
-def test_attention_takes_numerical_gradients(rng):
-    q, k, v, mask = attention_case((1, 1, 20, 4, 16), rng)
-    weight = torch.tensor(rng.standard_normal(q.shape), dtype=torch.float32)
+@pytest.mark.parametrize("added", [False, True])
+def test_attention_passes_gradcheck_with_grouped_heads_and_a_mask(added, rng):
+    sizes = ((2, 4, 9, 5), (2, 2, 20, 5), (2, 2, 20, 3))
+    q, k, v = (torch.tensor(rng.standard_normal(size), requires_grad=True) for size in sizes)
+    keep = torch.ones(1, 1, 2, 3, dtype=torch.bool)
+    mask = torch.tensor(rng.random((2, 1, 1, 20)) < 0.8)
+    mask = torch.where(mask, torch.randn(9, 20, dtype=torch.float64), -torch.inf) if added else mask
 
-    def value(q, k, v):
-        return (bridge.block_sparse_attention(q, k, v, mask, block_size=16, causal=True) * weight).double().sum()
+    def attend(q, k, v):
+        return bridge.block_sparse_attention(q, k, v, keep, block_size=8, causal=True, attn_mask=mask)
 
-    grads = torch.autograd.grad(value(q, k, v), (q, k, v))
-    for which, grad in enumerate(grads):
-        direction = torch.tensor(rng.standard_normal(q.shape), dtype=torch.float32)
-        moved = []
-        for step in (1e-2, -1e-2):
-            inputs = [x.detach() for x in (q, k, v)]
-            inputs[which] = inputs[which] + step * direction
-            moved.append(value(*inputs))
-        assert (moved[0] - moved[1]).item() / 2e-2 == pytest.approx((grad * direction).sum().item(), rel=5e-3)
+    assert torch.autograd.gradcheck(attend, (q, k, v))
 
 
 def csr_case(rng, m=13, n=9, density=0.3):
@@ -119,22 +128,25 @@ def test_refusals(rng):
     q, k, v, mask = attention_case((1, 1, 20, 4, 16), rng)
     with pytest.raises(TypeError, match="q must be a CPU tensor"):
         bridge.block_sparse_attention(q.detach().numpy(), k, v, mask, block_size=16)
-    with pytest.raises(TypeError, match="float32"):
-        bridge.block_sparse_attention(q.double(), k.double(), v.double(), mask, block_size=16)
+    with pytest.raises(TypeError, match="k must be a NumPy array of float64, got float32"):
+        bridge.block_sparse_attention(q.double(), k, v, mask, block_size=16)
     with pytest.raises(ValueError, match="block_size"):
-        bridge.block_sparse_attention(q, k, v, mask, block_size=17)
+        bridge.block_sparse_attention(q, k, v, mask, block_size=300)
+    added = torch.zeros(20, 20, requires_grad=True)
+    with pytest.raises(ValueError, match=r"attn_mask gets no gradient; pass attn_mask.detach\(\)"):
+        bridge.block_sparse_attention(q, k, v, mask, block_size=16, attn_mask=added)
 
 
 @pytest.mark.slow
 def test_torch_checks_every_operator(rng):
     q, k, v, mask = attention_case((1, 2, 40, 8, 16), rng)
-    arguments = (q, k, v, mask, None, 16, True, 0.3)
+    arguments = (q, k, v, mask, None, torch.rand(40, 40) < 0.8, 16, True, 0.3)
     torch.library.opcheck(bridge._attention, arguments)
     with torch.no_grad():
         out, lse = bridge._attention(*arguments)
     plain = [x.detach() for x in (q, k, v)]
     torch.library.opcheck(
-        bridge._attention_backward, (*plain, mask, None, out, lse, torch.ones_like(out), 16, True, 0.3)
+        bridge._attention_backward, (*plain, mask, None, None, out, lse, torch.ones_like(out), 16, True, 0.3)
     )
     _, row_starts, columns = csr_case(rng)
     values = torch.rand(len(columns), requires_grad=True)
