@@ -39,10 +39,11 @@ class FormulaError(ValueError):
     ----------
     function : the door that was called.
     words : the sentence for a reader who called none, without its full stop; kept as ``words``.
+    more : what only the caller of a function is told, who sees no list of names beside the formula.
     """
 
-    def __init__(self, function: str, words: str):
-        super().__init__(f"{function}: {words}")
+    def __init__(self, function: str, words: str, more: str = ""):
+        super().__init__(f"{function}: {words}{more}")
         self.words = words[0].upper() + words[1:]
 
 
@@ -110,8 +111,8 @@ class _Reader:
         self.text = text.replace("\t", " ").strip()
         self.lines = self.text.splitlines() or [""]
 
-    def error(self, node, words):
-        return FormulaError(self.function, f"at {self._place(node)}, {words}")
+    def error(self, node, words, more=""):
+        return FormulaError(self.function, f"at {self._place(node)}, {words}", more)
 
     def _place(self, node):
         line = f"line {node.lineno}, " if len(self.lines) > 1 else ""
@@ -182,7 +183,8 @@ class _Reader:
                 return self._comparison(node, names)
             case ast.Call(func=func, args=args, keywords=[]) if (name := self._function(func)) is not None:
                 return self._call(node, name, args, names)
-        raise self.error(node, f"{self._quoted(node)} is {self._refusal(node)}; a formula may use {VOCABULARY}")
+        more = f"; a formula may use {VOCABULARY}"
+        raise self.error(node, f"{self._quoted(node)} is {self._refusal(node)}", more)
 
     def _number(self, node, value):
         if abs(value) > LARGEST:
