@@ -61,7 +61,8 @@ DOORS = {
         "lines_read": {"stride": 4, "mode": "random", "seed": 1},
         "xattn_block_scores": {"q": Q, "k": Q, "block_size": 16, "stride": 4, "causal": True, "mode": "random",
                                "seed": 1, "norm": 1.0, "query_every": 1},
-        "mean_pool_block_scores": {"q": Q, "k": Q, "block_size": 16, "hidden": None, "causal": True},
+        "pooled_block_scores": {"q": Q, "k": Q, "block_size": 16, "hidden": None, "causal": True, "query_pool": "max",
+                                "key_pool": "mean"},
         "true_block_mass": {"q": Q, "k": Q, "block_size": 16, "causal": True},
     },
     "kernels.masks.block_select": {
@@ -265,13 +266,13 @@ def test_a_block_mask_is_refused_in_a_sentence(change):
 @pytest.mark.parametrize("block_size", [4, 7, 2**31, 2**62])
 @pytest.mark.parametrize("tokens", [(4, 4), (2, 4), (4, 1)])
 def test_a_block_larger_than_the_tokens_takes_memory_by_tokens(block_size, tokens):
-    from kernels.masks.block_scores import mean_pool_block_scores, true_block_mass, xattn_block_scores
+    from kernels.masks.block_scores import pooled_block_scores, true_block_mass, xattn_block_scores
 
     rng = np.random.default_rng(1)
     q, k = (rng.standard_normal((1, 1, t, 3)) for t in tokens)
     causal = tokens[0] <= tokens[1]
     np.testing.assert_allclose(true_block_mass(q, k, block_size=block_size, causal=causal), tokens[0])
-    np.testing.assert_allclose(mean_pool_block_scores(q, k, block_size=block_size, causal=causal), 1)
+    np.testing.assert_allclose(pooled_block_scores(q, k, block_size=block_size, causal=causal), 1)
     found = xattn_block_scores(q, k, block_size=4 * block_size, stride=2, causal=causal)
     np.testing.assert_allclose(found, -(-tokens[0] // 2))
     assert found.shape == (1, 1, 1, 1)
