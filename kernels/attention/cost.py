@@ -92,6 +92,7 @@ def attention_cost(
     causal,
     keep=None,
     allowed=None,
+    pairs=None,
     block_size=DENSE_BLOCK,
     key_positions=None,
     query_positions=None,
@@ -107,6 +108,7 @@ def attention_cost(
     keep : (n, n) bool, kept blocks of ``block_size`` tokens, n = ceil(t / block_size); under ``causal`` the pairs in
         them that look ahead do not count.
     allowed : (t, t) bool, the pairs themselves where there are no blocks, none of which looks ahead under ``causal``.
+    pairs : (n, n) integers, how many pairs are kept in each block, where the pairs themselves are too many to hold.
     key_positions, query_positions : (t,) original position of each key and query slot, where ``keep`` is in the order
         of sorted keys or queries.
     summaries : (t,) int, how many keys that stand for several each query is scored with, beside its pairs.
@@ -133,6 +135,14 @@ def attention_cost(
         if allowed.shape != (t, t):
             raise ValueError(f"{name}: allowed must have shape ({t}, {t}), got {allowed.shape}")
         kept = _by_block(allowed, block_size)
+    elif pairs is not None:
+        check_array(pairs, function=name, name="pairs", dtypes=(np.int64, np.int32))
+        if pairs.shape != dense.shape or (pairs < 0).any() or (pairs > dense).any():
+            raise ValueError(
+                f"{name}: pairs must have shape {dense.shape} and at most the pairs that dense attention has in each "
+                f"block, got shape {pairs.shape}"
+            )
+        kept = pairs
     else:
         kept = np.zeros_like(dense)
     return AttentionCost(

@@ -18,6 +18,7 @@ from kernels.check import as_int, as_number, as_rng, check_array, check_choice, 
 
 MOST_LANES = 2**16  # of a stride, and of query_every: groups are padded to whole ones, so memory follows them
 MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
+POOLS = {"mean": np.mean, "max": np.max}
 NEIGHBOURS = {"double": {0: 1, 1: 1}, "triple": {-1: 1, 0: 2, 1: 1}}  # how often key lane t + s counts in lane t
 
 
@@ -31,7 +32,7 @@ def antidiagonal_reshape(q, k, stride, *, mode="antidiagonal", seed=0, query_eve
     mode : which line is read: "antidiagonal" meets every vertical and every slash of width two. Ablations: "diagonal";
         "random", one permutation per call from ``seed``, never one of those two if there is another; "double" and
         "triple", the antidiagonal with each key lane replaced by a sum over neighbours, round the end of the group.
-    query_every : regroup only every so-manyth group of queries.
+    query_every : regroup only every so-manyth group of queries, the first of so many.
 
     Returns
     -------
@@ -113,7 +114,8 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     q : (b, h, tq, d) float32 or float64.
     k : (b, h, tk, d), dtype of q; with ``causal`` tk >= tq.
     block_size, stride : block_size a multiple of stride, and of stride * query_every.
-    mode, seed, query_every : see `antidiagonal_reshape`.
+    mode, seed, query_every : see `antidiagonal_reshape`; with ``causal``, a group of queries that stands for
+        ``query_every`` of them sees the tiles that the last of them sees.
     norm : further divisor of the logits; 2 and 4 make means of what "double" and "triple" sum.
 
     Returns
@@ -151,7 +153,7 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     valid_rows = ((tile + 1) * stride > first) & (tile * stride < last)
     hidden = np.broadcast_to(np.arange(cols) * stride >= tk, (rows, cols))
     if causal:
-        hidden = hidden | (np.arange(cols) > tile + start // stride)
+        hidden = hidden | (np.arange(cols) > tile + query_every - 1 + start // stride)
     block_rows = q.shape[2] // block_size
     scores = np.empty((*q.shape[:2], block_rows, cols // per_block), q.dtype)
     scale = q.dtype.type(1 / (np.sqrt(d) * stride * norm))
@@ -161,14 +163,15 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     return scores
 
 
-def mean_pool_block_scores(q, k, *, block_size, hidden=None, causal=False):
-    """Estimate the attention mass of every block pair from block means.
+def pooled_block_scores(q, k, *, block_size, hidden=None, causal=False, query_pool="mean", key_pool="mean"):
+    """Estimate the attention mass of every block pair from one query and one key that stand for each block.
 
-    softmax over blocks of mean(Q_I) . mean(K_J) / sqrt(d); the last block's mean includes its zero padding.
+    softmax over blocks of pool(Q_I) . pool(K_J) / sqrt(d); the last block is pooled with its zero padding.
 
     Parameters
     ----------
     q, k : (b, h, t, d) float32 or float64, same dtype.
+    query_pool, key_pool : "mean" or, channel by channel, "max" over the queries and over the keys of a block.
     hidden : bool, broadcastable to (b, h, blocks, blocks): pairs that take no part; a row without any other is zero.
     causal : queries are the last positions of the keys, as in `xattn_block_scores`; blocks of the future are hidden.
 
@@ -182,15 +185,20 @@ def mean_pool_block_scores(q, k, *, block_size, hidden=None, causal=False):
 
     Source
     ------
-    Wang et al. 2025, "PBS-Attn", section 3 (block selection); baseline in Xu et al. 2025.
+    Wang et al. 2025, "PBS-Attn", section 3 (block selection); baseline in Xu et al. 2025. "max" is an option of the
+    code released for PBS-Attn.
     """
-    block_size = _checked("mean_pool_block_scores", q, k, block_size, causal)
+    for name, pool in (("query_pool", query_pool), ("key_pool", key_pool)):
+        check_choice(pool, tuple(POOLS), function="pooled_block_scores", name=name)
+    block_size = _checked("pooled_block_scores", q, k, block_size, causal)
     q, _, _, start = _aligned(q, k.shape[2], block_size, causal)
-    q_mean, k_mean = (
-        x.reshape(*x.shape[:2], -1, block_size, x.shape[3]).mean(axis=3) for x in (q, _padded(k, block_size))
+    pooled = (
+        POOLS[pool](x.reshape(*x.shape[:2], -1, block_size, x.shape[3]), axis=3)
+        for x, pool in ((q, query_pool), (_padded(k, block_size), key_pool))
     )
-    logits = q_mean @ k_mean.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
-    check_unmasked(hidden, function="mean_pool_block_scores", name="hidden")
+    q_blocks, k_blocks = pooled
+    logits = q_blocks @ k_blocks.swapaxes(2, 3) * q.dtype.type(q.shape[3] ** -0.5)
+    check_unmasked(hidden, function="pooled_block_scores", name="hidden")
     hidden = _hidden(hidden, logits.shape)
     if causal:
         rows, cols = logits.shape[2:]
@@ -255,9 +263,7 @@ def _hidden(hidden, shape):
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(
-            f"mean_pool_block_scores: hidden must be bool and fit {shape}, got {hidden.dtype} {hidden.shape}"
-        )
+        raise ValueError(f"pooled_block_scores: hidden must be bool and fit {shape}, got {hidden.dtype} {hidden.shape}")
     return hidden
 
 

@@ -21,7 +21,8 @@ def select_blocks(
     ----------
     scores : (b, h, rows, cols) float32 or float64, not negative. Row r is block row cols - rows + r of the keys.
     threshold : share of each row's total to keep, in [0, 1]; a number, or one per head (h,). A share is reached when
-        less than one part in a million of it is missing; 1 asks for the whole total.
+        less than one part in a million of it is missing. 1 keeps every block that may be kept, also one whose score
+        underflowed to zero.
     causal : never keep a block right of the diagonal.
     keep_sink, keep_diagonal : with ``causal``, always keep block 0 and the diagonal block; they count as mass.
     eligible : bool, broadcastable to scores: only these take part. None means all.
@@ -39,7 +40,8 @@ def select_blocks(
 
     Source
     ------
-    Xu et al. 2025, "XAttention", section 2.2 (threshold) and Table 6 (top-k, ratio). Sums run in float64.
+    Xu et al. 2025, "XAttention", section 2.2 (threshold) and Table 6 (top-k, ratio). Sums run in float64. *Differs from
+    the released code* at threshold 1, where that stops at the blocks that fill the total and drops those of score zero.
     """
     name = "select_blocks"
     check_array(scores, function=name, name="scores")
@@ -81,8 +83,8 @@ def select_blocks(
     sorted_mass = np.take_along_axis(mass, order, axis=-1)
     if method == "threshold":
         reached = np.cumsum(sorted_mass, axis=-1)
-        share = np.where(tau < 1, tau * (1 - MARGIN), 1).reshape(-1, 1, 1)
-        chosen = reached - sorted_mass < share * reached[..., -1:]
+        tau = tau.reshape(-1, 1, 1)
+        chosen = (reached - sorted_mass < tau * (1 - MARGIN) * reached[..., -1:]) | (tau == 1)
     else:
         assert k is not None  # refused above
         count = min(k, cols) if method == "topk" else np.ceil(k * (1 - MARGIN) * allowed.sum(axis=-1, keepdims=True))

@@ -10,7 +10,8 @@ import pytest
 from scipy import sparse
 
 from kernels.attention.block_sparse import block_sparse_attention, block_sparse_attention_backward
-from kernels.cancel import Cancelled, CancelToken
+from kernels.cancel import Cancelled, CancelToken, check_cancelled
+from kernels.masks.formula import formula_pairs, mask_from_formula
 from kernels.matmul.sddmm import sddmm
 from kernels.matmul.spgemm import row_flops, spgemm, symbolic_nnz
 from kernels.matmul.spmm import spmm
@@ -65,6 +66,8 @@ LONG = {method: lambda o, m=method: spgemm(o["a"], o["a"], method=m) for method 
     "block density": again(lambda o: block_density(o["single"], 65_536)),
     "attention": again(attention),
     "attention backward": attention_backward,
+    "pairs of a formula": lambda o: formula_pairs("(q * k - k) % 3 == 0", 2**17, block_size=128),
+    "mask of a formula": again(lambda o: mask_from_formula("(q * k - k) % 3 == 0", 2**14)),
 }
 
 
@@ -98,6 +101,21 @@ def seconds_to_end(operands, name):
     thread.join()
     assert ended == ["cancelled"]
     return time.perf_counter() - begin
+
+
+def test_a_loop_in_python_listens_to_the_innermost_token_of_its_thread():
+    outer, inner = CancelToken(), CancelToken()
+    check_cancelled()
+    outer.cancel()
+    with pytest.raises(Cancelled, match="nobody waits"), outer:
+        with inner:
+            check_cancelled()
+        check_cancelled()
+    check_cancelled()
+    with outer:
+        thread = threading.Thread(target=check_cancelled)
+        thread.start()
+        thread.join()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,7 @@ from kernels.attention.block_sparse import block_sparse_attention
 from kernels.attention.csr_softmax import csr_softmax, csr_softmax_gradient
 from kernels.check import as_csr, is_canonical
 from kernels.formats import BlockMask
-from kernels.masks.block_scores import mean_pool_block_scores, xattn_block_scores
+from kernels.masks.block_scores import pooled_block_scores, xattn_block_scores
 from kernels.masks.block_select import select_blocks
 from kernels.matmul.dataflow import output_births
 from kernels.matmul.sddmm import sddmm, sddmm_reference
@@ -185,7 +185,7 @@ def test_masked_masks_and_values_are_refused():
         ),
         lambda: select_blocks(np.ones((1, 1, 2, 2)), masked(np.ones(1))),
         lambda: select_blocks(np.ones((1, 1, 2, 2)), eligible=masked(np.ones((1, 1, 2, 2), bool))),
-        lambda: mean_pool_block_scores(HEAD, HEAD, block_size=16, hidden=masked(KEEP)),
+        lambda: pooled_block_scores(HEAD, HEAD, block_size=16, hidden=masked(KEEP)),
         lambda: bit_statistics(masked(np.ones((2, 1), np.uint8)), 8),
     ):
         with pytest.raises(TypeError, match="a masked array; say what stands for masked elements"):

@@ -34,6 +34,7 @@ TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
 # Good arguments of every public function; a new one is missed by the first test below.
 DOORS = {
+    "kernels.cancel": {"check_cancelled": {}},
     "kernels._native": {"set_num_threads": {"n": 2}, "get_num_threads": {}, "isa": {}},
     "kernels.attention.block_sparse": {
         "block_sparse_attention": ATTENTION | {"return_lse": False},
@@ -42,7 +43,8 @@ DOORS = {
                                         "key_positions": None},
     },
     "kernels.attention.cost": {
-        "attention_cost": BLOCKS | {"keep": MASK[0, 0], "allowed": None, "d": 16, "summaries": None, "before": 0},
+        "attention_cost": BLOCKS | {"keep": MASK[0, 0], "allowed": None, "pairs": None, "d": 16, "summaries": None,
+                                    "before": 0},
         "dense_pairs": {"t": 32, "causal": True},
         "kept_pairs": BLOCKS | {"keep": MASK, "queries": None},
         "pair_share": BLOCKS | {"keep": MASK},
@@ -59,7 +61,8 @@ DOORS = {
         "lines_read": {"stride": 4, "mode": "random", "seed": 1},
         "xattn_block_scores": {"q": Q, "k": Q, "block_size": 16, "stride": 4, "causal": True, "mode": "random",
                                "seed": 1, "norm": 1.0, "query_every": 1},
-        "mean_pool_block_scores": {"q": Q, "k": Q, "block_size": 16, "hidden": None, "causal": True},
+        "pooled_block_scores": {"q": Q, "k": Q, "block_size": 16, "hidden": None, "causal": True, "query_pool": "max",
+                                "key_pool": "mean"},
         "true_block_mass": {"q": Q, "k": Q, "block_size": 16, "causal": True},
     },
     "kernels.masks.block_select": {
@@ -67,8 +70,10 @@ DOORS = {
                           "keep_diagonal": True, "eligible": None, "method": "topk", "k": 2},
     },
     "kernels.masks.formula": {
-        "parse_formula": {"text": "q >= k"},
-        "mask_from_formula": {"text": "q >= k", "t": 4, "head": 0, "rows": None},
+        "parse_formula": {"text": "q >= k", "constants": None},
+        "mask_from_formula": {"text": "q >= k", "t": 4, "head": 0, "batch": 0, "rows": None, "constants": {"w": 3}},
+        "formula_pairs": {"text": "q >= k", "t": 4, "block_size": 2, "head": 0, "batch": 0, "causal": True,
+                          "ahead": False, "most_steps": None, "constants": None},
     },
     "kernels.matrix_bytes": {"matrix_bytes": {"matrix": A, "ending": ".npz"}},
     "kernels.matmul.dataflow": {
@@ -125,6 +130,9 @@ DOORS = {
 # Functions that are no door: they trust their arguments, measure what they are handed, or tell about this computer.
 INSIDE = {
     "kernels.check",
+    "kernels.masks.formula_bounds",
+    "kernels.masks.formula_tree",
+    "kernels.masks.formula_values",
     "kernels.matmul.spgemm.operands",
     "kernels.matmul.spmm.dense_operand",
     "kernels.matrix_bytes.for_scipy",
@@ -153,7 +161,7 @@ BAD = [
     A.toarray(), A.astype(np.int64), A.astype(complex), A.tocsc(), sparse.csr_array(np.ones(3)),
 ]  # fmt: skip
 # Read by their truth, which an array has none of.
-FLAGS = {"causal", "return_lse", "keep_sink", "keep_diagonal", "sort", "drop_zeros", "check_spad"}
+FLAGS = {"causal", "return_lse", "keep_sink", "keep_diagonal", "sort", "drop_zeros", "check_spad", "ahead"}
 
 
 def public_functions():
@@ -194,7 +202,6 @@ HELPERS = {
     "block_sparse_attention_work": ("block_sparse_attention_work", "pairs_in_blocks"),
     "dataflow_steps": ("dataflow_steps", "dataflow_order"),
     "output_births": ("output_births", "dataflow_order"),
-    "mask_from_formula": ("mask_from_formula", "parse_formula"),
     "baseline": ("baseline", "dataflow_traffic"),
     "simulate_spgemm": ("simulate_spgemm", "plan_windows"),
     "bit_block_density": ("bit_block_density", "raster_bits"),
@@ -224,7 +231,7 @@ def test_bad_arguments_are_refused_in_a_sentence(module, name, monkeypatch):
 WHOLE = {
     "block_size", "num_threads", "stride", "query_every", "limit", "bins", "start", "stop", "index_bytes",
     "value_bytes", "log2_slots", "columns", "size", "version", "blocks", "event_limit", "slots", "threads",
-    "n", "m", "d", "t", "head",
+    "n", "m", "d", "t", "head", "batch",
 }  # fmt: skip
 
 
@@ -259,13 +266,13 @@ def test_a_block_mask_is_refused_in_a_sentence(change):
 @pytest.mark.parametrize("block_size", [4, 7, 2**31, 2**62])
 @pytest.mark.parametrize("tokens", [(4, 4), (2, 4), (4, 1)])
 def test_a_block_larger_than_the_tokens_takes_memory_by_tokens(block_size, tokens):
-    from kernels.masks.block_scores import mean_pool_block_scores, true_block_mass, xattn_block_scores
+    from kernels.masks.block_scores import pooled_block_scores, true_block_mass, xattn_block_scores
 
     rng = np.random.default_rng(1)
     q, k = (rng.standard_normal((1, 1, t, 3)) for t in tokens)
     causal = tokens[0] <= tokens[1]
     np.testing.assert_allclose(true_block_mass(q, k, block_size=block_size, causal=causal), tokens[0])
-    np.testing.assert_allclose(mean_pool_block_scores(q, k, block_size=block_size, causal=causal), 1)
+    np.testing.assert_allclose(pooled_block_scores(q, k, block_size=block_size, causal=causal), 1)
     found = xattn_block_scores(q, k, block_size=4 * block_size, stride=2, causal=causal)
     np.testing.assert_allclose(found, -(-tokens[0] // 2))
     assert found.shape == (1, 1, 1, 1)

@@ -1,7 +1,16 @@
 """One adjustable parameter, described once: the command line, the views and the records all read it from here."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+
+class KnobError(ValueError):
+    """What is wrong with the value of one knob, found only while it was used; ``key`` is the knob's."""
+
+    def __init__(self, key: str, words: str):
+        super().__init__(words)
+        self.key = key
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,10 @@ class Knob:
     help : one sentence for the tooltip.
     lines : height of a text knob's field; more than one lets the text wrap.
     tag : where a machine constant comes from: "published", "from memory", "calibrated"; empty for a user's choice.
+    code : a text knob whose text is code: its field takes a whole row in letters of one width, and shows the help.
+    more : what the help leaves out, shown below the field when a reader asks for it.
+    read : ``read(value, values of all knobs)`` returns a remark on the value, shown below its field, or "". It raises
+        ValueError where the value cannot be used.
     """
 
     key: str
@@ -31,6 +44,9 @@ class Knob:
     help: str = ""
     tag: str = ""
     lines: int = 1
+    code: bool = False
+    more: str = ""
+    read: Callable[[Any, Mapping[str, Any]], str] | None = None
 
     def __post_init__(self):
         if not self.key.isidentifier():

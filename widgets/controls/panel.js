@@ -26,6 +26,7 @@ function render({ model, el }) {
   el.setAttribute("role", "group");
   el.setAttribute("aria-label", "Controls");
   const setters = new Map();
+  const tellers = new Map();
   const timers = new Map();
   const players = new Map();
 
@@ -120,24 +121,57 @@ function render({ model, el }) {
       box.append(element("div", { class: "wb-head" }, label, output), slide, describe);
     } else {
       const number = c.control === "number";
-      const input = c.lines > 1 ? element("textarea", { ...common, rows: c.lines }) : element("input", { ...common, type: number ? "number" : "text", step: number ? c.step : null,
+      const input = c.lines > 1 || c.code ? element("textarea", { ...common, rows: c.lines }) : element("input", { ...common, type: number ? "number" : "text", step: number ? c.step : null,
         min: number ? c.low : null, max: number ? c.high : null });
       input.value = value;
       if (c.lines > 1) box.classList.add("wb-wide");
+      if (c.code) codeField(c, box, input);
       input.addEventListener("change", () => {
         if (number && input.value === "") { input.value = model.get("values")[c.key]; return; }
         send(c.key, number ? Number(input.value) : input.value);
       });
       setters.set(c.key, (v) => { input.value = v; });
       box.append(element("div", { class: "wb-head" }, label), input, describe);
+      if (c.code) explained(c, id, box, input);
     }
     return box;
+  }
+
+  // Enter takes the code over, Shift and Enter make a new line.
+  function codeField(c, box, input) {
+    box.classList.add("wb-code");
+    for (const name of ["spellcheck", "autocapitalize", "autocomplete"]) input.setAttribute(name, name === "spellcheck" ? "false" : "off");
+    input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      input.dispatchEvent(new Event("change"));
+    });
+  }
+
+  // Below a field of code: what is wrong or remarkable about it, what it takes, and on demand all that it takes.
+  function explained(c, id, box, input) {
+    const told = element("p", { class: "wb-told", id: `${id}-told`, role: "status" });
+    box.append(told, element("p", { class: "wb-help" }, c.help));
+    if (c.more) {
+      const lines = c.more.split("\n").map((line) => element("p", {}, line));
+      box.append(element("details", {}, element("summary", {}, "All names, signs and functions"), ...lines));
+    }
+    input.setAttribute("aria-describedby", `${id}-help ${id}-told`);
+    const tell = (note) => {
+      const [kind, text] = note ?? ["", ""];
+      told.textContent = text;
+      told.classList.toggle("wb-wrong", kind === "error");
+      input.setAttribute("aria-invalid", String(kind === "error"));
+    };
+    tellers.set(c.key, tell);
+    tell(model.get("notes")[c.key]);
   }
 
   function draw() {
     const focused = el.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     [...players.keys()].forEach(stopPlaying);
     setters.clear();
+    tellers.clear();
     el.replaceChildren(...model.get("controls").map(control));
     if (focused) el.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -146,12 +180,19 @@ function render({ model, el }) {
     for (const [key, set] of setters) if (key in values && !timers.has(key)) set(values[key]);
   }
 
+  function tell() {
+    const notes = model.get("notes");
+    for (const [key, told] of tellers) told(notes[key]);
+  }
+
   model.on("change:controls", draw);
+  model.on("change:notes", tell);
   model.on("change:values", update);
   draw();
   return () => {
     [...players.keys()].forEach(stopPlaying);
     model.off("change:controls", draw);
+    model.off("change:notes", tell);
     model.off("change:values", update);
   };
 }

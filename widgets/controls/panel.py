@@ -22,7 +22,7 @@ def control_spec(knob: Knob, *, play: bool = False) -> dict:
     if isinstance(knob.default, bool):
         return spec | {"control": "box"}
     if isinstance(knob.default, str):
-        return spec | {"control": "text", "lines": knob.lines}
+        return spec | {"control": "text", "lines": knob.lines, "code": knob.code, "more": knob.more}
     whole = isinstance(knob.default, int)
     step = knob.step if knob.step is not None else (1 if whole or knob.scale != "linear" else "any")
     if knob.low is None or knob.high is None:
@@ -39,6 +39,7 @@ class ControlPanel(anywidget.AnyWidget):
     ----------
     knobs : the knobs to draw, in order.
     values : present value by key.
+    notes : what is said below a knob's field, by key: ["error" or "note", text].
     turned : ``turned(key, value)`` is called when the reader turns a knob.
     play : keys of whole-number knobs that get a play button, which steps the value until its end.
     """
@@ -48,6 +49,7 @@ class ControlPanel(anywidget.AnyWidget):
 
     controls = traitlets.List(traitlets.Dict()).tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
+    notes = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,

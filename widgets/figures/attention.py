@@ -75,7 +75,7 @@ def panel_keys(seen: AttentionTrace, other: AttentionTrace | None = None) -> tup
         "change": other is not None and seen.effective is not None and other.effective is not None,
     }
     shared = [each.key for each in PANELS if each.key in has or derived.get(each.key)]
-    return (*shared, *seen.maps)
+    return (*shared, *(key for key in seen.maps if key not in shared))
 
 
 def panel(seen: AttentionTrace, key: str, other: AttentionTrace | None = None) -> np.ndarray:

@@ -258,7 +258,7 @@ show(figure, "Distance is zero at both ends and largest between; the multiply-ad
 # with one layer predicts each pixel from those before it. Only the attention differs; all have the same parameters.
 
 # %%
-from workbench.models.attention.combiner import CombinerSelfAttention
+from workbench.models.attention.combiner_layer import CombinerSelfAttention
 from workbench.models.vision.pixel_model import bits_per_pixel, digits, draw, train
 
 model = train(lambda: CombinerSelfAttention(64, 4, pattern="fixed", seg_len=8), steps=STEPS)

@@ -57,6 +57,9 @@ def test_pairs_of_a_block_mask_are_those_of_its_explicit_mask(t, block, causal, 
         work = block_sparse_attention_work(keep[None, None], t=t, d=d, block_size=block, causal=causal)
         assert (work.flops, work.bytes_streamed) == (2 * cost.kept.multiply_adds, cost.kept.bytes)
         by_pair = attention_cost(t=t, d=d, causal=causal, allowed=mask, block_size=block)
+        starts = np.arange(0, t, block)
+        counts = np.add.reduceat(np.add.reduceat(mask, starts, axis=0, dtype=np.int64), starts, axis=1)
+        assert attention_cost(t=t, d=d, causal=causal, pairs=counts, block_size=block) == by_pair
         assert by_pair == cost
     full = attention_cost(t=t, d=d, causal=causal, keep=np.ones((n, n), bool), block_size=block)
     assert full.kept == full.dense
@@ -131,6 +134,9 @@ def test_bad_masks_are_named():
             count(np.ones((1, 3, 3), bool), 65, block_size=64)
         with pytest.raises(TypeError, match="keep must be a NumPy array of bool, got int64"):
             count(np.ones((2, 2), int), 65, block_size=64)
+    for wrong in (np.ones((3, 3), int), np.full((2, 2), 65**2), np.full((2, 2), -1)):
+        with pytest.raises(ValueError, match=r"pairs must have shape \(2, 2\) and at most the pairs"):
+            attention_cost(t=65, d=4, causal=True, pairs=wrong, block_size=64)
     with pytest.raises(ValueError, match="block_size must be an int of at least 1"):
         pairs_in_blocks(65, block_size=0)
 

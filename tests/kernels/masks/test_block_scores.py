@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kernels.masks.block_scores import (
     antidiagonal_reshape,
     lines_read,
-    mean_pool_block_scores,
+    pooled_block_scores,
     true_block_mass,
     xattn_block_scores,
 )
@@ -67,7 +67,7 @@ def test_queries_after_a_cache_get_their_rows_wherever_they_begin(queries, rng):
     whole = true_block_mass(q, k, block_size=16)[:, :, -ours.shape[2] :]
     np.testing.assert_allclose(ours[:, :, 1:], whole[:, :, 1:], atol=1e-10)
     np.testing.assert_allclose(ours.sum(), 6 * queries)
-    pooled = mean_pool_block_scores(late, k, block_size=16, causal=True)
+    pooled = pooled_block_scores(late, k, block_size=16, causal=True)
     np.testing.assert_allclose(pooled.sum(-1), 1)
     assert pooled.shape == ours.shape and (pooled[:, :, 0, 6 - ours.shape[2] :] == 0).all()
 
@@ -135,7 +135,8 @@ def test_scores_are_the_paper_s_double_loop(drawn, mode, norm):
         if i + stride <= offset or i >= offset + tq:
             continue  # a tile row of padding alone
         means = {}
-        for j in range(0, min(tk, i + stride) if causal else tk, stride):
+        seen = i + stride * lines["query_every"]  # by the last of the groups that this one stands for
+        for j in range(0, min(tk, seen) if causal else tk, stride):
             tile = [(x, y) for x in range(stride) for y in range(stride)]
             counted = sum(times_counted(mode, stride, x, y) * logit(i + x, j + y) for x, y in tile)
             means[j] = counted / stride / norm
@@ -167,7 +168,7 @@ def test_true_mass_and_pooled_mass_are_double_loops(drawn):
         for col, share in softmax({j: q_mean @ k_means[j] / sqrt(2) for j in range(seen)}).items():
             pooled[row, col] = share
     np.testing.assert_allclose(true_block_mass(q, k, **how)[0, 0], mass, atol=1e-10)
-    np.testing.assert_allclose(mean_pool_block_scores(q, k, **how)[0, 0], pooled, atol=1e-10)
+    np.testing.assert_allclose(pooled_block_scores(q, k, **how)[0, 0], pooled, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -188,10 +189,24 @@ def test_norm_divides_the_logits_and_queries_may_be_skipped(rng):
     np.testing.assert_array_equal(xattn_block_scores(with_others, k, block_size=16, stride=4, query_every=2), every)
 
 
+@pytest.mark.parametrize("query_pool", ["mean", "max"])
+@pytest.mark.parametrize("key_pool", ["mean", "max"])
+def test_a_block_may_be_pooled_by_its_largest_entries(query_pool, key_pool, rng):
+    """As the code released for PBS-Attn does: padding counts as zeros, in the maximum as well."""
+    q, k = qk(rng, b=1, h=1, t=10, d=3)
+    pool = {"mean": lambda rows: rows.sum(0) / 4, "max": lambda rows: np.max([*rows, np.zeros(3)][:4], axis=0)}
+    blocks = [[pool[how](x[0, 0, i : i + 4]) for i in (0, 4, 8)] for x, how in ((q, query_pool), (k, key_pool))]
+    wanted = [softmax({j: a @ b / sqrt(3) for j, b in enumerate(blocks[1])}) for a in blocks[0]]
+    found = pooled_block_scores(q, k, block_size=4, query_pool=query_pool, key_pool=key_pool)[0, 0]
+    np.testing.assert_allclose(found, [[row[j] for j in range(3)] for row in wanted], atol=1e-12)
+    with pytest.raises(ValueError, match="key_pool must be one of"):
+        pooled_block_scores(q, k, block_size=4, key_pool="median")
+
+
 def test_mean_pool_is_softmax_of_means_and_hides(rng):
     q, k = qk(rng, b=1, h=1, t=32, d=4)
     hidden = np.triu(np.ones((4, 4), bool))
-    a = mean_pool_block_scores(q, k, block_size=8, hidden=hidden)
+    a = pooled_block_scores(q, k, block_size=8, hidden=hidden)
     assert (a[0, 0, 0] == 0).all()
     logits = q.reshape(4, 8, 4).mean(1) @ k.reshape(4, 8, 4).mean(1).T / 2
     np.testing.assert_allclose(a[0, 0, 3, :3], np.exp(logits[3, :3]) / np.exp(logits[3, :3]).sum(), atol=1e-12)

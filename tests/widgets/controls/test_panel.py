@@ -1,5 +1,7 @@
 """Every knob gets a native control of its kind, with its help and its tag."""
 
+import json
+
 import pytest
 
 from widgets.controls.knob import Knob
@@ -30,6 +32,14 @@ def test_help_and_tag_travel():
         1,
         True,
     )
+
+
+def test_a_field_of_code_says_all_that_it_takes():
+    spec = control_spec(
+        Knob("f", "F", "x", code=True, lines=2, help="A sum.", more="x\ny", read=lambda text, state: "")
+    )
+    assert spec["control"] == "text" and (spec["code"], spec["lines"], spec["more"]) == (True, 2, "x\ny")
+    assert json.loads(json.dumps(spec)) == spec and not control_spec(KNOBS["text"])["code"]
 
 
 @pytest.mark.parametrize(("low", "high", "step"), ((0.1, 10.0, 0.1), (0.0, 1.0, 0.01), (0.05, 0.5, 0.001)))

@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from widgets.controls.knob import Knob
+from widgets.controls.knob import Knob, KnobError
 from widgets.controls.panel import ControlPanel
 from widgets.figures.plot_pane import PlotPane
 from widgets.theme import THEMES, Theme
@@ -322,6 +322,20 @@ class View(ipywidgets.VBox):
                 self._failed(error)
             self._toolbar.recipe = self.recipe()
         self._panel.values = self.state
+        self._panel.notes = dict(self._readings())
+
+    def _readings(self):
+        """Yield what a knob's own reading says of its value: key, kind of note, text."""
+        for knob in self._shown_knobs():
+            if knob.read is None:
+                continue
+            try:
+                remark = knob.read(getattr(self, knob.key), self.state)
+            except ValueError as error:
+                yield knob.key, ["error", _sentence(error)]
+            else:
+                if remark:
+                    yield knob.key, ["note", _sentence(remark)]
 
     def _follow_theme(self, change):
         if self.scene is not None:
@@ -381,8 +395,9 @@ class View(ipywidgets.VBox):
     def _failed(self, error):
         if not isinstance(error, (ValueError, MemoryError, OSError, OverflowError, TypeError)):
             _log.error("%s: %s", type(self).__name__, error, exc_info=error)
-        text = " ".join(str(error).split()) or type(error).__name__
-        self._toolbar.error = text if text.endswith((".", "!", "?")) else text + "."
+        self._toolbar.error = _sentence(error)
+        if isinstance(error, KnobError):
+            self._panel.notes = {**self._panel.notes, error.key: ["error", _sentence(error)]}
 
     # Export ---------------------------------------------------------------------------------------------------------
     def pictures(self) -> dict[str, ipywidgets.Widget]:
@@ -470,6 +485,11 @@ class View(ipywidgets.VBox):
             _close_with_style(part)
         self.scene = None
         _close_with_style(self, super().close)
+
+
+def _sentence(said) -> str:
+    text = " ".join(str(said).split()) or type(said).__name__
+    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def _descendants(widgets):

@@ -231,7 +231,7 @@ def scenes(given: AttentionInput, state, progress=lambda fraction, step: None):
 
 def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
     facts = {}
-    if seen.keep is not None and seen.allowed is not None:
+    if seen.keep is not None and (seen.allowed is not None or "blocks" in seen.maps):
         facts["blocks full / partial / empty (counted)"] = " / ".join(f"{n:,}" for n in _block_kinds(seen))
     for label, value in seen.facts.items():
         facts[label] = _told(value)
@@ -247,7 +247,9 @@ def _told(value) -> str:
 
 
 def _block_kinds(seen):
-    shares = block_shares(np.ascontiguousarray(in_slots(seen, seen.allowed)), seen.block_size)
+    shares = seen.maps.get("blocks")
+    if shares is None:
+        shares = block_shares(np.ascontiguousarray(in_slots(seen, seen.allowed)), seen.block_size)
     return int((shares == 1).sum()), int(((shares > 0) & (shares < 1)).sum()), int((shares == 0).sum())
 
 

@@ -26,8 +26,6 @@ from workbench.models.attention.dense_attention import attention_weights, weight
 
 __all__ = [
     "PATTERNS",
-    "CombinerSelfAttention",
-    "DeepSetsSummary",
     "combiner_attention",
     "effective_attention",
     "multiply_adds",
@@ -225,11 +223,27 @@ PATTERNS = ("fixed", "logsparse", "axial_rowmajor", *_FAMILIES)
 _POOLS: dict[str, Callable] = {"max": lambda x: x.amax(-2), "mean": lambda x: x.mean(-2), "sum": lambda x: x.sum(-2)}
 
 
-def effective_attention(q, k, **how):
-    """Return the matrix A with out = A v, (b, h, L, L); same arguments as `combiner_attention`, for small L."""
+def effective_attention(q, k, v=None, *, key_row="wsum", **how):
+    """Return the matrix A with out = A v, (b, h, L, L); same arguments as `combiner_attention`, for small L.
+
+    Parameters
+    ----------
+    v : (b, h, L, e), wanted only where ``key_row`` is a module: what it makes of a row's values are keys, so A depends
+        on the values as well.
+
+    Raises
+    ------
+    ValueError : key_row is a module and there is no v; or as `combiner_attention`.
+    """
+    if not isinstance(key_row, str):
+        if v is None:
+            raise ValueError("effective_attention: key_row is a module, which reads a row's values; give v")
+        made = []
+        combiner_attention(q, k, v, key_row=lambda rows: made.append(key_row(rows)) or made[0], **how)
+        key_row = lambda _: made[0]  # noqa: E731
     length = q.shape[2]
     eye = torch.eye(length, dtype=q.dtype).expand(*q.shape[:2], length, length)
-    return combiner_attention(q, k, eye, **how)
+    return combiner_attention(q, k, eye, key_row=key_row, **how)
 
 
 def support(pattern, length, seg_len=None, *, causal=True) -> dict:
@@ -319,76 +333,6 @@ def _summarised(pattern, length, seg_len) -> int:
         "axial_horizontal": 2 * length * seg_len,
         "axial_mixture": length * (rows + 2 * seg_len),
     }[pattern]
-
-
-class DeepSetsSummary(nn.Module):
-    """Pool a region by a small network: rho(max_j phi(x_j)), the paper's learnable summary.
-
-    Maps (..., m, d) to (..., d); used for queries and keys of a region alike.
-    """
-
-    def __init__(self, d: int):
-        super().__init__()
-        self.phi = nn.Sequential(nn.Linear(d, d), nn.ReLU())
-        self.rho = nn.Linear(d, d)
-
-    def forward(self, x):
-        return self.rho(self.phi(x).amax(-2))
-
-
-class CombinerSelfAttention(nn.Module):
-    """Multi-head Combiner attention: q, k, v without bias, output projection; drop-in for self-attention.
-
-    Parameters
-    ----------
-    dim, heads : model width, a multiple of the heads.
-    pattern, seg_len, causal : as `combiner_attention`.
-    summary : "max", "mean", "sum" or "deepsets" (own parameters).
-    key_row : "none", "wsum" or "proj": LayerNorm of input plus projected row output, then a linear map (the paper's
-        default for "axial_rowmajor").
-    span_bias : as `combiner_attention`.
-    dropout : rate inside regions and on the projected row output, in training only.
-    """
-
-    def __init__(
-        self,
-        dim,
-        heads,
-        *,
-        pattern="fixed",
-        seg_len=None,
-        causal=True,
-        summary="max",
-        key_row="wsum",
-        span_bias=None,
-        dropout=0.0,
-    ):
-        super().__init__()
-        if dim % heads:
-            raise ValueError(f"CombinerSelfAttention: dim {dim} must be a multiple of heads {heads}")
-        self.heads, self.dropout = heads, dropout
-        self.how = {"pattern": pattern, "seg_len": seg_len, "causal": causal, "span_bias": span_bias}
-        self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
-        self.summary = DeepSetsSummary(dim // heads) if summary == "deepsets" else summary
-        self.key_row = key_row
-        if key_row == "proj":
-            self.row_out, self.row_norm, self.row_key = nn.Linear(dim, dim), nn.LayerNorm(dim), nn.Linear(dim, dim)
-
-    def forward(self, x):
-        """Map (b, L, dim) to (b, L, dim)."""
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
-
-        def projected_keys(rows):  # (b, h, n, s, e) -> same, after looking at the layer's own input
-            n, s = rows.shape[2:4]
-            merged = rows.permute(0, 2, 3, 1, 4).flatten(3)
-            padded = F.pad(x, (0, 0, 0, n * s - x.shape[1])).unflatten(1, (n, s))
-            keys = self.row_key(self.row_norm(padded + F.dropout(self.row_out(merged), self.dropout, self.training)))
-            return keys.unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)
-
-        key_row = projected_keys if self.key_row == "proj" else self.key_row
-        dropout = self.dropout if self.training else 0.0
-        out = combiner_attention(q, k, v, summary=self.summary, key_row=key_row, dropout=dropout, **self.how)
-        return self.out(out.transpose(1, 2).flatten(2))
 
 
 def trace(q, k, v=None, *, pattern="fixed", seg_len=None, causal=True, summary="max") -> AttentionTrace:

@@ -22,9 +22,9 @@ from kernels.attention.cost import (
     pairs_in_blocks,
 )
 from kernels.attention.trace import AttentionTrace
-from kernels.masks.block_scores import mean_pool_block_scores
+from kernels.masks.block_scores import pooled_block_scores
 from kernels.masks.block_select import select_blocks
-from workbench.models.attention.dense_attention import attention_weights
+from workbench.models.attention.dense_attention import attention_weights, dense_attention
 from workbench.models.attention.segment_order import (
     as_array,
     checked,
@@ -97,6 +97,8 @@ def permuted_block_selection(
     threshold=0.9,
     causal=True,
     force_first=True,
+    query_pool="mean",
+    key_pool="mean",
     query_perm=None,
 ) -> PBSMask:
     """Choose blocks of permuted keys by cumulative mass of block means.
@@ -110,6 +112,7 @@ def permuted_block_selection(
     perm : (b, h, L) slot -> original position, valid for the segments.
     threshold : in [0, 1], one number or one per head.
     force_first : keep the block that holds token 0 in every row.
+    query_pool, key_pool : "mean", or "max" for the largest entry of every channel, which the released code offers too.
 
     Raises
     ------
@@ -117,7 +120,9 @@ def permuted_block_selection(
 
     Source
     ------
-    Wang et al. 2025, section 3 (segmented permutation, block selection).
+    Wang et al. 2025, section 3 (segmented permutation, block selection). *Differs from the released code:* where
+    rounding leaves the sum of a row's mass just below the threshold, that keeps no block of the row, and this the
+    blocks that reach it within one part in a million.
     """
     name = "permuted_block_selection"
     q, k_permuted = checked(name, q, k_permuted, block_size, segment_size, causal)
@@ -132,19 +137,21 @@ def permuted_block_selection(
     blocks = -(-q.shape[2] // block_size)
     segment = np.arange(blocks) // (segment_size // block_size)
     same = segment[:, None] == segment if causal else np.zeros((blocks, blocks), bool)
-    scores = mean_pool_block_scores(q, k_permuted, block_size=block_size, hidden=~_eligible(same, causal))
+    pools = {"query_pool": query_pool, "key_pool": key_pool}
+    scores = pooled_block_scores(q, k_permuted, block_size=block_size, hidden=~_eligible(same, causal), **pools)
     unselected = np.zeros(scores.shape, bool)
     mask = PBSMask(perm, query_perm, scores, same, unselected, block_size, segment_size, causal, force_first)
     return select_again(mask, threshold)
 
 
-def scored_mask(q, k, *, block_size=128, segment_size=256, permute="keys", causal=True, seed=0) -> PBSMask:
+def scored_mask(q, k, *, block_size=128, segment_size=256, permute="keys", causal=True, seed=0, **choose) -> PBSMask:
     """Order keys and score blocks, the whole cost of deciding; keep only what is forced until `select_again`.
 
     Parameters
     ----------
     q, k, block_size, segment_size, permute, causal : as `pbs_attention`.
     seed : of the "random" order.
+    choose : force_first, query_pool, key_pool, as `permuted_block_selection`.
     """
     _check_permute("scored_mask", permute)
     q, k = checked("scored_mask", q, k, block_size, segment_size, causal)
@@ -166,6 +173,7 @@ def scored_mask(q, k, *, block_size=128, segment_size=256, permute="keys", causa
         threshold=0.0,
         causal=causal,
         query_perm=query_perm,
+        **choose,
     )
 
 
@@ -178,8 +186,7 @@ def select_again(mask: PBSMask, threshold) -> PBSMask:
     """
     eligible = _eligible(mask.segment_mask, mask.causal)
     chosen = select_blocks(mask.block_scores, threshold, causal=False, eligible=eligible)
-    everything = np.asarray(threshold, np.float64).reshape(-1, 1, 1) >= 1
-    keep = chosen | mask.segment_mask | (eligible & everything)
+    keep = chosen | mask.segment_mask
     if mask.force_first and mask.perm.shape[2]:
         first = mask.perm.argmin(axis=2) // mask.block_size  # block of the slot that holds token 0
         holds_first = (np.arange(keep.shape[3]) == first[..., None])[:, :, None, :]
@@ -199,7 +206,18 @@ def _eligible(same, causal) -> np.ndarray:
 
 
 def pbs_attention(
-    q, k, v, *, block_size=128, segment_size=256, threshold=0.9, permute="keys", causal=True, seed=0, mask=None
+    q,
+    k,
+    v,
+    *,
+    block_size=128,
+    segment_size=256,
+    threshold=0.9,
+    permute="keys",
+    causal=True,
+    seed=0,
+    mask=None,
+    **choose,
 ):
     """Attend over the blocks chosen after sorting keys inside segments.
 
@@ -209,6 +227,7 @@ def pbs_attention(
     permute : "keys" is the method; "none" and "random" are baselines; "queries" and "both" also sort queries inside
         segments (by the same scores) and un-permute the output, for teaching.
     mask : a `PBSMask` to use instead of choosing one.
+    choose : force_first, query_pool, key_pool, as `permuted_block_selection` and the released code have them.
 
     Returns
     -------
@@ -230,11 +249,10 @@ def pbs_attention(
         raise ValueError(f"pbs_attention: v must have the shape of q and k, {q.shape}, got {v.shape}")
     length = q.shape[2]
     if causal and length <= segment_size:
-        weights = attention_weights(torch.as_tensor(q), torch.as_tensor(k))
-        return weights @ torch.as_tensor(v), None
+        return dense_attention(*map(torch.as_tensor, (q, k, v))), None
     if mask is None:
         how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
-        mask = select_again(scored_mask(q, k, **how, seed=seed), threshold)
+        mask = select_again(scored_mask(q, k, **how, seed=seed, **choose), threshold)
     k, v = (rows_in_order(x, mask.perm) for x in (k, v))
     if (mask.query_perm != np.arange(length)).any():
         rows = _attend_sorted_queries(rows_in_order(q, mask.query_perm), k, v, mask)
@@ -314,7 +332,7 @@ def coverage_curve(q, k, thresholds: Sequence[float], **how) -> tuple[np.ndarray
     Parameters
     ----------
     q, k : (b, h, L, d) float32.
-    how : block_size, segment_size, permute, causal, seed, as `pbs_attention`.
+    how : as `scored_mask`.
 
     Returns
     -------

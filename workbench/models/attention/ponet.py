@@ -284,11 +284,21 @@ class SelfAttentionMixing(nn.Module):
 
 
 class FourierMixing(nn.Module):
-    """FNet's mixing (Lee-Thorp et al. 2022): the real part of the orthonormal 2-D FFT over tokens and channels."""
+    """FNet's mixing (Lee-Thorp et al. 2022): the real part of the 2-D FFT over tokens and channels.
+
+    Parameters
+    ----------
+    orthonormal : divide the sums by sqrt(N D), so that mixing keeps the size of what it mixes. False leaves them as they
+        are, as FNet's released code does: sqrt(N D) times as large beside the residual, 181 at N = 512 and D = 64.
+    """
+
+    def __init__(self, *, orthonormal=True):
+        super().__init__()
+        self.norm = "ortho" if orthonormal else "backward"
 
     def forward(self, x, segment_index=None, keep=None, special=None):
         """Map (b, N, D) to (b, N, D)."""
-        return torch.fft.fft2(x, norm="ortho").real
+        return torch.fft.fft2(x, norm=self.norm).real
 
 
 class PoNetEncoder(nn.Module):

@@ -14,7 +14,7 @@ from kernels.attention.block_sparse import block_sparse_attention
 from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import MODES as LINES
-from kernels.masks.block_scores import lines_read, mean_pool_block_scores, true_block_mass, xattn_block_scores
+from kernels.masks.block_scores import lines_read, pooled_block_scores, true_block_mass, xattn_block_scores
 from kernels.masks.block_select import select_blocks
 from workbench import judging
 from workbench.models.attention.dense_attention import attention_weights
@@ -49,7 +49,7 @@ def block_scores(
     if mode == "oracle":
         return true_block_mass(q, k, **how)
     if mode == "mean_pool":
-        return mean_pool_block_scores(q, k, **how)
+        return pooled_block_scores(q, k, **how)
     return xattn_block_scores(q, k, stride=stride, mode=mode, seed=seed, norm=norm, query_every=query_every, **how)
 
 

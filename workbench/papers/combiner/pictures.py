@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from workbench.models.attention.combiner import PATTERNS, CombinerSelfAttention, sparse_counterpart_mask, support
+from workbench.models.attention.combiner import PATTERNS, sparse_counterpart_mask, support
+from workbench.models.attention.combiner_layer import CombinerSelfAttention
 from workbench.models.vision.pixel_model import SIDE, bits_per_pixel, train
 from workbench.paper import row
 

@@ -9,7 +9,7 @@ import ipywidgets
 import pytest
 import traitlets
 
-from widgets.controls.knob import Knob
+from widgets.controls.knob import Knob, KnobError
 from widgets.views.frame.view import View, link_views
 
 
@@ -108,6 +108,33 @@ def test_budget_refuses_before_any_work(wave):
     view = wave()
     view.points = 60_000
     assert view.error == "Wave: at most 50,000 points." and view.computed == 1
+
+
+def test_what_a_knob_reads_and_what_fails_for_it_stands_below_its_field(wave):
+    def read(value, state):
+        if value > 8:
+            raise ValueError(f"{value} is too late")
+        return f"late at {state['points']} points" if value > 5 else ""
+
+    class Tuned(wave):
+        knobs = (*wave.knobs, Knob("phase", "Phase", 0, 0, 9, read=read))
+
+        def compute(self, state, progress):
+            if state["phase"] == 3:
+                raise KnobError("phase", "three is odd")
+            return super().compute(state, progress)
+
+    view = Tuned(points=50)
+    assert view._panel.notes == {}
+    for phase, note, error in (
+        (6, ["note", "late at 50 points."], ""),
+        (9, ["error", "9 is too late."], ""),
+        (3, ["error", "three is odd."], "three is odd."),
+    ):
+        view.phase = phase
+        assert view._panel.notes == {"phase": note} and view.error == error
+    view.phase = 0
+    assert view._panel.notes == {} and view.error == ""
 
 
 def test_a_refused_control_goes_back(wave):

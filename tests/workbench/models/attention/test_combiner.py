@@ -11,8 +11,6 @@ from kernels.matmul.spmm import spmm
 from workbench.machines.tensor_memory import largest_tensor_bytes
 from workbench.models.attention.combiner import (
     PATTERNS,
-    CombinerSelfAttention,
-    DeepSetsSummary,
     combiner_attention,
     effective_attention,
     multiply_adds,
@@ -20,6 +18,7 @@ from workbench.models.attention.combiner import (
     support,
     trace,
 )
+from workbench.models.attention.combiner_layer import CombinerSelfAttention, DeepSetsSummary
 from workbench.models.attention.dense_attention import dense_attention, masked_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -300,13 +299,20 @@ def attended(q, k, v, row_keys=None, width=3):
     return outs
 
 
-@pytest.mark.parametrize("key_row", ["wsum", "proj"])
-def test_layer_splits_heads_and_projects_as_attention_does(key_row, assert_close):
-    """Two heads of 3 channels; a row's projected key is a linear map of the norm of input plus projected row output."""
+@pytest.mark.parametrize(("key_row", "released"), [("wsum", False), ("proj", False), ("proj", True)])
+def test_layer_splits_heads_and_projects_as_attention_does(key_row, released, assert_close):
+    """Two heads of 3 channels; a row's projected key is a linear map of the norm of input plus projected row output.
+
+    The released JAX code has no biases after the attention, and 1e-6 beside the variance.
+    """
     torch.manual_seed(0)
     pattern = "fixed" if key_row == "wsum" else "axial_rowmajor"
     layer, x = CombinerSelfAttention(6, 2, seg_len=3, pattern=pattern, key_row=key_row).double(), torch.randn(1, 8, 6)
-    x = x.double()
+    x, eps = x.double(), 1e-6 if released else 1e-5
+    if released:
+        layer.row_norm.eps = eps
+        for after in (layer.out, layer.row_out, layer.row_key):
+            torch.nn.init.zeros_(after.bias)
     heads = [(0, 3), (3, 6)]
     q, k, v = ([x[0] @ layer.qkv.weight[at + a : at + b].T for a, b in heads] for at in (0, 6, 12))
     row_keys = None
@@ -316,11 +322,32 @@ def test_layer_splits_heads_and_projects_as_attention_does(key_row, assert_close
             row = slice(i - i % 3, i - i % 3 + 3)
             read = torch.cat([torch.softmax(k[h][row] @ q[h][i] / 3**0.5, 0) @ v[h][row] for h in range(2)])
             seen = x[0, i] + layer.row_out.weight @ read + layer.row_out.bias
-            seen = (seen - seen.mean()) / (seen.var(unbiased=False) + 1e-5).sqrt()
+            seen = (seen - seen.mean()) / (seen.var(unbiased=False) + eps).sqrt()
             keys.append(layer.row_key.weight @ seen + layer.row_key.bias)
         row_keys = [torch.stack(keys)[:, a:b] for a, b in heads]
     out = torch.cat(attended(q, k, v, row_keys), 1) @ layer.out.weight.T + layer.out.bias
     assert_close(layer(x)[0], out)
+
+
+@pytest.mark.parametrize("how", [
+    {"pattern": "axial_rowmajor", "key_row": "proj", "dropout": 0.5}, {"pattern": "axial_rowmajor", "key_row": "none"},
+    {"pattern": "axial_mixture"}, {"summary": "deepsets"},
+])  # fmt: skip
+def test_a_layer_s_matrix_times_its_values_is_its_output(how, assert_close):
+    """Also where a row's key is projected from the row's values, which the matrix then depends on."""
+    torch.manual_seed(0)
+    layer, x = CombinerSelfAttention(6, 2, seg_len=3, **how).double(), torch.randn(2, 8, 6, dtype=torch.float64)
+    a = layer.attention_matrix(x)
+    assert (a >= 0).all() and not a.triu(1).any()
+    assert_close(a.sum(-1), torch.ones(2, 2, 8, dtype=torch.float64))
+    v = (x @ layer.qkv.weight[12:].T).unflatten(-1, (2, 3)).transpose(1, 2)
+    assert_close(layer.eval()(x), layer.out((a @ v).transpose(1, 2).flatten(2)))
+
+
+def test_a_matrix_that_depends_on_values_asks_for_them():
+    q, k, _ = qkv(12)
+    with pytest.raises(ValueError, match="reads a row's values; give v"):
+        effective_attention(q, k, pattern="axial_rowmajor", seg_len=4, key_row=lambda rows: rows)
 
 
 def test_layer_hands_on_what_it_was_given(assert_close):

@@ -37,7 +37,10 @@ def qkv(b=1, h=2, t=300, d=16, seed=0, dtype=torch.float32):
     return [torch.randn(b, h, t, d, generator=generator, dtype=dtype) for _ in range(3)]
 
 
-def by_the_paper(q, k, v, *, block, segment, tau):
+POOLS = {"mean": lambda rows, block: rows.sum(0) / block, "max": lambda rows, block: np.max(rows, axis=0)}
+
+
+def by_the_paper(q, k, v, *, block, segment, tau, query_pool="mean", key_pool="mean", force_first=True):
     """One head, (t, d) float64, one step after another: order of keys, shares of blocks, blocks kept, output."""
     (t, d), blocks = q.shape, -(-len(q) // block)
     complete = len(q) // segment * segment
@@ -53,13 +56,17 @@ def by_the_paper(q, k, v, *, block, segment, tau):
         mine = i * block // segment
         earlier = [j for j in range(blocks) if j * block // segment < mine]
         for j in earlier:
-            q_mean, k_mean = (x[n * block : (n + 1) * block].sum(0) / block for x, n in ((q, i), (k, j)))
-            shares[i, j] = math.exp(q_mean @ k_mean / math.sqrt(d))
+            one, other = (
+                POOLS[query_pool](q[i * block :][:block], block),
+                POOLS[key_pool](k[j * block :][:block], block),
+            )
+            shares[i, j] = math.exp(one @ other / math.sqrt(d))
         shares[i] /= shares[i].sum() or 1
         for j in sorted(earlier, key=lambda j: -shares[i, j]):
             if shares[i][keep[i]].sum() < tau:
                 keep[i, j] = True
-        keep[i, [j for j in range(blocks) if j * block // segment == mine or j == order.index(0) // block]] = True
+        first = order.index(0) // block if force_first else -1
+        keep[i, [j for j in range(blocks) if j * block // segment == mine or j == first]] = True
     for i in range(t):
         seen = [slot for slot in range(t) if order[slot] <= i and keep[i // block, slot // block]]
         weights = np.exp(k[seen] @ q[i] / math.sqrt(d))
@@ -67,13 +74,18 @@ def by_the_paper(q, k, v, *, block, segment, tau):
     return order, shares, keep, out
 
 
-@pytest.mark.parametrize(("t", "tau"), [(128, 0.6), (150, 0.6), (150, 0.9)])
-def test_the_method_is_the_paper_s_loop(t, tau, assert_close):
+RELEASED = ({"query_pool": "max"}, {"key_pool": "max", "force_first": False}, {"query_pool": "max", "key_pool": "max"})
+
+
+@pytest.mark.parametrize(
+    ("t", "tau", "choose"), [(128, 0.6, {}), (150, 0.6, {}), (150, 0.9, {}), *((128, 0.6, how) for how in RELEASED)]
+)
+def test_the_method_is_the_paper_s_loop_and_has_the_released_code_s_options(t, tau, choose, assert_close):
     q, k, v = qkv(t=t, d=4)
-    out, mask = pbs_attention(q, k, v, block_size=16, segment_size=32, threshold=tau)
+    out, mask = pbs_attention(q, k, v, block_size=16, segment_size=32, threshold=tau, **choose)
     for h in range(2):
         one_head = (x[0, h].double().numpy() for x in (q, k, v))
-        order, shares, keep, wanted = by_the_paper(*one_head, block=16, segment=32, tau=tau)
+        order, shares, keep, wanted = by_the_paper(*one_head, block=16, segment=32, tau=tau, **choose)
         assert mask.perm[0, h].tolist() == order
         assert_close(mask.block_scores[0, h], shares)
         assert_close(mask.keep[0, h], keep)
@@ -161,6 +173,9 @@ def test_short_input_is_dense_and_one_segment_needs_no_causality(assert_close):
     out, mask = pbs_attention(q, k, v, **SMALL)
     assert mask is None
     assert_close(out, dense_attention(q, k, v))
+    q, k, v = qkv(h=1, t=2048)
+    made = largest_tensor_bytes(lambda: pbs_attention(q, k, v, block_size=128, segment_size=2048))
+    assert made <= 2048 * 16 * 4  # nothing of 2048 x 2048
     q, k, v = qkv(t=64)
     out, _ = pbs_attention(q, k, v, causal=False, threshold=1.0, **SMALL)
     assert_close(out, dense_attention(q, k, v, causal=False))
@@ -324,8 +339,8 @@ def test_curve_scores_once_and_gives_what_each_threshold_gives_alone(monkeypatch
     import workbench.models.attention.pbs_attn as module
 
     q, k, _ = qkv()
-    scored, calls = module.mean_pool_block_scores, []
-    monkeypatch.setattr(module, "mean_pool_block_scores", lambda *a, **n: calls.append(1) or scored(*a, **n))
+    scored, calls = module.pooled_block_scores, []
+    monkeypatch.setattr(module, "pooled_block_scores", lambda *a, **n: calls.append(1) or scored(*a, **n))
     thresholds = (0.2, 0.5, 0.8, 1.0)
     density, coverage = coverage_curve(q, k, thresholds, **SMALL)
     assert len(calls) == 1

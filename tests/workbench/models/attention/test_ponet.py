@@ -245,14 +245,16 @@ def test_attention_equals_loops(x, assert_close):
             assert_close(y[b, t], attend.out.weight @ read + attend.out.bias)
 
 
-def test_fourier_mixing_is_a_sum_of_cosines(assert_close):
+@pytest.mark.parametrize("orthonormal", [True, False])
+def test_fourier_mixing_is_a_sum_of_cosines(orthonormal, assert_close):
+    """Not orthonormal, it is the sum itself, as in FNet's released code."""
     x = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    y = FourierMixing()(x)
+    y = FourierMixing(orthonormal=orthonormal)(x)
     for n in range(5):
         for c in range(4):
             turns = [[cos(2 * pi * (n * m / 5 + c * e / 4)) for e in range(4)] for m in range(5)]
-            wanted = sum(x[0, m, e] * turns[m][e] for m in range(5) for e in range(4)) / sqrt(20)
-            assert_close(y[0, n, c], wanted)
+            wanted = sum(x[0, m, e] * turns[m][e] for m in range(5) for e in range(4))
+            assert_close(y[0, n, c], wanted / sqrt(20) if orthonormal else wanted)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

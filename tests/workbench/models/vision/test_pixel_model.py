@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.models.attention.combiner import CombinerSelfAttention
+from workbench.models.attention.combiner_layer import CombinerSelfAttention
 from workbench.models.vision.pixel_model import LEVELS, PixelModel, bits_per_pixel, digits, draw, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
