@@ -101,7 +101,71 @@ def _query_order(stride, mode, rng):
     return order
 
 
-def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiagonal", seed=0, norm=1.0, query_every=1):
+def visible_blocks(attn_mask, *, tq, tk, block_size, causal=False) -> np.ndarray:
+    """Tell which blocks of a mask on pairs of tokens hold a pair that may attend, whatever causality says of it.
+
+    Parameters
+    ----------
+    attn_mask : bool (True may attend) or float (-inf may not), of two to four dimensions that broadcast to
+        (b, h, tq, tk).
+    causal : queries are the last tq positions of the keys, and block rows begin where blocks of keys do.
+
+    Returns
+    -------
+    bool (b or 1, h or 1, block rows or 1, block columns or 1), 1 where the mask has it.
+
+    Raises
+    ------
+    TypeError, ValueError : the mask is neither bool nor float, or does not broadcast to tq x tk.
+    """
+    name = "visible_blocks"
+    tq, tk = (as_int(value, function=name, name=label, low=0) for label, value in (("tq", tq), ("tk", tk)))
+    block_size = as_int(block_size, function=name, name="block_size", low=1)
+    visible = _visible(name, attn_mask, tq, tk)
+    before = max(tk - tq, 0) % block_size if causal else 0
+    rows, columns = -(-(before + tq) // block_size), -(-tk // block_size)
+    return _any_in_tiles(_any_in_tiles(visible, 2, block_size, rows, before), 3, block_size, columns)
+
+
+def _visible(function, attn_mask, tq, tk):
+    """Return a mask as bool of four dimensions, checked."""
+    check_array(attn_mask, function=function, name="attn_mask", dtypes=(np.bool_, np.float32, np.float64, np.float16))
+    shape = attn_mask.shape
+    if not 2 <= len(shape) <= 4 or shape[-2] not in (1, tq) or shape[-1] not in (1, tk):
+        raise ValueError(f"{function}: attn_mask must broadcast to (b, h, {tq}, {tk}), got {shape}")
+    return (attn_mask if attn_mask.dtype == np.bool_ else attn_mask > -np.inf).reshape((1,) * (4 - len(shape)) + shape)
+
+
+def _any_in_tiles(visible, axis, size, count, before=0):
+    """Reduce an axis to ``count`` tiles of ``size``, the first of which begins ``before`` its first entry."""
+    length = visible.shape[axis]
+    if length <= 1:  # broadcast
+        return (
+            visible
+            if length
+            else np.zeros_like(visible, shape=(*visible.shape[:axis], count, *visible.shape[axis + 1 :]))
+        )
+    edges = np.clip(size * np.arange(count + 1) - before, 0, length)
+    full = edges[1:] > edges[:-1]
+    found = np.zeros_like(visible, shape=(*visible.shape[:axis], count, *visible.shape[axis + 1 :]))
+    at = (slice(None),) * axis
+    found[(*at, full)] = np.logical_or.reduceat(visible, edges[:-1][full], axis=axis)
+    return found
+
+
+def xattn_block_scores(
+    q,
+    k,
+    *,
+    block_size,
+    stride,
+    causal=True,
+    mode="antidiagonal",
+    seed=0,
+    norm=1.0,
+    query_every=1,
+    attn_mask=None,
+):
     """Estimate the attention mass of every block pair from one line per tile.
 
     Softmax runs over the reduced keys of each reduced query; a block's score is the sum of its tiles. With ``causal``
@@ -117,6 +181,7 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     mode, seed, query_every : see `antidiagonal_reshape`; with ``causal``, a group of queries that stands for
         ``query_every`` of them sees the tiles that the last of them sees.
     norm : further divisor of the logits; 2 and 4 make means of what "double" and "triple" sum.
+    attn_mask : as `visible_blocks`; tiles without a pair that may attend get no mass, the others are read whole.
 
     Returns
     -------
@@ -154,11 +219,16 @@ def xattn_block_scores(q, k, *, block_size, stride, causal=True, mode="antidiago
     hidden = np.broadcast_to(np.arange(cols) * stride >= tk, (rows, cols))
     if causal:
         hidden = hidden | (np.arange(cols) > tile + query_every - 1 + start // stride)
+    if attn_mask is not None:
+        visible = _any_in_tiles(_visible(name, attn_mask, last - first, tk), 3, stride, cols)
+        hidden = hidden | ~_any_in_tiles(visible, 2, stride * query_every, rows, first)
+    hidden = np.broadcast_to(hidden, (*q.shape[:2], rows, cols))
     block_rows = q.shape[2] // block_size
     scores = np.empty((*q.shape[:2], block_rows, cols // per_block), q.dtype)
     scale = q.dtype.type(1 / (np.sqrt(d) * stride * norm))
     for batch, head in np.ndindex(*q.shape[:2]):
-        mass = _softmax(q_groups[batch, head] @ k_groups[batch, head].T * scale, hidden) * valid_rows  # (n_q, n_k)
+        logits = q_groups[batch, head] @ k_groups[batch, head].T * scale  # (n_q, n_k)
+        mass = _softmax(logits, hidden[batch, head]) * valid_rows
         scores[batch, head] = mass.reshape(block_rows, -1, cols // per_block, per_block).sum(axis=(1, 3))
     return scores
 
@@ -206,21 +276,32 @@ def pooled_block_scores(q, k, *, block_size, hidden=None, causal=False, query_po
     return _softmax(logits, hidden)
 
 
-def true_block_mass(q, k, *, block_size, causal=True):
+def true_block_mass(q, k, *, block_size, causal=True, attn_mask=None):
     """Sum the true attention of every block pair: the oracle, at the full cost of q k^T, one head at a time.
+
+    Parameters
+    ----------
+    attn_mask : as `visible_blocks`, applied pair by pair.
 
     Returns
     -------
-    (b, h, rows, ceil(tk / B)) float64, rows as in `xattn_block_scores`; every row of whole blocks sums to B.
+    (b, h, rows, ceil(tk / B)) float64, rows as in `xattn_block_scores`; every row of whole blocks sums to B, less the
+    queries that see no key.
     """
     block_size = _checked("true_block_mass", q, k, block_size, causal)
     tq, tk = q.shape[2], k.shape[2]
     hidden = np.arange(tk) > np.arange(tq)[:, None] + (tk - tq) if causal else np.zeros((), bool)
+    added = np.zeros((), q.dtype)
+    if attn_mask is not None:
+        hidden = hidden | ~_visible("true_block_mass", attn_mask, tq, tk)
+        added = added if attn_mask.dtype == np.bool_ else np.maximum(attn_mask, np.finfo(q.dtype).min).astype(q.dtype)
+    hidden, added = (np.broadcast_to(x, (*q.shape[:2], tq, tk)) for x in (hidden, added))
     first = (tk - tq) % block_size if causal else 0
     blocks = (-(-(first + tq) // block_size), -(-tk // block_size))
     mass = np.empty((*q.shape[:2], *blocks))
     for batch, head in np.ndindex(*q.shape[:2]):
-        p = _softmax(q[batch, head] @ k[batch, head].T * q.dtype.type(q.shape[3] ** -0.5), hidden)
+        logits = q[batch, head] @ k[batch, head].T * q.dtype.type(q.shape[3] ** -0.5) + added[batch, head]
+        p = _softmax(logits, hidden[batch, head])
         p = np.pad(p, [(first, blocks[0] * block_size - first - tq), (0, blocks[1] * block_size - tk)])
         mass[batch, head] = p.reshape(blocks[0], block_size, blocks[1], block_size).sum(axis=(1, 3), dtype=np.float64)
     return mass

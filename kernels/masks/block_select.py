@@ -24,7 +24,8 @@ def select_blocks(
         less than one part in a million of it is missing. 1 keeps every block that may be kept, also one whose score
         underflowed to zero.
     causal : never keep a block right of the diagonal.
-    keep_sink, keep_diagonal : with ``causal``, always keep block 0 and the diagonal block; they count as mass.
+    keep_sink, keep_diagonal : with ``causal``, always keep a row's first eligible block, which is block 0 unless
+        ``eligible`` says otherwise, and the diagonal block; they count as mass.
     eligible : bool, broadcastable to scores: only these take part. None means all.
     method : "threshold"; "topk" keeps ``k`` blocks a row; "ratio" keeps the share ``k`` of a row's eligible blocks,
         rounded up.
@@ -69,11 +70,11 @@ def select_blocks(
     rows, cols = scores.shape[2:]
     diagonal = cols - rows + np.arange(rows)[:, None]
     allowed = np.broadcast_to(eligible, scores.shape).copy()
-    forced = np.zeros((rows, cols), bool)
+    forced = np.zeros(scores.shape, bool)
     if causal:
         allowed &= np.arange(cols) <= diagonal
         if keep_sink and cols:
-            forced[:, 0] = True
+            forced |= np.arange(cols) == allowed.argmax(axis=-1)[..., None]
         if keep_diagonal:
             forced |= np.arange(cols) == diagonal
     forced = forced & allowed

@@ -7,7 +7,6 @@ method serves prefill only. Symbols: B block_size, M segment_size, L tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,9 +21,16 @@ from kernels.attention.cost import (
     pairs_in_blocks,
 )
 from kernels.attention.trace import AttentionTrace
-from kernels.masks.block_scores import pooled_block_scores
-from kernels.masks.block_select import select_blocks
-from workbench.models.attention.dense_attention import attention_weights, dense_attention
+from kernels.check import check_choice
+from workbench.models.attention.call import AttentionCall, attention_call
+from workbench.models.attention.dense_attention import attention_weights
+from workbench.models.attention.pbs_mask import (
+    PERMUTATIONS,
+    PBSMask,
+    permuted_block_selection,
+    scored_mask,
+    select_again,
+)
 from workbench.models.attention.segment_order import (
     as_array,
     checked,
@@ -59,151 +65,6 @@ __all__ = [
     "trace",
 ]
 
-PERMUTATIONS = ("keys", "queries", "both", "none", "random")
-
-
-@dataclass(frozen=True)
-class PBSMask:
-    """Blocks that PBS attention computes, in the order of the permuted keys.
-
-    Parameters
-    ----------
-    perm : (b, h, L) int64, key slot -> original position.
-    query_perm : (b, h, L) int64, the same for queries (the identity in the method itself).
-    block_scores : (b, h, n, n) float32, softmax over eligible blocks of block means; zero rows where none is eligible.
-    segment_mask : (n, n) bool, blocks of the diagonal segment.
-    keep : (b, h, n, n) bool, selected, diagonal segment, and the block that holds token 0.
-    block_size, segment_size, causal, force_first : as given.
-    """
-
-    perm: np.ndarray
-    query_perm: np.ndarray
-    block_scores: np.ndarray
-    segment_mask: np.ndarray
-    keep: np.ndarray
-    block_size: int
-    segment_size: int
-    causal: bool
-    force_first: bool = True
-
-
-def permuted_block_selection(
-    q,
-    k_permuted,
-    perm,
-    *,
-    block_size=128,
-    segment_size=256,
-    threshold=0.9,
-    causal=True,
-    force_first=True,
-    query_pool="mean",
-    key_pool="mean",
-    query_perm=None,
-) -> PBSMask:
-    """Choose blocks of permuted keys by cumulative mass of block means.
-
-    The diagonal segment takes no part in the softmax and is always computed; ``threshold`` is the share of the mass of
-    the other segments. A threshold of 1 keeps all eligible blocks, also those whose estimate underflows to zero.
-
-    Parameters
-    ----------
-    q, k_permuted : (b, h, L, d) float32.
-    perm : (b, h, L) slot -> original position, valid for the segments.
-    threshold : in [0, 1], one number or one per head.
-    force_first : keep the block that holds token 0 in every row.
-    query_pool, key_pool : "mean", or "max" for the largest entry of every channel, which the released code offers too.
-
-    Raises
-    ------
-    ValueError : shapes or sizes do not fit, perm moves a key out of its segment, threshold out of range.
-
-    Source
-    ------
-    Wang et al. 2025, section 3 (segmented permutation, block selection). *Differs from the released code:* where
-    rounding leaves the sum of a row's mass just below the threshold, that keeps no block of the row, and this the
-    blocks that reach it within one part in a million.
-    """
-    name = "permuted_block_selection"
-    q, k_permuted = checked(name, q, k_permuted, block_size, segment_size, causal)
-    perm = np.asarray(perm)
-    identity = np.broadcast_to(np.arange(q.shape[2]), q.shape[:3])
-    query_perm = identity if query_perm is None else np.asarray(query_perm)
-    span = segment_size if causal else q.shape[2]
-    for label, order in (("perm", perm), ("query_perm", query_perm)):
-        if order.shape != q.shape[:3] or not segment_permutation_is_valid(order, span):
-            raise ValueError(f"{name}: {label} must be (b, h, L) = {q.shape[:3]} and map every segment of {span} onto "
-                             f"itself, got shape {order.shape}")  # fmt: skip
-    blocks = -(-q.shape[2] // block_size)
-    segment = np.arange(blocks) // (segment_size // block_size)
-    same = segment[:, None] == segment if causal else np.zeros((blocks, blocks), bool)
-    pools = {"query_pool": query_pool, "key_pool": key_pool}
-    scores = pooled_block_scores(q, k_permuted, block_size=block_size, hidden=~_eligible(same, causal), **pools)
-    unselected = np.zeros(scores.shape, bool)
-    mask = PBSMask(perm, query_perm, scores, same, unselected, block_size, segment_size, causal, force_first)
-    return select_again(mask, threshold)
-
-
-def scored_mask(q, k, *, block_size=128, segment_size=256, permute="keys", causal=True, seed=0, **choose) -> PBSMask:
-    """Order keys and score blocks, the whole cost of deciding; keep only what is forced until `select_again`.
-
-    Parameters
-    ----------
-    q, k, block_size, segment_size, permute, causal : as `pbs_attention`.
-    seed : of the "random" order.
-    choose : force_first, query_pool, key_pool, as `permuted_block_selection`.
-    """
-    _check_permute("scored_mask", permute)
-    q, k = checked("scored_mask", q, k, block_size, segment_size, causal)
-    length = q.shape[2]
-    identity = np.broadcast_to(np.arange(length), q.shape[:3]).copy()
-    perm = query_perm = identity
-    if permute == "random":
-        perm = random_segment_permutation(q.shape, segment_size if causal else length, seed=seed)
-    elif permute != "none":
-        ordered = query_aware_permutation(q, k, block_size=block_size, segment_size=segment_size, causal=causal)
-        perm = ordered if permute in ("keys", "both") else identity
-        query_perm = ordered if permute in ("queries", "both") else identity
-    return permuted_block_selection(
-        rows_in_order(q, query_perm),
-        rows_in_order(k, perm),
-        perm,
-        block_size=block_size,
-        segment_size=segment_size,
-        threshold=0.0,
-        causal=causal,
-        query_perm=query_perm,
-        **choose,
-    )
-
-
-def select_again(mask: PBSMask, threshold) -> PBSMask:
-    """Choose blocks at another threshold from the scores that a mask holds: nothing is scored twice.
-
-    Parameters
-    ----------
-    threshold : in [0, 1], one number or one per head.
-    """
-    eligible = _eligible(mask.segment_mask, mask.causal)
-    chosen = select_blocks(mask.block_scores, threshold, causal=False, eligible=eligible)
-    keep = chosen | mask.segment_mask
-    if mask.force_first and mask.perm.shape[2]:
-        first = mask.perm.argmin(axis=2) // mask.block_size  # block of the slot that holds token 0
-        holds_first = (np.arange(keep.shape[3]) == first[..., None])[:, :, None, :]
-        keep |= holds_first & (eligible | mask.segment_mask)
-    return replace(mask, keep=keep)
-
-
-def _check_permute(name, permute):
-    if permute not in PERMUTATIONS:
-        raise ValueError(f"{name}: permute must be one of {', '.join(PERMUTATIONS)}; got {permute!r}")
-
-
-def _eligible(same, causal) -> np.ndarray:
-    """Blocks that the selection may choose: those of earlier segments, or all without causality."""
-    blocks = len(same)
-    return np.tri(blocks, k=-1, dtype=bool) & ~same if causal else np.ones((blocks, blocks), bool)
-
 
 def pbs_attention(
     q,
@@ -217,22 +78,31 @@ def pbs_attention(
     causal=True,
     seed=0,
     mask=None,
+    scale=None,
+    attn_mask=None,
     **choose,
 ):
     """Attend over the blocks chosen after sorting keys inside segments.
 
     Parameters
     ----------
-    q, k, v : (b, h, L, d) float32 tensors after position encoding, keys repeated to the query heads.
+    q : (b, h, tq, d) tensor of floats after position encoding. With ``causal`` queries are the last positions of the
+        keys; else there are as many.
+    k, v : (b, hk, L, d) and (b, hk, L, dv), h a multiple of hk. Every query head sorts them in its own order, so they
+        are repeated.
     permute : "keys" is the method; "none" and "random" are baselines; "queries" and "both" also sort queries inside
-        segments (by the same scores) and un-permute the output, for teaching.
+        segments (by the same scores) and un-permute the output, for teaching: on plain float32 inputs only.
     mask : a `PBSMask` to use instead of choosing one.
+    scale : factor on q . k; 1 / sqrt(d) unless given.
+    attn_mask : bool or float mask that broadcasts to (b, h, tq, L), by original position, as torch's
+        scaled_dot_product_attention takes it. Blocks are chosen by q and k alone: what is added does not enter.
     choose : force_first, query_pool, key_pool, as `permuted_block_selection` and the released code have them.
 
     Returns
     -------
-    out : (b, h, L, d) float32 tensor in the original order of queries, and the `PBSMask` (None when L <= segment_size,
-        where attention is dense).
+    out : (b, h, tq, dv) tensor in the dtype of q and the original order of queries, differentiable with order and
+        blocks held fixed; and the `PBSMask` over all L positions (None where attention is dense: when L <=
+        segment_size, and for a single query after a cache).
 
     Raises
     ------
@@ -242,25 +112,55 @@ def pbs_attention(
     ------
     Wang et al. 2025, Algorithm 1. *Extension:* ``causal=False`` with one segment of all tokens.
     """
-    _check_permute("pbs_attention", permute)
-    q, k = checked("pbs_attention", q, k, block_size, segment_size, causal)
-    v = as_array(v)
-    if v.shape != q.shape:
-        raise ValueError(f"pbs_attention: v must have the shape of q and k, {q.shape}, got {v.shape}")
-    length = q.shape[2]
-    if causal and length <= segment_size:
-        return dense_attention(*map(torch.as_tensor, (q, k, v))), None
+    name = "pbs_attention"
+    check_choice(permute, PERMUTATIONS, function=name, name="permute")
+    call = attention_call(name, q, k, v, causal=causal, scale=scale, attn_mask=attn_mask)
+    tq, length = call.q.shape[2], call.k.shape[2]
+    if not causal and tq != length:
+        raise ValueError(f"{name}: without causality there must be as many queries as keys, got {tq} and {length}")
+    q_scored, k_scored = call.for_scores()
+    before = length - tq  # keys from a cache: rows of queries that came earlier are scored as zeros and left out
+    q_scored = np.pad(q_scored, [(0, 0), (0, 0), (before, 0), (0, 0)]) if before else q_scored
+    checked(name, q_scored, k_scored, block_size, segment_size, causal)
+    if causal and (length <= segment_size or tq == 1):
+        return call.dense(), None
     if mask is None:
         how = {"block_size": block_size, "segment_size": segment_size, "permute": permute, "causal": causal}
-        mask = select_again(scored_mask(q, k, **how, seed=seed, **choose), threshold)
-    k, v = (rows_in_order(x, mask.perm) for x in (k, v))
+        scored = scored_mask(q_scored, k_scored, attn_mask=_whole_mask(call, before), seed=seed, **how, **choose)
+        mask = select_again(scored, threshold)
     if (mask.query_perm != np.arange(length)).any():
-        rows = _attend_sorted_queries(rows_in_order(q, mask.query_perm), k, v, mask)
-        out = rows_in_order(rows, np.argsort(mask.query_perm, axis=2))
-    else:
-        how = {"block_size": block_size, "causal": causal, "key_positions": mask.perm}
-        out = block_sparse_attention(q, k, v, computed_blocks(mask), **how)
-    return torch.from_numpy(out), mask
+        return _attend_in_sorted_rows(call, q_scored, k_scored, mask), mask
+    order = torch.from_numpy(mask.perm)[..., None]
+    groups = call.q.shape[1] // call.k.shape[1]
+    k, v = (torch.take_along_dim(x.repeat_interleave(groups, dim=1), order, dim=2) for x in (call.k, call.v))
+    rows = computed_blocks(mask)[:, :, before // block_size :]
+    return call.over_blocks(rows, block_size=block_size, k=k, v=v, key_positions=mask.perm), mask
+
+
+def _whole_mask(call: AttentionCall, before):
+    """Return the mask with rows for the queries that came earlier, which see everything."""
+    mask = call.mask_array
+    if mask is None or mask.shape[2] == 1 or not before:
+        return mask
+    return np.pad(mask, [(0, 0), (0, 0), (before, 0), (0, 0)], constant_values=mask.dtype.type(mask.dtype == bool))
+
+
+def _attend_in_sorted_rows(call: AttentionCall, q, k, mask: PBSMask) -> torch.Tensor:
+    """Attend where queries are sorted too, and return them to their places."""
+    if call.attn_mask is not None or q.dtype != np.float32 or call.q.shape != call.v.shape or _wants_gradient(call):
+        raise ValueError(
+            "pbs_attention: sorted queries are for teaching and take float32 tensors of one shape without a mask or "
+            "gradients; choose permute='keys'"
+        )
+    q, k, v = (
+        rows_in_order(x, order) for x, order in ((q, mask.query_perm), (k, mask.perm), (as_array(call.v), mask.perm))
+    )
+    rows = _attend_sorted_queries(q, k, v, mask)
+    return torch.from_numpy(rows_in_order(rows, np.argsort(mask.query_perm, axis=2)))
+
+
+def _wants_gradient(call: AttentionCall) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))
 
 
 def _attend_sorted_queries(q, k, v, mask: PBSMask) -> np.ndarray:

@@ -20,13 +20,14 @@ __all__ = [
 ]
 
 
-def query_aware_permutation(q, k, *, block_size=128, segment_size=256, causal=True) -> np.ndarray:
+def query_aware_permutation(q, k, *, block_size=128, segment_size=256, causal=True, attn_mask=None) -> np.ndarray:
     """Order the keys of every complete segment by the mean attention that the last block of queries gives them.
 
     Parameters
     ----------
-    q, k : (b, h, L, d) float32, heads equal.
+    q, k : (b, h, L, d) float32 or float64, heads equal.
     causal : without it all L keys form one segment.
+    attn_mask : as `key_scores`.
 
     Returns
     -------
@@ -44,18 +45,37 @@ def query_aware_permutation(q, k, *, block_size=128, segment_size=256, causal=Tr
     q, k = checked("query_aware_permutation", q, k, block_size, segment_size, causal)
     length = k.shape[2]
     segment = segment_size if causal else length
-    scores = key_scores(q, k, block_size=block_size, segment_size=segment)
+    scores = key_scores(q, k, block_size=block_size, segment_size=segment, attn_mask=attn_mask)
     return _sorted_in_segments(-scores, length, segment)
 
 
-def key_scores(q, k, *, block_size=128, segment_size=256) -> np.ndarray:
+def key_scores(q, k, *, block_size=128, segment_size=256, attn_mask=None) -> np.ndarray:
     """Return the mean attention of the last ``block_size`` queries to every key of complete segments, (b, h, G M).
 
     No causal mask is applied: every key is scored by all of these queries.
+
+    Parameters
+    ----------
+    attn_mask : bool or float (-inf hides), (b or 1, h or 1, L or 1, L or 1). The last queries are then those that see a
+        key at all (if it has one row for all: whose own key is seen), and hidden pairs do not count; what is added to
+        the others is left out.
     """
     complete = k.shape[2] // max(segment_size, 1) * segment_size
-    last, keys = torch.as_tensor(q[:, :, -block_size:]), torch.as_tensor(k[:, :, :complete])
-    return attention_weights(last, keys, causal=False).mean(dim=2).numpy()
+    queries, keys = torch.as_tensor(q), torch.as_tensor(k[:, :, :complete])
+    if attn_mask is None:
+        return attention_weights(queries[:, :, -block_size:], keys, causal=False).mean(dim=2).numpy()
+    b, h, length = q.shape[:3]
+    visible = torch.as_tensor(attn_mask if attn_mask.dtype == bool else attn_mask > -np.inf)
+    one_row, visible = visible.shape[2] == 1, visible.expand(b, h, length, length)
+    scores = np.zeros((b, h, complete), q.dtype)
+    for at in np.ndindex(b, h):
+        asks = visible[at][0] if one_row else visible[at].any(1)
+        rows = torch.nonzero(asks)[-block_size:, 0]
+        weights = attention_weights(
+            queries[at][None, None, rows], keys[at][None, None], causal=False, allowed=visible[at][rows][:, :complete]
+        )
+        scores[at] = weights[0, 0].sum(dim=0).numpy() / max(len(rows), 1)
+    return scores
 
 
 def random_segment_permutation(q_shape, segment_size, *, seed=0) -> np.ndarray:
@@ -103,8 +123,8 @@ def checked(name, q, k, block_size, segment_size, causal=True):
     """Return q and k as arrays, or raise what names the argument that does not fit."""
     q, k = as_array(q), as_array(k)
     for label, x in (("q", q), ("k", k)):
-        if x.dtype != np.float32:
-            raise TypeError(f"{name}: {label} must be float32, got {x.dtype}")
+        if x.dtype not in (np.float32, np.float64) or x.dtype != q.dtype:
+            raise TypeError(f"{name}: {label} must be float32 or float64 and both the same, got {x.dtype}")
         if x.ndim != 4 or x.shape != q.shape:
             raise ValueError(f"{name}: q and k must have one shape (b, h, L, d); q is {q.shape}, {label} is {x.shape}")
     if block_size < 1 or segment_size < 1 or segment_size % block_size:

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kernels.attention.block_sparse import block_sparse_attention
+from kernels.attention.block_sparse import block_shape
 from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from kernels.masks.block_scores import MODES as LINES
-from kernels.masks.block_scores import lines_read, pooled_block_scores, true_block_mass, xattn_block_scores
+from kernels.masks.block_scores import (
+    lines_read,
+    pooled_block_scores,
+    true_block_mass,
+    visible_blocks,
+    xattn_block_scores,
+)
 from kernels.masks.block_select import select_blocks
 from workbench import judging
+from workbench.models.attention.call import AttentionCall, attention_call
 from workbench.models.attention.dense_attention import attention_weights
 
 __all__ = [
@@ -36,72 +43,93 @@ MODES = (*LINES, "mean_pool", "oracle")
 
 
 def block_scores(
-    q, k, *, block_size=128, stride=16, causal=True, mode="antidiagonal", seed=0, norm=1.0, query_every=1
+    q,
+    k,
+    *,
+    block_size=128,
+    stride=16,
+    causal=True,
+    mode="antidiagonal",
+    seed=0,
+    norm=1.0,
+    query_every=1,
+    attn_mask=None,
 ) -> np.ndarray:
     """Score every block pair, (b, h, block rows, block columns), by one of `MODES`.
 
     "antidiagonal" is the paper's; "diagonal" and "random" read another line of each tile at the same cost; "double" and
     "triple" sum neighbouring keys first; "mean_pool" compares block means; "oracle" is the true mass at the cost of
-    dense attention. ``norm`` and ``query_every`` as in `kernels.masks.block_scores.xattn_block_scores`.
+    dense attention. ``norm``, ``query_every`` and ``attn_mask`` as in `kernels.masks.block_scores.xattn_block_scores`.
     """
     q, k = _array(q), _array(k)
     how = {"block_size": block_size, "causal": causal}
     if mode == "oracle":
-        return true_block_mass(q, k, **how)
+        return true_block_mass(q, k, attn_mask=attn_mask, **how)
     if mode == "mean_pool":
-        return pooled_block_scores(q, k, **how)
-    return xattn_block_scores(q, k, stride=stride, mode=mode, seed=seed, norm=norm, query_every=query_every, **how)
+        tokens = {"tq": q.shape[2], "tk": k.shape[2]}
+        hidden = None if attn_mask is None else ~visible_blocks(attn_mask, **tokens, **how)
+        return pooled_block_scores(q, k, hidden=hidden, **how)
+    how |= {"stride": stride, "mode": mode, "seed": seed, "norm": norm, "query_every": query_every}
+    return xattn_block_scores(q, k, attn_mask=attn_mask, **how)
 
 
-def xattention(q, k, v, *, block_size=128, stride=16, threshold=0.9, causal=True, mode="antidiagonal", keep=None):
+def xattention(
+    q,
+    k,
+    v,
+    *,
+    block_size=128,
+    stride=16,
+    threshold=0.9,
+    causal=True,
+    mode="antidiagonal",
+    keep=None,
+    scale=None,
+    attn_mask=None,
+):
     """Attend over the blocks that hold a share ``threshold`` of the estimated mass.
 
     Parameters
     ----------
-    q : (b, h, tq, d) float32 tensor after position encoding. With ``causal`` queries are the last positions of the
+    q : (b, h, tq, d) tensor of floats after position encoding. With ``causal`` queries are the last positions of the
         keys: earlier keys come from a cache. A single query (decoding) attends to everything.
-    k, v : (b, h, tk, d), repeated to the query heads.
-    block_size : a multiple of 16 from 16 to 128 and of ``stride``.
-    threshold : in [0, 1], one number or one per head.
+    k, v : (b, hk, tk, d) and (b, hk, tk, dv), h a multiple of hk.
+    block_size : from 8 to 256, a multiple of ``stride``.
+    threshold : in [0, 1], one number or one per query head.
     keep : (b, h, block rows, block columns) bool block mask to use instead of choosing one.
+    scale : factor on q . k; 1 / sqrt(d) unless given.
+    attn_mask : bool or float mask that broadcasts to (b, h, tq, tk), as torch's scaled_dot_product_attention takes it.
+        Blocks are chosen among those with a pair that may attend, by q and k alone: what is added does not enter.
 
     Returns
     -------
-    out : (b, h, tq, d) float32 tensor, and keep : bool array, one row per key block that holds a query.
+    out : (b, h, tq, dv) tensor in the dtype of q, differentiable with the chosen blocks held fixed; zero where a query
+        sees no key. keep : bool array, one row per key block that holds a query.
 
     Raises
     ------
-    TypeError, ValueError : as `kernels.masks.block_scores` and `kernels.attention.block_sparse`.
+    TypeError, ValueError : as `workbench.models.attention.call.attention_call`, `kernels.masks.block_scores` and
+        `kernels.attention.block_sparse`.
 
     Source
     ------
-    Xu et al. 2025, Algorithm 1. *Differs from the released code:* the forced blocks are exactly the sink (block 0) and
-    the diagonal block of every row, in every chunk.
+    Xu et al. 2025, Algorithm 1. *Differs from the released code:* the forced blocks are exactly the sink (the first
+    block that a row may see) and the diagonal block of every row, in every chunk.
     """
-    _check_heads(q, k, v, causal)
-    tq, tk = q.shape[2], k.shape[2]
+    call = attention_call("xattention", q, k, v, causal=causal, scale=scale, attn_mask=attn_mask)
     if keep is None:
-        scores = block_scores(q, k, block_size=block_size, stride=stride, causal=causal, mode=mode)
-        decoding = tq == 1 < tk
-        keep = np.ones(scores.shape, bool) if decoding else select_blocks(scores, threshold, causal=causal)
-    before = keep.shape[3] - keep.shape[2]
-    whole = np.pad(keep, [(0, 0), (0, 0), (before, 0), (0, 0)])  # rows of queries that came earlier: nothing to do
-    rows = np.pad(_array(q), [(0, 0), (0, 0), (tk - tq, 0), (0, 0)])
-    out = block_sparse_attention(rows, _array(k), _array(v), whole, block_size=block_size, causal=causal)
-    return torch.from_numpy(out[:, :, tk - tq :]), keep
+        keep = _chosen_blocks(call, block_size, stride, threshold, mode)
+    return call.over_blocks(keep, block_size=block_size), keep
 
 
-def _check_heads(q, k, v, causal):
-    if not q.ndim == k.ndim == 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
-        raise ValueError(
-            "xattention: q must be (b, h, tq, d), k and v (b, h, tk, d) with the keys repeated to the query heads; got "
-            f"{tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-        )
-    if q.shape[2] > k.shape[2] or (q.shape[2] != k.shape[2] and not causal):
-        raise ValueError(
-            f"xattention: needs as many keys as queries, or more with causal=True; got {q.shape[2]} queries, "
-            f"{k.shape[2]} keys, causal={causal}"
-        )
+def _chosen_blocks(call: AttentionCall, block_size, stride, threshold, mode):
+    tq, tk = call.q.shape[2], call.k.shape[2]
+    how = {"block_size": block_size, "causal": call.causal}
+    if call.causal and tq == 1 < tk:
+        return np.ones((*call.q.shape[:2], *block_shape(tq, tk, **how)), bool)
+    scores = block_scores(*call.for_scores(), stride=stride, mode=mode, attn_mask=call.mask_array, **how)
+    eligible = None if call.attn_mask is None else visible_blocks(call.mask_array, tq=tq, tk=tk, **how)
+    return select_blocks(scores, threshold, causal=call.causal, eligible=eligible)
 
 
 def token_mask(keep, t, *, block_size, causal=True, queries=None) -> np.ndarray:

@@ -240,18 +240,92 @@ def test_trace_without_causality_counts_all_pairs():
     assert long.attention is None and np.isnan(long.coverage) and long.density > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_float_dtype_grouped_heads_and_a_scale(dtype):
+    q, k, v = (x.to(dtype) for x in qkv(h=4))
+    k, v = k[:, ::2], torch.cat([v, v], -1)[:, ::2]
+    out, mask = pbs_attention(q, k, v, threshold=0.5, scale=0.5, **SMALL)
+    wide = (2 * q.float(), *(x.float().repeat_interleave(2, 1) for x in (k, v)))
+    wanted, wanted_mask = pbs_attention(*wide, threshold=0.5, **SMALL)
+    assert out.dtype == dtype
+    assert (mask.keep == wanted_mask.keep).all() and (mask.perm == wanted_mask.perm).all()
+    eps = max(4 * torch.finfo(dtype).eps, 2e-6)
+    assert torch.allclose(out.float(), wanted, atol=eps, rtol=eps)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_not_seen(side, causal, assert_close):
+    """At threshold 1 real tokens get dense attention over real tokens, whatever the padding holds; below, never more."""
+    q, k, v = qkv(b=2)
+    real = torch.ones(2, q.shape[2], dtype=torch.bool)
+    real[1, slice(0, 130) if side == "left" else slice(170, None)] = False
+    how = SMALL if causal else SMALL | {"segment_size": 304, "causal": False}
+    allowed = real[:, None, None]
+    wanted = masked_attention(q, k, v, allowed, causal=causal)
+    for x in (q, k, v):
+        x[~real[:, None].expand(x.shape[:3])] = 1e4
+    out, _ = pbs_attention(q, k, v, threshold=1.0, attn_mask=allowed, **how)
+    assert_close(out[0], wanted[0])
+    assert_close(out[1][:, real[1]], wanted[1][:, real[1]])
+    out, mask = pbs_attention(q, k, v, threshold=0.4, attn_mask=allowed, **how)
+    assert_close(
+        out[1][:, real[1]],
+        masked_attention(q, k, v, torch.as_tensor(token_mask(mask, q.shape[2])) & allowed, causal=causal)[1][
+            :, real[1]
+        ],
+    )
+    scored = real[1, : mask.perm.shape[2]].numpy()[mask.perm[1, 0]]
+    assert not mask.keep[1, 0][:, [not part.any() for part in np.split(scored, range(16, len(scored), 16))]].any()
+
+
+@pytest.mark.parametrize("tq", [1, 40, 150])
+def test_queries_after_a_cache(tq, assert_close):
+    q, k, v = qkv()
+    out, mask = pbs_attention(q[:, :, -tq:], k, v, threshold=1.0, **SMALL)
+    assert_close(out, masked_attention(q[:, :, -tq:], k, v, torch.ones(1, 1, dtype=torch.bool)))
+    if tq > 1:
+        out, mask = pbs_attention(q[:, :, -tq:], k, v, threshold=0.4, **SMALL)
+        allowed = torch.as_tensor(token_mask(mask, q.shape[2]))[:, :, -tq:]
+        assert_close(out, masked_attention(q[:, :, -tq:], k, v, allowed))
+
+
+def test_added_masks_are_added_by_original_position(assert_close):
+    q, k, v = qkv()
+    distance = torch.arange(300)[:, None] - torch.arange(300)
+    added = torch.where(distance < 90, -0.05 * distance.abs(), torch.finfo(torch.float32).min)
+    causal = added.masked_fill(distance < 0, -torch.inf)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=causal)
+    out, mask = pbs_attention(q, k, v, threshold=1.0, attn_mask=added, **SMALL)
+    assert_close(out, wanted)
+    assert mask.keep.sum() < mask.keep.size / 2
+
+
+def test_gradients_are_those_of_dense_attention_over_the_computed_pairs(assert_close):
+    q, k, v = (x.double().requires_grad_() for x in qkv())
+    out, mask = pbs_attention(q, k, v, threshold=0.4, **SMALL)
+    dense = masked_attention(q, k, v, token_mask(mask, 300))
+    grad = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, wanted = (torch.autograd.grad(x, (q, k, v), grad) for x in (out, dense))
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert_close(mine, theirs)
+    with pytest.raises(ValueError, match="gradients"):
+        pbs_attention(q.float(), k.float(), v.float(), permute="queries", threshold=0.4, **SMALL)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"segment_size": 40}, "multiple of block_size"),
         ({"block_size": 0}, "multiple of block_size"),
         ({"segment_size": 0}, "multiple of block_size"),
-        ({"k": torch.zeros(1, 2, 200, 16)}, "one shape"),
-        ({"v": torch.zeros(1, 2, 200, 16)}, "v must have"),
+        ({"k": torch.zeros(1, 2, 200, 16)}, "h a multiple of hk"),
+        ({"v": torch.zeros(1, 2, 200, 16)}, "h a multiple of hk"),
         ({"permute": "sideways"}, "permute must be one of"),
         ({"threshold": 2.0}, "threshold"),
         ({"causal": False}, "one segment"),
-        ({"k": torch.zeros(1, 1, 300, 16)}, "one shape"),
+        ({"k": torch.zeros(1, 3, 300, 16), "v": torch.zeros(1, 3, 300, 16)}, "h a multiple of hk"),
+        ({"permute": "both", "attn_mask": torch.ones(300, 300, dtype=torch.bool)}, "sorted queries are for teaching"),
     ],
 )
 def test_bad_input_is_named(change, words):
@@ -336,7 +410,7 @@ def test_deciding_what_to_skip_costs_one_row_of_blocks_and_the_block_means(permu
 
 
 def test_curve_scores_once_and_gives_what_each_threshold_gives_alone(monkeypatch):
-    import workbench.models.attention.pbs_attn as module
+    import workbench.models.attention.pbs_mask as module
 
     q, k, _ = qkv()
     scored, calls = module.pooled_block_scores, []

@@ -250,15 +250,87 @@ def test_threshold_zero_keeps_sink_and_diagonal():
     assert (keep == expected).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_float_dtype_chooses_and_attends_as_its_values_do(dtype, assert_close):
+    q, k, v = (x.to(dtype) for x in qkv())
+    out, keep = xattention(q, k, v, block_size=32, stride=8, threshold=0.6)
+    wide, wide_keep = xattention(q.float(), k.float(), v.float(), block_size=32, stride=8, threshold=0.6)
+    assert out.dtype == dtype
+    assert (keep == wide_keep).all()
+    eps = max(4 * torch.finfo(dtype).eps, 2e-6)
+    assert torch.allclose(out.float(), wide, atol=eps, rtol=eps)
+
+
+def test_grouped_heads_values_of_another_width_and_a_scale_equal_repeated_keys(assert_close):
+    q, k, v = qkv(h=6)
+    k, v = k[:, ::3], torch.cat([v, v[..., :3]], -1)[:, ::3]
+    how = {"block_size": 32, "stride": 8, "threshold": 0.6}
+    out, keep = xattention(q, k, v, scale=0.4, **how)
+    repeated = (x.repeat_interleave(3, 1) for x in (k, v))
+    wanted, wanted_keep = xattention(q * 0.4 * q.shape[3] ** 0.5, *repeated, **how)
+    assert (keep == wanted_keep).all()
+    assert_close(out, wanted)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_changes_nothing_for_real_tokens(side, causal, assert_close):
+    """A batch of 96 and 200 real tokens, padded by whole blocks of odd content, equals each text alone."""
+    q, k, v = qkv(b=2, t=192)
+    real = torch.ones(2, 192, dtype=torch.bool)
+    real[1, slice(0, 96) if side == "left" else slice(96, None)] = False
+    for x in (q, k, v):
+        x[~real[:, None].expand(x.shape[:3])] = 1e4
+    how = {"block_size": 32, "stride": 8, "threshold": 0.6, "causal": causal}
+    out, keep = xattention(q, k, v, attn_mask=real[:, None, None], **how)
+    part = slice(96, None) if side == "left" else slice(0, 96)
+    alone, alone_keep = xattention(*(x[1:, :, part] for x in (q, k, v)), **how)
+    assert_close(out[1:, :, part], alone)
+    blocks = slice(3, None) if side == "left" else slice(0, 3)
+    assert (keep[1:, :, blocks, blocks] == alone_keep).all()
+    first, first_keep = xattention(q[:1], k[:1], v[:1], **how)
+    assert torch.equal(out[:1], first) and (keep[:1] == first_keep).all()
+
+
+@pytest.mark.parametrize("lowest", [-torch.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("tq", [1, 50, 200])
+def test_added_masks_are_added_and_what_they_hide_is_not_chosen(tq, lowest, assert_close):
+    q, k, v = qkv()
+    q = q[:, :, -tq:]
+    distance = torch.arange(200 - tq, 200)[:, None] - torch.arange(200)
+    added = torch.where((distance >= 0) & (distance < 70), -0.05 * distance.abs(), lowest)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=added)
+    out, keep = xattention(q, k, v, block_size=32, stride=8, threshold=1.0, attn_mask=added)
+    assert_close(out, wanted)
+    if tq > 1:
+        seen = np.add.reduceat(distance.numpy() < 70, np.arange(0, 200, 32), axis=1) > 0
+        hidden = [row for row in range(0, tq - 32, 32)]
+        assert all(not keep[:, :, row // 32, ~seen[row : row + 32].any(axis=0)].any() for row in hidden)
+
+
+def test_gradients_are_those_of_dense_attention_over_the_chosen_pairs(assert_close):
+    q, k, v = (x.double().requires_grad_() for x in qkv(h=2, t=70))
+    out, keep = xattention(q, k, v, block_size=16, stride=8, threshold=0.5)
+    grad = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = torch.autograd.grad(out, (q, k, v), grad)
+    dense = masked_attention(q, k, v, token_mask(keep, 70, block_size=16))
+    for mine, theirs in zip(found, torch.autograd.grad(dense, (q, k, v), grad), strict=True):
+        assert_close(mine, theirs)
+
+
 def test_bad_input_is_named():
     q, k, v = qkv()
-    with pytest.raises(ValueError, match="as many keys as queries"):
+    with pytest.raises(ValueError, match="200 queries, 100 keys"):
         xattention(q, k[:, :, 100:], v[:, :, 100:])
-    with pytest.raises(ValueError, match="as many keys as queries"):
-        xattention(q[:, :, 100:], k, v, causal=False)
-    with pytest.raises(ValueError, match="repeated to the query heads"):
-        xattention(q, k[:, :1], v[:, :1])
+    with pytest.raises(ValueError, match="h a multiple of hk"):
+        xattention(q[:, :1], k, v)
     with pytest.raises(ValueError, match="multiple of stride"):
         xattention(q, k, v, block_size=32, stride=5)
-    with pytest.raises(TypeError, match="float32 or float64"):
+    with pytest.raises(TypeError, match="xattention: q must be a CPU tensor of floats, got torch.int64 on cpu"):
         xattention(q.long(), k.long(), v)
+    with pytest.raises(TypeError, match="v is torch.float64, q is torch.float32"):
+        xattention(q, k, v.double())
+    with pytest.raises(ValueError, match="attn_mask must broadcast"):
+        xattention(q, k, v, attn_mask=torch.ones(3, 200, 100, dtype=torch.bool))
+    with pytest.raises(TypeError, match="attn_mask must be bool or float, got torch.int64"):
+        xattention(q, k, v, attn_mask=torch.ones(200, 200, dtype=torch.int64))
