@@ -1,7 +1,7 @@
 """A Hugging Face causal language model by its id, in `TinyLM`'s place.
 
-The model runs with an attention function of ours, so that any layer's attention can be replaced and its q, k and v read
-after position encoding, keys and values repeated to the query heads. Nothing is downloaded unless `load` is called.
+The model hands its attention over (`workbench.models.drop_in`), so that any layer's can be replaced and its q, k and v
+read after position encoding, keys and values repeated to the query heads. Nothing is downloaded unless `load` is called.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from workbench.models.drop_in import register
 from workbench.models.language import text_cost
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
@@ -142,7 +143,7 @@ def load(name, *, revision=None, offline=False) -> PretrainedLM:
             "embedded model, workbench.models.language.tiny_lm.load()"
         ) from error
     folder = Path(name) if Path(name).is_dir() else _fetch(name, revision, offline)
-    transformers.AttentionInterface.register(NAME, _attention)
+    register(NAME, _attention)
     how = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **how)
     inner = transformers.AutoModelForCausalLM.from_pretrained(
@@ -176,30 +177,17 @@ class _Reached(Exception):
     """Carries q, k and v out of a forward pass once the wanted layer is reached."""
 
 
-def _attention(module, query, key, value, attention_mask, scaling=None, sliding_window=None, softcap=None, **others):
-    """Attention in the form that transformers calls; see `PretrainedLM.forward`."""
+def _attention(call, layer):
+    """Attention of one layer; see `PretrainedLM.forward`."""
     _Hook.calls += 1
-    layer, t, d = module.layer_idx, query.shape[2], query.shape[3]
-    if softcap is not None or others.get("position_bias") is not None or others.get("s_aux") is not None:
-        raise ValueError(
-            f"PretrainedLM: layer {layer} has more than softmax of q . k in its attention; choose another model"
-        )
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    query = query if scaling is None else query * (scaling * d**0.5)
     replaced = _Hook.current.get(layer) if isinstance(_Hook.current, dict) else _Hook.current
-    limited = sliding_window is not None and sliding_window < t
-    if replaced and limited:
+    if not replaced:
+        return call.dense()
+    if not call.causal or call.attn_mask is not None:
         raise ValueError(
-            f"PretrainedLM: layer {layer} sees only the last {sliding_window} tokens, so its attention cannot be "
-            f"replaced for {t} tokens; pass fewer tokens"
+            f"PretrainedLM: layer {layer} does not see all earlier tokens and only those (it has a window, chunks or a "
+            f"bias), so its attention cannot be replaced for {call.q.shape[2]} tokens; pass fewer tokens"
         )
-    if replaced:
-        out = replaced(query, key, value, layer)
-    elif limited:
-        distance = torch.arange(t)[:, None] - torch.arange(t)
-        allowed = (distance >= 0) & (distance < sliding_window)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-    else:
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    return out.transpose(1, 2).contiguous(), None
+    groups = call.q.shape[1] // call.k.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (call.k, call.v))
+    return replaced(call.q * (call.scale * call.q.shape[3] ** 0.5), key, value, layer)

@@ -1,0 +1,151 @@
+"""Sparse attention in transformers models: equal to eager attention at threshold 1, or refused by name."""
+
+import pytest
+import torch
+
+from workbench.models.attention.dense_attention import masked_attention
+from workbench.models.attention.xattention import xattention
+from workbench.models.drop_in import METHODS, capture, sparse_attention, use_sparse_attention
+
+transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": 99,
+    "max_position_embeddings": 64,
+    "sliding_window": 8,
+    "attention_chunk_size": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SPARSE = {
+    "xattention": {"block_size": 16, "stride": 4},
+    "pbs_attn": {"block_size": 8, "segment_size": 16},
+    "dense": {},
+}
+
+
+def tiny(name, **changes):
+    """Make a model of random weights by the name of its configuration."""
+    kind = transformers.CONFIG_MAPPING[name]
+    base = kind()
+    sizes = {k: v for k, v in SIZES.items() if hasattr(base, k) and not isinstance(getattr(kind, k, None), property)}
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(kind(**(sizes | changes))).eval()
+
+
+def batch(padded="left", t=50):
+    tokens = torch.randint(3, 99, (2, t), generator=torch.Generator().manual_seed(1))
+    real = torch.ones(2, t, dtype=torch.long)
+    real[1, slice(0, 20) if padded == "left" else slice(t - 20, None)] = 0
+    return {"input_ids": tokens, "attention_mask": real}
+
+
+@torch.no_grad()
+def logits(model, inputs):
+    return model(**inputs).logits[inputs["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("padded", ["left", "right"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("name", ["llama", "mistral", "llama4_text", "bert", "gpt2"])
+def test_threshold_one_is_eager_attention(name, method, padded, assert_close):
+    """Grouped heads, a window of 8, chunks of 8, both directions, and a scale by layer, in padded batches."""
+    changes = {"layer_types": ["chunked_attention", "full_attention"]} if name == "llama4_text" else {}
+    model = tiny(name, **changes)
+    model.set_attn_implementation("eager")
+    wanted = logits(model, batch(padded))
+    threshold = {} if method == "dense" else {"threshold": 1.0}
+    use_sparse_attention(model, method, **SPARSE[method], **threshold)
+    assert model.config._attn_implementation.startswith(f"sparse_workbench_{method}")
+    assert_close(logits(model, batch(padded)), wanted)
+    if method != "dense" and name in ("llama", "bert"):  # windows and chunks of 8 leave nothing to skip
+        use_sparse_attention(model, method, **SPARSE[method], threshold=0.0)
+        assert not torch.allclose(logits(model, batch(padded)), wanted, atol=1e-3)
+
+
+ARCHITECTURES = ()
+
+
+@pytest.mark.parametrize("name", ["bloom", "gemma2", "gpt_oss"])
+def test_models_that_cannot_be_replaced_are_refused_by_name_and_left_as_they_were(name):
+    model = tiny(name)
+    before = model.config._attn_implementation
+    wanted = logits(model, batch())
+    with pytest.raises(ValueError, match=rf"\({name}\) .*its attention cannot be replaced, choose another model"):
+        use_sparse_attention(model, "xattention", threshold=1.0)
+    assert model.config._attn_implementation == before
+    assert torch.equal(logits(model, batch()), wanted)
+
+
+@pytest.mark.parametrize("method", ["xattention", "pbs_attn"])
+def test_generation_follows_eager_at_threshold_one_and_runs_below(method):
+    model = tiny("llama")
+    model.set_attn_implementation("eager")
+    how = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    wanted = model.generate(**batch(), **how)
+    use_sparse_attention(model, method, **SPARSE[method], threshold=1.0)
+    assert torch.equal(model.generate(**batch(), **how), wanted)
+    assert torch.equal(model.generate(**batch(), **how, cache_implementation="static"), wanted)
+    use_sparse_attention(model, method, **SPARSE[method], threshold=0.3)
+    assert model.generate(**batch(), **how).shape == wanted.shape
+
+
+def test_only_the_layers_asked_for_are_sparse(assert_close):
+    model, seen = tiny("llama"), []
+    dense = logits(model, batch())
+
+    def own(call):
+        seen.append(call.q.shape)
+        return torch.zeros_like(call.q)
+
+    model.set_attn_implementation(sparse_attention(own, layers={1}))
+    changed = logits(model, batch())
+    assert len(seen) == 1 and not torch.allclose(changed, dense, atol=1e-4)
+    model.set_attn_implementation(sparse_attention(own, layers=()))
+    assert_close(logits(model, batch()), dense)
+
+
+def test_what_a_layer_is_called_with_can_be_captured(assert_close):
+    model = tiny("mistral", num_hidden_layers=3)
+    before = model.config._attn_implementation
+    found = capture(model, batch(), layers={0, 2})
+    assert [each.layer for each in found] == [0, 2]
+    call = found[0].call
+    assert call.q.shape == (2, 4, 50, 8) and call.k.shape == (2, 2, 50, 8) and call.causal
+    distance = torch.arange(50)[:, None] - torch.arange(50)
+    window = (distance >= 0) & (distance < 8) & batch()["attention_mask"].bool()[:, None, None]
+    k, v = (x.repeat_interleave(2, 1) for x in (call.k, call.v))
+    assert_close(call.dense(), masked_attention(call.q, k, v, window, causal=False))
+    out, _ = xattention(call.q, call.k, call.v, scale=call.scale, attn_mask=call.attn_mask, threshold=1.0)
+    assert_close(out, call.dense())
+    assert model.config._attn_implementation == before
+
+
+def test_training_with_dropout_is_refused_and_without_it_gives_gradients():
+    model = tiny("llama", attention_dropout=0.1)
+    use_sparse_attention(model, "xattention", threshold=0.5, **SPARSE["xattention"]).train()
+    with pytest.raises(ValueError, match="drops weights out while it trains"):
+        model(**batch())
+    model = use_sparse_attention(tiny("llama"), "pbs_attn", threshold=0.5, **SPARSE["pbs_attn"]).train()
+    model(**batch(), labels=batch()["input_ids"]).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"method must be one of xattention, pbs_attn, dense or a function; got 'best'"):
+        sparse_attention("best")
+    with pytest.raises(ValueError, match="must be a transformers PreTrainedModel, got Linear"):
+        capture(torch.nn.Linear(2, 2), {})
+    vision = transformers.ViTModel(transformers.ViTConfig(**{k: SIZES[k] for k in list(SIZES)[:4]}, image_size=32))
+    with pytest.raises(ValueError, match=r"ViTModel takes pixel_values; pass a small input for the check"):
+        use_sparse_attention(vision, "xattention")
+    pixels = torch.rand(1, 3, 32, 32)
+    use_sparse_attention(vision, "xattention", check={"pixel_values": pixels}, threshold=1.0, **SPARSE["xattention"])
+    assert vision(pixels).last_hidden_state.isfinite().all()
