@@ -77,7 +77,7 @@ class ViewHooks:
     picked : (state, query, key) -> knobs to turn when a reader picks a pair in a picture.
     recipe : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
     stories : method -> settings worth seeing.
-    upload : ``upload(file name, bytes)`` takes a reader's .npz of q and k; raises ValueError if it cannot be read.
+    upload : ``upload(file name, bytes)`` takes a reader's file of heads; raises ValueError if it cannot be read.
     upload_limit_bytes : largest file.
     file_choice : the choice of "input" that the uploaded file is.
     """
@@ -156,7 +156,7 @@ class AttentionMaskView(View):
         found = [self._stories, pictures, self._query_pane, self._query_note, below]
         if self._wiring.upload is not None:
             label = "Your own queries and keys: .npz with arrays q and k, and v if there are values"
-            self._upload_field = Upload(label, (".npz",), self._wiring.upload_limit_bytes, self._uploaded)
+            self._upload_field = Upload(label, (".npz", ".npy"), self._wiring.upload_limit_bytes, self._uploaded)
             found.insert(0, self._upload_field)
             self._show_upload()
         return found

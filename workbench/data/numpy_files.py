@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 
+from kernels.half_precision import as_float32
 from workbench.data.limits import Limits
 from workbench.data.unpacking import DataFileError, is_zip, read_member, shown, unpacked, zip_members
 
@@ -52,18 +53,21 @@ class Arrays:
         return iter(self._declared)
 
     def dtype(self, key) -> np.dtype:
-        """Return the dtype that an array declares, in this machine's byte order."""
-        return self._declared[key].dtype.newbyteorder("=")
+        """Return the dtype that an array declares, in this machine's byte order; float32 for bfloat16."""
+        declared = self._declared[key].dtype
+        return np.dtype(np.float32) if declared.kind == "V" else declared.newbyteorder("=")
 
     def shape(self, key) -> tuple[int, ...]:
         """Return the shape that an array declares."""
         return self._declared[key].shape
 
     def read(self, key) -> np.ndarray:
-        """Return an array, in this machine's byte order."""
+        """Return an array, in this machine's byte order; bfloat16, which NumPy writes as ``|V2``, as float32."""
         found, content = self._declared[key], self._load(key)
         flat = np.frombuffer(content, found.dtype, offset=found.offset)
         array = flat.reshape(found.shape, order="F" if found.fortran else "C")
+        if found.dtype.kind == "V":
+            return as_float32(array)
         return array if found.dtype.isnative else array.astype(self.dtype(key))
 
 
@@ -115,7 +119,8 @@ def _declared(name, key, head, size):
         raise DataFileError(f"{which} has a header that is damaged ({shown(error)})") from None
     if dtype.hasobject:
         raise DataFileError(f"{which} holds Python objects, which are not read; save plain numbers")
-    if dtype.kind not in "biufcSU" or not dtype.itemsize:
+    bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and dtype.fields is None
+    if (dtype.kind not in "biufcSU" and not bfloat16) or not dtype.itemsize:
         raise DataFileError(f"{which} holds {dtype}; save numbers or bools")
     wanted = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or wanted != size - offset:

@@ -22,8 +22,8 @@ def block_sparse_attention(
 
     Parameters
     ----------
-    q, k, v : (b, h, tq, d), (b, hk, tk, d) and (b, hk, tk, dv) CPU tensors of float64, float32, float16 or bfloat16, one
-        dtype for all; other strides are copied.
+    q, k, v : (b, h, tq, d), (b, hk, tk, d) and (b, hk, tk, dv) CPU tensors of float64, float32, float16 or bfloat16,
+        one dtype for all; other strides are copied.
     block_mask : bool tensor or array (b or 1, h or 1, rows, columns).
     block_size, causal, scale : as in `kernels.attention.block_sparse.block_sparse_attention`.
     key_positions : None, or integers (b, hk, tk), the original position of each key if keys were permuted.

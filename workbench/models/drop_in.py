@@ -142,14 +142,15 @@ class Captured:
 
 
 @torch.no_grad()
-def capture(model, inputs, *, layers: Collection[int] | None = None) -> list[Captured]:
+def capture(model, inputs, *, layers: Collection[int] | None = None, tokenizer=None) -> list[Captured]:
     """Run a transformers model with dense attention and return what its attention was called with.
 
     Parameters
     ----------
     model : a ``PreTrainedModel``; left as it was.
-    inputs : keyword arguments for it, such as what its tokenizer returns.
+    inputs : a text, or keyword arguments for the model, such as what its tokenizer returns.
     layers : which calls to keep, counted from 0; all unless given.
+    tokenizer : for a text; the one that lies where the model was loaded from unless given.
 
     Raises
     ------
@@ -164,6 +165,8 @@ def capture(model, inputs, *, layers: Collection[int] | None = None) -> list[Cap
         return call.dense()
 
     _require_interface(model)
+    if isinstance(inputs, str):
+        inputs = (tokenizer or _tokenizer_of(model))(inputs, return_tensors="pt")
     before = model.config._attn_implementation
     name = f"sparse_workbench_capture_{next(_numbers)}"
     register(name, keep)
@@ -175,6 +178,18 @@ def capture(model, inputs, *, layers: Collection[int] | None = None) -> list[Cap
     if not next(number):
         _refuse(model, "computes its attention itself")
     return found
+
+
+def _tokenizer_of(model):
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(model.config._name_or_path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"capture: there is no tokenizer where {type(model).__name__} was loaded from; pass tokenizer=..., or what "
+            "a tokenizer returned in place of the text"
+        ) from error
 
 
 def _require_interface(model):
@@ -207,7 +222,8 @@ def _check_takes_over(model, check):
         except Exception as error:
             raise ValueError(
                 f"use_sparse_attention: {type(model).__name__} does not run on the short batch of the check "
-                f"({type(error).__name__}: {error}); pass one that it takes as check, such as what its tokenizer returns"
+                f"({type(error).__name__}: {error}); pass one that it takes as check, such as what its tokenizer "
+                "returns"
             ) from error
         model.set_attn_implementation(name)
         found = _result(model, inputs)

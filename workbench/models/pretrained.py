@@ -1,7 +1,8 @@
 """A Hugging Face causal language model by its id, in `TinyLM`'s place.
 
-The model hands its attention over (`workbench.models.drop_in`), so that any layer's can be replaced and its q, k and v
-read after position encoding, keys and values repeated to the query heads. Nothing is downloaded unless `load` is called.
+The model hands its attention over (`workbench.models.drop_in`), so that any layer's can be replaced and its q, k and
+v read after position encoding, keys and values repeated to the query heads. Nothing is downloaded unless `load` is
+called.
 """
 
 from dataclasses import dataclass

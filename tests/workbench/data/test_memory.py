@@ -38,8 +38,8 @@ MATRIX = READ.format(
 )
 HEADER = MATRIX.replace("read_matrix(content, VISITOR, 'mine')", "check_matrix(content, VISITOR)")
 HEADS = READ.format(
-    before="from workbench.data.limits import VISITOR\nfrom workbench.explorers.attention.source import read_npz",
-    read="read_npz(content, 'mine', VISITOR)",
+    before="from workbench.data.limits import VISITOR\nfrom workbench.explorers.attention.own import read_attention",
+    read="read_attention(content, 'mine', VISITOR)",
 )
 ZEROS = bytes(2**20)
 

@@ -1,8 +1,10 @@
 """The attention-mask explorer: sources and methods, gathered from their folders, joined to the view."""
 
 import numbers
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from os import PathLike
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -15,10 +17,12 @@ from workbench.data.limits import VISITOR
 from workbench.explorers.attention import cost
 from workbench.explorers.attention import knobs as shared
 from workbench.explorers.attention.method import DENSE_LIMIT, Method, compared, methods, offered
-from workbench.explorers.attention.source import AttentionInput, load_input, of_head, read_npz, sources
+from workbench.explorers.attention.own import from_arrays, from_call, from_matrix, read_attention
+from workbench.explorers.attention.source import AttentionInput, load_input, of_head, sources
 from workbench.explorers.entry_knobs import entry_knobs
+from workbench.models.drop_in import capture
 
-__all__ = ["explorer", "scenes", "view_class"]
+__all__ = ["capture", "explore", "explorer", "scenes", "view_class"]
 
 FILE, NONE = "file", "none"
 FIRST_INPUT, FIRST_METHOD, FIRST_PICTURE = "lm", "xattention", "landscape"
@@ -55,12 +59,42 @@ def view_class() -> type[AttentionMaskView]:
     })  # fmt: skip
 
 
-def explorer(*, query="", **state) -> AttentionMaskView:
+def explore(q, k=None, v=None, *, causal=True, scale=None, attn_mask=None, **state) -> AttentionMaskView:
+    """Open the explorer on a reader's own heads.
+
+    Parameters
+    ----------
+    q : queries with keys ``k`` (and values ``v``), arrays or tensors as `own.from_arrays` takes them; or, without k, a
+        matrix of attention weights or a bool mask as `own.from_matrix` takes it; or what `capture` returned, a layer of
+        a model each; or the path of a file as `own.read_attention` reads it.
+    causal, scale, attn_mask : of q and k, as `own.from_arrays`.
+    state : of the explorer's knobs, such as ``method="xattention"``, ``layer``, ``head``.
+
+    Examples
+    --------
+    ``explore(q, k)``, ``explore(capture(model, text), method="pbs_attn")``, ``explore("attention.npy")``
+    """
+    if k is not None:
+        own = [from_arrays(q, k, v, causal=causal, scale=scale, attn_mask=attn_mask)]
+    elif isinstance(q, str | PathLike):
+        own = [read_attention(q)]
+    elif isinstance(q, list | tuple):
+        own = [from_call(each.call, f"Your model, layer {each.layer}") for each in q]
+    else:
+        own = [from_matrix(q)]
+    return explorer(own=own, **({"input": FILE} | state))
+
+
+def explorer(*, query="", own: Sequence[AttentionInput] = (), **state) -> AttentionMaskView:
     """Return the view in any state of its knobs, or in the state that a link's query string describes.
 
     Unless they are named, a method that needs a picture opens on one, and a method that weighs all keys shows weights.
+
+    Parameters
+    ----------
+    own : layers of the reader's own, what the choice "Your file" shows; see `explore`.
     """
-    uploaded: dict[str, AttentionInput] = {}
+    uploaded = list(own)
     asked = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()} if query else state
     method = offered().get(asked.get("method"))
     if method and method.opens and "input" not in asked:
@@ -71,20 +105,23 @@ def explorer(*, query="", **state) -> AttentionMaskView:
         state.setdefault("right", method.shows)
 
     def upload(filename, content):
-        uploaded[FILE] = read_npz(content, filename, VISITOR)
+        uploaded[:] = [read_attention(content, filename, VISITOR)]
 
     def load(state):
         source = sources().get(state["input"])
         if source:
             return load_input(source.key, **{knob.key: state[knob.key] for knob in source.knobs})
         if not uploaded:
-            raise ValueError("There is no file yet: choose an .npz file with arrays q and k above the pictures")
-        own = uploaded[FILE]
-        head = min(state["head"], own.all_q.shape[1] - 1)
-        return of_head(f"{own.title}, head {head}", own.all_q, own.all_k, own.all_v, head, causal=own.causal)
+            raise ValueError(
+                "There is no file yet: choose an .npz file with arrays q and k, or an .npy file with a matrix of "
+                "attention weights or a mask, above the pictures"
+            )
+        layer = uploaded[min(state["layer"], len(uploaded) - 1)]
+        head = min(state["head"], layer.all_q.shape[1] - 1)
+        return of_head(f"{layer.title}, head {head}", layer.all_q, layer.all_k, layer.all_v, head, causal=layer.causal)
 
     hooks = ViewHooks(
-        relevant=_relevant(),
+        relevant=_relevant(layers=len(own)),
         limits=_limits,
         adjust=_adjust,
         budget=_budget,
@@ -102,13 +139,13 @@ def explorer(*, query="", **state) -> AttentionMaskView:
 
 
 # What can be asked for ----------------------------------------------------------------------------------------------
-def _relevant():
+def _relevant(layers):
     depending, found = {}, {}
     for method in methods().values():
         for knob, choices in method.depends.items():
             depending.setdefault(knob, {}).update(choices)
     found["input"] = {key: tuple(k.key for k in source.knobs) for key, source in sources().items()}
-    found["input"][FILE] = (shared.HEAD.key,)
+    found["input"][FILE] = (shared.HEAD.key, shared.LAYER.key)[: 1 + (layers > 1)]
     for menu, entries in (("method", offered()), ("compare_with", compared())):
         found[menu] = {key: _at_once(method) for key, method in entries.items()}
     return found | depending

@@ -1,6 +1,5 @@
 """Queries, keys and values of one head: what a source tells the explorer, and the sources there are, one file each."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -12,9 +11,6 @@ import torch
 from widgets.controls.knob import Knob
 from workbench.data import images
 from workbench.data import text as texts
-from workbench.data.limits import LIBRARY, Limits
-from workbench.data.numpy_files import arrays_in
-from workbench.data.unpacking import DataFileError, is_zip, opened, shown
 from workbench.explorers.attention.knobs import MAX_TOKENS, TEXT
 from workbench.gathered import find, gathered
 
@@ -26,7 +22,6 @@ __all__ = [
     "of_head",
     "of_model",
     "of_picture",
-    "read_npz",
     "sources",
 ]
 
@@ -123,58 +118,6 @@ def load_input(source: str, *, layer: int = 0, head: int = 0, **settings) -> Att
     if "tokens" in settings and not 2 <= s["tokens"] <= MAX_TOKENS:
         raise ValueError(f"load_input: tokens must be from 2 to {MAX_TOKENS:,}, got {s['tokens']}")
     return chosen.load(s)
-
-
-def read_npz(source, name: str | None = None, limits: Limits = LIBRARY) -> AttentionInput:
-    """Read arrays q and k (and v) of shape (t, d) or (heads, t, d) or (1, heads, t, d); `of_head` picks one.
-
-    Parameters
-    ----------
-    source : path of an .npz file, or its bytes.
-    name : what error messages call it; the file's own name unless given.
-    limits : the most that is read; shapes and sizes are compared with it before any array is made.
-
-    Raises
-    ------
-    ValueError : not an .npz, arrays missing, pickled, of wrong shape or dtype, too long or large, or not finite; names
-        the file and the array. FileNotFoundError : no such path.
-    """
-    with opened(source, limits, name) as (called, stream):
-        if not is_zip(stream):
-            raise DataFileError(f"{called} is not a readable .npz; save arrays q and k as .npz")
-        with arrays_in(called, stream, limits) as arrays:
-            keys = [key for key in ("q", "k", "v") if key in arrays]
-            if not {"q", "k"} <= set(keys):
-                held = ", ".join(map(shown, arrays))
-                raise DataFileError(f"{called} must hold arrays q and k, it has {held}; save them under these names")
-            _check_declared(called, arrays, keys)
-            heads = {key: _heads(called, key, arrays.read(key)) for key in keys}
-    return of_head(f"your file {called}", heads["q"], heads["k"], heads.get("v", heads["k"]), 0, causal=True)
-
-
-def _check_declared(name, arrays, keys):
-    for key in keys:
-        dtype, shape = arrays.dtype(key), arrays.shape(key)
-        if dtype.kind != "f" or len(shape) not in (2, 3, 4):
-            raise DataFileError(f"{name}: {key} must be floats (.., t, d), got {dtype} {shape}; convert or reshape it")
-        if 0 in shape:
-            raise DataFileError(f"{name}: {key} is empty, its shape is {shape}")
-    layers = {key: (math.prod(arrays.shape(key)[:-2]), *arrays.shape(key)[-2:]) for key in keys}
-    if len(set(layers.values())) > 1:
-        told = ", ".join(f"{key} {layer}" for key, layer in layers.items())
-        raise DataFileError(f"{name}: q, k, v must have one shape (heads, tokens, width), got {told}")
-    tokens = layers["q"][1]
-    if tokens > MAX_TOKENS:
-        raise DataFileError(f"{name} has {tokens:,} tokens; at most {MAX_TOKENS:,} are read, so save fewer")
-
-
-def _heads(name, key, array):
-    """Return (1, heads, t, d) float32."""
-    with np.errstate(over="ignore"):  # told below
-        layer = np.ascontiguousarray(array.reshape(-1, *array.shape[-2:]), np.float32)
-    if not np.isfinite(layer).all():
-        raise DataFileError(f"{name}: {key} holds NaN or infinity, or numbers too large for float32")
-    return torch.from_numpy(layer)[None]
 
 
 def of_head(title, q, k, v, head, *, causal, tokens=(), **more) -> AttentionInput:

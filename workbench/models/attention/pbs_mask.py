@@ -115,7 +115,7 @@ def permuted_block_selection(
 
 
 def _visible_in_order(attn_mask, perm, query_perm, block_size):
-    """Return which blocks of sorted queries and keys hold a pair that may attend, (b, h, n, n) bool; one head at a time."""
+    """Return which blocks of sorted queries and keys hold a pair that may attend, (b, h, n, n) bool, head by head."""
     b, h, length = perm.shape
     blocks = -(-length // block_size)
     visible = np.empty((b, h, blocks, blocks), bool)

@@ -1,7 +1,5 @@
 """The attention explorer: every method on generated heads, own files, refusals, stories, one query, recipe."""
 
-import io
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from widgets.figures.attention import panel
 from workbench.data import text as texts
 from workbench.explorers.attention.explorer import explorer
 from workbench.explorers.attention.method import methods, offered
-from workbench.explorers.attention.source import read_npz, sources
+from workbench.explorers.attention.source import sources
 from workbench.models.attention.sea_stages import stages
 from workbench.models.attention.sea_training import shipped
 from workbench.models.language import minilm
@@ -281,49 +279,6 @@ def test_a_link_to_what_no_estimator_knows_is_refused(asked):
         )
     finally:
         linked.close()
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def test_own_file_is_shown_and_bad_ones_are_named(rng):
-    q, k = rng.standard_normal((2, 3, 40, 8))
-    given = read_npz(npz(q=q, k=k), "mine.npz")
-    np.testing.assert_allclose(given.q[0, 0], q[0], rtol=1e-6)
-    np.testing.assert_allclose(given.v, given.k)
-    for content, words in (
-        (b"not a zip", "not a readable .npz"),
-        (npz(q=q), "must hold arrays q and k, it has q"),
-        (npz(), "holds no arrays"),
-        (npz(q=np.ones((0, 4)), k=np.ones((0, 4))), "q is empty"),
-        (npz(q=q[:, None, None], k=k), "must be floats"),
-        (npz(q=np.full((4, 2), 1e300), k=np.ones((4, 2))), "too large for float32"),
-        (npz(q=np.zeros((65537, 1), np.float16), k=np.zeros((65537, 1), np.float16)), "65,537 tokens; at most 65,536"),
-        (npz(q=q, k=k[:, :5]), "one shape"),
-        (npz(q=q.astype(int), k=k), "must be floats"),
-        (npz(q=np.full((4, 2), np.nan), k=np.ones((4, 2))), "NaN"),
-        (npz(q=np.array([{}], object), k=k), "q holds Python objects, which are not read"),
-    ):
-        with pytest.raises(ValueError, match=words) as error:
-            read_npz(content, "bad.npz")
-        assert str(error.value).startswith("bad.npz")
-    for dtype in ("float16", ">f4", ">f8"):
-        given = read_npz(npz(q=q.astype(dtype), k=k.astype(dtype), v=np.asfortranarray(k.astype(dtype))))
-        np.testing.assert_array_equal(given.all_q[0], q.astype(dtype).astype("float32"))
-        np.testing.assert_array_equal(given.all_v[0], k.astype(dtype).astype("float32"))
-    view = explorer(input="file", head=1).wait()
-    try:
-        assert "There is no file yet" in view.error
-        view._uploaded("mine.npz", npz(q=q, k=k))
-        logits = q[1] @ k[1].T / 8**0.5 + np.where(np.tri(40), 0, -np.inf)
-        wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        np.testing.assert_allclose(view.wait().scene.result.attention, wanted, rtol=1e-4, atol=1e-6)
-        assert view.error == ""
-    finally:
-        view.close()
 
 
 def test_what_is_too_long_is_lowered_or_refused_before_work():

@@ -256,7 +256,7 @@ def test_any_float_dtype_grouped_heads_and_a_scale(dtype):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_not_seen(side, causal, assert_close):
-    """At threshold 1 real tokens get dense attention over real tokens, whatever the padding holds; below, never more."""
+    """At threshold 1 real tokens get dense attention over real tokens, whatever padding holds; below, never more."""
     q, k, v = qkv(b=2)
     real = torch.ones(2, q.shape[2], dtype=torch.bool)
     real[1, slice(0, 130) if side == "left" else slice(170, None)] = False

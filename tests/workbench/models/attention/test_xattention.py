@@ -304,7 +304,7 @@ def test_added_masks_are_added_and_what_they_hide_is_not_chosen(tq, lowest, asse
     assert_close(out, wanted)
     if tq > 1:
         seen = np.add.reduceat(distance.numpy() < 70, np.arange(0, 200, 32), axis=1) > 0
-        hidden = [row for row in range(0, tq - 32, 32)]
+        hidden = range(0, tq - 32, 32)
         assert all(not keep[:, :, row // 32, ~seen[row : row + 32].any(axis=0)].any() for row in hidden)
 
 
@@ -326,11 +326,11 @@ def test_bad_input_is_named():
         xattention(q[:, :1], k, v)
     with pytest.raises(ValueError, match="multiple of stride"):
         xattention(q, k, v, block_size=32, stride=5)
-    with pytest.raises(TypeError, match="xattention: q must be a CPU tensor of floats, got torch.int64 on cpu"):
+    with pytest.raises(TypeError, match=r"xattention: q must be a CPU tensor of floats, got torch\.int64 on cpu"):
         xattention(q.long(), k.long(), v)
-    with pytest.raises(TypeError, match="v is torch.float64, q is torch.float32"):
+    with pytest.raises(TypeError, match=r"v is torch\.float64, q is torch\.float32"):
         xattention(q, k, v.double())
     with pytest.raises(ValueError, match="attn_mask must broadcast"):
         xattention(q, k, v, attn_mask=torch.ones(3, 200, 100, dtype=torch.bool))
-    with pytest.raises(TypeError, match="attn_mask must be bool or float, got torch.int64"):
+    with pytest.raises(TypeError, match=r"attn_mask must be bool or float, got torch\.int64"):
         xattention(q, k, v, attn_mask=torch.ones(200, 200, dtype=torch.int64))
