@@ -18,6 +18,7 @@ from kernels.check import as_int, as_number, as_rng, check_array, check_choice, 
 
 MOST_LANES = 2**16  # of a stride, and of query_every: groups are padded to whole ones, so memory follows them
 MODES = ("antidiagonal", "diagonal", "random", "double", "triple")
+ROWS_AT_ONCE = 256  # reduced queries: of the keys that all of them come before, causality reads none
 POOLS = {"mean": np.mean, "max": np.max}
 NEIGHBOURS = {"double": {0: 1, 1: 1}, "triple": {-1: 1, 0: 2, 1: 1}}  # how often key lane t + s counts in lane t
 
@@ -195,7 +196,8 @@ def xattn_block_scores(
 
     Cost
     ----
-    b h tq tk d / S multiply-adds; memory n^2 of one head at a time.
+    b h tq tk d / S multiply-adds, about half of it with ``causal`` where inputs are long; memory n^2 of one head at a
+    time.
 
     Source
     ------
@@ -227,8 +229,12 @@ def xattn_block_scores(
     scores = np.empty((*q.shape[:2], block_rows, cols // per_block), q.dtype)
     scale = q.dtype.type(1 / (np.sqrt(d) * stride * norm))
     for batch, head in np.ndindex(*q.shape[:2]):
-        logits = q_groups[batch, head] @ k_groups[batch, head].T * scale  # (n_q, n_k)
-        mass = _softmax(logits, hidden[batch, head]) * valid_rows
+        mass = np.zeros((rows, cols), q.dtype)
+        for first_row in range(0, rows, ROWS_AT_ONCE):
+            some = slice(first_row, first_row + ROWS_AT_ONCE)
+            reach = min(cols, (first_row + ROWS_AT_ONCE) * query_every + start // stride) if causal else cols
+            logits = q_groups[batch, head, some] @ k_groups[batch, head, :reach].T * scale
+            mass[some, :reach] = _softmax(logits, hidden[batch, head, some, :reach]) * valid_rows[some]
         scores[batch, head] = mass.reshape(block_rows, -1, cols // per_block, per_block).sum(axis=(1, 3))
     return scores
 

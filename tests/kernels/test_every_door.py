@@ -23,9 +23,10 @@ X = np.ones((3, 4), np.float32)
 Q = np.random.default_rng(0).standard_normal((1, 2, 32, 16)).astype(np.float32)
 LSE = np.ones((1, 2, 32), np.float32)
 MASK = np.ones((1, 2, 2, 2), bool)
+SEEN = np.ones((1, 1, 32, 32), bool)
 BITS = np.zeros((4, 2), np.uint8)
 ATTENTION = {"q": Q, "k": Q, "v": Q, "block_mask": MASK, "block_size": 16, "causal": True, "scale": 0.5,
-             "key_positions": None, "num_threads": 1}  # fmt: skip
+             "key_positions": None, "attn_mask": SEEN, "num_threads": 1}  # fmt: skip
 BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "query_positions": None}
 WINDOW = (0, 3, 0, 3)
 PLAN = plan_windows(A, A, 64, 0.5)
@@ -34,13 +35,15 @@ TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
 # Good arguments of every public function; a new one is missed by the first test below.
 DOORS = {
+    "kernels.half_precision": {"as_float32": {"x": X}, "float_format": {"x": X}},
     "kernels.cancel": {"check_cancelled": {}},
     "kernels._native": {"set_num_threads": {"n": 2}, "get_num_threads": {}, "isa": {}},
     "kernels.attention.block_sparse": {
         "block_sparse_attention": ATTENTION | {"return_lse": False},
         "block_sparse_attention_backward": ATTENTION | {"out": Q, "lse": LSE, "grad": Q},
         "block_sparse_attention_work": {"block_mask": MASK, "t": 32, "d": 16, "block_size": 16, "causal": True,
-                                        "key_positions": None},
+                                        "key_positions": None, "queries": None},
+        "block_shape": {"tq": 32, "tk": 32, "block_size": 16, "causal": True},
     },
     "kernels.attention.cost": {
         "attention_cost": BLOCKS | {"keep": MASK[0, 0], "allowed": None, "pairs": None, "d": 16, "summaries": None,
@@ -60,10 +63,11 @@ DOORS = {
         "antidiagonal_reshape": {"q": Q, "k": Q, "stride": 4, "mode": "random", "seed": 1, "query_every": 1},
         "lines_read": {"stride": 4, "mode": "random", "seed": 1},
         "xattn_block_scores": {"q": Q, "k": Q, "block_size": 16, "stride": 4, "causal": True, "mode": "random",
-                               "seed": 1, "norm": 1.0, "query_every": 1},
+                               "seed": 1, "norm": 1.0, "query_every": 1, "attn_mask": SEEN},
         "pooled_block_scores": {"q": Q, "k": Q, "block_size": 16, "hidden": None, "causal": True, "query_pool": "max",
                                 "key_pool": "mean"},
-        "true_block_mass": {"q": Q, "k": Q, "block_size": 16, "causal": True},
+        "true_block_mass": {"q": Q, "k": Q, "block_size": 16, "causal": True, "attn_mask": SEEN},
+        "visible_blocks": {"attn_mask": SEEN, "tq": 32, "tk": 32, "block_size": 16, "causal": True},
     },
     "kernels.masks.block_select": {
         "select_blocks": {"scores": np.ones((1, 2, 3, 3)), "threshold": 0.9, "causal": True, "keep_sink": True,

@@ -12,6 +12,7 @@ from kernels.masks.block_scores import (
     lines_read,
     pooled_block_scores,
     true_block_mass,
+    visible_blocks,
     xattn_block_scores,
 )
 
@@ -229,6 +230,63 @@ def test_scoring_costs_one_stride_th_of_the_logits(rng):
     assert Counting.multiply_adds == 2 * 256 * 256 * 8 // 8
 
 
+@pytest.mark.parametrize("query_every", [1, 2])
+@pytest.mark.parametrize("cached", [0, 96])
+def test_long_inputs_are_scored_in_pieces_without_a_seam(query_every, cached, rng, monkeypatch):
+    from kernels.masks import block_scores
+
+    q, k = qk(rng, b=1, h=2, t=256, d=8)
+    how = {"block_size": 32, "stride": 4, "query_every": query_every}
+    whole = xattn_block_scores(q[:, :, cached:], k, **how)
+    monkeypatch.setattr(block_scores, "ROWS_AT_ONCE", 7)
+    np.testing.assert_allclose(xattn_block_scores(q[:, :, cached:], k, **how), whole, rtol=1e-6)
+
+
+def masked(rng, tq, tk, kind):
+    shape = {"pairs": (2, 1, tq, tk), "keys": (2, 1, 1, tk), "plain": (tq, tk)}[kind]
+    mask = rng.random(shape) < 0.05
+    mask[..., -1] = True
+    return np.where(mask, 0.0, -np.inf).astype(np.float32) if kind == "plain" else mask
+
+
+@pytest.mark.parametrize("kind", ["pairs", "keys", "plain"])
+@pytest.mark.parametrize(("tq", "tk", "causal"), [(70, 70, True), (70, 70, False), (30, 70, True), (50, 70, False)])
+def test_masks_hide_whole_tiles_from_scores_and_pairs_from_the_oracle(kind, tq, tk, causal, rng):
+    q, k = rng.standard_normal((2, 2, tq, 8)), rng.standard_normal((2, 2, tk, 8))
+    mask = masked(rng, tq, tk, kind)
+    seen = np.broadcast_to(mask if mask.dtype == bool else mask == 0, (2, 2, tq, tk))
+    first = tk - tq if causal else 0
+    blocks = visible_blocks(mask, tq=tq, tk=tk, block_size=16, causal=causal)
+    scores = xattn_block_scores(q, k, block_size=16, stride=4, causal=causal, attn_mask=mask)
+    tiles = np.zeros((2, 2, scores.shape[2] * 4, scores.shape[3] * 4), bool)
+    for b, h, i, j in np.argwhere(seen):
+        tiles[b, h, (first % 16 + i) // 4, j // 4] = True
+    by_block = tiles.reshape(2, 2, -1, 4, scores.shape[3], 4)
+    np.testing.assert_array_equal(np.broadcast_to(blocks, scores.shape), by_block.any(axis=(3, 5)))
+    start = first // 16 * 4
+    open_to = tiles & ((np.arange(tiles.shape[3]) <= np.arange(tiles.shape[2])[:, None] + start) if causal else True)
+    lines = [
+        np.pad(x, [(0, 0), (0, 0), pad, (0, 0)])
+        for x, pad in ((q, (first % 16, -(first + tq) % 16)), (k, (0, -tk % 16)))
+    ]
+    wanted = np.zeros(tiles.shape)
+    for b, h, i, j in np.argwhere(open_to):
+        wanted[b, h, i, j] = sum(lines[0][b, h, 4 * i + 3 - s] @ lines[1][b, h, 4 * j + s] for s in range(4))
+    weights = np.where(open_to, np.exp(wanted / (8**0.5 * 4)), 0)
+    weights /= np.where(weights.sum(axis=3, keepdims=True) == 0, 1, weights.sum(axis=3, keepdims=True))
+    np.testing.assert_allclose(scores, weights.reshape(by_block.shape).sum(axis=(3, 5)), atol=1e-12)
+    causal_pairs = np.arange(tk) <= first + np.arange(tq)[:, None] if causal else np.ones((tq, tk), bool)
+    logits = np.where(seen & causal_pairs, q @ k.swapaxes(2, 3) / 8**0.5, -np.inf)
+    true = np.exp(logits - np.maximum(logits.max(axis=3, keepdims=True), -1e9))
+    true /= np.where(true.sum(axis=3, keepdims=True) == 0, 1, true.sum(axis=3, keepdims=True))
+    found = true_block_mass(q, k, block_size=16, causal=causal, attn_mask=mask)
+    np.testing.assert_allclose(found.sum(axis=(2, 3)), true.sum(axis=(2, 3)))
+    np.testing.assert_allclose(
+        found[..., 0],
+        np.add.reduceat(true[..., :16].sum(axis=3), np.maximum(np.arange(-(first % 16), tq, 16), 0), axis=2),
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -248,6 +306,8 @@ def test_scoring_costs_one_stride_th_of_the_logits(rng):
         ({"query_every": 3}, ValueError, "times query_every, 12"),
         ({"norm": 0.0}, ValueError, "norm must be a finite number above 0"),
         ({"mode": "zigzag"}, ValueError, "mode must be one of"),
+        ({"attn_mask": np.ones((16, 15), bool)}, ValueError, r"attn_mask must broadcast to \(b, h, 16, 16\)"),
+        ({"attn_mask": np.ones((16, 16), int)}, TypeError, "attn_mask must be a NumPy array of bool"),
     ],
 )
 def test_bad_input_is_named(change, error, words):

@@ -159,6 +159,14 @@ def test_topk_and_ratio_keep_the_best_so_many(drawn, rule):
         assert ties_go_to_the_left(score, may, must, kept)
 
 
+def test_the_sink_is_the_first_block_that_a_row_may_see():
+    eligible = np.tri(5, dtype=bool) & (np.arange(5) >= np.array([0, 1, 2, 2, 2])[:, None])
+    kept = select_blocks(np.ones((1, 1, 5, 5)), 0.0, eligible=eligible)[0, 0]
+    wanted = np.eye(5, dtype=bool)
+    wanted[3:, 2] = True
+    np.testing.assert_array_equal(kept, wanted)
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
