@@ -25,7 +25,7 @@ struct Machine {
     int64_t n_mtc = 1, threads_per_mtc = 1, token_pp = 1, log2_slots = 0, line = 64, word = 8;
     double l_pipe = 0, l_dram = 0, l_spad = 0, l_atomic = 0, l_store = 0, bw = 0, dma_bw = 0, wb_eff = 1;
     double c_nz = 0, c_pp = 0, c_probe = 0, c_merge = 0, c_alloc = 0, c_scan = 0, c_wb = 0, c_static = 0, c_dyn = 0, c_dma = 0;
-    double l_net = 0, net_bw = 0;
+    double fill_bw = 1, l_net = 0, net_bw = 0;
 };
 
 struct Token {
@@ -34,7 +34,7 @@ struct Token {
 };
 
 enum Stream { READ_A, READ_POINTERS, READ_B, WRITE_C, STREAMS };
-enum Phase { HASHING, WRITE_BACK, DMA_WAIT, PHASES };
+enum Phase { COUNTING, HASHING, WRITE_BACK, CLEARING, DMA_WAIT, PHASES };
 enum WindowColumn { W_START, W_HASHED, W_DONE, W_DMA_START, W_DMA_DONE, W_COLUMNS };
 
 // One block of the machine running one share of the windows.
@@ -85,6 +85,7 @@ class Simulation {
     int64_t advance(int64_t count) {
         const workbench::WithoutGil released;
         const auto windows = static_cast<int64_t>(row_start.size());
+        if (!counted) count_products();
         const int64_t stop = std::min(windows, window + count);
         for (; window < stop; ++window) run_window();
         if (window == windows && !finished) {
@@ -98,7 +99,7 @@ class Simulation {
     int64_t events_kept() const { return kept; }
     double bin_width() const { return timeline.width; }
 
-    double now = 0, instructions = 0, latency = 0, lines = 0, network_bytes = 0;
+    double now = 0, instructions = 0, latency = 0, lines = 0, network_bytes = 0, hashing_busy = 0;
     int64_t token_count = 0, event_count = 0, peak_live = 0;
 
   private:
@@ -106,11 +107,13 @@ class Simulation {
 
     void add_token(int64_t row, double a, double p, double q, int64_t u, double b_lines, double remote_lines) {
         const double a_lines = lines_of(a), line = static_cast<double>(c.line), word = static_cast<double>(c.word);
+        // V3: a claim stores an offset and a column, and a product that merges reads the offset of its slot.
         const double dynamic = version == 1 ? 0 : 1, alloc = version == 3 ? static_cast<double>(u) : 0;
+        const double offsets = version == 3 ? p + alloc : 0;
         Token t{row, u, 0, 0, 0, line * remote_lines};
         t.instructions = (version == 1 ? c.c_static : c.c_dyn) + a * c.c_nz + p * (c.c_pp + c.c_merge) + (p + q) * c.c_probe + alloc * c.c_alloc;
         t.latency = t.instructions * c.l_pipe + (a_lines + b_lines + 2 * a) * c.l_dram + remote_lines * c.l_net +
-                    (2 * p + q + dynamic + alloc) * c.l_atomic;
+                    (2 * p + q + dynamic + alloc) * c.l_atomic + offsets * c.l_spad;
         t.bytes = line * (a_lines + b_lines) + 2 * word * a;
         double *s = streams.data();
         s[READ_A] += line * a_lines;
@@ -258,6 +261,7 @@ class Simulation {
         instruction_rate[x] = byte_rate[x] = network_rate[x] = 0;
         live += static_cast<double>(t.inserts);
         thread_busy.data()[x] += now - started[x];
+        hashing_busy += now - started[x];
         timeline.add(thread_bins.data() + x * static_cast<int64_t>(thread_bins.shape(1)), started[x], now, now - started[x]);
         ++event_count;
         if (kept == static_cast<int64_t>(event_thread.size())) return;
@@ -313,7 +317,7 @@ class Simulation {
 
     // Work of all threads together that no token describes: spread evenly over the time it takes; each thread is busy
     // for `each` cycles of it.
-    void shared_work(double work, double thread_latency, double bytes, double duration, double each, double live_after) {
+    void shared_work(Phase phase, double work, double thread_latency, double bytes, double duration, double each, double live_after) {
         const double t1 = now + duration;
         timeline.reach(t1);
         timeline.add(instruction_bins, now, t1, work);
@@ -325,7 +329,22 @@ class Simulation {
         }
         instructions += work;
         latency += thread_latency;
+        phases.data()[phase] += duration;
         now = t1;
+    }
+
+    // Gustavson's first pass, from which the windows are cut: the column of every entry of A, streamed in lines, and
+    // the two pointers of its row of B. All threads share it evenly.
+    void count_products() {
+        counted = true;
+        const double entries = static_cast<double>(a_indptr.data()[a_indptr.size() - 1]), line = static_cast<double>(c.line);
+        const double column_lines = std::ceil(static_cast<double>(c.word) * entries / line), pointers = 2 * entries;
+        const double columns = line * column_lines, bytes = columns + static_cast<double>(c.word) * pointers;
+        const double work = entries * c.c_nz, thread_latency = work * c.l_pipe + (column_lines + pointers) * c.l_dram;
+        const double duration = at_best(work, thread_latency, bytes);
+        shared_work(COUNTING, work, thread_latency, bytes, duration, duration, 0);
+        streams.data()[READ_A] += columns;
+        streams.data()[READ_POINTERS] += bytes - columns;
     }
 
     void run_window() {
@@ -350,28 +369,31 @@ class Simulation {
         times[W_DONE] = now;
     }
 
+    double at_best(double work, double thread_latency, double bytes) const {
+        return std::max({work / static_cast<double>(c.n_mtc), thread_latency / static_cast<double>(threads), bytes / c.bw});
+    }
+
     void write_back(double bytes, double u) {
-        const double slots = std::ldexp(1.0, static_cast<int>(c.log2_slots));
-        const double work = slots * c.c_scan + u * c.c_wb;
-        const double thread_latency = work * c.l_pipe + slots * c.l_spad + 2 * u * c.l_store;
-        const double ideal = std::max({work / static_cast<double>(c.n_mtc), thread_latency / static_cast<double>(threads), bytes / c.bw});
-        const double t0 = now;
-        shared_work(work, thread_latency, bytes, ideal / c.wb_eff, ideal, 0);
-        phases.data()[WRITE_BACK] += now - t0;
+        const double work = slots() * c.c_scan + u * c.c_wb;
+        const double thread_latency = work * c.l_pipe + slots() * c.l_spad + 2 * u * c.l_store;
+        const double ideal = at_best(work, thread_latency, bytes);
+        shared_work(WRITE_BACK, work, thread_latency, bytes, ideal / c.wb_eff, ideal, 0);
     }
 
     void hand_to_dma(double bytes, double u) {
         drain(DMA_WAIT);
-        const double t0 = now;
         // The threads write the descriptors together, one instruction per cycle.
-        shared_work(c.c_dma, c.c_dma, 0, c.c_dma, c.c_dma / static_cast<double>(threads), live);
-        phases.data()[WRITE_BACK] += now - t0;
+        shared_work(WRITE_BACK, c.c_dma, c.c_dma, 0, c.c_dma, c.c_dma / static_cast<double>(threads), live);
+        // Before the engine gathers it fills the table with empty slots. The threads wait: there is room for one table.
+        shared_work(CLEARING, 0, 0, 0, 2 * static_cast<double>(c.word) * slots() / c.fill_bw, 0, live);
         dma_left = dma_total = bytes;
         draining_live = u;
         dma_window = window;
         window_times.data()[window * W_COLUMNS + W_DMA_START] = now;
         if (bytes <= 0) end_dma(now);
     }
+
+    double slots() const { return std::ldexp(1.0, static_cast<int>(c.log2_slots)); }
 
     Machine c;
     int version;
@@ -391,7 +413,7 @@ class Simulation {
     std::vector<int64_t> running, next_item, idle;
     int64_t window = 0, queue = 0, kept = 0, dma_window = 0;
     double live = 0, dma_left = 0, dma_total = 0, dma_rate = 0, draining_live = 0;
-    bool finished = false;
+    bool counted = false, finished = false;
 };
 
 }  // namespace
@@ -403,7 +425,7 @@ WORKBENCH_BIND(bind_piuma) {
     FIELD(n_mtc), FIELD(threads_per_mtc), FIELD(token_pp), FIELD(log2_slots), FIELD(line), FIELD(word);
     FIELD(l_pipe), FIELD(l_dram), FIELD(l_spad), FIELD(l_atomic), FIELD(l_store), FIELD(bw), FIELD(dma_bw), FIELD(wb_eff);
     FIELD(c_nz), FIELD(c_pp), FIELD(c_probe), FIELD(c_merge), FIELD(c_alloc), FIELD(c_scan), FIELD(c_wb), FIELD(c_static);
-    FIELD(c_dyn), FIELD(c_dma), FIELD(l_net), FIELD(net_bw);
+    FIELD(c_dyn), FIELD(c_dma), FIELD(fill_bw), FIELD(l_net), FIELD(net_bw);
 #undef FIELD
     nb::class_<Simulation>(m, "PiumaSimulation")
         .def(nb::init<Machine, int, int64_t, int64_t, int64_t, In, In, In, In, In, In, In, In, In, Matrix<double>, Matrix<double>,
@@ -416,6 +438,7 @@ WORKBENCH_BIND(bind_piuma) {
         .def_ro("latency", &Simulation::latency)
         .def_ro("lines", &Simulation::lines)
         .def_ro("network_bytes", &Simulation::network_bytes)
+        .def_ro("hashing_busy", &Simulation::hashing_busy)
         .def_ro("tokens", &Simulation::token_count)
         .def_ro("event_count", &Simulation::event_count)
         .def_ro("peak_live", &Simulation::peak_live);

@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 VERSION_HASH = {1: "high", 2: "low", 3: "low"}
+PHASES = ("counting", "hashing", "write-back", "clearing", "DMA wait")
 MAX_THREAD_BINS = 2**26
 
 
@@ -205,7 +206,7 @@ def _run_block(s, trace, version, config, place, event_limit, bins, progress) ->
     limit = min(event_limit, len(trace.products))
     ints, floats = ([np.empty(limit, dtype=t) for _ in range(n)] for t, n in ((np.int64, 3), (np.float64, 2)))
     thread_bins, binned = np.zeros((config.threads, bins)), np.zeros((4, bins))
-    thread_busy, streams, phases = np.zeros(config.threads), np.zeros(4), np.zeros(3)
+    thread_busy, streams, phases = np.zeros(config.threads), np.zeros(4), np.zeros(len(PHASES))
     window_times = np.full((len(plan), 5), np.nan)
     simulation = core.PiumaSimulation(
         machine, version, *place, s.a_indptr, s.a_indices, s.b_indptr, plan.row_start, plan.row_stop,
@@ -233,6 +234,7 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
     busy = np.concatenate([run.thread_busy for run in runs])
     products = sum(int(run.trace.products.sum()) for run in runs)
     accesses = 2 * products + 2 * sum(run.nnz for run in runs)
+    hashed = config.threads * sum(float(run.phases[PHASES.index("hashing")]) for run in runs)
     bounds = [
         (run.streams.sum() / config.bw, sim.instructions / config.n_mtc, sim.latency / config.threads)
         for run, sim in zip(runs, sims, strict=True)
@@ -248,12 +250,13 @@ def _result(runs: list[_BlockRun], version, hash, config) -> SimResult:
         config=config,
         cycles=cycles,
         ms=cycles / (config.clock_ghz * 1e6),
-        phases=dict(zip(("hashing", "write-back", "DMA wait"), slowest.phases.tolist(), strict=True)),
+        phases=dict(zip(PHASES, slowest.phases.tolist(), strict=True)),
         instructions=instructions,
         ipc=per_cycle(instructions),
         streams=dict(zip(("A", "row pointers", "B", "C"), moved.tolist(), strict=True)),
         bandwidth_utilisation=per_cycle(moved.sum() / (config.bw * blocks)),
         thread_utilisation=per_cycle(busy.mean()),
+        hashing_utilisation=sum(sim.hashing_busy for sim in sims) / hashed if hashed else 0.0,
         thread_busy=busy,
         products=products,
         inserts=sum(run.trace.nnz for run in runs),

@@ -26,7 +26,7 @@ class Constant:
     tag: str
 
 
-_ABOVE_ZERO = ("clock_ghz", "l_pipe", "bw", "dma_bw", "net_bw", "line", "word", "wb_eff", "c_nz", "c_pp")
+_ABOVE_ZERO = ("clock_ghz", "l_pipe", "bw", "dma_bw", "fill_bw", "net_bw", "line", "word", "wb_eff", "c_nz", "c_pp")
 
 
 def _constant(name):
@@ -64,6 +64,7 @@ class PiumaConfig:
     c_static: float = _constant("c_static")
     c_dyn: float = _constant("c_dyn")
     c_dma: float = _constant("c_dma")
+    fill_bw: float = _constant("fill_bw")
     l_net: float = _constant("l_net")
     net_bw: float = _constant("net_bw")
 

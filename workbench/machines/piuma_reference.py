@@ -87,25 +87,35 @@ def _token(group, version, c):
         + v3 * u * c.c_alloc
     )
     L = I * c.l_pipe + (al + bl + 2 * a) * c.l_dram + (2 * p + q + shared + v3 * u) * c.l_atomic
+    L += v3 * (p + u) * c.l_spad  # merging reads an offset, claiming stores an offset and a column
     return Token(group[0].i, u, I, L, c.line * (al + bl) + 2 * c.word * a)
 
 
 def simulate_reference(a, b, version, c: PiumaConfig) -> tuple[float, list[tuple[int, int, float, float]]]:
     """Return the cycles of one block and its events (thread, row, start, stop)."""
     windows = plan_windows(a, b, c.slots, c.load)
-    now, dma, events = 0.0, 0.0, []
+    now, dma, events = _count(a, c), 0.0, []
     for w, items in enumerate(hash_trace_reference(a, b, windows, c.slots, VERSION_HASH[version])):
         now, dma = _hash(cut_tokens_reference(items, version, c), version, c, now, dma, events)
         u = sum(item.u for item in items)
         x = 2 * c.word * u + c.word * int(windows.row_stop[w] - windows.row_start[w])
         if version == 3:
             now += dma / min(c.dma_bw, c.bw) + c.c_dma  # wait for the previous transfer, then hand over this window
+            now += 2 * c.word * c.slots / c.fill_bw  # the engine clears the table, and then gathers
             dma = x
         else:
             work = c.slots * c.c_scan + u * c.c_wb
             latency = work * c.l_pipe + c.slots * c.l_spad + 2 * u * c.l_store
             now += max(work / c.n_mtc, latency / c.threads, x / c.bw) / c.wb_eff
     return now + dma / min(c.dma_bw, c.bw), events
+
+
+def _count(a, c):
+    """Return the cycles of the pass that counts the products of every row: A's columns, two pointers for each."""
+    entries, lines = a.nnz, math.ceil(c.word * a.nnz / c.line)
+    work, transferred = entries * c.c_nz, c.line * lines + 2 * c.word * entries
+    latency = work * c.l_pipe + (lines + 2 * entries) * c.l_dram
+    return max(work / c.n_mtc, latency / c.threads, transferred / c.bw)
 
 
 def _hash(tokens, version, c, now, dma, events):

@@ -78,11 +78,12 @@ class SimResult:
     ----------
     version, hash, blocks, config : what was run.
     cycles, ms : time of the slowest block.
-    phases : cycles of the slowest block in hashing, write-back and waiting for DMA.
+    phases : cycles of the slowest block in counting the products, hashing, write-back, clearing and waiting for DMA.
     instructions, ipc : issued by all threads; per cycle.
     streams : DRAM bytes by stream (A, row pointers, B, C).
     bandwidth_utilisation : bytes / (cycles x bw x blocks).
     thread_utilisation : busy thread cycles / (cycles x threads).
+    hashing_utilisation : the same in the hashing phases alone, where threads hold tokens or wait for the last one.
     thread_busy : float64[threads], cycles.
     products, inserts, probes : F, structural nnz(C), probes beyond the first.
     histogram : int64[65], products by extra probes.
@@ -107,6 +108,7 @@ class SimResult:
     streams: dict[str, float]
     bandwidth_utilisation: float
     thread_utilisation: float
+    hashing_utilisation: float
     thread_busy: np.ndarray
     products: int
     inserts: int

@@ -333,8 +333,7 @@ table(
 claims("favit")
 
 # %% [markdown]
-# *published* values were read in the paper's abstract or its authors' repository; those *from memory* could not be
-# checked.
+# *published* values were read in the paper's abstract or its authors' repository.
 #
 # Left out: ImageNet, detection and segmentation (no such data or time here), so the accuracy claim is judged on 360
 # handwritten digits, which is a far easier task. The abstract also reports robustness on damaged ImageNet pictures; the

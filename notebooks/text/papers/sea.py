@@ -430,7 +430,8 @@ show(figure, "The sparse path grows with the length, dense attention with its sq
 claims("sea")
 
 # %% [markdown]
-# *published* values were read in the paper or its authors' repository; those *from memory* could not be checked.
+# *published* values were read in the paper, its authors' repository or public notes that quote it, which the second
+# column names; those *from memory* could not be checked.
 #
 # What differs: the paper trains the whole model, 10,000 steps and more, together with the task; here the model stays
 # frozen and each layer's estimator learns alone, for a few minutes in all. So its queries and keys are the teacher's,

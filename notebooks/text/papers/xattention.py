@@ -426,10 +426,11 @@ f"{cpu}, {first['threads']} threads, {first['heads']} heads of {first['width']},
 claims("xattention")
 
 # %% [markdown]
-# *published* values were read on the authors' slides; those *from memory* could not be checked against the paper. The
-# paper measures answers to long prompts (RULER, LongBench) with a model of eight billion parameters. Ours are small
-# models and 512 to 2,048 tokens, so there is less to leave out: densities are higher, and differences between sampling
-# patterns are smaller. Where our results disagree with the paper's, remember this difference in scale first.
+# *published* values were read on the authors' slides or in public notes that quote the paper, which the second column
+# names; those *from memory* could not be checked. The paper measures answers to long prompts (RULER, LongBench) with a
+# model of eight billion parameters. Ours are small models and 512 to 2,048 tokens, so there is less to leave out:
+# densities are higher, and differences between sampling patterns are smaller. Where our results disagree with the
+# paper's, remember this difference in scale first.
 #
 # Where ours differs from the released code on purpose: the forced blocks are exactly the sink and the diagonal block,
 # in every row (the code keeps one more block per row in the first chunk, and always block 0). The state from which the

@@ -161,10 +161,34 @@ TWO = PiumaConfig(log2_slots=8, n_mtc=2, threads_per_mtc=1, token_pp=1, **WIDE)
 
 
 def cost(fixed, p, alloc=0):
-    """Instructions and latency alone of one nonzero whose p products claim a slot each, without a lost probe."""
+    """Instructions and latency alone of one nonzero whose p products claim a slot each, without a lost probe.
+
+    In V3 a claim also stores an offset and a column in the scratchpad.
+    """
     instructions = fixed + 20 + p * (16 + 7) + p * 12 + 6 * p * alloc
     atomics = 2 * p + (fixed == 20) + p * alloc
-    return instructions, 10 * instructions + (2 + 2 + 2) * 120 + 40 * atomics
+    return instructions, 10 * instructions + (2 + 2 + 2) * 120 + 40 * atomics + 2 * p * alloc * 20
+
+
+def counting(entries, threads):
+    """Cycles of the first pass over up to eight entries of A: one line of columns, two pointers for each."""
+    return (10 * 20 * entries + (1 + 2 * entries) * 120) / threads
+
+
+@pytest.mark.parametrize(
+    "change, cycles",
+    [
+        ({}, (10 * 180 + (2 + 18) * 120) / 2),  # nine entries: latency of two lines and 18 pointers, on two threads
+        ({"n_mtc": 1, "threads_per_mtc": 64}, 180),  # 64 threads of one pipeline: its issue slot
+        ({"bw": 0.1}, (2 * 64 + 18 * 8) / 0.1),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_every_version_counts_its_products_first(version, change, cycles):
+    a, b = rows(range(9), n=9), rows(*([0] for _ in range(9)), n=1)
+    run = simulate_spgemm(a, b, version, replace(TWO, **change))
+    assert run.phases["counting"] == run.window_times.start[0] == pytest.approx(cycles)
+    assert run.streams["A"] + run.streams["B"] == 64 * (9 * (2 + 2) + 2) and run.streams["row pointers"] == 2 * 18 * 8
 
 
 def test_the_static_split_deals_nonzeros_in_turn(long_and_short):
@@ -174,8 +198,11 @@ def test_the_static_split_deals_nonzeros_in_turn(long_and_short):
     assert (long, short) == (3110, 1390)
     log = run.events
     shown = sorted(zip(log.thread.tolist(), log.start.tolist(), log.stop.tolist(), strict=True))
-    assert shown == [(0, 0, long), (0, long, 2 * long), (1, 0, short), (1, short, 2 * short)]
+    t0 = counting(4, threads=2)
+    pieces = [(0, 0, long), (0, long, 2 * long), (1, 0, short), (1, short, 2 * short)]
+    assert shown == [(x, t0 + start, t0 + stop) for x, start, stop in pieces]
     assert run.phases["hashing"] == 2 * long and run.tokens == 4
+    assert run.hashing_utilisation == (long + short) / (2 * long)
     assert run.l1_hit_rate == 1 - 4 * (2 + 2) / (2 * 12 + 2 * 4)
 
 
@@ -185,10 +212,11 @@ def test_tokens_go_to_whoever_is_idle(long_and_short, version, alloc):
     run = simulate_spgemm(*long_and_short, version, TWO)
     long, short = (cost(20, p, alloc)[1] for p in (5, 1))
     shown = sorted(zip(run.events.thread.tolist(), run.events.start.tolist(), strict=True))
-    assert shown == [(0, 0), (0, long), (1, 0), (1, short)]
-    assert run.phases["hashing"] == long + short
+    t0 = counting(4, threads=2)
+    assert shown == [(0, t0), (0, t0 + long), (1, t0), (1, t0 + short)]
+    assert run.phases["hashing"] == long + short and run.hashing_utilisation == pytest.approx(1)
     written = {2: 256 * 6 + 12 * 47, 3: 200}[version]  # V2 scans the table, V3 tells the DMA engine
-    assert run.instructions == 2 * (cost(20, 5, alloc)[0] + cost(20, 1, alloc)[0]) + written
+    assert run.instructions == 4 * 20 + 2 * (cost(20, 5, alloc)[0] + cost(20, 1, alloc)[0]) + written
 
 
 @pytest.mark.parametrize("most, tokens", [(1, 4), (5, 4), (6, 2), (11, 2), (12, 1)])
@@ -208,7 +236,9 @@ def test_threads_of_a_pipeline_share_its_issue_slot():
     each = 20 + 20 + 4 * (16 + 7 + 12)
     run = simulate_spgemm(a, b, 2, config)
     log = run.events
-    assert dict(zip(log.thread.tolist(), log.stop.tolist(), strict=True)) == {0: 2 * each, 1: 2 * each, 2: each}
+    t0 = 3 * 20 / 2  # counting, bound by the two pipelines
+    stops = dict(zip(log.thread.tolist(), log.stop.tolist(), strict=True))
+    assert stops == {0: t0 + 2 * each, 1: t0 + 2 * each, 2: t0 + each}
 
 
 def test_threads_share_the_bandwidth(long_and_short):
@@ -233,7 +263,7 @@ def test_all_threads_scan_the_table_and_store(long_and_short, version):
     for config, ideal in ((TWO, latency / 2), (narrow, work), (replace(TWO, bw=0.001), (16 * 12 + 8) / 0.001)):
         run = simulate_spgemm(*long_and_short, version, config)
         assert run.phases["write-back"] == pytest.approx(ideal / 0.31)
-        assert run.phases["DMA wait"] == 0 and run.streams["C"] == 16 * 12 + 8
+        assert run.phases["DMA wait"] == run.phases["clearing"] == 0 and run.streams["C"] == 16 * 12 + 8
 
 
 def two_windows():
@@ -244,19 +274,23 @@ def two_windows():
 
 @pytest.mark.parametrize("dma_bw", [0.01, 1000.0])
 def test_the_next_window_is_hashed_while_the_dma_engine_writes(dma_bw):
-    """200 B a window. Slow: the second window waits for the first transfer; fast: it does not. Both drain last."""
+    """200 B a window. Slow: the second window waits for the first transfer; fast: it does not. Both drain last.
+
+    Between the two the DMA engine clears 16 slots of 16 B at 64 B a cycle, and the thread waits for it.
+    """
     config = PiumaConfig(log2_slots=4, load=0.75, n_mtc=1, threads_per_mtc=1, token_pp=2**40, bw=1e9, dma_bw=dma_bw)
     run = simulate_spgemm(*two_windows(), 3, config)
     instructions = 20 + 3 * 20 + 12 * (16 + 7 + 12 + 6)
-    hashing = 10 * instructions + (2 + 3 * 2 + 2 * 3) * 120 + (2 * 12 + 1 + 12) * 40
+    hashing = 10 * instructions + (2 + 3 * 2 + 2 * 3) * 120 + (2 * 12 + 1 + 12) * 40 + (12 + 12) * 20
     transfer = (16 * 12 + 8) / dma_bw
+    t0, done = counting(6, threads=1), 200 + 16 * 16 / 64
     wait = max(0, transfer - hashing)
     times = run.window_times
-    assert times.dma_start.tolist() == pytest.approx([hashing + 200, 2 * hashing + wait + 400])
+    assert times.dma_start.tolist() == pytest.approx([t0 + hashing + done, t0 + 2 * (hashing + done) + wait])
     assert times.dma_stop == pytest.approx(times.dma_start + transfer)
-    assert times.hashed.tolist() == pytest.approx([hashing, 2 * hashing + 200])
-    assert run.phases["DMA wait"] == pytest.approx(wait + transfer)
-    assert run.cycles == pytest.approx(2 * hashing + 400 + wait + transfer)
+    assert times.hashed.tolist() == pytest.approx([t0 + hashing, t0 + 2 * hashing + done])
+    assert run.phases["DMA wait"] == pytest.approx(wait + transfer) and run.phases["clearing"] == 2 * 4
+    assert run.cycles == pytest.approx(t0 + 2 * (hashing + done) + wait + transfer)
 
 
 def test_the_dma_engine_and_the_threads_share_the_bandwidth():
@@ -264,6 +298,7 @@ def test_the_dma_engine_and_the_threads_share_the_bandwidth():
     config = PiumaConfig(log2_slots=4, load=0.75, n_mtc=1, threads_per_mtc=1, token_pp=2**40, bw=1.0, dma_bw=1.0)
     run = simulate_spgemm(*two_windows(), 3, config)
     hashing = 10 * (20 + 3 * 20 + 12 * (16 + 7 + 12 + 6)) + (2 + 3 * 2 + 2 * 3) * 120 + (2 * 12 + 1 + 12) * 40
+    hashing += (12 + 12) * 20
     asked = (64 * (2 + 3 * 2) + 16 * 3) / hashing  # bytes per cycle of the token alone
     first, second = run.window_times.hashed - run.window_times.start
     assert first == pytest.approx(hashing) and second == pytest.approx(hashing + 200 * asked)
@@ -279,7 +314,7 @@ def test_row_wise_bound_of_the_worked_example():
     b = sp.csr_array(np.array([[0, 6], [7, 0], [8, 9.0]]))
     bound = baseline(a, b, "row")
     latency = (7 * 16 * 10 + (18 + 14) * 120) / 64
-    assert bound.bounds == pytest.approx({"bandwidth": (18 * 16 + 14 * 8) / 2.1, "issue": 28, "latency": latency})
+    assert bound.bounds == pytest.approx({"bandwidth": (18 * 16 + 14 * 8) / 2.6, "issue": 28, "latency": latency})
     assert bound.cycles == bound.bounds["bandwidth"] and bound.accesses == 32
 
 
@@ -290,3 +325,11 @@ def test_lines_of_another_block_come_later():
     run = simulate_spgemm(a, b, 2, config, blocks=2)
     assert run.block_cycles[0] - run.block_cycles[1] == pytest.approx(2 * 1000)
     assert run.network_bytes == 2 * 64
+
+
+def test_a_product_that_merges_in_v3_reads_the_offset_of_its_slot():
+    """Two rows of B with the same five columns: five claims store offset and column, five merges read the offset."""
+    a, b = rows([0, 1], n=2), rows(range(5), range(5), n=8)
+    config = PiumaConfig(log2_slots=8, n_mtc=1, threads_per_mtc=1, token_pp=2**40, **WIDE)
+    times = [simulate_spgemm(a, b, 3, replace(config, l_spad=l_spad)).phases["hashing"] for l_spad in (0.0, 20.0)]
+    assert times[1] - times[0] == pytest.approx((2 * 5 + 5) * 20)

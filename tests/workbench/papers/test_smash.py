@@ -8,8 +8,10 @@ import scipy.io
 import scipy.sparse as sp
 
 from kernels.matrix_bytes import matrix_bytes
+from workbench.machines.piuma import PiumaConfig
 from workbench.papers.smash.claims import CLAIMS
 from workbench.papers.smash.entry import PAPER
+from workbench.papers.smash.sensitivity import SWEEPS
 
 EXPERIMENTS = {experiment.key: experiment.run for experiment in PAPER.experiments}
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
@@ -54,6 +56,21 @@ def probes(high, low, differing=0):
     return [*rows, {"quantity": "products whose probes differ, V2 to V3", "value": differing, "matrix": "W0"}]
 
 
+def splits(high, low):
+    """Share of busy threads while hashing, static split and tokens, under both hashes."""
+    found = {("dealt beforehand", "high"): high[0], ("tokens", "high"): high[1]}
+    found |= {("dealt beforehand", "low"): low[0], ("tokens", "low"): low[1]}
+    return [
+        {"quantity": "threads busy while hashing", "split": split, "hash": hash, "value": x}
+        for (split, hash), x in found.items()
+    ]
+
+
+def sweep(*points):
+    rows = zip(range(len(points)), points, strict=True)
+    return [row | {"changed": f"constant {k % 2}", "to": k} for k, times in rows for row in versions("time", times)]
+
+
 CASES = [
     ("exact", exactness(1e-14, 0), "reproduced"),
     ("exact", exactness(1e-9, 0), "not reproduced"),
@@ -62,16 +79,16 @@ CASES = [
     ("input", counted(a=254_968, b=254_893, c=5_500_000), "fitted"),
     ("input", counted(a=254_968, b=254_893, c=9_000_000), "not reproduced"),
     ("speedup", versions("time", (940, 400, 100)), "fitted"),
-    ("speedup", versions("time", (300, 200, 100)), "fitted"),
+    ("speedup", versions("time", (300, 200, 100)), "not reproduced"),
     ("speedup", versions("time", (90, 95, 100)), "not reproduced"),
     ("tokens", versions("time", (230, 100, 90)), "fitted"),
-    ("tokens", versions("time", (400, 100, 90)), "fitted"),
+    ("tokens", versions("time", (400, 100, 90)), "not reproduced"),
     ("tokens", versions("time", (90, 100, 90)), "not reproduced"),
     ("overlap", versions("time", (900, 410, 100)), "fitted"),
-    ("overlap", versions("time", (900, 110, 100)), "fitted"),
+    ("overlap", versions("time", (900, 110, 100)), "not reproduced"),
     ("overlap", versions("time", (900, 90, 100)), "not reproduced"),
     ("times", versions("time", (1000, 430, 100)), "fitted"),
-    ("times", versions("time", (600, 430, 100)), "fitted"),
+    ("times", versions("time", (600, 430, 100)), "not reproduced"),
     ("times", versions("time", (400, 430, 100)), "not reproduced"),
     ("ipc", versions("instructions per cycle", (0.95, 1.6, 2.2)), "fitted"),
     ("ipc", versions("instructions per cycle", (1.27, 1.55, 2.32)), "fitted"),
@@ -82,12 +99,15 @@ CASES = [
     ("hit-rate", versions("L1 hit rate", (0.89, 0.9, 0.92)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.82, 0.84, 0.84)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.5, 0.9, 0.9)), "not reproduced"),
-    ("collisions", probes(6.9, 0.15), "reproduced"),
-    ("collisions", probes(6.9, 0.15, differing=3), "partly"),
+    ("collisions", probes(6.9, 0.15), "fitted"),
+    ("collisions", probes(6.9, 0.15, differing=3), "not reproduced"),
     ("collisions", probes(0.1, 0.15), "not reproduced"),
-    ("balance", versions("threads busy", (0.31, 0.4, 0.93)), "fitted"),
-    ("balance", versions("threads busy", (0.5, 0.6, 0.8)), "fitted"),
-    ("balance", versions("threads busy", (0.9, 0.6, 0.8)), "not reproduced"),
+    ("balance", splits(high=(0.3, 0.5), low=(0.7, 0.9)), "reproduced"),
+    ("balance", splits(high=(0.308, 0.295), low=(0.765, 0.903)), "partly"),
+    ("balance", splits(high=(0.308, 0.295), low=(0.765, 0.8)), "not reproduced"),
+    ("robust", sweep((940, 400, 100), (900, 450, 105)), "reproduced"),
+    ("robust", sweep((940, 400, 100), (600, 170, 100)), "partly"),
+    ("robust", sweep((940, 400, 100), (90, 170, 100)), "not reproduced"),
     ("traffic", moved(11, 17, 8000), "reproduced"),
     ("traffic", moved(17, 11, 8000), "partly"),
     ("traffic", moved(11, 17, 8000, products=(7, 8, 7)), "partly"),
@@ -114,10 +134,12 @@ TIES = [
     ("bandwidth", versions("DRAM bandwidth in use", (0.44, 0.74, 0.96)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.88, 0.9, 0.93)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.78, 0.9, 0.93)), "fitted"),
-    ("collisions", probes(1.5, 0.15), "partly"),
+    ("collisions", probes(1.5, 0.15), "not reproduced"),
     ("collisions", probes(0.15, 0.15), "not reproduced"),
-    ("balance", versions("threads busy", (0.4, 0.5, 0.9)), "fitted"),
-    ("balance", versions("threads busy", (0.4, 0.4, 0.95)), "not reproduced"),
+    ("balance", splits(high=(0.3, 0.35), low=(0.7, 0.75)), "reproduced"),
+    ("balance", splits(high=(0.3, 0.3), low=(0.7, 0.9)), "partly"),
+    ("robust", sweep((700.0, 350.0, 100.0)), "reproduced"),
+    ("robust", sweep((500.0, 500.0, 100.0)), "not reproduced"),
     ("any-input", inputs((3.0, 1.0, 1.0)), "reproduced"),
     ("any-input", inputs((3.0, 1.0, 1.0), (3.0, 1.0, 2.0)), "partly"),
 ]
@@ -125,8 +147,8 @@ TIES = [
 
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
-    ours, got = JUDGES[key](rows)
-    assert got == verdict
+    ours, got, *because = JUDGES[key](rows)
+    assert got == verdict and bool(because) == (got == "fitted")
     assert ours and isinstance(ours, str)
 
 
@@ -145,9 +167,21 @@ def test_every_claim_is_tried_both_ways():
 def test_a_fit_says_whether_it_is_near():
     assert "the order only" not in JUDGES["ipc"](versions("instructions per cycle", (0.9 * 1.2, 1.7 * 0.8, 2.3)))[0]
     assert "the order only" in JUDGES["ipc"](versions("instructions per cycle", (0.9 * 1.21, 1.7 * 0.8, 2.3)))[0]
-    assert "the order only" in JUDGES["speedup"](versions("time", (690.0, 200.0, 100.0)))[0]
-    assert "the order only" in JUDGES["balance"](versions("threads busy", (0.41, 0.5, 0.9)))[0]
     assert "within 10 points" in JUDGES["hit-rate"](versions("L1 hit rate", (0.87, 0.9, 0.93)))[0]
+
+
+def test_a_sweep_says_what_moves_the_factors():
+    ours, _ = JUDGES["robust"](sweep((940, 400, 100), (600, 170, 100)))
+    assert "at 2 of 2 points, all factors near the paper's at 1; V1 / V3 6.0 to 9.4, V1 / V2 2.4 to 3.5" in ours
+    assert "moved out by constant 1 (modelled)" in ours
+    assert "moved out by none" in JUDGES["robust"](sweep((940, 400, 100)))[0]
+
+
+def test_sweeps_hold_the_calibrated_value_and_others():
+    config = PiumaConfig()
+    for name, tried in SWEEPS.items():
+        assert len(set(tried)) == len(tried) >= 3 and list(tried) == sorted(tried), name
+        assert name == "blocks" or getattr(config, name) in tried, name
 
 
 def test_claims_about_the_reference_workload_need_it():
@@ -196,5 +230,5 @@ def test_versions_at_tiny_size_tell_the_modelled_from_the_counted(tiny_run):
 def test_reference_workload_shows_the_claims():
     rows = EXPERIMENTS["versions"](size="full", seed=1)
     verdicts = {c.key: c.judge(rows)[1] for c in CLAIMS if c.experiment == "versions"}
-    assert verdicts.pop("collisions") == "reproduced"
+    assert verdicts.pop("balance") == "partly"
     assert set(verdicts.values()) == {"fitted"}

@@ -132,9 +132,9 @@ CLAIMS = (
     Claim(
         key="linear",
         statement="The cost of the attention is linear in the number of pixels.",
-        where="method, complexity",
+        where="abstract",
         paper_value="linear",
-        tag="from memory",
+        tag="published",
         experiment="reach",
         judge=_judge_linear,
     ),

@@ -46,7 +46,7 @@ PAPER = Paper(
         ),
         Experiment(
             key="sensitivity",
-            title="One constant changed at a time",
+            title="Constants of the model changed",
             kind="modelled",
             run=loaded_later("smash.sensitivity", "sensitivity"),
         ),

@@ -1,5 +1,6 @@
 """The three kernel versions on one block of the PIUMA model: time, balance, bandwidth and collisions."""
 
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -9,9 +10,15 @@ from workbench.machines.piuma import VERSION_HASH, SimResult, baseline, simulate
 from workbench.paper import row
 from workbench.papers.smash.inputs import counts, main_input
 
+SPLITS = {1: "dealt beforehand", 2: "tokens"}
+
 
 def versions(size, seed, report, matrix=None):
-    """Return what the model says of each version, and the closed form's time of every dataflow beside it."""
+    """Return what the model says of each version, and the closed form's time of every dataflow beside it.
+
+    The static split of V1 and the tokens of V2 are also compared under each other's hash: whether the threads are kept
+    busy is then due to one thing at a time.
+    """
     title, a, b = main_input(size, seed, matrix)
     rows = counts(title, a, b)
     runs = {}
@@ -20,8 +27,13 @@ def versions(size, seed, report, matrix=None):
         rows += _run_rows(runs[v], matrix=title, version=f"V{v}")
     differing = int(np.abs(runs[2].histogram - runs[3].histogram).sum())
     rows.append(row("products whose probes differ, V2 to V3", differing, "products", "counted", matrix=title))
+    for v, hash in product(SPLITS, ("high", "low")):
+        report(0.75, f"{SPLITS[v]}, {hash}-order bits")
+        run = runs[v] if hash == VERSION_HASH[v] else simulate_spgemm(a, b, v, hash=hash, event_limit=0)
+        labels = {"matrix": title, "split": SPLITS[v], "hash": hash}
+        rows.append(row("threads busy while hashing", run.hashing_utilisation, "fraction", "modelled", **labels))
     for dataflow in get_args(Dataflow):
-        report(0.75, f"closed form, {dataflow}")
+        report(0.9, f"closed form, {dataflow}")
         bound = baseline(a, b, dataflow)
         rows.append(row("time, closed form", bound.ms, "ms", "modelled", matrix=title, version=dataflow))
     return rows

@@ -235,9 +235,9 @@ CLAIMS = (
     Claim(
         key="complete",
         statement="Antidiagonal sampling misses no vertical line and no slash.",
-        where="section 2.1",
-        paper_value="stated without a number",
-        tag="from memory",
+        where="section 2.1, as public notes on the paper quote it",
+        paper_value="meets every vertical line and every slash within a block; no number",
+        tag="published",
         experiment="pattern",
         judge=_judge_complete,
     ),
