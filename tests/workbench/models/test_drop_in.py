@@ -23,6 +23,16 @@ SIZES = {
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
+    # other names of the same sizes
+    **dict.fromkeys(["d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"], 32),
+    **dict.fromkeys(["ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner", "hidden_dim", "d_ff", "dff"], 48),
+    **dict.fromkeys(["n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"], 4),
+    **dict.fromkeys(["n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"], 2),
+    **dict.fromkeys(["num_local_experts", "num_experts"], 4),
+    **dict.fromkeys(["num_experts_per_tok", "num_kv_heads"], 2),
+    **dict.fromkeys(["moe_intermediate_size", "shared_expert_intermediate_size"], 16),
+    "rotary_dim": 8,
+    "n_positions": 64,
 }
 SPARSE = {
     "xattention": {"block_size": 16, "stride": 4},
@@ -37,7 +47,10 @@ def tiny(name, **changes):
     base = kind()
     sizes = {k: v for k, v in SIZES.items() if hasattr(base, k) and not isinstance(getattr(kind, k, None), property)}
     torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(kind(**(sizes | changes))).eval()
+    config = kind(**(sizes | changes))
+    causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
+    return kind.from_config(config).eval()
 
 
 def batch(padded="left", t=50):
@@ -70,7 +83,29 @@ def test_threshold_one_is_eager_attention(name, method, padded, assert_close):
         assert not torch.allclose(logits(model, batch(padded)), wanted, atol=1e-3)
 
 
-ARCHITECTURES = ()
+ARCHITECTURES = [
+    "albert", "arcee", "bart", "bert-generation", "biogpt", "bitnet", "blenderbot", "camembert", "codegen",
+    "cohere", "cohere2", "ctrl", "diffllama", "distilbert", "doge", "electra", "ernie", "esm", "exaone4", "gemma",
+    "gemma3_text", "glm4", "gpt_bigcode", "gpt_neox", "gptj", "granite", "granitemoe", "helium", "jetmoe", "lfm2",
+    "mbart", "ministral", "mixtral", "modernbert", "nemotron", "olmo2", "olmoe", "opt", "pegasus", "persimmon",
+    "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "roberta",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_equals_its_eager_attention(name, assert_close):
+    model = tiny(name)
+    inputs = batch()
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :31]
+    use_sparse_attention(model, "xattention", threshold=1.0, **SPARSE["xattention"])
+    with torch.no_grad():
+        found = model(**inputs).logits
+        model.set_attn_implementation("eager")
+        wanted = model(**inputs).logits
+    real = inputs["attention_mask"].bool()
+    assert_close(*((x[real] if x.shape[:2] == real.shape else x) for x in (found, wanted)))
 
 
 @pytest.mark.parametrize("name", ["bloom", "gemma2", "gpt_oss"])
