@@ -177,6 +177,41 @@ def test_own_file_own_text_and_a_formula_that_is_none(masks, tmp_path):
     np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 50, 50), np.eye(50, k=-3, dtype=bool))
 
 
+def test_a_formula_has_a_row_and_below_it_stands_what_is_wrong_with_it(masks, axe):
+    page = masks("tokens=64&method=formula&right=allowed&input=slash")
+    field, told = page.locator("[data-key=formula]"), page.locator("[data-key=formula] ~ .wb-told")
+    panel = page.locator(".wb-panel").bounding_box()["width"]
+    assert field.bounding_box()["width"] > 0.95 * panel
+    assert "mono" in field.evaluate("(f) => getComputedStyle(f).fontFamily")
+    assert "lambda b, h, q_idx, kv_idx" in page.locator("[data-key=formula] ~ .wb-help").inner_text()
+    names = page.locator("[data-key=formula] ~ details")
+    names.locator("summary").click()
+    assert "torch.logical_and" in names.inner_text() and told.inner_text() == ""
+    field.fill("q >= k and q - x < 3")
+    field.press("Enter")
+    page.wait_for_selector(".wb-told.wb-wrong")
+    assert told.inner_text() == "At column 16, 'x' is a name without a value, so not in the vocabulary."
+    assert field.get_attribute("aria-invalid") == "true" and told.get_attribute("id") in field.get_attribute(
+        "aria-describedby"
+    )
+    assert axe(page) == []
+    page.locator("[data-key=constants]").fill("x = 1")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(".wb-wrong", state="detached")
+    painted(page)
+    wanted = np.tri(64, dtype=bool) & (np.arange(64)[:, None] - 1 < 3)
+    np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 64, 64), wanted)
+    field.fill("lambda b, h, q_idx, kv_idx: q_idx >= kv_idx & q_idx - kv_idx < 4")
+    field.press("Enter")
+    page.wait_for_function("() => document.querySelector('.wb-told').textContent.includes('binds tighter')")
+    assert "wb-wrong" not in told.get_attribute("class") and page.locator(".wb-error").inner_text() == ""
+    painted(page)
+    field.fill("k % (q - 5) == 0")
+    field.press("Enter")
+    page.wait_for_selector(".wb-told.wb-wrong")
+    assert "divides by zero at query 5, key 0" in told.inner_text()
+
+
 def test_a_picture_answers_a_click_on_a_pixel(masks):
     page = masks("method=favit")
     page.wait_for_selector(".wb-plot-area[data-painted] .main-svg")

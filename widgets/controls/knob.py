@@ -27,7 +27,8 @@ class Knob:
     help : one sentence for the tooltip.
     lines : height of a text knob's field; more than one lets the text wrap.
     tag : where a machine constant comes from: "published", "from memory", "calibrated"; empty for a user's choice.
-    code : a text knob whose text is code: its field takes a whole row in letters of one width, and shows the help.
+    code : a text knob whose text is code: letters of one width, a whole row of its own if it has more than one line,
+        and the help below it.
     more : what the help leaves out, shown below the field when a reader asks for it.
     read : ``read(value, values of all knobs)`` returns a remark on the value, shown below its field, or "". It raises
         ValueError where the value cannot be used.

@@ -124,7 +124,7 @@ function render({ model, el }) {
       const input = c.lines > 1 || c.code ? element("textarea", { ...common, rows: c.lines }) : element("input", { ...common, type: number ? "number" : "text", step: number ? c.step : null,
         min: number ? c.low : null, max: number ? c.high : null });
       input.value = value;
-      if (c.lines > 1) box.classList.add("wb-wide");
+      if (c.lines > 1 && !c.code) box.classList.add("wb-wide");
       if (c.code) codeField(c, box, input);
       input.addEventListener("change", () => {
         if (number && input.value === "") { input.value = model.get("values")[c.key]; return; }
@@ -139,7 +139,7 @@ function render({ model, el }) {
 
   // Enter takes the code over, Shift and Enter make a new line.
   function codeField(c, box, input) {
-    box.classList.add("wb-code");
+    box.classList.add("wb-code", c.lines > 1 ? "wb-row" : "wb-wide");
     for (const name of ["spellcheck", "autocapitalize", "autocomplete"]) input.setAttribute(name, name === "spellcheck" ? "false" : "off");
     input.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

@@ -439,8 +439,8 @@ claims("sea")
 # teacher's output alone, since it has no attention matrix; its random features stay as they were drawn.
 #
 # Left out: low-rank adapters, training layer by layer with the task's loss, choosing more cells than needed and
-# thinning them (`k_oversample`), and the authors' GPU kernels. Padded keys are kept out of the Performer's denominator;
-# the released code leaves them in (`mask_padded_keys=False`).
+# thinning them (`k_oversample`), and the authors' GPU kernels. Padding is kept out of the estimate; the released code
+# leaves it in (`mask_padded_keys=False`).
 
 # %% [markdown]
 # ## 8. Exercises

@@ -289,7 +289,7 @@ class FourierMixing(nn.Module):
     Parameters
     ----------
     orthonormal : divide the sums by sqrt(N D), so that mixing keeps the size of what it mixes. False leaves them as
-        they are, as FNet's released code does: sqrt(N D) times as large beside the residual, 181 at N = 512 and D = 64.
+        they are, as FNet's released code does: sqrt(N D) times as large beside the residual, 181 at N = 512, D = 64.
     """
 
     def __init__(self, *, orthonormal=True):

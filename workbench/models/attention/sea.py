@@ -17,10 +17,7 @@ from scipy import sparse
 from torch import nn
 
 from kernels.attention.cost import attention_cost
-from kernels.attention.csr_softmax import csr_softmax
 from kernels.attention.trace import AttentionTrace
-from kernels.matmul.sddmm import sddmm
-from kernels.matmul.spmm import spmm
 from kernels.transforms.random_projection import orthogonal_random_features
 from workbench.models.attention.dense_attention import attention_weights, masked_attention, weighted_sum
 from workbench.models.attention.performer import prefix_attention, relu_kernel, softmax_kernel
@@ -31,6 +28,7 @@ from workbench.models.attention.sea_cells import (
     column_grid,
     column_of_key,
     expand_cells,
+    flat_attention,
     flat_csr_to_dense,
     grouped_topk,
 )
@@ -70,6 +68,7 @@ class SEAOutput:
     mask : (N, H, T, T) bool ("dense" backend) or `FlatCSR` ("flat_csr").
     probs : (N, H, T, T) attention over the mask ("dense"), or a csr_array with a row per (sample, query, head).
     scales : s_prob and s_mix, (N, H, T, 1) each.
+    average : (N, H, T), the weight of every key in the average path; None where causal.
     """
 
     context: torch.Tensor
@@ -81,6 +80,7 @@ class SEAOutput:
     mask: torch.Tensor | FlatCSR
     probs: torch.Tensor | sparse.csr_array
     scales: tuple[torch.Tensor, torch.Tensor]
+    average: torch.Tensor | None
 
 
 class _CausalConv(nn.Module):
@@ -106,8 +106,13 @@ class SEAAttention(nn.Module):
     group : as `grouped_topk`.
     nb_factor : divisor of the number of random features, m = d ln d / nb_factor.
     max_positions : longest causal sequence.
-    backend : "dense" (T x T mask, trains) or "flat_csr" (linear memory, no gradients).
-    mask_padded_keys : keep padded keys out of the Performer's denominator; False reproduces the released code.
+    backend : "dense" (T x T mask) or "flat_csr" (memory linear in T); both train. A loss is T x T in either.
+    mask_padded_keys : keep padding out of the estimate. False reproduces the released bidirectional code on real
+        tokens: padded keys weigh in the Performer's denominator and in its largest exponent, padded queries enter the
+        decoder, and the average over queries divides by all T of them.
+    scale_performer_queries : where causal, hand q / sqrt(d) to the Performer, as the released causal code does. Only
+        the 1e-3 of the kernel tells the two apart, yet some cells differ (4 in 10,000 with random weights), so weights
+        from there want True.
 
     Raises
     ------
@@ -115,8 +120,9 @@ class SEAAttention(nn.Module):
 
     Source
     ------
-    Lee et al. 2023, section 3; the decoder's layers follow the released code. *Differs:* padded queries enter the
-    decoder as zeros, so that what padding holds changes nothing.
+    Lee et al. 2023, section 3; the decoder's layers follow the released code. *Differs from it:* the switches above;
+    scores are always divided by sqrt(d), which the released bidirectional code does beside a teacher only; no training
+    step shifts the cells of causal rows, as one in ten does there.
     """
 
     def __init__(
@@ -132,6 +138,7 @@ class SEAAttention(nn.Module):
         max_positions=2048,
         backend="dense",
         mask_padded_keys=True,
+        scale_performer_queries=False,
         seed=0,
     ):
         super().__init__()
@@ -147,7 +154,8 @@ class SEAAttention(nn.Module):
             raise ValueError(f"SEAAttention: backend must be 'dense' or 'flat_csr', got {backend!r}")
         d = dim // heads
         self.heads, self.d, self.width, self.k = heads, d, width, k
-        self.causal, self.group, self.backend, self.mask_padded_keys = causal, group, backend, mask_padded_keys
+        self.causal, self.group, self.backend = causal, group, backend
+        self.mask_padded_keys, self.scale_performer_queries = mask_padded_keys, scale_performer_queries
         self.register_buffer("projection", torch.empty(max(1, int(d * math.log(d) / nb_factor)), d))
         self.redraw_features(seed)
         if causal:
@@ -193,7 +201,7 @@ class SEAAttention(nn.Module):
         real = keep[:, None, :, None]
         v = v * real
         mixed = self.mix(torch.cat([self.performer(q, k, v, keep)[1], v], -1))  # (N, H, T, 2d)
-        scores = self._decode(mixed, real)
+        scores = self._decode(mixed, real if self.mask_padded_keys else torch.ones_like(real))
         est = torch.softmax(scores, -1) * real
         s_prob, s_mix = torch.sigmoid(self.scale(mixed)).split(1, -1)
         with torch.no_grad():
@@ -204,14 +212,20 @@ class SEAAttention(nn.Module):
             sparse_context = s_prob * weighted_sum(probs, v, mask)
         else:
             mask = cells_to_flat_csr(cells, lengths, causal=self.causal)
-            probs, found = _flat_attention(mask, q, k, v)
+            probs, found = flat_attention(mask, q, k, v)
             sparse_context = s_prob * found
-        context = s_mix * sparse_context + (1 - s_mix) * self._average(est, v, lengths)
+        if self.causal:
+            weights, averaged = None, v.cumsum(2) / (torch.arange(t) + 1)[:, None]
+        else:
+            rows = lengths if self.mask_padded_keys else torch.full_like(lengths, t)
+            weights = _average_weights(est, lengths, rows)
+            averaged = (weights.unsqueeze(-2) @ v).expand_as(v)
+        context = s_mix * sparse_context + (1 - s_mix) * averaged
         losses = {}
         if teacher_scores is not None:
             losses = sea_loss(scores, q, k, context, teacher_scores, teacher_context, lengths, causal=self.causal)
         loss = sum(losses.values()) if losses else None
-        return SEAOutput(context, loss, losses, scores, est, cells, mask, probs, (s_prob, s_mix))
+        return SEAOutput(context, loss, losses, scores, est, cells, mask, probs, (s_prob, s_mix), weights)
 
     def performer(self, q, k, v, keep=None):
         """Return the positions V_I (N, H, T, d) and C_perf (N, H, T, 2d), linear attention over [V_I | v]."""
@@ -219,6 +233,7 @@ class SEAAttention(nn.Module):
         keep = torch.ones(n, t, dtype=torch.bool) if keep is None else keep
         if self.causal:
             position = self.position[:, :, :t].expand(*q.shape) * keep[:, None, :, None]
+            q = q * self.d**-0.5 if self.scale_performer_queries else q
             fq, fk = relu_kernel(q, self.projection), relu_kernel(k, self.projection)
             return position, prefix_attention(fq, fk, torch.cat([position, v], -1))
         position = _stretched_identity(keep.sum(1), t, self.d)[:, None].expand(*q.shape)
@@ -241,12 +256,6 @@ class SEAAttention(nn.Module):
         x = torch.relu(self.middle(torch.relu(self.down(x))))
         x = self.up(F.interpolate(x, scale_factor=(2, 1), mode="nearest"))
         return F.interpolate(x, size=(t, self.width), mode="bilinear", align_corners=False)
-
-    def _average(self, est, v, lengths):
-        if self.causal:
-            return v.cumsum(2) / (torch.arange(v.shape[2]) + 1)[:, None]
-        weights = _average_weights(est, lengths)  # (N, H, T)
-        return (weights.unsqueeze(-2) @ v).expand_as(v)
 
     def _check(self, q, k, v, teacher_scores, teacher_context):
         if not q.is_floating_point():
@@ -275,7 +284,8 @@ def sea_loss(scores, q, k, context, teacher_scores, teacher_context, lengths, *,
 
     Source
     ------
-    Lee et al. 2023, section 3.4 and the released code's weights.
+    Lee et al. 2023, section 3.4 and the released code's weights. *Differs from it* where samples are padded: its mean
+    squares go over padded queries as well, which made them 1.5 to 2.0 times as large with 23 of 40 tokens real.
     """
     n, h, t, w = scores.shape
     column, seen = column_grid(lengths, t, w, causal)
@@ -354,10 +364,10 @@ def effective_attention(out: SEAOutput, lengths, *, causal) -> torch.Tensor:
     """Return the matrix A with context = A v, (N, H, T, T), from a call with the dense backend."""
     s_prob, s_mix = out.scales
     n, h, t = out.probs.shape[:3]
-    if causal:
+    if out.average is None:
         average = torch.ones(t, t).tril() / (torch.arange(t) + 1)[:, None]
     else:
-        average = _average_weights(out.est, torch.as_tensor(lengths)).unsqueeze(-2)
+        average = out.average.unsqueeze(-2)
     return s_mix * s_prob * out.probs + (1 - s_mix) * average.expand(n, h, t, t)
 
 
@@ -411,27 +421,12 @@ def _stretched_identity(lengths, t, d):
     return rows * (torch.arange(t) < lengths[:, None])[..., None]
 
 
-def _average_weights(est, lengths):
-    """Weight of every key in the average path: mean over real queries of the estimate at the key's cell, (N, H, T)."""
+def _average_weights(est, lengths, rows):
+    """Weight of every key in the average path: mean over so many rows of the estimate at the key's cell, (N, H, T)."""
     n, h, t, w = est.shape
-    mean = est.sum(2) / lengths[:, None, None]  # padded rows are zero
+    mean = est.sum(2) / rows[:, None, None]  # padded rows are zero
     column, seen = column_grid(lengths, t, w, causal=False)
     return mean.gather(2, column.expand(n, h, t)) * seen
-
-
-def _flat_attention(flat: FlatCSR, q, k, v):
-    """Softmax attention over a flat pattern: SDDMM, softmax per run, SpMM; heads are diagonal blocks of one matrix."""
-    n, h, t = flat.shape
-    d = q.shape[-1]
-    run = np.repeat(np.arange(n * t * h), np.diff(flat.indptr))
-    head, sample = run % h, run // (t * h)
-    columns = (sample * h + head) * t + flat.keys
-    pattern = sparse.csr_array((np.empty(len(columns), np.float32), columns, flat.indptr), shape=(n * t * h, n * h * t))
-    rows = np.ascontiguousarray(q.detach().transpose(1, 2).reshape(-1, d).numpy() * np.float32(d**-0.5))
-    keys, values = (np.ascontiguousarray(x.detach().reshape(-1, d).numpy()) for x in (k, v))
-    probs = csr_softmax(sddmm(pattern, rows, keys))
-    found = torch.from_numpy(spmm(probs, values)).reshape(n, t, h, d).transpose(1, 2)
-    return probs, found
 
 
 def _masked_log_softmax(logits, allowed):

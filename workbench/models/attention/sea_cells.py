@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from kernels.attention.csr_softmax import csr_softmax, csr_softmax_gradient
+from workbench.models import bridge
+
 __all__ = [
     "GROUPS",
     "FlatCSR",
@@ -17,6 +20,7 @@ __all__ = [
     "column_grid",
     "column_of_key",
     "expand_cells",
+    "flat_attention",
     "flat_csr_to_dense",
     "grouped_topk",
 ]
@@ -176,3 +180,44 @@ def flat_csr_to_dense(flat: FlatCSR) -> np.ndarray:
     run = np.repeat(np.arange(n * t * h), np.diff(flat.indptr))
     dense.reshape(-1, t)[run, flat.keys] = True
     return dense.transpose(0, 2, 1, 3)
+
+
+def flat_attention(flat: FlatCSR, q, k, v) -> tuple[sparse.csr_array, torch.Tensor]:
+    """Attend over a flat pattern, differentiable in q, k and v: SDDMM, softmax per run, SpMM.
+
+    Heads are diagonal blocks of one matrix, so that one call of each kernel does them all.
+
+    Parameters
+    ----------
+    q, k, v : (N, H, T, d) float32, q not scaled.
+
+    Returns
+    -------
+    attention, csr_array with a row per (sample, query, head), and the context, (N, H, T, d).
+    """
+    n, h, t = flat.shape
+    d = q.shape[-1]
+    run = np.repeat(np.arange(n * t * h), np.diff(flat.indptr))
+    head, sample = run % h, run // (t * h)
+    columns = (sample * h + head) * t + flat.keys
+    pattern = torch.from_numpy(flat.indptr), torch.from_numpy(columns)
+    rows = (q * d**-0.5).transpose(1, 2).reshape(-1, d)
+    scores = bridge.sddmm(*pattern, rows, k.reshape(-1, d))
+    weights = _RunSoftmax.apply(scores, columns, flat.indptr, n * h * t)
+    found = bridge.spmm(*pattern, weights, v.reshape(-1, d))
+    probs = sparse.csr_array((weights.detach().numpy(), columns, flat.indptr), shape=(n * t * h, n * h * t))
+    return probs, found.reshape(n, t, h, d).transpose(1, 2)
+
+
+class _RunSoftmax(torch.autograd.Function):
+    """Softmax over each run of stored scores, with the kernel's own gradient."""
+
+    @staticmethod
+    def forward(ctx, scores, columns, row_starts, width):
+        parts = scores.detach().numpy(), columns, row_starts
+        ctx.probs = csr_softmax(sparse.csr_array(parts, shape=(len(row_starts) - 1, width)))
+        return torch.from_numpy(ctx.probs.data)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.from_numpy(csr_softmax_gradient(ctx.probs, gradient.numpy())), None, None, None

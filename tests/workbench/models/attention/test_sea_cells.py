@@ -13,6 +13,7 @@ from workbench.models.attention.sea_cells import (
     column_grid,
     column_of_key,
     expand_cells,
+    flat_attention,
     flat_csr_to_dense,
     grouped_topk,
 )
@@ -106,6 +107,33 @@ def test_a_cap_thins_wide_cells_and_leaves_narrow_ones():
     assert last.keys.tolist() == [2, 5] * 6
     with pytest.raises(ValueError, match="cap must be at least 1, got 0"):
         cells_to_flat_csr(cells, torch.tensor([6]), cap=0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_over_a_flat_pattern_and_its_gradients_are_those_of_the_formula(causal):
+    """Against autograd of the dense formula in float64, and that against differences of it."""
+    generator = torch.Generator().manual_seed(3)
+    q, k, v, target = (torch.randn(2, 3, 9, 4, generator=generator, dtype=torch.float64) for _ in range(4))
+    cells = torch.rand(2, 3, 9, 4, generator=generator) < 0.4  # some queries have none
+    lengths = torch.tensor([9, 6])
+    cells[1, :, 6:] = False
+    flat = cells_to_flat_csr(cells, lengths, causal=causal)
+    mask = torch.from_numpy(flat_csr_to_dense(flat))
+
+    def dense(q, k, v):
+        weights = (q @ k.mT / 2).exp() * mask
+        return (weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)) @ v
+
+    wanted = [x.requires_grad_() for x in (q, k, v)]
+    assert torch.autograd.gradcheck(dense, wanted)
+    (dense(*wanted) * target).sum().backward()
+    found = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    probs, out = flat_attention(flat, *found)
+    torch.testing.assert_close(out.double(), dense(q, k, v), atol=1e-6, rtol=1e-5)
+    assert probs.nnz == mask.sum() and probs.sum() == pytest.approx(int(mask.any(-1).sum()), rel=1e-5)
+    (out * target.float()).sum().backward()
+    for ours, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.grad.double(), exact.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_one_sample_of_a_flat_pattern_has_all_heads_of_a_query_in_one_row():

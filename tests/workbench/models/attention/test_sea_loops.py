@@ -9,10 +9,13 @@ import torch
 from workbench.models.attention.sea import SEAAttention, oracle_estimate, sea_loss, teacher
 
 LENGTHS = (5, 3)  # real tokens of two samples
+AS_RELEASED = {False: {"mask_padded_keys": False}, True: {"scale_performer_queries": True}}  # causal or not
+as_released = pytest.mark.parametrize("released", [False, True])
 
 
-def random_layer(causal, **how):
+def random_layer(causal, *, released=False, **how):
     """Two heads of width four and eight cells; every weight and bias, also of the norms, is random."""
+    how |= AS_RELEASED[causal] if released else {}
     sea = SEAAttention(8, 2, **({"width": 8, "k": 2, "causal": causal, "max_positions": 8} | how)).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -98,19 +101,22 @@ def test_positions_are_the_identity_stretched_over_the_real_tokens(length, rows)
     assert sea.performer(x, x, x, torch.arange(5)[None] < length)[0].tolist() == [[rows]]
 
 
+@as_released
 @pytest.mark.parametrize("causal", [False, True])
-def test_linear_pass_is_a_loop_over_features(causal, given, assert_close):
+def test_linear_pass_is_a_loop_over_features(causal, released, given, assert_close):
+    """In the released code padded keys, with values of zero, take part; where causal its queries come scaled."""
     q, k, v, keep = given
-    sea = random_layer(causal)
+    sea = random_layer(causal, released=released)
     v = v * keep[:, None, :, None]
     position, found = sea.performer(q, k, v, keep)
     p = numpy(sea.projection)
     assert p.shape == (int(4 * log(4)), 4)
     wanted = np.zeros((2, 2, 5, 8))
     for n, h in np.ndindex(2, 2):
-        seen = range(5 if causal else LENGTHS[n])  # where causal, padding lies in the future of what counts
+        seen = range(5 if causal or released else LENGTHS[n])  # where causal, padding lies in the future of what counts
         queries, keys = ([numpy(x)[n, h, i] / 4**0.25 for i in range(5)] for x in (q, k))
         if causal:
+            queries = [x / 2 for x in queries] if released else queries
             fq, fk = ([np.maximum(p @ x, 0) + 1e-3 for x in some] for some in (queries, keys))
             place = numpy(sea.position)[0, 0, :5] * numpy(keep)[n][:, None]
         else:
@@ -158,14 +164,16 @@ def estimated_by_the_paper(sea, mixed, length):
     return np.array([stretched(head, (t, sea.width)) for head in x])
 
 
+@as_released
 @pytest.mark.parametrize("causal", [False, True])
-def test_estimate_is_the_decoder_s_loop(causal, given, assert_close):
+def test_estimate_is_the_decoder_s_loop(causal, released, given, assert_close):
+    """In the released bidirectional code padded tokens enter the images as what the linear pass makes of them."""
     q, k, v, keep = given
-    sea = random_layer(causal)
+    sea = random_layer(causal, released=released)
     out = sea(q, k, v, keep)
     mixed = mixed_by_the_paper(sea, q, k, v, keep)
     for n, length in enumerate(LENGTHS):
-        scores = estimated_by_the_paper(sea, mixed[n], length)
+        scores = estimated_by_the_paper(sea, mixed[n], 5 if released and not causal else length)
         assert_close(out.scores[n], scores)
         shares = np.apply_along_axis(softmax, -1, scores)
         shares[:, length:] = 0
@@ -179,11 +187,13 @@ def cell_of(key, visible, width):
     return min(width - 1, max(0, floor((key + 0.5) * width / visible - 1e-4)))
 
 
+@as_released
 @pytest.mark.parametrize("backend", ["dense", "flat_csr"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_output_is_the_paper_s_loop_over_chosen_keys(causal, backend, given, assert_close):
+def test_output_is_the_paper_s_loop_over_chosen_keys(causal, backend, released, given, assert_close):
+    """In the released bidirectional code the mean over queries divides by all rows, of which padded ones are zero."""
     q, k, v, keep = given
-    sea = random_layer(causal, backend=backend)
+    sea = random_layer(causal, backend=backend, released=released)
     with torch.no_grad():
         out = sea(q, k, v, keep)
     mixed, est, cells = mixed_by_the_paper(sea, q, k, v, keep), numpy(out.est), out.cells.numpy()
@@ -199,7 +209,7 @@ def test_output_is_the_paper_s_loop_over_chosen_keys(causal, backend, given, ass
                 average = 0
                 for j in range(visible):
                     seen = sum(est[n, h, row, cell_of(j, visible, 8)] for row in range(visible))
-                    average = average + seen / visible * v[n, h, j]
+                    average = average + seen / (5 if released else visible) * v[n, h, j]
             s_prob, s_mix = 1 / (1 + np.exp(-linear(sea.scale, mixed[n, h, i])))
             wanted = s_mix * s_prob * exact + (1 - s_mix) * average
             np.testing.assert_allclose(out.context[n, h, i], wanted, rtol=1e-4, atol=1e-5)

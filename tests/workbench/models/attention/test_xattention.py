@@ -33,6 +33,18 @@ def test_threshold_one_is_dense_attention(assert_close):
 
 
 @pytest.mark.parametrize("causal", [True, False])
+def test_threshold_one_keeps_blocks_whose_estimate_underflows(causal):
+    q, k, v = qkv(h=1)
+    q, k = 40 * q.abs(), 0.1 * k
+    k[:, :, 32:64] += 40
+    how = {"block_size": 32, "stride": 8, "causal": causal}
+    scores = block_scores(q, k, **how)
+    _, keep = xattention(q, k, v, threshold=1.0, **how)
+    possible = np.tri(7, dtype=bool) | (not causal)
+    assert (scores[0, 0][possible] == 0).any() and keep[0, 0][possible].all()
+
+
+@pytest.mark.parametrize("causal", [True, False])
 def test_kernel_equals_dense_attention_over_the_chosen_pairs(causal, assert_close):
     q, k, v = qkv()
     out, keep = xattention(q, k, v, block_size=32, stride=8, threshold=[0.4, 0.7], causal=causal)

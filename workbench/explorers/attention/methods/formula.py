@@ -81,7 +81,7 @@ FORMULA = Knob(
     more=VOCABULARY,
     read=_read_formula,
 )
-WIDTH = Knob("w", "w (a number in the formula)", 128, 1, MAX_TOKENS, scale="log2", help="What w stands for.")
+WIDTH = Knob("w", "w in the formula", 128, 1, MAX_TOKENS, scale="log2", help="What w stands for.")
 CONSTANTS = Knob(
     "constants",
     "Constants",
@@ -190,7 +190,7 @@ STORIES = (
 METHOD = Method(
     key="formula",
     title="Formula",
-    knobs=(FORMULA, WIDTH, CONSTANTS, BLOCK),
+    knobs=(WIDTH, FORMULA, CONSTANTS, BLOCK),
     trace=_trace,
     runs=cost.run_pairs,
     longest=MAX_TOKENS,
