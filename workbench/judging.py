@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
+from workbench.paper import Judged, Verdict
+
 __all__ = [
     "Difference",
     "above",
@@ -20,8 +22,10 @@ __all__ = [
     "clearly_above",
     "difference",
     "falling",
+    "fitted",
     "growth_exponent",
     "rising",
+    "undecided",
     "verdict",
 ]
 
@@ -135,9 +139,49 @@ def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     return round(along / math.fsum((a - mean_x) ** 2 for a in x), 9)
 
 
-def verdict(full: bool, partly: bool = False) -> str:
+def verdict(full: bool, partly: bool = False) -> Verdict:
     """Return the word for a claim of which everything holds, a part, or neither."""
     return "reproduced" if full else "partly" if partly else "not reproduced"
+
+
+def fitted(ours: str, *, calibrated: str, on: str) -> Judged:
+    """Return what a judge says of a claim that agrees with the paper because it was made to: value, word, reason.
+
+    Parameters
+    ----------
+    ours : our value as shown.
+    calibrated : what was chosen so that it agrees, such as "the constants of the PIUMA model".
+    on : what it was chosen on, and is judged on here as well, such as "the times of this product".
+
+    Raises
+    ------
+    ValueError : no words on what was calibrated, or on what.
+    """
+    _require_words("fitted", calibrated=calibrated, on=on)
+    return ours, "fitted", f"{calibrated} calibrated on {on}"
+
+
+def undecided(ours: str, *, baseline: str, figure: str) -> Judged:
+    """Return what a judge says of a claim whose baseline has not learned enough to compare with: value, word, reason.
+
+    Parameters
+    ----------
+    ours : our value as shown.
+    baseline : what has not learned, such as "attention".
+    figure : what shows it, beside what guessing gives, such as "0.329 of the orders, chance 0.333".
+
+    Raises
+    ------
+    ValueError : no words on the baseline, or on its figure.
+    """
+    _require_words("undecided", baseline=baseline, figure=figure)
+    return ours, "undecided", f"{baseline} has not learned: {figure}"
+
+
+def _require_words(function, **words):
+    for name, said in words.items():
+        if not said.strip():
+            raise ValueError(f"{function}: {name} must say in words why the claim is {function}, got {said!r}")
 
 
 def _standard_error(drawn):

@@ -22,6 +22,7 @@ __all__ = [
 
 Row = dict[str, Any]
 Verdict = Literal["reproduced", "partly", "not reproduced", "fitted", "undecided"]
+Judged = tuple[str, Verdict] | tuple[str, Verdict, str]
 Size = Literal["tiny", "small", "full"]
 
 
@@ -61,8 +62,8 @@ class Claim:
     paper_value : the paper's value as shown to readers, with unit.
     tag : how sure we are of it: "published" (read there) or "from memory" (unverified).
     experiment : key of the experiment that tests it.
-    judge : rows of that experiment -> (our value as shown, verdict). "fitted" says that what is judged was calibrated
-        on it, "undecided" that a baseline has not learned enough to compare with.
+    judge : rows of that experiment -> (our value as shown, verdict). "fitted" and "undecided" come with a third part,
+        the reason: what was calibrated on what, or which baseline has not learned (`workbench.judging`).
     whose : "workbench" for a claim of our own, which is shown but does not count as one of the paper's.
     """
 
@@ -72,7 +73,7 @@ class Claim:
     paper_value: str
     tag: Literal["published", "from memory"]
     experiment: str
-    judge: Callable[[Sequence[Row]], tuple[str, Verdict]]
+    judge: Callable[[Sequence[Row]], Judged]
     whose: Literal["paper", "workbench"] = "paper"
 
 

@@ -2,8 +2,9 @@
 
 Schema 2, one object: ``schema, paper, experiment, title, kind, size, seed, matrix``, then ``rows`` (flat objects with
 at least ``quantity, value, unit, kind``), ``claims`` (``key, statement, where, paper_value, tag, whose, ours,
-verdict``), ``machine``, ``versions``, ``wall_s`` and ``date``. Each row and each claim has a line of its own, and rows
-hold six significant digits, so that a change of one number is a change of one line.
+verdict``, and ``because`` where the word needs a reason), ``machine``, ``versions``, ``wall_s`` and ``date``. Each row
+and each claim has a line of its own, and rows hold six significant digits, so that a change of one number is a change
+of one line.
 
 Records go to the user's home folder. Only runs at size "full" on the paper's own input can be published, and only
 when asked to: they stand in ``workbench/results/<paper>/<experiment>.json``, beside the README.md that is made from
@@ -33,6 +34,7 @@ ROW_KINDS = ("measured", "modelled", "counted")
 CLAIM_KEYS = {"key", "statement", "where", "paper_value", "tag", "whose", "ours", "verdict"}
 VERDICTS = get_args(Verdict)
 NOT_JUDGED = "not judged"
+REASONED = ("fitted", "undecided")
 OWNERS = ("paper", "workbench")
 
 
@@ -127,12 +129,18 @@ def validate(record: dict) -> None:
     verdicts = VERDICTS if record["size"] == "full" else (*VERDICTS, NOT_JUDGED)
     for claim in record["claims"]:
         where = f"{name}, claim {claim.get('key')}"
-        if set(claim) != CLAIM_KEYS:
-            missing, extra = sorted(CLAIM_KEYS - set(claim)), sorted(set(claim) - CLAIM_KEYS)
+        keys = set(claim) - {"because"}
+        if keys != CLAIM_KEYS:
+            missing, extra = sorted(CLAIM_KEYS - keys), sorted(keys - CLAIM_KEYS)
             raise ValueError(f"{where}: keys differ from schema {SCHEMA}: missing {missing}, unknown {extra}")
         for key, words in (("whose", OWNERS), ("verdict", verdicts)):
             if claim[key] not in words:
                 raise ValueError(f"{where}: {key} must be one of {', '.join(words)}; got {claim[key]!r}")
+        if bool(claim.get("because")) != (claim["verdict"] in REASONED):
+            raise ValueError(
+                f"{where}: {' and '.join(REASONED)} have a reason, other verdicts have none; got "
+                f"{claim['verdict']!r} because {claim.get('because', '')!r}; use workbench.judging.fitted or undecided"
+            )
 
 
 def validate_rows(name: str, rows: list[dict]) -> None:
@@ -162,6 +170,11 @@ def rounded(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [rounded(value) for value in content]
     return content
+
+
+def because(claim: dict) -> str:
+    """Return what stands behind a claim's verdict: its reason in brackets, or nothing."""
+    return f" ({claim['because']})" if "because" in claim else ""
 
 
 def verdict_counts(claims: Iterable[dict]) -> dict[str, int]:

@@ -13,8 +13,10 @@ from workbench.judging import (
     clearly_above,
     difference,
     falling,
+    fitted,
     growth_exponent,
     rising,
+    undecided,
     verdict,
 )
 
@@ -121,3 +123,13 @@ def test_a_lead_is_clear_beyond_twice_its_error():
     assert not clearly_above(difference([x + 0.4 / math.sqrt(3) for x in noise], [0.0]))  # at the bound
     assert not clearly_above(difference([0.5] * 3, [0.5 * (1 - 1e-12)] * 3))  # no error, and equal
     assert not clearly_above(difference([math.nan, 1.0], [0.0, 0.0]))
+
+
+def test_a_word_that_needs_a_reason_has_one():
+    assert fitted("5", calibrated="the size", on="this") == ("5", "fitted", "the size calibrated on this")
+    found = undecided("5", baseline="attention", figure="0.33, chance 0.33")
+    assert found == ("5", "undecided", "attention has not learned: 0.33, chance 0.33")
+    with pytest.raises(ValueError, match="fitted: calibrated must say in words why the claim is fitted, got ''"):
+        fitted("5", calibrated="", on="this")
+    with pytest.raises(ValueError, match="undecided: figure must say in words why the claim is undecided, got ' '"):
+        undecided("5", baseline="attention", figure=" ")

@@ -74,6 +74,9 @@ def test_a_record_outside_the_schema_is_refused(entry, change):
         ),
         ({"verdict": "not judged"}, "undecided; got 'not judged'"),
         ({"sure": True}, "missing \\[\\], unknown \\['sure'\\]"),
+        ({"verdict": "fitted"}, "claim fast: fitted and undecided have a reason, .* got 'fitted' because ''"),
+        ({"verdict": "undecided", "because": ""}, "got 'undecided' because ''; use workbench.judging.fitted or"),
+        ({"because": "of all that"}, "other verdicts have none; got 'reproduced' because 'of all that'"),
     ],
 )
 def test_a_claim_keeps_to_its_words(entry, change, words):
@@ -82,6 +85,14 @@ def test_a_claim_keeps_to_its_words(entry, change, words):
         record.validate(entry | {"claims": [claim]})
     if claim["verdict"] == "not judged":
         record.validate(entry | {"claims": [claim], "size": "tiny"})
+
+
+@pytest.mark.parametrize("word", record.REASONED)
+def test_a_claim_with_a_reason_is_kept_and_said(entry, word):
+    claim = entry["claims"][0] | {"verdict": word, "because": "size calibrated on this"}
+    record.write(entry | {"claims": [claim]}, publish=True)
+    assert record.read("toy", "speeds")["claims"] == [claim]
+    assert record.because(claim) == " (size calibrated on this)" and not record.because(entry["claims"][0])
 
 
 def test_a_row_and_a_claim_have_a_line_of_their_own(entry, tmp_path):

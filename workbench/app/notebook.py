@@ -59,11 +59,9 @@ def claims(key: str) -> Markdown:
     """
     paper = papers.get(key)
     found = [claim for experiment in paper.experiments for claim in record.read(key, experiment.key)["claims"]]
-    ours = {"paper": "", "workbench": " (our own claim)"}
+    whose = {"paper": "", "workbench": " (our own claim)"}
+    parts = ("statement", "where", "paper_value", "tag", "ours")
     return table(
         ["claim", "where", "paper", "how sure of it", "ours", "verdict"],
-        [
-            [c["statement"], c["where"], c["paper_value"], c["tag"], c["ours"], f"**{c['verdict']}**{ours[c['whose']]}"]
-            for c in found
-        ],
+        [[*(c[part] for part in parts), f"**{c['verdict']}**{record.because(c)}{whose[c['whose']]}"] for c in found],
     )

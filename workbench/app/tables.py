@@ -6,7 +6,7 @@ from rich.table import Table
 
 from workbench import folders
 from workbench.judging import at_least
-from workbench.record import verdict_counts
+from workbench.record import because, verdict_counts
 
 BUSY = 0.3
 MOST_COLUMNS, MOST_LETTERS = 8, 90
@@ -121,7 +121,7 @@ def claims_table(records: list[dict]) -> Table:
             whose = "" if claim["whose"] == "paper" else " (our claim)"
             paper = f"{claim['paper_value']} ({claim['tag']})"
             cells = map(escape, (claim["statement"], claim["where"], paper, claim["ours"]))
-            table.add_row(*cells, f"[{colour}]{claim['verdict']}[/]{whose}")
+            table.add_row(*cells, f"[{colour}]{claim['verdict']}[/]{escape(because(claim))}{whose}")
     return table
 
 

@@ -120,7 +120,8 @@ def _paper_page(root, key, paper, entries):
     for claim in claims:
         paper_value = f"{claim['paper_value']} ({claim['tag']})"
         whose = "ours, not counted" if claim["whose"] == "workbench" else "the paper's"
-        lines.append(_row(claim["statement"], claim["where"], paper_value, claim["ours"], claim["verdict"], whose))
+        word = claim["verdict"] + record.because(claim)
+        lines.append(_row(claim["statement"], claim["where"], paper_value, claim["ours"], word, whose))
     lines += ["", "Records:", ""] if claims else ["Records:", ""]
     for entry in entries:
         machine, name = entry["machine"], f"{entry['experiment']}.json"

@@ -94,11 +94,11 @@ def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:
     At sizes below "full" an experiment may lack the rows that a claim needs; the verdict is then "not judged".
     """
     try:
-        ours, verdict = claim.judge(rows)
+        ours, verdict, *because = claim.judge(rows)
     except (LookupError, StopIteration, ValueError, ZeroDivisionError):
         if size == "full":
             raise
-        ours, verdict = f"needs size full, ran {size}", NOT_JUDGED
+        ours, verdict, because = f"needs size full, ran {size}", NOT_JUDGED, []
     return {
         "key": claim.key,
         "statement": claim.statement,
@@ -108,6 +108,7 @@ def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:
         "whose": claim.whose,
         "ours": ours,
         "verdict": verdict,
+        **({"because": because[0]} if because else {}),
     }
 
 

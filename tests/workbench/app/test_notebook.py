@@ -26,5 +26,6 @@ def test_every_claim_stands_beside_its_verdict(key):
     shown = claims(key).data
     for experiment in catalog()[key].experiments:
         for claim in record.read(key, experiment.key)["claims"]:
-            assert claim["statement"].replace("|", "\\|") in shown and f"**{claim['verdict']}**" in shown
+            assert claim["statement"].replace("|", "\\|") in shown
+            assert f"**{claim['verdict']}**{record.because(claim)}" in shown
     assert shown.count("\n") == 1 + len(catalog()[key].claims)

@@ -69,3 +69,9 @@ def test_a_verdict_has_a_colour_and_a_claim_of_ours_says_so():
     cells = list(claims_table([{"claims": [*claims, make_claim("partly", "workbench")]}]).columns[-1].cells)
     assert len(set(cells)) == 6 and not any("dim" in cell for cell in cells)
     assert cells[-1] == "[yellow]partly[/] (our claim)"
+
+
+def test_a_reason_stands_behind_its_verdict():
+    claim = make_claim("undecided", "workbench") | {"because": "attention has not learned: [bold]"}
+    cell = next(iter(claims_table([{"claims": [claim]}]).columns[-1].cells))
+    assert cell == "[magenta]undecided[/] (attention has not learned: \\[bold]) (our claim)"

@@ -7,6 +7,7 @@ import pytest
 
 from workbench import papers, record
 from workbench.experiments import ledger, runner
+from workbench.judging import fitted
 
 
 def test_the_committed_pages_follow_from_the_committed_records():
@@ -64,6 +65,15 @@ def test_a_claim_of_ours_is_marked_and_not_counted(toy, places, monkeypatch):
     page, results = (ledger.pages()[places / name] for name in ("published/toy/README.md", "RESULTS.md"))
     assert "| It runs. | Table 1 | 5 m/s (published) | 5 m/s | reproduced | ours, not counted |" in page
     assert "The paper's own claims: 1 partly." in page and "| 1 partly |" in results
+
+
+def test_a_reason_stands_behind_its_verdict(toy, places, monkeypatch):
+    judge = lambda rows: fitted("5 m/s", calibrated="the speed", on="this track")  # noqa: E731
+    monkeypatch.setattr(papers, "catalog", lambda: {"toy": replace(toy, claims=(replace(toy.claims[0], judge=judge),))})
+    record.write(runner.run("toy", size="full")[0], publish=True)
+    page, results = (ledger.pages()[places / name] for name in ("published/toy/README.md", "RESULTS.md"))
+    assert "| 5 m/s (published) | 5 m/s | fitted (the speed calibrated on this track) | the paper's |" in page
+    assert "The paper's own claims: 1 fitted." in page and "| 1 fitted |" in results
 
 
 def test_a_paper_without_records_says_how_to_make_them(toy, places):

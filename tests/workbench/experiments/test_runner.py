@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from workbench import papers, record
+from workbench import judging, papers, record
 from workbench.experiments import runner
 from workbench.paper import Experiment, row
 
@@ -45,6 +45,19 @@ def test_a_judge_sees_the_rows_that_the_record_keeps(toy, monkeypatch):
 
 def test_a_claim_of_ours_is_marked(toy):
     assert runner.judge(replace(toy.claims[1], whose="workbench"), [])["whose"] == "workbench"
+
+
+def test_a_reason_goes_into_the_record_and_a_bare_word_that_needs_one_is_refused(toy, monkeypatch):
+    made = [row("speed", 1.0, "products per second", "measured")]
+    judges = {word: lambda rows, word=word: ("1", word) for word in record.REASONED}
+    for judge in judges.values():
+        monkeypatch.setattr(papers, "catalog", lambda judge=judge: {"toy": _with(toy, made, judge)})
+        with pytest.raises(ValueError, match="claim fast: fitted and undecided have a reason"):
+            runner.run("toy", only=["speeds"])
+    judge = lambda rows: judging.undecided("1", baseline="attention", figure="1 m/s, standing still 1 m/s")  # noqa: E731
+    monkeypatch.setattr(papers, "catalog", lambda: {"toy": _with(toy, made, judge)})
+    claim = runner.run("toy", only=["speeds"])[0]["claims"][0]
+    assert claim["because"] == "attention has not learned: 1 m/s, standing still 1 m/s"
 
 
 def _with(paper, rows, judge):

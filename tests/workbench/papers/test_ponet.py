@@ -140,8 +140,9 @@ TIES = [
 
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
-    ours, got = JUDGES[key](rows)
+    ours, got, *because = JUDGES[key](rows)
     assert got == verdict, ours
+    assert bool(because) == (got == "undecided")
     assert ours and isinstance(ours, str)
 
 

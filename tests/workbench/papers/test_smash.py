@@ -62,16 +62,16 @@ CASES = [
     ("input", counted(a=254_968, b=254_893, c=5_500_000), "fitted"),
     ("input", counted(a=254_968, b=254_893, c=9_000_000), "not reproduced"),
     ("speedup", versions("time", (940, 400, 100)), "fitted"),
-    ("speedup", versions("time", (300, 200, 100)), "fitted"),
+    ("speedup", versions("time", (300, 200, 100)), "not reproduced"),
     ("speedup", versions("time", (90, 95, 100)), "not reproduced"),
     ("tokens", versions("time", (230, 100, 90)), "fitted"),
-    ("tokens", versions("time", (400, 100, 90)), "fitted"),
+    ("tokens", versions("time", (400, 100, 90)), "not reproduced"),
     ("tokens", versions("time", (90, 100, 90)), "not reproduced"),
     ("overlap", versions("time", (900, 410, 100)), "fitted"),
-    ("overlap", versions("time", (900, 110, 100)), "fitted"),
+    ("overlap", versions("time", (900, 110, 100)), "not reproduced"),
     ("overlap", versions("time", (900, 90, 100)), "not reproduced"),
     ("times", versions("time", (1000, 430, 100)), "fitted"),
-    ("times", versions("time", (600, 430, 100)), "fitted"),
+    ("times", versions("time", (600, 430, 100)), "not reproduced"),
     ("times", versions("time", (400, 430, 100)), "not reproduced"),
     ("ipc", versions("instructions per cycle", (0.95, 1.6, 2.2)), "fitted"),
     ("ipc", versions("instructions per cycle", (1.27, 1.55, 2.32)), "fitted"),
@@ -82,11 +82,11 @@ CASES = [
     ("hit-rate", versions("L1 hit rate", (0.89, 0.9, 0.92)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.82, 0.84, 0.84)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.5, 0.9, 0.9)), "not reproduced"),
-    ("collisions", probes(6.9, 0.15), "reproduced"),
-    ("collisions", probes(6.9, 0.15, differing=3), "partly"),
+    ("collisions", probes(6.9, 0.15), "fitted"),
+    ("collisions", probes(6.9, 0.15, differing=3), "not reproduced"),
     ("collisions", probes(0.1, 0.15), "not reproduced"),
     ("balance", versions("threads busy", (0.31, 0.4, 0.93)), "fitted"),
-    ("balance", versions("threads busy", (0.5, 0.6, 0.8)), "fitted"),
+    ("balance", versions("threads busy", (0.5, 0.6, 0.8)), "not reproduced"),
     ("balance", versions("threads busy", (0.9, 0.6, 0.8)), "not reproduced"),
     ("traffic", moved(11, 17, 8000), "reproduced"),
     ("traffic", moved(17, 11, 8000), "partly"),
@@ -114,7 +114,7 @@ TIES = [
     ("bandwidth", versions("DRAM bandwidth in use", (0.44, 0.74, 0.96)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.88, 0.9, 0.93)), "fitted"),
     ("hit-rate", versions("L1 hit rate", (0.78, 0.9, 0.93)), "fitted"),
-    ("collisions", probes(1.5, 0.15), "partly"),
+    ("collisions", probes(1.5, 0.15), "not reproduced"),
     ("collisions", probes(0.15, 0.15), "not reproduced"),
     ("balance", versions("threads busy", (0.4, 0.5, 0.9)), "fitted"),
     ("balance", versions("threads busy", (0.4, 0.4, 0.95)), "not reproduced"),
@@ -125,8 +125,8 @@ TIES = [
 
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
-    ours, got = JUDGES[key](rows)
-    assert got == verdict
+    ours, got, *because = JUDGES[key](rows)
+    assert got == verdict and bool(because) == (got == "fitted")
     assert ours and isinstance(ours, str)
 
 
@@ -145,8 +145,6 @@ def test_every_claim_is_tried_both_ways():
 def test_a_fit_says_whether_it_is_near():
     assert "the order only" not in JUDGES["ipc"](versions("instructions per cycle", (0.9 * 1.2, 1.7 * 0.8, 2.3)))[0]
     assert "the order only" in JUDGES["ipc"](versions("instructions per cycle", (0.9 * 1.21, 1.7 * 0.8, 2.3)))[0]
-    assert "the order only" in JUDGES["speedup"](versions("time", (690.0, 200.0, 100.0)))[0]
-    assert "the order only" in JUDGES["balance"](versions("threads busy", (0.41, 0.5, 0.9)))[0]
     assert "within 10 points" in JUDGES["hit-rate"](versions("L1 hit rate", (0.87, 0.9, 0.93)))[0]
 
 
@@ -195,6 +193,4 @@ def test_versions_at_tiny_size_tell_the_modelled_from_the_counted(tiny_run):
 @pytest.mark.slow
 def test_reference_workload_shows_the_claims():
     rows = EXPERIMENTS["versions"](size="full", seed=1)
-    verdicts = {c.key: c.judge(rows)[1] for c in CLAIMS if c.experiment == "versions"}
-    assert verdicts.pop("collisions") == "reproduced"
-    assert set(verdicts.values()) == {"fitted"}
+    assert {c.judge(rows)[1] for c in CLAIMS if c.experiment == "versions"} == {"fitted"}

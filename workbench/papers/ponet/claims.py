@@ -12,6 +12,7 @@ from workbench.judging import (
     difference,
     growth_exponent,
     rising,
+    undecided,
     verdict,
 )
 from workbench.paper import Claim, rows_with, values
@@ -41,6 +42,12 @@ def _by_seed(rows, mixing, quantity="test accuracy") -> list[float]:
     return [r["value"] for r in sorted(rows_with(rows, quantity, mixing=mixing, chosen=True), key=lambda r: r["seed"])]
 
 
+def _unlearned(rows, mixing) -> str:
+    """Say how many training digits a net recognises that has not learned them; nothing of one that has."""
+    share = fmean(_by_seed(rows, mixing, "training accuracy"))
+    return "" if at_least(share, LEARNED) else f"{share:.3f} of its training digits recognised, {LEARNED} wanted"
+
+
 def _judge_accuracy(other):
     """Reproduced if PoNet is clearly ahead; partly if it is ahead on the mean only.
 
@@ -50,14 +57,15 @@ def _judge_accuracy(other):
     def judge(rows):
         ours, theirs = (_by_seed(rows, name) for name in ("PoNet", other))
         lead = difference(ours, theirs)
-        fit = fmean(_by_seed(rows, other, "training accuracy"))
-        word = verdict(clearly_above(lead), above(lead.ours, lead.theirs))
         steps, tokens = (rows_with(rows, "test accuracy")[0][label] for label in ("steps", "tokens"))
-        return (
+        shown = (
             f"{lead.ours:.3f} against {lead.theirs:.3f} on digits of {tokens} pixels after {steps:,} steps, "
-            f"{lead.said(3)} (mean of {len(ours)} seeds, lead ± standard error; {other} recognises {fit:.3f} of its "
-            "training digits; measured)"
-        ), word if at_least(fit, LEARNED) else "undecided"
+            f"{lead.said(3)} (mean of {len(ours)} seeds, lead ± standard error; measured)"
+        )
+        missing = _unlearned(rows, other)
+        if missing:
+            return undecided(shown, baseline=other, figure=missing)
+        return shown, verdict(clearly_above(lead), above(lead.ours, lead.theirs))
 
     return judge
 
@@ -68,16 +76,16 @@ def _judge_parts(rows):
     Undecided if the whole net has not learned its training digits.
     """
     whole = _by_seed(rows, "PoNet")
-    fit = fmean(_by_seed(rows, "PoNet", "training accuracy"))
     names = dict.fromkeys(r["mixing"] for r in rows_with(rows, "test accuracy", chosen=True))
     ablated = [name for name in names if name not in _COMPARED]
     losses = {name: difference(whole, _by_seed(rows, name)) for name in ablated}
     worse = [clearly_above(loss) for loss in losses.values()]
-    word = verdict(all(worse), 2 * sum(worse) > len(worse))
-    shown = ", ".join(f"{name} {loss.theirs:.3f}, whole over it {loss.said(3)}" for name, loss in losses.items())
-    return (
-        f"whole {fmean(whole):.3f} (mean of {len(whole)} seeds); {shown} (± standard error over seeds; measured)"
-    ), word if at_least(fit, LEARNED) else "undecided"
+    found = ", ".join(f"{name} {loss.theirs:.3f}, whole over it {loss.said(3)}" for name, loss in losses.items())
+    shown = f"whole {fmean(whole):.3f} (mean of {len(whole)} seeds); {found} (± standard error over seeds; measured)"
+    missing = _unlearned(rows, "PoNet")
+    if missing:
+        return undecided(shown, baseline="the whole net", figure=missing)
+    return shown, verdict(all(worse), 2 * sum(worse) > len(worse))
 
 
 def _judge_linear(rows):
@@ -161,11 +169,15 @@ def _judge_pretraining(rows):
     steps = rows_with(rows, "masked words guessed", mixing="PoNet")[0]["steps"]
     found = ", ".join(f"{name} {fmean(right[name]):.3f}" for name in _COMPARED)
     times = ", ".join(f"{r.ours:.3f} times {name}'s" for name, r in ratios.items())
-    costs = ", ".join(f"{name} {x:.2f}" for name, x in cost.items())
-    return (
-        f"masked words guessed after {steps:,} steps: {found}; {times}; nats per masked word: {costs}, the words' "
-        f"entropy {entropy:.2f} (a stand-in for GLUE, mean of {len(right['PoNet'])} seeds; measured)"
-    ), verdict(False, enough) if all(below(x, entropy) for x in cost.values()) else "undecided"
+    shown = (
+        f"masked words guessed after {steps:,} steps: {found}; {times} (a stand-in for GLUE, mean of "
+        f"{len(right['PoNet'])} seeds; measured)"
+    )
+    for name, x in cost.items():
+        if not below(x, entropy):
+            figure = f"a masked word costs it {x:.2f} nats, the words' entropy is {entropy:.2f}"
+            return undecided(shown, baseline=name, figure=figure)
+    return shown, verdict(False, enough)
 
 
 def _judge_order(rows):
@@ -177,11 +189,12 @@ def _judge_order(rows):
     each = {name: values(rows, "orders guessed", mixing=name) for name in _COMPARED}
     tested = rows_with(rows, "orders guessed", mixing="PoNet")[0]["tested"]
     lead = {name: _over_chance(found, tested) for name, found in each.items()}
-    word = verdict(clearly_above(lead["PoNet"]), above(lead["PoNet"].ours, 1 / 3))
+    found = {name: f"{name} {x.ours:.3f} ± {x.error:.3f}" for name, x in lead.items()}
+    shown = f"{', '.join(found.values())}, chance 0.333 ({len(each['PoNet'])} x {tested} held-out pairs; measured)"
     if not any(clearly_above(lead[name]) for name in ("PoNet", "attention")):
-        word = "undecided"
-    shown = ", ".join(f"{name} {x.ours:.3f} ± {x.error:.3f}" for name, x in lead.items())
-    return f"{shown}, chance 0.333 ({len(each['PoNet'])} x {tested} held-out pairs; measured)", word
+        figure = f"{lead['attention'].ours:.3f} ± {lead['attention'].error:.3f} of the orders guessed, chance 0.333"
+        return undecided(shown, baseline="attention", figure=figure)
+    return shown, verdict(clearly_above(lead["PoNet"]), above(lead["PoNet"].ours, 1 / 3))
 
 
 def _over_chance(found, tested):

@@ -1,11 +1,14 @@
 """Claims of SMASH, and how our experiments judge them."""
 
-from workbench.judging import above, at_least, at_most, falling, rising, verdict
-from workbench.paper import Claim
+from workbench.judging import above, at_least, at_most, fitted, rising, verdict
+from workbench.paper import Claim, Judged
 
 VERSIONS = ("V1", "V2", "V3")
 _ABSTRACT = "abstract"
 _RESULTS = "results chapter"
+_MODEL = {"calibrated": "constants of the PIUMA model", "on": "this input"}
+_INPUT = {"calibrated": "parameters of the generator", "on": "these counts"}
+_LOAD = {"calibrated": "load of the hash table", "on": "what these collisions cost the first version"}
 
 
 def _by_version(rows, quantity) -> list[float]:
@@ -14,44 +17,39 @@ def _by_version(rows, quantity) -> list[float]:
     return [values[version] for version in VERSIONS]
 
 
-def _fitted(shown, near, ordered) -> tuple[str, str]:
-    """Return what the model gives on the input that its constants were calibrated on: agreement there shows nothing.
-
-    Fitted if it is near the paper's value, or if only the order of the versions is right, which is then said.
-    """
-    note = "" if near else "; the order only" if ordered else "; not even the order"
-    return f"{shown} (modelled; constants calibrated on this input{note})", (
-        "fitted" if near or ordered else "not reproduced"
-    )
+def _if_near(near, shown, reason) -> Judged:
+    """Return "fitted" with its reason, or that ours misses the paper's value in spite of the fit."""
+    return fitted(shown, **reason) if near else (shown, "not reproduced")
 
 
 def _judge_ratio(slow, fast, low, high):
-    """Near within [low, high]; in order if the faster version is faster."""
+    """Fitted within [low, high]."""
 
     def judge(rows):
         times = _by_version(rows, "time")
         ratio = times[slow - 1] / times[fast - 1]
-        return _fitted(f"{ratio:.2f}x", at_least(ratio, low) and at_most(ratio, high), above(ratio, 1))
+        return _if_near(at_least(ratio, low) and at_most(ratio, high), f"{ratio:.2f}x (modelled)", _MODEL)
 
     return judge
 
 
 def _judge_profile(quantity, paper, tolerance, shown):
-    """Near if every version is within the tolerance of the paper; in order if it rises with each version."""
+    """Fitted if it rises with each version; says whether every version is within the tolerance of the paper."""
 
     def judge(rows):
         ours = _by_version(rows, quantity)
         near = all(at_most(abs(x - y), tolerance * y) for x, y in zip(ours, paper, strict=True))
-        return _fitted(" / ".join(shown.format(x) for x in ours), near, rising(ours))
+        told = " / ".join(shown.format(x) for x in ours) + f" (modelled{'' if near else '; the order only'})"
+        return _if_near(rising(ours), told, _MODEL)
 
     return judge
 
 
 def _judge_times(rows):
-    """Near if every time is within 15 % of the paper's; in order if each version is faster than the one before."""
+    """Fitted if every time is within 15 % of the paper's."""
     ours, paper = _by_version(rows, "time"), (986.7, 432.5, 105.4)
     near = all(at_most(abs(x - y), 0.15 * y) for x, y in zip(ours, paper, strict=True))
-    return _fitted(" / ".join(f"{x:.1f}" for x in ours) + " ms", near, falling(ours))
+    return _if_near(near, " / ".join(f"{x:.1f}" for x in ours) + " ms (modelled)", _MODEL)
 
 
 def _judge_hit_rate(rows):
@@ -60,24 +58,23 @@ def _judge_hit_rate(rows):
     low, high = min(ours), max(ours)
     inside, near = (at_least(low, 0.88 - by) and at_most(high, 0.93 + by) for by in (0, 0.10))
     note = "" if inside else "; within 10 points" if near else "; further than 10 points"
-    shown = f"{low:.0%} to {high:.0%} (modelled; constants calibrated on this input{note})"
-    return shown, "fitted" if near else "not reproduced"
+    return _if_near(near, f"{low:.0%} to {high:.0%} (modelled{note})", _MODEL)
 
 
 def _judge_probes(rows):
-    """Reproduced if high-order bits need over ten times the extra probes and V2 and V3 the same; partly if more."""
+    """Fitted if high-order bits need over ten times the extra probes, and V2 and V3 the same."""
     high, low, again = _by_version(rows, "extra probes")
     same = next(row["value"] for row in rows if row["quantity"] == "products whose probes differ, V2 to V3") == 0
     shown = f"{high:.2f} / {low:.2f} / {again:.2f} extra probes per product (counted)"
-    return shown, verdict(above(high, 10 * low) and same, above(high, low))
+    return _if_near(above(high, 10 * low) and same, shown, _LOAD)
 
 
 def _judge_balance(rows):
-    """Near if busy time rises with each version from 40 % or less to 90 % or more; in order if it only rises."""
+    """Fitted if busy time rises with each version, from 40 % or less to 90 % or more."""
     ours = _by_version(rows, "threads busy")
     far = at_most(ours[0], 0.4) and at_least(ours[2], 0.9)
     shown = " / ".join(f"{x:.0%}" for x in ours)
-    return _fitted(f"{shown} of thread time busy", rising(ours) and far, rising(ours))
+    return _if_near(rising(ours) and far, f"{shown} of thread time busy (modelled)", _MODEL)
 
 
 def _judge_input(rows):
@@ -86,8 +83,7 @@ def _judge_input(rows):
     paper = {"nnz(A)": 254_211, "nnz(B)": 254_211, "nnz(C)": 5_174_841}
     off = max(abs(ours[name] - paper[name]) / paper[name] for name in paper)
     shown = ", ".join(f"{name} {ours[name]:,}" for name in paper)
-    word = "fitted" if at_most(off, 0.1) else "not reproduced"
-    return f"{shown}, at most {off:.1%} off (counted; the generator's parameters were chosen to meet these)", word
+    return _if_near(at_most(off, 0.1), f"{shown}, at most {off:.1%} off (counted)", _INPUT)
 
 
 def _judge_traffic(rows):
