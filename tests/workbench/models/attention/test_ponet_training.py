@@ -27,7 +27,8 @@ def chunks():
 
 def test_lines_are_laid_out_and_masked_as_described(shipped):
     corpus = ponet_corpus.topics(shipped.pieces, 30)
-    batch = batch_of(corpus.train, np.random.default_rng(0), 200, corpus.vocabulary)
+    one_sentence_each = Recipe(length=2 * ponet_corpus.LONGEST + 3, room=0, batch=4)
+    batch = batch_of(corpus.train, np.random.default_rng(0), 200, corpus.vocabulary, one_sentence_each)
     assert (batch.ids[:, 0] == CLS).all() and ((batch.ids == SEP).sum(1) == 2).all()
     assert (batch.special == ((batch.ids == CLS) | (batch.ids == SEP))).all()
     chosen = batch.targets >= 0
