@@ -57,7 +57,7 @@ def layers_of(side, stride, seed=1) -> list[Layer]:
             "windows, shifted": WindowAttention(DIM, 1, shift=True),
             "full attention": WindowAttention(DIM, 1, window=side),
         }
-    apart.out = nn.Identity()
+    apart.add_module("out", nn.Identity())
     keys = {name: weights.shape[-1] for name, weights in _maps(side, stride).items()}
 
     def group(place):
@@ -84,8 +84,8 @@ def moving_pixels(attend, side, seed=1) -> int:
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(1, side * side, DIM, generator=draw, dtype=torch.float64).requires_grad_()
     query = (side // 2) * side + side // 2 + 1
-    attend(x)[0, query].square().sum().backward()
-    return int((x.grad[0].abs().sum(-1) > 0).sum())
+    (moves,) = torch.autograd.grad(attend(x)[0, query].square().sum(), x)
+    return int((moves[0].abs().sum(-1) > 0).sum())
 
 
 def products(side, stride) -> dict[str, int]:
