@@ -50,7 +50,7 @@ class Setting:
 SETTINGS = {
     "tiny": Setting(steps=1, batch=2, seeds=1, rates=(3e-3,), tested=8),
     "small": Setting(steps=60, batch=32, seeds=1, rates=(3e-3,)),
-    "full": Setting(steps=2000, batch=32, seeds=3, rates=(1e-3, 3e-3)),
+    "full": Setting(steps=1500, batch=32, seeds=3, rates=(1e-3, 3e-3)),
 }
 
 
