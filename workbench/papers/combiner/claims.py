@@ -28,7 +28,7 @@ def _bits(rows, method) -> list[float]:
 
 
 def _of_seeds(values) -> str:
-    return "one seed" if len(values) == 1 else f"{len(values)} seeds"
+    return "one seed" if len(values) == 1 else f"mean of {len(values)} seeds"
 
 
 def _judge_support(rows):
@@ -54,7 +54,7 @@ def _judge_beats(alone, combiner, more=()):
         others = "".join(f"; {name} {fmean(_bits(rows, name)):.3f}" for name in more)
         return (
             f"bits per pixel on digits: sparse pattern alone {lead.ours:.3f}, {combiner} {lead.theirs:.3f}, fewer by "
-            f"{lead.said(3)}{others} (mean of {_of_seeds(each)}; measured)"
+            f"{lead.said(3)}{others} ({_of_seeds(each)}; measured)"
         ), verdict(clear and at_least(lead.ours, lead.theirs + 0.05), clear)
 
     return judge
@@ -80,7 +80,7 @@ def _judge_full(rows):
     shown = [f"{key} {_percent(share)} (the paper's {100 * share.theirs:.0f})" for key, share in closed.items()]
     shown += [f"{key} {_percent(difference(_closed(rows, *pair), [0.0]))}" for key, pair in others.items()]
     return (
-        f"share of the gap closed on digits, per cent: {', '.join(shown)} (mean of {_of_seeds(ours['fixed'])}, ± "
+        f"share of the gap closed on digits, per cent: {', '.join(shown)} ({_of_seeds(ours['fixed'])}, ± "
         f"standard error over seeds; axial is row-major; full attention {fmean(_bits(rows, FULL)):.3f} bits per pixel; "
         "measured)"
     ), verdict(all(enough), any(enough))
@@ -104,7 +104,7 @@ def _judge_best(rows):
     first = not clearly_above(difference(each[MIXTURE], each[best]))
     return (
         f"bits per pixel on digits: axial mixture {bits[MIXTURE]:.3f}, best sparse pattern alone {bits[sparse]:.3f}, "
-        f"more by {lead.said(3)}; lowest of all {len(bits)} networks {bits[best]:.3f} ({best}; mean of "
+        f"more by {lead.said(3)}; lowest of all {len(bits)} networks {bits[best]:.3f} ({best}; "
         f"{_of_seeds(each[MIXTURE])}; measured)"
     ), verdict(clearly_above(lead) and first, clearly_above(lead))
 
@@ -131,7 +131,7 @@ def _judge_cost(rows):
     mixture, dense = (values(rows, "time", method=m, tokens=tokens)[0] for m in ("axial_mixture", DENSE))
     return (
         f"exponents of the time (measured): {shown}; of the operations (counted): fixed {counted['fixed']:.2f}, "
-        f"logsparse {counted['logsparse']:.2f}; the mixture, which predicts best on pictures, takes {mixture:.0f} ms "
+        f"logsparse {counted['logsparse']:.2f}; the axial mixture takes {mixture:.0f} ms "
         f"at {tokens:,} tokens, dense attention {dense:.0f} ms (measured)"
     ), verdict(by_count and by_time, by_count or by_time)
 
