@@ -52,7 +52,7 @@ class Pieces:
         ValueError : the piece was made with another seed, on another processor or by other versions.
         OSError : the piece cannot be written.
         """
-        path = self.folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', '-'.join(map(str, labels.values())))}.json"
+        path = self.path(labels)
         wanted = record.rounded({"labels": labels} | self.made_by)
         if path.is_file():
             piece = json.loads(path.read_text(encoding="utf-8"))
@@ -66,6 +66,10 @@ class Pieces:
         wall_s, date = round(time.perf_counter() - start, 2), datetime.now(UTC).isoformat(timespec="seconds")
         record.write_json(path, {"of": wanted, "wall_s": wall_s, "date": date, "rows": rows})
         return rows
+
+    def path(self, labels: Row) -> Path:
+        """Return the file of a piece."""
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', '-'.join(map(str, labels.values())))}.json"
 
     def drop(self) -> None:
         """Delete the pieces: the record holds them now."""
