@@ -6,7 +6,19 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal
 
-__all__ = ["Claim", "Experiment", "Paper", "Report", "loaded_later", "row", "rows_of", "rows_with", "values", "view_in"]
+__all__ = [
+    "Claim",
+    "Experiment",
+    "Paper",
+    "Report",
+    "loaded_later",
+    "made_now",
+    "row",
+    "rows_of",
+    "rows_with",
+    "values",
+    "view_in",
+]
 
 Row = dict[str, Any]
 Verdict = Literal["reproduced", "partly", "not reproduced", "fitted", "undecided"]
@@ -76,7 +88,9 @@ class Experiment:
     run : ``run(size, seed, report)`` -> list of rows. A row is a flat, JSON-safe dict with at least ``quantity``,
         ``value``, ``unit`` and ``kind`` ("measured", "modelled" or "counted") plus labels; ``report`` is a `Report`.
         One that also has a parameter ``matrix`` can be run on a matrix from a file in place of its own input; it is
-        given the file's path, or None.
+        given the file's path, or None. One that has a parameter ``keep`` is made of pieces that take long, such as
+        trainings: ``keep(labels, make)`` returns the rows of ``make()``, or those that an interrupted run kept under
+        these labels.
     """
 
     key: str
@@ -143,24 +157,31 @@ def loaded_later(module: str, function: str) -> Callable[..., list[Row]]:
     function : an experiment's ``run``, see `Experiment`.
     """
 
-    def run(size, seed, report=None, matrix=None):
+    def run(size, seed, report=None, matrix=None, keep=made_now):
         found = getattr(import_module(f"workbench.papers.{module}"), function)
-        return rows_of(found, size, seed, Report(report), matrix)
+        return rows_of(found, size, seed, Report(report), matrix, keep)
 
     return run
 
 
-def rows_of(run: Callable[..., list[Row]], size: Size, seed: int, report: Report, matrix: str | None) -> list[Row]:
-    """Return the rows of an experiment's ``run``; a matrix goes only to one that has a parameter for it.
+def made_now(labels: Row, make: Callable[[], list[Row]]) -> list[Row]:
+    """Return what ``make`` returns: the ``keep`` of a run that keeps nothing."""
+    return make()
+
+
+def rows_of(
+    run: Callable[..., list[Row]], size: Size, seed: int, report: Report, matrix: str | None, keep=made_now
+) -> list[Row]:
+    """Return the rows of an experiment's ``run``; it is given a matrix and ``keep`` if it has parameters for them.
 
     Raises
     ------
     ValueError : a matrix for an experiment that has its own input.
     """
-    takes_one = "matrix" in signature(run).parameters
-    if matrix is not None and not takes_one:
+    offered = {name: x for name, x in (("matrix", matrix), ("keep", keep)) if name in signature(run).parameters}
+    if matrix is not None and "matrix" not in offered:
         raise ValueError(f"{run.__name__} has its own input; a matrix cannot take its place, leave out --matrix")
-    return run(size=size, seed=seed, report=report, **({"matrix": matrix} if takes_one else {}))
+    return run(size=size, seed=seed, report=report, **offered)
 
 
 def view_in(topic: str, **start) -> Callable[..., Any]:

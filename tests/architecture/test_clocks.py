@@ -10,6 +10,7 @@ MAY_READ = {
     "workbench/machines/stopwatch.py": "it is the clock",
     "workbench/machines/piuma_tables.py": "cuts work into steps that can be stopped soon",
     "workbench/experiments/runner.py": "how long an experiment took",
+    "workbench/experiments/pieces.py": "how long a piece of an experiment took",
     "workbench/bench/runner.py": "how long a bench took",
     "workbench/models/attention/ponet_training.py": "how long a training took",
     "workbench/models/attention/sea_training.py": "how long a training took",

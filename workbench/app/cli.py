@@ -73,6 +73,9 @@ def run(
     publish: Annotated[
         bool, typer.Option("--publish", help="write workbench/results and RESULTS.md instead of your own folder")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on where an interrupted run of the same code stopped")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="also write the records to this file")] = None,
 ):
     """Run a paper's experiments, judge its claims and write the records.
@@ -81,11 +84,13 @@ def run(
     """
     from workbench import record
     from workbench.app import tables
-    from workbench.experiments import ledger, runner
+    from workbench.experiments import ledger, pieces, runner
     from workbench.papers import get
 
     with users_input():
-        runner.chosen(get(key), only or ())
+        for experiment in runner.chosen(get(key), only or ()):
+            if size == "full" and not (matrix or resume):
+                pieces.require_none(key, experiment.key)
         _check_target(json)
     console, notes, paths = _console(), [], []
     try:
@@ -99,6 +104,7 @@ def run(
             seed=seed,
             matrix=str(matrix) if matrix else None,
             only=only or (),
+            resume=resume,
             report=report,
             skip=lambda experiment, reason: notes.append(f"{experiment} skipped: {reason}"),
             done=lambda entry: paths.append(record.write(entry, publish=publish)),

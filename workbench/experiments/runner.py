@@ -7,8 +7,9 @@ from typing import get_args
 
 from workbench import papers
 from workbench.experiments import labels
+from workbench.experiments.pieces import Pieces, require_none
 from workbench.machines.host import machine, versions
-from workbench.paper import Claim, Experiment, Paper, Report, Size, rows_of
+from workbench.paper import Claim, Experiment, Paper, Report, Size, made_now, rows_of
 from workbench.record import NOT_JUDGED, SCHEMA, rounded, validate, validate_rows
 
 SIZES = get_args(Size)
@@ -21,6 +22,7 @@ def run(
     seed: int = 1,
     matrix: str | None = None,
     only: Collection[str] = (),
+    resume: bool = False,
     report: Callable[[float, str], None] | None = None,
     skip: Callable[[str, str], None] = lambda experiment, reason: None,
     done: Callable[[dict], None] = lambda record: None,
@@ -33,14 +35,16 @@ def run(
     matrix : path of a file with a matrix that takes the place of the paper's input. Claims speak of the paper's own
         input, so they are not judged then.
     only : keys of the experiments to run; empty runs all.
+    resume : use what an interrupted run of the same code has kept; a full run keeps its long pieces until its record
+        is given to ``done``.
     report : ``report(fraction, step)``, fraction over all experiments.
     skip : told about each experiment that cannot use ``matrix``, with the reason.
     done : given each record as soon as it is made, so that what comes later cannot lose it.
 
     Raises
     ------
-    KeyError : no such paper. ValueError : wrong size or seed, no such experiment, unreadable matrix, or no experiment
-        can use the matrix.
+    KeyError : no such paper. ValueError : wrong size or seed, no such experiment, unreadable matrix, no experiment
+        can use the matrix, or an interrupted run left pieces and ``resume`` was not asked for.
     """
     if size not in SIZES:
         raise ValueError(f"run: size must be one of {', '.join(SIZES)}; got {size!r}")
@@ -50,11 +54,16 @@ def run(
     experiments = chosen(paper, only)
     if matrix is not None:
         _check_matrix(matrix)
+    keeps = size == "full" and matrix is None
+    for experiment in experiments if keeps and not resume else ():
+        require_none(paper.key, experiment.key)
+    made_by = {"seed": seed, "cpu": machine()["cpu"], "versions": versions()}
     report, records, skipped = Report(report), [], []
     for i, experiment in enumerate(experiments):
         part = report.part(i, len(experiments), experiment.title)
+        pieces = Pieces(paper.key, experiment.key, made_by) if keeps else None
         try:
-            records.append(_record(paper, experiment, size, seed, matrix, part))
+            records.append(_record(paper, experiment, size, seed, matrix, part, pieces))
         except ValueError as error:
             if matrix is None:
                 raise
@@ -62,6 +71,8 @@ def run(
             skip(experiment.key, str(error))
             continue
         done(records[-1])
+        if pieces:
+            pieces.drop()
     if not records:
         raise ValueError(f"run: no experiment of {paper_key} takes {matrix} ({'; '.join(skipped)})")
     report(1.0, "done")
@@ -101,10 +112,10 @@ def judge(claim: Claim, rows: list[dict], size: Size = "full") -> dict:
     }
 
 
-def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
+def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report, pieces=None):
     start = time.perf_counter()
     name = f"experiment {paper.key}/{experiment.key}"
-    rows = rows_of(experiment.run, size, seed, report, matrix)
+    rows = rows_of(experiment.run, size, seed, report, matrix, pieces or made_now)
     validate_rows(name, rows)
     rows = rounded(rows)  # before judging: a verdict can be checked from the record alone
     labels.check(name, rows, experiment.kind)
@@ -122,7 +133,7 @@ def _record(paper: Paper, experiment: Experiment, size, seed, matrix, report):
         "claims": claims,
         "machine": machine(),
         "versions": versions(),
-        "wall_s": round(time.perf_counter() - start, 2),
+        "wall_s": round(time.perf_counter() - start + (pieces.earlier_s if pieces else 0), 2),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     validate(record)

@@ -220,15 +220,21 @@ mean, released = (factorized_keys(x_map, window=7, pooling=p) for p in ("window_
 assert torch.allclose(mean.mean(-1), released.mean(-1), atol=1e-5) and not torch.allclose(mean, released, atol=1e-2)
 
 # %% [markdown]
-# How far does one layer *really* reach? The gradient tells which input pixels one output pixel depends on.
+# How far does one layer *really* reach? The gradient tells which input pixels one output pixel depends on. Here it is
+# taken through the layers themselves, with their linear maps and convolutions; a group of FaSA is read before the
+# groups are mixed. Swin shifts every second layer's windows by half a window.
 
 # %%
-from workbench.papers.favit.reach import attentions, moving_pixels
+from workbench.papers.favit.reach import layers_of, moving_pixels
 
 table(
-    ["attention on 28 x 28", "keys per query", "pixels that move one output (counted)"],
-    [[name, keys, moving_pixels(attend, 28, seed=1)] for name, attend, keys in attentions(28, 4, 4)],
+    ["layer on 28 x 28", "keys per query", "pixels that move one output (counted)"],
+    [[layer.name, layer.keys, moving_pixels(layer.attend, 28)] for layer in layers_of(28, 4)],
 )
+
+# %% [markdown]
+# A shifted window is another window: two layers in a row reach further, each one alone does not. The coarse group takes
+# every fourth pixel, and its depthwise convolution adds their neighbours, so it sees most of the map.
 
 # %% [markdown]
 # ## 5. Play
@@ -281,7 +287,8 @@ table(
 # Compare the first column with the spread beside it: are the differences larger? On clean digits of 16 x 16 pixels
 # there is little that a window would miss, so do not expect much. In the other columns the test pictures are damaged
 # (noise, blur, a hole); no network was trained on such pictures. The last two rows show what the depthwise convolutions
-# contribute: they are the only part that depends on the place of a pixel.
+# contribute: they are the only part that depends on the place of a pixel. In the row of shifted windows the second
+# layer's windows are shifted by half a window, as in Swin.
 
 # %%
 photographs = record.read("favit", "pictures")["rows"]
@@ -299,7 +306,8 @@ table(
 )
 
 # %%
-products = [r for r in record.read("favit", "reach")["rows"] if r["quantity"] == "multiply-adds of the products"]
+counts = record.read("favit", "reach")["rows"]
+products = [r for r in counts if r["quantity"] == "multiply-adds of the products"]
 figure = go.Figure()
 for attention in dict.fromkeys(r["attention"] for r in products):
     points = [(r["side"] ** 2, r["value"]) for r in products if r["attention"] == attention]
@@ -308,10 +316,19 @@ figure.update_layout(height=380, legend={"orientation": "h", "y": -0.3})
 figure.update_xaxes(type="log", title="pixels of the map").update_yaxes(type="log", title="multiply-adds (counted)")
 show(figure, "Windows and FaSA's window groups grow with the pixels, the global group with their square.")
 
+# %%
+layers = {(r["attention"], r["side"]): r["value"] for r in counts if r["quantity"] == "multiply-adds of a layer"}
+sides = sorted({side for _, side in layers})
+table(
+    ["millions of multiply-adds of a whole layer (counted)", *(f"{side} x {side}" for side in sides)],
+    [[name, *(f"{layers[name, side] / 1e6:,.0f}" for side in sides)] for name in dict.fromkeys(n for n, _ in layers)],
+)
+
 # %% [markdown]
 # **Second insight: "linear" holds exactly for the two window groups. The global group has one key for each square of
-# fixed size, so its cost grows with the square of the number of pixels.** In the published models that part stays small
-# at 224 x 224 pixels, because the stride is chosen such that 49 keys remain. It would not stay small on large pictures.
+# fixed size, so its cost grows with the square of the number of pixels.** In the first stage of the published models a
+# picture of 224 x 224 pixels is a map of 56 x 56, where the global group has 49 keys: then all three groups together
+# cost as much as windows, and the whole layer costs less. On a map of 224 x 224 it costs more.
 
 # %%
 timing = [r for r in record.read("favit", "timing")["rows"] if r["quantity"] == "time of one layer"]

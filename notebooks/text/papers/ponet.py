@@ -224,7 +224,7 @@ table(
 )
 
 # %% [markdown]
-# Now train one yourself. A handwritten digit is a sequence of 256 pixels, and the model is never told that pixels 16
+# Now train one yourself. A handwritten digit is a sequence of 64 pixels, and the model is never told that pixels 8
 # apart lie above one another. (This cell trains for a few steps only; section 6 trains longer.)
 
 # %%
@@ -242,7 +242,7 @@ encoder, segments = model.encoder, model.segments
 _, seen = encoder.mixings[0](encoder(ids, segments, until=0), segments, return_maps=True)
 winners = {"the digit": ids[0], "global weights": seen.ga[0, 0, 0], "maxima of segments": seen.smp[0, 0].sum(0)}
 winners["local maxima"] = seen.lmp[0, 0].sum(0)
-maps = {name: np.asarray(x).reshape(16, 16) for name, x in winners.items()}
+maps = {name: np.asarray(x).reshape(8, 8) for name, x in winners.items()}
 pictures(maps, f"A {labels[0]}, and which pixels contribute.", height=260)
 
 # %% [markdown]
@@ -257,15 +257,23 @@ pictures(maps, f"A {labels[0]}, and which pixels contribute.", height=260)
 # %%
 from workbench import record
 
-image = record.read("ponet", "image")
+chosen = [r for r in record.read("ponet", "image")["rows"] if r["chosen"]]
 found = {}
-for r in image["rows"]:
+for r in chosen:
     found.setdefault(r["mixing"], {}).setdefault(r["quantity"], []).append(r["value"])
-steps = image["rows"][0]["steps"]
+rates = {r["mixing"]: f"{r['rate']:g}" for r in chosen}
+
+
+def over_seeds(values):
+    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{error}"
+
+
+columns = ("test accuracy", "training accuracy")
 table(
-    ["mixing", f"test accuracy after {steps} steps (measured)", "seeds", "parameters"],
+    [f"after {chosen[0]['steps']:,} steps (measured)", *columns, "seeds", "rate", "parameters"],
     [
-        [name, f"{np.mean(x['test accuracy']):.3f}", len(x["test accuracy"]), f"{x['parameters'][0]:,}"]
+        [name, *(over_seeds(x[c]) for c in columns), len(x[columns[0]]), rates[name], f"{x['parameters'][0]:,}"]
         for name, x in found.items()
     ],
 )
@@ -317,15 +325,15 @@ table(["largest tensor in bytes (counted)", *(f"{t:,} tokens" for t in lengths)]
 language = record.read("ponet", "language")["rows"]
 found = {}
 for r in language:
-    found.setdefault(r["mixing"], {})[r["quantity"]] = r["value"]
+    found.setdefault(r["mixing"], {}).setdefault(r["quantity"], []).append(r["value"])
 columns = ("loss per masked word", "masked words guessed", "orders guessed")
 table(
-    ["mixing (held-out text, measured)", *columns],
-    [[name, *(f"{x[c]:.3f}" if c in x else "" for c in columns)] for name, x in found.items()],
+    ["mixing (held-out text, measured)", *columns, "seeds"],
+    [[name, *(over_seeds(x[c]) if c in x else "" for c in columns), len(x[columns[0]])] for name, x in found.items()],
 )
 
 # %%
-entropy = found["word frequencies"]["entropy of the words"]
+(entropy,) = found["word frequencies"]["entropy of the words"]
 f"entropy of the words {entropy:.2f} nats (counted): a model that ignores context can do no better on its own text"
 
 # %% [markdown]

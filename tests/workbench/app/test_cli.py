@@ -83,6 +83,15 @@ def toy(monkeypatch):
     return paper
 
 
+def test_an_interrupted_run_is_named_and_gone_on_with(toy, places, capsys):
+    piece = places / "home/results/toy/speeds-pieces/net-1.json"
+    piece.parent.mkdir(parents=True)
+    piece.write_text("{}")
+    assert call("run", "toy", "--size", "full") != 0
+    one_sentence(capsys, "an interrupted run of toy/speeds left 1 pieces", "--resume")
+    assert call("run", "toy", "--size", "full", "--resume") == 0 and not piece.exists()
+
+
 def test_papers_are_listed_with_the_verdicts_of_their_records(toy, capsys):
     assert call("run", "toy", "--publish") == 0
     capsys.readouterr()

@@ -14,7 +14,7 @@ def matrix(empty=0, future=0.0, error=1e-15):
     return [{"quantity": name, "value": value} for name, value in names.items()]
 
 
-def bits(full=1.97, alone=2.15, fixed=2.04, logsparse=2.04, mixture=2.0, others=2.05):
+def bits(full=1.97, alone=2.15, fixed=2.04, logsparse=2.04, mixture=2.0, rows=1.98, others=2.05, seed=1):
     values = {
         "full attention": full,
         "own row alone": 2.2,
@@ -22,14 +22,16 @@ def bits(full=1.97, alone=2.15, fixed=2.04, logsparse=2.04, mixture=2.0, others=
         "Combiner fixed": fixed,
         "Combiner logsparse": logsparse,
         "Combiner axial_mixture": mixture,
+        "Combiner axial_rowmajor": rows,
+        "Combiner axial_rowmajor, proj": others,
         "Combiner axial_vertical": others,
     }
-    return [{"quantity": "bits per pixel", "method": name, "value": value} for name, value in values.items()]
+    return [{"quantity": "bits per pixel", "method": name, "value": x, "seed": seed} for name, x in values.items()]
 
 
 def grown(fixed, logsparse, dense, by_count=(1.5, 1.1)):
     rows = []
-    times = {"fixed": fixed, "logsparse": logsparse, "dense (torch)": dense}
+    times = {"fixed": fixed, "logsparse": logsparse, "axial_mixture": 1.5, "dense (torch)": dense}
     counts = dict(zip(("fixed", "logsparse"), by_count, strict=True))
     for quantity, exponents in (("time", times), ("operations", counts)):
         for method, exponent in exponents.items():
@@ -46,18 +48,21 @@ CASES = [
     ("fixed", bits(), "reproduced"),
     ("fixed", bits(fixed=2.12), "partly"),
     ("fixed", bits(fixed=2.2), "not reproduced"),
-    ("fixed", bits(fixed=1.9) + bits(fixed=2.15), "not reproduced"),  # 0.125 ± 0.125 over seeds
+    ("fixed", bits(fixed=1.9) + bits(fixed=2.15, seed=2), "not reproduced"),  # 0.125 ± 0.125 over seeds
     ("logsparse", bits(), "reproduced"),
     ("logsparse", bits(logsparse=2.12), "partly"),
     ("logsparse", bits(logsparse=2.2), "not reproduced"),
     ("axial", bits(), "reproduced"),
-    ("axial", bits(mixture=2.12), "partly"),
-    ("axial", bits(mixture=2.2), "not reproduced"),
-    ("near-full", bits(), "reproduced"),
-    ("near-full", bits(fixed=2.3), "partly"),
-    ("near-full", bits(full=1.5), "not reproduced"),
-    ("images", bits(), "reproduced"),
+    ("axial", bits(rows=2.12), "partly"),
+    ("axial", bits(rows=2.2, mixture=1.97), "not reproduced"),  # the mixture is another Combiner
+    ("near-full", bits(mixture=2.1), "reproduced"),  # fixed closes 61 per cent of the gap, row-major 94
+    ("near-full", bits(rows=2.0), "partly"),  # 61 and 83
+    ("near-full", bits(fixed=2.09), "partly"),  # 33 and 94
+    ("near-full", bits(fixed=2.09, rows=2.0), "not reproduced"),
+    ("near-full", bits(fixed=1.97, rows=2.1) + bits(fixed=2.1, rows=2.1, seed=2), "not reproduced"),  # 64 ± 36 per cent
+    ("images", bits(rows=2.05), "reproduced"),
     ("images", bits(others=1.99), "partly"),
+    ("images", bits(rows=1.9) + bits(rows=2.08, seed=2), "reproduced"),  # 0.010 ± 0.090 ahead of the mixture
     ("images", bits(mixture=2.3), "not reproduced"),
     ("cost", grown(1.5, 1.1, 2.0), "reproduced"),
     ("cost", grown(1.9, 1.1, 2.0), "partly"),
@@ -70,11 +75,10 @@ TIES = [
     ("fixed", bits(alone=2.15, fixed=2.1), "reproduced"),
     ("fixed", bits(alone=2.15, fixed=2.15), "not reproduced"),
     ("logsparse", bits(alone=2.15, logsparse=2.1), "reproduced"),
-    ("axial", bits(alone=2.15, mixture=2.15), "not reproduced"),
-    ("near-full", bits(full=1.97, fixed=2.07), "reproduced"),
-    ("near-full", bits(full=1.97, mixture=1.96), "reproduced"),
-    ("near-full", bits(full=1.94, fixed=2.04, logsparse=2.3, mixture=2.3), "partly"),
-    ("images", bits(mixture=2.0, others=2.0), "reproduced"),
+    ("axial", bits(alone=2.15, rows=2.15), "not reproduced"),
+    ("near-full", bits(full=1.72, alone=2.5, fixed=2.16, rows=1.73), "reproduced"),  # 0.34 of 0.78, as in the paper
+    ("near-full", bits(full=0.44, alone=4.0, fixed=2.0, rows=0.74), "reproduced"),  # 3.26 of 3.56, as in the paper
+    ("images", bits(mixture=2.0, rows=2.0, others=2.0), "reproduced"),
     ("images", bits(mixture=2.15, alone=2.15), "not reproduced"),
     ("cost", grown(1.7, 1.1, 2.0), "partly"),
     ("cost", grown(1.5, 1.3, 2.0), "partly"),
@@ -86,7 +90,7 @@ TIES = [
 @pytest.mark.parametrize("key, rows, verdict", CASES)
 def test_claims_judge_both_ways(key, rows, verdict):
     ours, got = JUDGES[key](rows)
-    assert got == verdict
+    assert got == verdict, ours
     assert ours and isinstance(ours, str)
 
 
@@ -105,7 +109,7 @@ def test_claims_need_the_rows_they_speak_of():
     with pytest.raises(LookupError):
         JUDGES["fixed"]([row for row in bits() if row["method"] != "Combiner fixed"])
     with pytest.raises(LookupError):
-        growth(grown(1.5, 1.1, 2.0), "time", "axial_mixture")
+        growth(grown(1.5, 1.1, 2.0), "time", "axial_vertical")
 
 
 def test_patterns_that_are_compared_have_equal_parameters(tiny_run):

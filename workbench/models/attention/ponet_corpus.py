@@ -12,7 +12,6 @@ __all__ = [
     "CLS",
     "GAP",
     "LONGEST",
-    "LONGEST_IN_TOPICS",
     "MASK",
     "PAD",
     "SEP",
@@ -20,13 +19,12 @@ __all__ = [
     "SPECIAL",
     "UNKNOWN",
     "Corpus",
-    "corpus",
     "tokenizer",
     "topics",
     "vocabulary",
 ]
 
-SHORTEST, LONGEST, LONGEST_IN_TOPICS = 4, 30, 60  # word pieces of a sentence
+SHORTEST, LONGEST = 4, 60  # word pieces of a sentence
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 PAD, CLS, SEP, MASK, UNKNOWN = range(5)  # our own numbering: word pieces that the training text has follow
 GAP = re.compile(r"\n\s*\n|(?<=[.!?:])\s+")  # between paragraphs, and between sentences
@@ -41,26 +39,11 @@ class Corpus:
     vocabulary: int
 
 
-def corpus(largest=None) -> Corpus:
-    """Cut into paragraphs, of sentences of 4 to 30 of MiniLM's word pieces; ``largest`` takes that many topics only."""
-    found = {
-        split: [paragraph for topic in _sentences(split, _minilm_pieces, LONGEST, largest) for paragraph in topic]
-        for split in text.SPLITS
-    }
-    known = sorted({i for chunk in found["train"] for sentence in chunk for i in sentence})
-    number = {piece: len(SPECIAL) + place for place, piece in enumerate(known)}
-    ours = {
-        split: [[[number.get(i, UNKNOWN) for i in s] for s in chunk] for chunk in chunks if len(chunk) >= 2]
-        for split, chunks in found.items()
-    }
-    return Corpus(ours["train"], ours["held_out"], len(SPECIAL) + len(known))
-
-
-def topics(pieces) -> Corpus:
-    """Cut into whole topics, of sentences of 4 to 60 ``pieces``."""
+def topics(pieces, largest=None) -> Corpus:
+    """Cut into topics, of sentences of 4 to 60 ``pieces``; ``largest`` takes that many of each part only."""
     found = {}
     for split in text.SPLITS:
-        cut = _sentences(split, lambda words: tokenizer(pieces).encode(words).ids, LONGEST_IN_TOPICS)
+        cut = _sentences(split, lambda words: tokenizer(pieces).encode(words).ids, largest)
         chunks = [[sentence for paragraph in topic for sentence in paragraph] for topic in cut]
         found[split] = [chunk for chunk in chunks if len(chunk) >= 2]
     return Corpus(found["train"], found["held_out"], len(pieces))
@@ -68,7 +51,7 @@ def topics(pieces) -> Corpus:
 
 def vocabulary() -> tuple[str, ...]:
     """Return the special tokens and MiniLM's word pieces that the training text has twice or more: [UNK] is learnt."""
-    cut = _sentences("train", _minilm_pieces, LONGEST_IN_TOPICS)
+    cut = _sentences("train", _minilm_pieces)
     counts = Counter(i for topic in cut for paragraph in topic for sentence in paragraph for i in sentence)
     tokens = minilm.load()._tokens()
     return (*SPECIAL, *(tokens.id_to_token(i) for i in sorted(counts) if counts[i] >= 2))
@@ -84,14 +67,14 @@ def tokenizer(pieces):
     return made
 
 
-def _sentences(split, pieces_of, longest, largest=None):
-    """Sentences of 4 to ``longest`` word pieces: a list of paragraphs for every topic."""
+def _sentences(split, pieces_of, largest=None):
+    """Sentences of 4 to 60 word pieces: a list of paragraphs for every topic."""
     found = []
     for document in text.documents("documentation", split)[:largest]:
         paragraphs = []
         for paragraph in re.split(r"\n\s*\n", document.text):
             pieces = map(pieces_of, GAP.split(" ".join(paragraph.split())))
-            paragraphs.append([p for p in pieces if SHORTEST <= len(p) <= longest])
+            paragraphs.append([p for p in pieces if SHORTEST <= len(p) <= LONGEST])
         found.append(paragraphs)
     return found
 

@@ -1,9 +1,8 @@
 """PoNet learns from text: masked words and the order of sentences; the encoder so trained that ships, and its card.
 
-A line is [CLS] A [SEP] B [SEP]. In the experiment of `PAIRS` A and B are one sentence each, in lines of 64 tokens. The
-shipped encoder reads lines of 256, `WINDOWS`: A and B are runs of whole sentences of a topic that meet at a random
-sentence and share the line at random, so the words and the places of several sentences are learnt together. Either way
-every sentence is a segment, and so are [CLS] and [SEP].
+A line is [CLS] A [SEP] B [SEP] of 256 tokens, `WINDOWS`: A and B are runs of whole sentences of a topic that meet at a
+random sentence and share the line at random, so the words and the places of several sentences are learnt together.
+Every sentence is a segment, and so are [CLS] and [SEP].
 
 ``python -m workbench.models.attention.ponet_training`` trains, ships and measures that encoder (about 10 minutes).
 """
@@ -28,7 +27,7 @@ from workbench.models.attention.ponet import PoNetEncoder, PoNetMixing, sentence
 from workbench.models.attention.ponet_corpus import (
     CLS,
     GAP,
-    LONGEST_IN_TOPICS,
+    LONGEST,
     MASK,
     PAD,
     SEP,
@@ -39,7 +38,6 @@ from workbench.models.attention.ponet_corpus import (
 
 __all__ = [
     "CARD",
-    "PAIRS",
     "WEIGHTS",
     "WINDOWS",
     "Batch",
@@ -71,17 +69,16 @@ class Recipe:
     Parameters
     ----------
     length : tokens of a line at most, and of the position table.
-    room : word pieces that the runs of a line share; a run has one sentence at least, and no more with 0.
+    room : word pieces that the runs of a line share; a run has one sentence at least.
     batch : lines per step.
     """
 
-    length: int = 64
-    room: int = 0
-    batch: int = 32
+    length: int
+    room: int
+    batch: int
 
 
-PAIRS = Recipe()
-WINDOWS = Recipe(length=256, room=256 - 3 - LONGEST_IN_TOPICS, batch=16)  # one sentence may overflow
+WINDOWS = Recipe(length=256, room=256 - 3 - LONGEST, batch=16)  # one sentence may overflow
 
 
 # Lines ---------------------------------------------------------------------------------------------------------------
@@ -99,7 +96,7 @@ class Batch:
     labels: torch.Tensor
 
 
-def batch_of(chunks, rng, count, vocabulary, recipe=PAIRS) -> Batch:
+def batch_of(chunks, rng, count, vocabulary, recipe=WINDOWS) -> Batch:
     """Draw lines and mask 15 % of their words (8 of 10 hidden, 1 replaced, 1 kept)."""
     places = [[(number, at) for at in range(len(chunk))] for number, chunk in enumerate(chunks)]
     drawn = sso_examples(places, rng, count=count)
@@ -140,7 +137,7 @@ def _run(chunk, at, step, room):
 class Pretraining(nn.Module):
     """An encoder of the BERT skeleton with a head for masked words (tied to the word table) and one for the order."""
 
-    def __init__(self, vocabulary, mixing=PoNetMixing, recipe=PAIRS):
+    def __init__(self, vocabulary, mixing=PoNetMixing, recipe=WINDOWS):
         super().__init__()
         how = {"dim": DIM, "heads": HEADS, "layers": LAYERS, "hidden": 4 * DIM, "mixing": mixing, "norm": "post"}
         self.encoder = PoNetEncoder(vocabulary, recipe.length, **how)
@@ -163,15 +160,15 @@ def losses(model, batch):
 
 
 def pretrain(
-    corpus: Corpus, mixing, steps, seed, *, order=True, recipe=PAIRS, report=lambda fraction, loss: None
+    corpus: Corpus, mixing, steps, seed, *, order=True, rate=RATE, recipe=WINDOWS, report=lambda fraction, loss: None
 ) -> Pretraining:
-    """Train for a number of steps by AdamW and one cycle; ``order=False`` leaves the sentence objective out."""
+    """Train by AdamW and one cycle of the peak ``rate``; ``order=False`` leaves the sentence objective out."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Pretraining(corpus.vocabulary, mixing, recipe)
         rng = np.random.default_rng(seed)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps + 1, pct_start=0.1)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
         for step in range(steps):
             optimiser.zero_grad()
             words, sentences = losses(model, batch_of(corpus.train, rng, recipe.batch, corpus.vocabulary, recipe))
@@ -183,7 +180,7 @@ def pretrain(
 
 
 @torch.no_grad()
-def measure(model, corpus: Corpus, count, seed, recipe=PAIRS) -> dict[str, float]:
+def measure(model, corpus: Corpus, count, seed, recipe=WINDOWS) -> dict[str, float]:
     """Return the loss per masked word (nats), the share of words and of orders that are right, on held-out text."""
     batch = batch_of(corpus.test, np.random.default_rng(1000 + seed), count, corpus.vocabulary, recipe)
     words, order = model(batch)
@@ -195,7 +192,7 @@ def measure(model, corpus: Corpus, count, seed, recipe=PAIRS) -> dict[str, float
     }
 
 
-def unigram(corpus: Corpus, seed, count, recipe=PAIRS) -> dict[str, float]:
+def unigram(corpus: Corpus, seed, count, recipe=WINDOWS) -> dict[str, float]:
     """Return the entropy of the training words, and what guessing by frequency costs on the words of `measure`."""
     counts = np.bincount([i for chunk in corpus.train for s in chunk for i in s], minlength=corpus.vocabulary)
     p = counts / counts.sum()
@@ -257,7 +254,7 @@ def shipped() -> Trained:
     with safe_open(str(WEIGHTS), framework="pt") as stored:
         pieces, record = (json.loads(stored.metadata()[name]) for name in ("pieces", "record"))
         weights = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
-    model = Pretraining(len(pieces), recipe=WINDOWS)
+    model = Pretraining(len(pieces))
     model.load_state_dict(weights)
     return Trained(model.eval().requires_grad_(False), tuple(pieces), record)
 
@@ -294,7 +291,7 @@ def ship(steps, seed=0, threads=1, tested=256):
         if len(curve) % 50 == 0:
             LOG.info("step %d  loss %.3f  %.1f min", len(curve), np.mean(curve[-50:]), (time.monotonic() - start) / 60)
 
-    model = pretrain(found, PoNetMixing, steps, seed, recipe=WINDOWS, report=report)
+    model = pretrain(found, PoNetMixing, steps, seed, report=report)
     wall_s = time.monotonic() - start
     weights = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
     model.load_state_dict({name: value.float() for name, value in weights.items()})
@@ -312,8 +309,8 @@ def ship(steps, seed=0, threads=1, tested=256):
         "parameters": sum(p.numel() for p in model.parameters()),
         "last_training_loss": round(float(np.mean(curve[-100:])), 3),
         "tested": tested,
-        "word frequencies": unigram(found, seed, tested, WINDOWS),
-        "PoNet": measure(model, found, tested, seed, WINDOWS),
+        "word frequencies": unigram(found, seed, tested),
+        "PoNet": measure(model, found, tested, seed),
     }
     save_file(weights, str(WEIGHTS), metadata={"pieces": json.dumps(pieces), "record": json.dumps(record)})
     CARD.write_text(card(record, len(pieces)), "utf-8")
@@ -337,7 +334,7 @@ def card(record, pieces) -> str:
         "",
         f"Text: {record['text']}, the topics only: {record['words']['train']:,} word pieces to train on, "
         f"{record['words']['held_out']:,} held out by topic. Word pieces are those of MiniLM that the training text "
-        f"has twice or more. Sentences have {SHORTEST} to {LONGEST_IN_TOPICS} pieces. A line is [CLS] A [SEP] B [SEP]: "
+        f"has twice or more. Sentences have {SHORTEST} to {LONGEST} pieces. A line is [CLS] A [SEP] B [SEP]: "
         f"A and B are runs of sentences that share {WINDOWS.length} tokens, and every sentence is a segment.",
         "",
         "## Training",

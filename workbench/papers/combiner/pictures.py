@@ -1,5 +1,8 @@
 """Digits learned pixel by pixel with each pattern: alone, as a Combiner, and with other choices inside regions."""
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
@@ -54,17 +57,41 @@ MAIN = ("full attention", "own row alone", "fixed alone", "logsparse alone", "ax
         "Combiner fixed", "Combiner logsparse", "Combiner axial_mixture")  # fmt: skip
 
 
-def pictures(size, seed, report):
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How much a size does: steps of a training, digits per step, digits tested, and seeds."""
+
+    steps: int
+    batch: int
+    tested: int
+    seeds: int
+
+
+SETTINGS = {
+    "tiny": Setting(steps=1, batch=4, tested=8, seeds=1),
+    "small": Setting(steps=300, batch=32, tested=360, seeds=1),
+    "full": Setting(steps=1500, batch=32, tested=360, seeds=3),
+}
+
+
+def pictures(size, seed, report, keep):
     """Train a one-layer model of the digits with each pattern and count bits per pixel of the test digits."""
-    steps, batch, tested = {"tiny": (1, 4, 8), "small": (300, 32, 360), "full": (1500, 32, 360)}[size]
-    made = contenders()
-    names = list(made) if size != "small" else list(MAIN)
+    s, made = SETTINGS[size], contenders()
+    runs = [(seed + i, name) for i in range(s.seeds) for name in (MAIN if size == "small" else made)]
     rows = []
-    for place, name in enumerate(names):
-        part = report.part(place, len(names), f"{name}, {steps} steps")
-        model = train(made[name], steps=steps, seed=seed, batch=batch, report=part)
-        labels = {"input": "digits, 8 x 8", "steps": steps, "batch": batch, "method": name}
-        rows.append(row("bits per pixel", bits_per_pixel(model, tested), "bits per pixel", "measured", **labels))
-        parameters = sum(p.numel() for p in model.parameters())
-        rows.append(row("parameters", parameters, "parameters", "counted", **labels))
+    for place, (own_seed, name) in enumerate(runs):
+        part = report.part(place, len(runs), f"{name}, seed {own_seed}, {s.steps} steps")
+        labels = {"input": "digits, 8 x 8", "steps": s.steps, "batch": s.batch, "method": name, "seed": own_seed}
+        rows += keep(labels, partial(_trained, made[name], labels, s.tested, part))
     return rows
+
+
+def _trained(make_attention, labels, tested, report):
+    """The rows of one network: bits per pixel of the test digits, and its parameters."""
+    how = {name: labels[name] for name in ("steps", "batch", "seed")}
+    model = train(make_attention, report=report, **how)
+    size = sum(p.numel() for p in model.parameters())
+    return [
+        row("bits per pixel", bits_per_pixel(model, tested), "bits per pixel", "measured", **labels),
+        row("parameters", size, "parameters", "counted", **labels),
+    ]

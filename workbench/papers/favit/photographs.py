@@ -19,7 +19,7 @@ _QUANTITIES = (
 
 def photographs(size, seed, report):
     """Ask what queries of photographs read: how far, how much of full attention's mass is in reach, how alike."""
-    side, dilation, sr = MAPS[size]
+    side, stride = MAPS[size]
     queries = QUERIES[size]
     places = np.random.default_rng(seed).choice(side * side, queries, replace=False)
     rows = []
@@ -28,7 +28,7 @@ def photographs(size, seed, report):
         tokens = patch_features(picture(name), side)
         found = {}
         for query in places.tolist():
-            full, *others = pixel_readings(tokens, side, side, query, dilation=dilation, sr=sr)
+            full, *others = pixel_readings(tokens, side, side, query, dilation=stride, sr=stride)
             for reading in (full, *others):
                 found.setdefault(reading.name, []).append(_numbers(full, reading, query, side))
         for attention, numbers in found.items():

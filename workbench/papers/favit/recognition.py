@@ -1,7 +1,7 @@
 """Digits: the same net with each kind of attention, tested on clean and on spoilt digits."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
@@ -70,6 +70,7 @@ KINDS = {
     "FaSA, window_mean": _fasa("window_mean"),
     "FaSA, released": _fasa("released"),
     "windows": lambda: (WindowAttention(32, 1, window=4), WindowAttention(64, 2, window=4)),
+    "windows, shifted": lambda: (WindowAttention(32, 1, window=4), WindowAttention(64, 2, window=4, shift=True)),
     "full attention": lambda: (WindowAttention(32, 1, window=16), WindowAttention(64, 2, window=8)),
 }
 ABLATIONS = {
@@ -121,21 +122,29 @@ def corruptions(images, seed):
     }
 
 
-def recognition(size, seed, report):
-    """Train the same net with each kind of attention and test it on clean and on spoilt digits."""
+def recognition(size, seed, report, keep):
+    """Train the same net with each kind of attention and test it on clean and on spoilt digits.
+
+    Shifted windows alternate with plain ones, as in Swin: the second block's are shifted by half a window.
+    """
     s = SETTINGS[size]
-    images, labels = digit_tensors(s.test)[2:]
-    spoilt = corruptions(images, seed)
     plan = [(kind, kind, {}, seed + i) for i in range(s.seeds) for kind in KINDS]
     plan += [(name, kind, how, seed) for name, (kind, how) in ABLATIONS.items()]
     rows = []
     for number, (name, kind, how, each) in enumerate(plan):
         report(number / len(plan), f"{name}, seed {each}")
-        net = train_digits(kind, steps=s.steps, seed=each, batch=s.batch, **how)
-        labelled = {"attention": name, "seed": each, "steps": s.steps}
-        rows.append(row("parameters", sum(p.numel() for p in net.parameters()), "parameters", "counted", **labelled))
-        for corruption, x in spoilt.items():
-            with torch.no_grad():
-                right = float((net(x).argmax(1) == labels).float().mean())
-            rows.append(row("test accuracy", right, "fraction", "measured", corruption=corruption, **labelled))
+        labels = {"attention": name, "seed": each, "steps": s.steps}
+        rows += keep(labels, partial(_trained, kind, how, labels, s, seed))
+    return rows
+
+
+def _trained(kind, how, labels, setting, seed):
+    """The rows of one net: its parameters, and its accuracy on clean and on spoilt test digits (spoilt by ``seed``)."""
+    images, wanted = digit_tensors(setting.test)[2:]
+    net = train_digits(kind, steps=setting.steps, seed=labels["seed"], batch=setting.batch, **how)
+    rows = [row("parameters", sum(p.numel() for p in net.parameters()), "parameters", "counted", **labels)]
+    for corruption, x in corruptions(images, seed).items():
+        with torch.no_grad():
+            right = float((net(x).argmax(1) == wanted).float().mean())
+        rows.append(row("test accuracy", right, "fraction", "measured", corruption=corruption, **labels))
     return rows

@@ -31,6 +31,7 @@ def timing(size, seed, report):
             "FaSA, released": FaSA(64, 1, 8),
             "FaSA, window_mean": FaSA(64, 1, 8, pooling="window_mean"),
             "windows": WindowAttention(64, 1),
+            "windows, shifted": WindowAttention(64, 1, shift=True),
             "full attention, fused kernel": _FullAttention(64, 1),
         }
     draw = torch.Generator().manual_seed(seed)

@@ -77,7 +77,7 @@ def timing(size, seed, report):
 def _encoder_step(mixing, t, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Classifier(mixing, length=t, dropout=0.0)  # random numbers are no part of what is compared
+        model = Classifier(mixing, length=t, segments=16, dropout=0.0)  # random numbers are no part of what is compared
     ids = torch.randint(SYMBOLS, (4, t), generator=torch.Generator().manual_seed(seed))
     return lambda: F.cross_entropy(model(ids), torch.zeros(4, dtype=torch.long)).backward()
 

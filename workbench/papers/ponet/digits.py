@@ -1,6 +1,8 @@
 """PoNet on digits read as sequences of pixels, the shape of the Image task of the Long Range Arena."""
 
+from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -18,11 +20,9 @@ from workbench.models.attention.ponet import (
 )
 from workbench.paper import row
 
-SIDE, SYMBOLS, SEGMENTS, CLASSES = 16, 17, 16, 10
+TOKENS, SYMBOLS, SEGMENTS, CLASSES = 64, 17, 8, 10
 DIM, HEADS = 64, 2
-BATCH, RATE = {"tiny": 2, "small": 32, "full": 32}, 3e-3
-STEPS = {"tiny": 1, "small": 60, "full": 500}
-TESTED = {"tiny": 8, "small": 360, "full": 360}
+FITTED = 1200  # of the training digits; those after them choose the rate
 MIXINGS = {
     "PoNet": PoNetMixing,
     "attention": SelfAttentionMixing,
@@ -36,37 +36,62 @@ MIXINGS = {
 COMPARED = ("PoNet", "attention", "FNet")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How much a size does: steps of a training, digits per step, seeds, peak rates, digits tested at most."""
+
+    steps: int
+    batch: int
+    seeds: int
+    rates: tuple[float, ...]
+    tested: int | None = None
+
+
+SETTINGS = {
+    "tiny": Setting(steps=1, batch=2, seeds=1, rates=(3e-3,), tested=8),
+    "small": Setting(steps=60, batch=32, seeds=1, rates=(3e-3,)),
+    "full": Setting(steps=1500, batch=32, seeds=3, rates=(1e-3, 3e-3)),
+}
+
+
 def sequences(images) -> torch.Tensor:
-    """Return images (n, 8, 8) in [0, 1] as (n, 256) symbols from 0 to 16: resized to 16 x 16, read row by row."""
-    large = F.interpolate(torch.from_numpy(images)[:, None] * 16, (SIDE, SIDE), mode="bilinear")
-    return large.round().long().flatten(1)
+    """Return images (n, 8, 8) in [0, 1] as (n, 64) symbols from 0 to 16, read row by row."""
+    return torch.from_numpy((16 * images).round().astype(np.int64)).flatten(1)
+
+
+def parts() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return the digits as symbols and labels: 1,200 to train on, 237 that choose the rate, and 360 to test on."""
+    (ids, labels), test = ((sequences(x), torch.from_numpy(y)) for x, y in digits())
+    fitted, choosing = ((ids[part], labels[part]) for part in (slice(FITTED), slice(FITTED, None)))
+    return {"training": fitted, "validation": choosing, "test": test}
 
 
 class Classifier(nn.Module):
     """The encoder of the LRA runs with a mean over tokens and a linear layer on top."""
 
-    def __init__(self, mixing, *, length=SIDE * SIDE, classes=CLASSES, dropout=0.1):
+    def __init__(self, mixing, *, length=TOKENS, segments=SEGMENTS, dropout=0.1):
         super().__init__()
         self.encoder = PoNetEncoder(SYMBOLS, length, dim=DIM, heads=HEADS, mixing=mixing, dropout=dropout)
-        self.head = nn.Linear(DIM, classes)
+        self.head = nn.Linear(DIM, CLASSES)
         small_init(self.head)
-        self.segments = lra_segment_index(length, SEGMENTS)
+        self.segments = lra_segment_index(length, segments)
 
     def forward(self, ids):
         """Map (b, length) symbols to (b, classes) logits."""
         return self.head(self.encoder(ids, self.segments[: ids.shape[1]]).mean(1))
 
 
-def train(mixing, steps, seed, *, batch=32, report=lambda fraction: None) -> Classifier:
-    """Train on the digits for a number of steps of ``batch`` digits each: AdamW, cosine, dropout 0.1 as in LRA."""
-    (images, labels), _ = digits()
-    ids, wanted = sequences(images), torch.from_numpy(labels)
+def train(mixing, steps, seed, *, rate=3e-3, batch=32, report=lambda fraction: None) -> Classifier:
+    """Train on the digits: AdamW without decay, a tenth of warm-up and a linear fall, dropout 0.1, as for LRA."""
+    ids, wanted = parts()["training"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Classifier(mixing)
         rng = np.random.default_rng(seed)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, rate, total_steps=steps + 1, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+        )
         for step in range(steps):
             report(step / steps)
             some = rng.integers(len(ids), size=batch)
@@ -78,22 +103,40 @@ def train(mixing, steps, seed, *, batch=32, report=lambda fraction: None) -> Cla
 
 
 @torch.no_grad()
-def accuracy(model, tested=360) -> float:
-    """Return the share of the first ``tested`` test digits that are recognised."""
-    _, (images, labels) = digits()
-    return float((model(sequences(images[:tested])).argmax(1).numpy() == labels[:tested]).mean())
+def accuracy(model, part="test", tested=None) -> float:
+    """Return the share of the first ``tested`` digits of a part, or of all, that are recognised."""
+    ids, labels = (x[:tested] for x in parts()[part])
+    return float((model(ids).argmax(1) == labels).float().mean())
 
 
-def image(size, seed, report):
-    """Train every mixing in the same skeleton; PoNet, attention and FNet from two seeds, ablations from one."""
-    runs = [(name, seed + i) for i in range(1 if size == "tiny" else 2) for name in COMPARED]
-    runs += [(name, seed) for name in MIXINGS if name not in COMPARED]
-    rows, steps = [], STEPS[size]
-    for place, (name, own_seed) in enumerate(runs):
-        part = report.part(place, len(runs), f"{name}, seed {own_seed}")
-        model = train(MIXINGS[name], steps, own_seed, batch=BATCH[size], report=part)
-        labels = {"mixing": name, "seed": own_seed, "steps": steps, "tokens": SIDE * SIDE}
-        rows.append(row("test accuracy", accuracy(model, TESTED[size]), "fraction", "measured", **labels))
-        size_of = sum(p.numel() for p in model.parameters())
-        rows.append(row("parameters", size_of, "parameters", "counted", **labels))
-    return rows
+def image(size, seed, report, keep):
+    """Train every mixing from the same seeds at each rate; its validation digits choose which rate is reported."""
+    s = SETTINGS[size]
+    runs = [(name, seed + i, rate) for i in range(s.seeds) for name in MIXINGS for rate in s.rates]
+    rows = []
+    for place, (name, own_seed, rate) in enumerate(runs):
+        part = report.part(place, len(runs), f"{name}, seed {own_seed}, rate {rate:g}")
+        labels = {"mixing": name, "seed": own_seed, "rate": rate, "steps": s.steps, "tokens": TOKENS}
+        rows += keep(labels, partial(_trained, labels, s, part))
+    return [each | {"chosen": each["rate"] == _chosen_rate(rows, each["mixing"])} for each in rows]
+
+
+def _trained(labels, setting, report):
+    """The rows of one training: how many digits of each part are recognised, and parameters."""
+    how = {"rate": labels["rate"], "batch": setting.batch, "report": report}
+    model = train(MIXINGS[labels["mixing"]], setting.steps, labels["seed"], **how)
+    found = {f"{part} accuracy": accuracy(model, part, setting.tested) for part in parts()}
+    size = sum(p.numel() for p in model.parameters())
+    return [
+        *(row(name, share, "fraction", "measured", **labels) for name, share in found.items()),
+        row("parameters", size, "parameters", "counted", **labels),
+    ]
+
+
+def _chosen_rate(rows, mixing):
+    """The rate with the highest validation accuracy of a mixing, mean over seeds; the smaller of two that are equal."""
+    found = {}
+    for r in rows:
+        if r["mixing"] == mixing and r["quantity"] == "validation accuracy":
+            found.setdefault(r["rate"], []).append(r["value"])
+    return max(sorted(found), key=lambda rate: fmean(found[rate]))

@@ -22,7 +22,7 @@ PAPER = Paper(
     experiments=(
         Experiment(
             key="image",
-            title="Digits as sequences of 256 pixels",
+            title="Digits as sequences of 64 pixels",
             kind="accuracy",
             run=loaded_later("ponet.digits", "image"),
         ),

@@ -1,38 +1,89 @@
-"""PoNet learns from text: masked words and the order of sentences, beside attention and FNet in the same skeleton."""
+"""PoNet learns from text: masked words and the order of sentences, beside attention and FNet in the same skeleton.
 
-from workbench.models.attention.ponet_corpus import corpus
-from workbench.models.attention.ponet_training import Recipe, measure, pretrain, unigram
+The recipe is that of the shipped encoder (`ponet_training.WINDOWS`), with one thing chosen for each mixing: the peak
+rate at which a word of the training text costs least after a quarter of the steps.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from workbench.models.attention import ponet_training
+from workbench.models.attention.ponet_corpus import Corpus, topics
+from workbench.models.attention.ponet_training import WINDOWS, measure, pretrain, shipped, unigram
 from workbench.paper import row
 from workbench.papers.ponet.digits import COMPARED, MIXINGS
 
-STEPS = {"tiny": 1, "small": 60, "full": 500}
-BATCH = {"tiny": 4, "small": 32, "full": 32}
-TESTED = {"tiny": 8, "small": 128, "full": 960}
-UNITS = {"entropy of the words": "nats", "loss per masked word": "nats"}
+COST, TRIED = "loss per masked word", "loss per masked word, training text"
 
 
-def language(size, seed, report):
-    """Pre-train on masked words and sentence order, in the same skeleton; test on held-out documentation."""
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How much a size does: steps, lines per step, seeds, peak rates, lines tested, and topics read of each part."""
+
+    steps: int
+    batch: int
+    seeds: int
+    rates: tuple[float, ...]
+    tested: int
+    topics: int | None = None
+
+
+SETTINGS = {
+    "tiny": Setting(steps=1, batch=4, seeds=1, rates=(1e-3,), tested=4, topics=5),
+    "small": Setting(steps=60, batch=16, seeds=1, rates=(1e-3,), tested=64),
+    "full": Setting(steps=ponet_training.STEPS, batch=16, seeds=3, rates=(1e-3, 2e-3), tested=512),
+}
+
+
+def language(size, seed, report, keep):
+    """Pre-train on masked words and sentence order from every seed; test on held-out documentation."""
     report(0.0, "sentences")
-    text = corpus(5 if size == "tiny" else None)
-    steps, count = STEPS[size], TESTED[size]
-    facts = {"steps": steps, "vocabulary": text.vocabulary, "tested": count}
-    rows = [_row(name, value, mixing="word frequencies") for name, value in unigram(text, seed, count).items()]
-    runs = [(name, True) for name in COMPARED] + ([("PoNet", False)] if size != "tiny" else [])
-    for place, (name, order) in enumerate(runs):
-        part = report.part(place, len(runs), name)
-        model = pretrain(
-            text, MIXINGS[name], steps, seed, order=order, recipe=Recipe(batch=BATCH[size]),
-            report=lambda fraction, loss, part=part: part(fraction),
-        )  # fmt: skip
-        found = measure(model, text, count, seed)
-        if not order:
-            found.pop("orders guessed")
+    s = SETTINGS[size]
+    text = topics(shipped().pieces, s.topics)
+    tries = [(name, rate) for name in COMPARED for rate in s.rates] if len(s.rates) > 1 else []
+    runs = [(name, seed + i, True) for i in range(s.seeds) for name in COMPARED] + [("PoNet", seed, False)]
+    rows = [_row(name, x, mixing="word frequencies") for name, x in unigram(text, seed, s.tested).items()]
+    for place, (name, rate) in enumerate(tries):
+        part = report.part(place, len(tries) + 4 * len(runs), f"{name}, rate {rate:g}")
+        labels = {"mixing": name, "seed": seed, "rate": rate, "steps": s.steps // 4}
+        rows += keep(labels | {"quantity": TRIED}, partial(_tried, text, labels, s, part))
+    for place, (name, own_seed, order) in enumerate(runs):
+        part = report.part(len(tries) // 4 + place, len(tries) // 4 + len(runs), f"{name}, seed {own_seed}")
         label = name if order else f"{name}, masked words only"
-        rows += [_row(quantity, value, mixing=label) for quantity, value in found.items()]
+        labels = {"mixing": label, "seed": own_seed, "rate": _chosen_rate(rows, name, s.rates), "steps": s.steps}
+        rows += keep(labels, partial(_trained, text, MIXINGS[name], labels, s, order, part))
+    facts = {"vocabulary": text.vocabulary, "tested": s.tested}
     return [facts | each for each in rows]
+
+
+def _pretrained(text, mixing, labels, setting, report, order=True):
+    return pretrain(
+        text, mixing, labels["steps"], labels["seed"], order=order, rate=labels["rate"],
+        recipe=replace(WINDOWS, batch=setting.batch), report=lambda fraction, loss: report(fraction),
+    )  # fmt: skip
+
+
+def _tried(text, labels, setting, report):
+    """What a word of the training text costs after a short training at a rate."""
+    model = _pretrained(text, MIXINGS[labels["mixing"]], labels, setting, report)
+    known = Corpus(text.train, text.train, text.vocabulary)
+    return [_row(TRIED, measure(model, known, setting.tested, labels["seed"])[COST], **labels)]
+
+
+def _trained(text, mixing, labels, setting, order, report):
+    """What one training gives on held-out text."""
+    model = _pretrained(text, mixing, labels, setting, report, order)
+    found = measure(model, text, setting.tested, labels["seed"])
+    return [_row(name, x, **labels) for name, x in found.items() if order or name != "orders guessed"]
+
+
+def _chosen_rate(rows, mixing, rates):
+    """The rate at which the training text cost a mixing least; the only one there is without a trial."""
+    cost = {r["rate"]: r["value"] for r in rows if r["quantity"] == TRIED and r["mixing"] == mixing}
+    return min(rates, key=lambda rate: cost.get(rate, 0.0))
 
 
 def _row(quantity, value, **labels):
     kind = "counted" if quantity == "entropy of the words" else "measured"
-    return row(quantity, value, UNITS.get(quantity, "fraction"), kind, **labels)
+    unit = "fraction" if "guessed" in quantity else "nats"
+    return row(quantity, value, unit, kind, **labels)

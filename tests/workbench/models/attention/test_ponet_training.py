@@ -8,7 +8,7 @@ from safetensors import safe_open
 from workbench.models.attention import ponet_corpus, ponet_training
 from workbench.models.attention.ponet import PoNetMixing, token_segment_index
 from workbench.models.attention.ponet_corpus import CLS, MASK, SEP, Corpus
-from workbench.models.attention.ponet_training import PAIRS, WINDOWS, Pretraining, Recipe, batch_of, encode, pretrain
+from workbench.models.attention.ponet_training import WINDOWS, Pretraining, Recipe, batch_of, encode, pretrain
 
 SMALL = Recipe(length=40, room=20, batch=4)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,9 +25,10 @@ def chunks():
     return [[[1000 * c + 10 * s + w for w in range(3 + (c + s) % 4)] for s in range(1, 9)] for c in range(1, 4)]
 
 
-def test_pairs_are_laid_out_and_masked_as_described():
-    corpus = ponet_corpus.corpus(30)
-    batch = batch_of(corpus.train, np.random.default_rng(0), 200, corpus.vocabulary)
+def test_lines_are_laid_out_and_masked_as_described(shipped):
+    corpus = ponet_corpus.topics(shipped.pieces, 30)
+    one_sentence_each = Recipe(length=2 * ponet_corpus.LONGEST + 3, room=0, batch=4)
+    batch = batch_of(corpus.train, np.random.default_rng(0), 200, corpus.vocabulary, one_sentence_each)
     assert (batch.ids[:, 0] == CLS).all() and ((batch.ids == SEP).sum(1) == 2).all()
     assert (batch.special == ((batch.ids == CLS) | (batch.ids == SEP))).all()
     chosen = batch.targets >= 0
@@ -113,7 +114,7 @@ def test_the_order_is_learnt_unless_it_is_left_out(chunks):
 
 def test_frequencies_cost_what_they_say():
     corpus = Corpus([[[5, 5], [5, 6]]] * 2, [[[5, 5, 5], [5, 5]]] * 2, 7)
-    found = ponet_training.unigram(corpus, 0, 50)
+    found = ponet_training.unigram(corpus, 0, 50, SMALL)
     assert found["entropy of the words"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
     assert found["loss per masked word"] == pytest.approx(-np.log(6.5 / (8 + 7 / 2)))
     assert found["masked words guessed"] == 1
@@ -137,7 +138,7 @@ def test_card_is_made_from_the_record(shipped):
 
 def test_held_out_words_cost_less_than_their_entropy(shipped):
     corpus = ponet_corpus.topics(shipped.pieces)
-    found = ponet_training.measure(shipped.model, corpus, 48, 1, WINDOWS)
+    found = ponet_training.measure(shipped.model, corpus, 48, 1)
     words = ponet_training.unigram(corpus, 1, 48, WINDOWS)
     assert found["loss per masked word"] < min(words["entropy of the words"], words["loss per masked word"]) - 1
     assert found["orders guessed"] > 1 / 3
@@ -167,4 +168,3 @@ def test_long_texts_are_cut_and_empty_ones_are_two_tokens(shipped):
     assert long.ids.shape == (1, WINDOWS.length) and long.ids[0, -1] == SEP
     assert encode(shipped, "one two three. " * 200, 64).ids.shape == (1, 64)
     assert encode(shipped, "").segments.tolist() == [0, 1]
-    assert PAIRS.length < WINDOWS.length
