@@ -17,8 +17,8 @@ merge       i, j, k             comes out of a merge of the sorted rows of B tha
 Entries are walked as stored: k ascends within a row of A when A's indices are sorted. A merge takes the entries of a
 row of B by column, and of equal columns the row that comes first in A's row.
 
-Source: Gustavson 1978 for the row-wise order; Shivdikar 2021 (SMASH), chapter on dataflows, for the first four; Zhang
-et al. 2021 (Gamma) for the merge, who run Gustavson's algorithm on processing elements with mergers of high radix.
+Source: Shivdikar 2021 (SMASH), chapter on dataflows, compares the first four; Zhang et al. 2021 (Gamma) run Gustavson's
+algorithm on processing elements with mergers of high radix.
 *Differs from the paper:* one merge takes all rows of B that meet a row of A, however many they are.
 """
 
@@ -38,11 +38,13 @@ class Dataflow:
     ----------
     loops : the loops from the outermost to the innermost.
     lines : what the outermost loop takes one after the other: rows of C, columns of C, or k (inner indices).
+    source : who described it.
     by_output : within a row of C, products are sorted by column, so that those of an entry follow each other.
     """
 
     loops: str
     lines: Literal["row", "column", "inner"]
+    source: str
     by_output: bool = False
 
     @property
@@ -52,11 +54,11 @@ class Dataflow:
 
 
 DATAFLOWS = {
-    "inner": Dataflow(loops="i, j, k", lines="row", by_output=True),
-    "outer": Dataflow(loops="k, i, j", lines="inner"),
-    "row": Dataflow(loops="i, k, j", lines="row"),
-    "column": Dataflow(loops="j, k, i", lines="column"),
-    "merge": Dataflow(loops="i, j, k", lines="row", by_output=True),
+    "inner": Dataflow(loops="i, j, k", lines="row", by_output=True, source="the definition of the product"),
+    "outer": Dataflow(loops="k, i, j", lines="inner", source="Pal et al. 2018 (OuterSPACE)"),
+    "row": Dataflow(loops="i, k, j", lines="row", source="Gustavson 1978"),
+    "column": Dataflow(loops="j, k, i", lines="column", source="Gustavson 1978, on the transposes"),
+    "merge": Dataflow(loops="i, j, k", lines="row", by_output=True, source="Zhang et al. 2021 (Gamma)"),
 }
 
 

@@ -14,7 +14,7 @@ row 0. After two products of the merge C[0, 0] = 16 is written, C[0, 1] is being
 (array([1, 0]), array([24., 16.]))
 >>> kept = kept_on_chip(dataflow_order(a, b, "merge"), 2)
 >>> kept.inner, kept.column, kept.value, kept.since
-(array([-1,  2]), array([1, 1]), array([6., 9.]), 1)
+(array([ 2, -1]), array([1, 1]), array([9., 6.]), 1)
 
 Source: as in `kernels.matmul.dataflow_order`; the table with linear probing is that of Shivdikar 2021 (SMASH), V2.
 """
@@ -34,7 +34,7 @@ class Kept:
     Parameters
     ----------
     row, column : int64[t]; the place in C that each element belongs to. Sums come in the order in which they were
-        opened, products in that in which they were formed, elements of B as A's row asks for them.
+        opened, products in that in which they were formed, elements of B as A's row asks for them and before the sum.
     inner : int64[t]; k of a single product that is not merged yet, or of an element of B that waits in a merge; -1 for
         a sum.
     value : float64[t]; the sum, the product, or the element of B.
@@ -140,10 +140,10 @@ def _merge_heads(order, formed, starts, most):
     way, head = np.unique(ahead.a_entry, return_index=True)
     head = head[way != run.a_entry[-1]]  # its next element is fetched when this one is written
     return _named(
-        np.append(run.i[-1], ahead.i[head]),
-        np.append(run.j[-1], ahead.j[head]),
-        np.append(-1, ahead.k[head]),
-        np.append(run.product[begin:].sum(), order.b_data[ahead.b_entry[head]]),
+        np.append(ahead.i[head], run.i[-1]),
+        np.append(ahead.j[head], run.j[-1]),
+        np.append(ahead.k[head], -1),
+        np.append(order.b_data[ahead.b_entry[head]], run.product[begin:].sum()),
         base + begin,
         most,
     )

@@ -78,10 +78,8 @@ def merge(a, b, windows):
                 total = 0.0
             entry, total = j, total + row[w][1] * ways[w][at][1]
             waiting = {(i, column, row[v][0], v): ways[v][place][1] for column, v, place in heap}
-            yield (
-                {(i, j, -1): total} | {key: waiting[key] for key in sorted(waiting, key=lambda key: key[3])},
-                dict(written),
-            )
+            in_order = {key: waiting[key] for key in sorted(waiting, key=lambda key: key[3])}
+            yield in_order | {(i, j, -1): total}, dict(written)
             if at + 1 < len(ways[w]):
                 heapq.heappush(heap, (ways[w][at + 1][0], w, at + 1))
         if entry is not None:
@@ -154,7 +152,7 @@ def test_what_is_written_in_the_end_is_the_product(dataflow):
 def test_a_merge_takes_the_same_products_in_the_order_of_its_heap():
     for a, b in pairs():
         run = products_between(dataflow_order(a, b, "merge"), 0, dataflow_order(a, b, "merge").products)
-        popped = [next(iter(kept))[:2] for kept, _ in merge(a, b, None)]
+        popped = [list(kept)[-1][:2] for kept, _ in merge(a, b, None)]
         assert list(zip(run.i.tolist(), run.j.tolist(), strict=True)) == popped
 
 
