@@ -243,9 +243,6 @@ class SpGEMMTrafficView(View):
             "machine": self._paint_machine,
             "constants": self._paint_constants,
         }[self.section](scene)
-        exports = [[key, label] for key, (label, _) in self._export_makers().items()]
-        if exports != self._toolbar.exports:
-            self._toolbar.exports = exports
 
     def _paint_step(self, scene):
         steps = scene.steps[self.dataflow]
