@@ -8,6 +8,7 @@ import plotly.io
 import traitlets
 
 from widgets import theme
+from widgets.figures.sentence import is_blank, say_instead
 
 _HERE = Path(__file__).parent
 
@@ -41,7 +42,9 @@ class PlotPane(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def show(self, figure: go.Figure, alt: str = "") -> None:
-        """Draw ``figure``; a figure drawn before is changed in place."""
+        """Draw ``figure``; a figure drawn before is changed in place, and a blank one says that it is."""
+        if is_blank(figure):
+            figure = say_instead(go.Figure(figure), "There is nothing to draw here.")
         self.figure = figure
         with self.hold_sync():
             self.alt = alt

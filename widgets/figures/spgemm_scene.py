@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from kernels.matmul.dataflow import DataflowOrder, DataflowSteps
+from kernels.matmul.dataflow import DataflowSteps
+from kernels.matmul.dataflow_order import DataflowOrder
 
 Kind = Literal["measured", "modelled", "counted"]
 STREAMS = ("A", "B", "row pointers", "partial products written", "partial products read", "C")
