@@ -8,7 +8,7 @@ import plotly.io
 import traitlets
 
 from widgets import theme
-from widgets.figures.sentence import is_blank, say_instead
+from widgets.figures.sentence import is_blank, say_instead, sentence_of
 
 _HERE = Path(__file__).parent
 
@@ -47,7 +47,7 @@ class PlotPane(anywidget.AnyWidget):
             figure = say_instead(go.Figure(figure), "There is nothing to draw here.")
         self.figure = figure
         with self.hold_sync():
-            self.alt = alt
+            self.alt = sentence_of(figure) or alt
             self.height = int(figure.layout.height or 360)
             self.spec = plotly.io.to_json(figure, validate=False)
 

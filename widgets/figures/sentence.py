@@ -16,13 +16,18 @@ def say_instead(figure: go.Figure, why: str) -> go.Figure:
     why : a whole sentence.
     """
     figure.data = ()
-    figure.update_layout(annotations=[], shapes=[], showlegend=False, height=SENTENCE_HEIGHT)
+    figure.update_layout(annotations=[], shapes=[], showlegend=False, height=SENTENCE_HEIGHT, meta={"sentence": why})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     text = "<br>".join(textwrap.wrap(why, 44))
     return figure.add_annotation(
         text=text, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="top", align="left", showarrow=False
     )
+
+
+def sentence_of(figure: go.Figure) -> str:
+    """Return the sentence that stands in place of a plot, "" where there is a plot."""
+    return (figure.layout.meta or {}).get("sentence", "")
 
 
 def is_blank(figure: go.Figure) -> bool:

@@ -16,6 +16,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 _PATTERNS = ("", "/", "x", ".", "\\", "-")
 _GANTT_BARS = 6000
+_NOW = "now"
 
 
 def bytes_figure(traffic, *, log=False, theme="light"):
@@ -68,14 +69,14 @@ def bytes_figure(traffic, *, log=False, theme="light"):
     return figure
 
 
-def live_figure(curves, *, log=False, theme="light", title="Elements kept on the chip", at=None, most=4000):
+def live_figure(curves, *, log=False, theme="light", title="Elements kept on the chip", present=None, most=4000):
     """Draw how many elements are kept over time, one line per curve; all curves share both axes.
 
     Parameters
     ----------
     curves : LiveCurves with equal ``x_unit``.
     log : logarithmic vertical axis; where nothing is kept, the line has a gap.
-    at : (label, x, live) of a position to point out; the curve of that label is drawn as the present one.
+    present : label of the curve that stands out; None for none.
     most : points a curve may keep; beyond, only the extremes of runs of points are drawn.
     """
     units = {curve.x_unit for curve in curves}
@@ -88,31 +89,35 @@ def live_figure(curves, *, log=False, theme="light", title="Elements kept on the
         return say_instead(figure, "There is no partial product, so nothing is kept at any time.")
     for c, curve in enumerate(curves):
         x, live = _thin(curve.x, curve.live, most)
-        present = at is not None and at[0] == curve.label
         figure.add_scatter(
             name=curve.label,
             x=x,
             y=np.where(live > 0, live, np.nan) if log else live,
             mode="lines+markers" if len(x) <= 40 else "lines",
             marker={"symbol": _SYMBOLS[c % len(_SYMBOLS)], "size": 7},
-            line={"dash": _DASHES[c % len(_DASHES)], "width": 4 if present else 2, "color": CATEGORIES[theme][c % 8]},
-            opacity=1 if present or at is None else 0.75,
+            line={
+                "dash": _DASHES[c % len(_DASHES)],
+                "width": 4 if curve.label == present else 2,
+                "color": CATEGORIES[theme][c % 8],
+            },
+            opacity=1 if present in (None, curve.label) else 0.75,
             hovertemplate="%{y:,} kept after %{x:,.0f} " + unit + "<extra>" + curve.label + "</extra>",
         )
     last = max(float(curve.x[-1]) for curve in curves if len(curve.x))
     figure.update_xaxes(range=[-0.01 * last, 1.01 * last])
-    if at is not None:
-        figure.add_scatter(
-            name=f"now: {at[2]:,} kept",
-            x=[at[1]],
-            y=[at[2]],
-            mode="markers",
-            marker={"size": 16, "symbol": "circle-open", "color": PALETTE[theme]["highlight"], "line": {"width": 4}},
-            hoverinfo="skip",
-        )
     figure.update_xaxes(title="time (cycles)" if unit == "cycles" else "products formed", exponentformat="SI")
     figure.update_yaxes(title="elements", exponentformat="SI", type="log" if log else "linear", rangemode="tozero")
     return figure
+
+
+def mark_now(figure, x, live, theme="light"):
+    """Point out a position in a ``live_figure``, or move the mark that it has; a sentence gets none."""
+    if not figure.data:
+        return
+    if figure.data[-1].meta != _NOW:
+        ring = {"size": 16, "symbol": "circle-open", "color": PALETTE[theme]["highlight"], "line": {"width": 4}}
+        figure.add_scatter(mode="markers", marker=ring, meta=_NOW, hoverinfo="skip")
+    figure.data[-1].update(x=[x], y=[live], name=f"now: {live:,} kept")
 
 
 def gantt_figure(gantt, *, theme="light", height=520, bars=_GANTT_BARS):

@@ -26,10 +26,11 @@ def total_bytes(scene):
 
 def live_curves(scene):
     """Return what every dataflow keeps on the chip, over the products formed: one curve each, in the menu's order."""
-    return [live_curve(scene.steps[key], _curve_label(scene, key)) for key in STEPPED]
+    return [live_curve(scene.steps[key], curve_label(scene, key)) for key in STEPPED]
 
 
-def _curve_label(scene, key):
+def curve_label(scene, key):
+    """Return what a legend calls a dataflow, with the number of its windows where rows share a table."""
     windows = scene.windows[key] if STEPPED[key].windows == "table" else None
     return STEPPED[key].label + ("" if windows is None else f" ({counted(len(windows), 'window')})")
 

@@ -37,12 +37,14 @@ from widgets.figures.spgemm_traffic import (
     bytes_figure,
     gantt_figure,
     live_figure,
+    mark_now,
     probes_figure,
     readable_bytes,
     roofline_figure,
     utilisation_figure,
 )
 from widgets.figures.spgemm_words import (
+    curve_label,
     headline,
     live_curves,
     live_words,
@@ -68,6 +70,7 @@ TRAFFIC = (
     Knob("cache", "Cache", "none", choices=CACHES, help="Whether operands that are used again come from the chip."),
     Knob("log_axes", "Logarithmic axes", False, help="Shows small streams and short rows beside what is far larger."),
 )
+CONSTANT_FIELDS = ("name", "value", "unit", "tag", "source")
 TABLE = Knob("table_window", "Window shown", 0, 0, 10**6, 1, help="Which window's table is drawn.")
 
 
@@ -186,7 +189,7 @@ class SpGEMMTrafficView(View):
             "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
             "constants": ipywidgets.VBox((self._constants,)),
         }
-        self._painted_table, self._drawn, self._shown = None, {}, None
+        self._painted_table, self._drawn, self._shown, self._curves = None, {}, None, (None, None, None)
         return (self._uploads, self._headline, self._stories, self._tabs, *self._boxes.values())
 
     def _shown_knobs(self):
@@ -269,12 +272,18 @@ class SpGEMMTrafficView(View):
             self._cells[name].layout.display = None if small else "none"
             self._rasters[name].layout.display = "none" if small else None
         (self._paint_cells if small else self._paint_rasters)(scene, marks)
-        curves = live_curves(scene)
-        now = (curves[list(STEPPED).index(self.dataflow)].label, float(marks.formed), marks.kept.total)
-        self._panes["step live"].show(
-            live_figure(curves, log=self.log_axes, theme=self.theme, at=now, most=300),
-            f"{live_words(scene, self.dataflow)} Now: {marks.kept.total:,}.",
-        )
+        self._paint_curves(scene, marks)
+
+    def _paint_curves(self, scene, marks):
+        """Draw the curves once, and then move the mark along them."""
+        look = (self.dataflow, self.log_axes, self.theme)
+        before, before_look, figure = self._curves
+        if before is not scene or before_look != look:
+            present = curve_label(scene, self.dataflow)
+            figure = live_figure(live_curves(scene), log=self.log_axes, theme=self.theme, present=present, most=300)
+            self._curves = (scene, look, figure)
+        mark_now(figure, marks.formed, marks.kept.total, self.theme)
+        self._panes["step live"].show(figure, f"{live_words(scene, self.dataflow)} Now: {marks.kept.total:,}.")
 
     def _paint_cells(self, scene, marks):
         for name, image in self._cells.items():
@@ -318,8 +327,7 @@ class SpGEMMTrafficView(View):
             [(name, *(short_number(r.totals[name]) for r in machine.runs)) for name in run.totals],
             shown=1 + machine.shown,
         )
-        theme = self.theme
-        live_title = f"Live products in the scratchpad, {run.label}"
+        theme, live_title = self.theme, f"Live products in the scratchpad, {run.label}"
         figures = {
             "gantt": gantt_figure(run.gantt, theme=theme),
             "utilisation": utilisation_figure(run.utilisation, theme=theme),
@@ -327,9 +335,8 @@ class SpGEMMTrafficView(View):
             "probes": probes_figure(machine.probes, theme=theme),
             "roofline": roofline_figure(machine.roofline, theme=theme),
         }
-        words = machine_words(machine)
-        for name, figure in figures.items():
-            self._panes[name].show(figure, words[name])
+        for name, words in machine_words(machine).items():
+            self._panes[name].show(figures[name], words)
         self._paint_tables(machine)
 
     def _paint_tables(self, machine):
@@ -344,12 +351,13 @@ class SpGEMMTrafficView(View):
             image.layout.display = "none"
 
     def _paint_constants(self, scene):
-        constants = scene.machine.constants if scene.machine else ()
-        fields = ("name", "value", "unit", "tag", "source")
+        if scene.machine is None:
+            self._constants.value = f"<p class='wb'>{html.escape(scene.machine_note)}</p>"
+            return
         self._constants.value = fact_table(
             "Constants of the machine model, and how sure we are of each",
-            ("constant", *fields[1:]),
-            [[getattr(c, field) for field in fields] for c in constants],
+            ("constant", *CONSTANT_FIELDS[1:]),
+            [[getattr(c, field) for field in CONSTANT_FIELDS] for c in scene.machine.constants],
         )
 
     # Words, data, files ---------------------------------------------------------------------------------------------
@@ -392,8 +400,7 @@ class SpGEMMTrafficView(View):
             return {"kernel": np.array([run.label for run in machine.runs])} | {
                 name: np.array([float(run.totals[name]) for run in machine.runs]) for name in names
             }
-        fields = ("name", "value", "unit", "tag", "source")
-        return {name: np.array([getattr(c, name) for c in machine.constants]) for name in fields}
+        return {name: np.array([getattr(c, name) for c in machine.constants]) for name in CONSTANT_FIELDS}
 
     def pictures(self) -> dict[str, ipywidgets.Widget]:
         """Return the parts of the open section, for export."""
@@ -401,8 +408,7 @@ class SpGEMMTrafficView(View):
             return {}
         panes = self._panes
         if self.section == "step":
-            shown = self._cells if _is_small(self.scene) else self._rasters
-            return dict(shown) | {"live": panes["step live"]}
+            return (self._cells if _is_small(self.scene) else self._rasters) | {"live": panes["step live"]}
         if self.section == "bytes":
             return {"bytes": panes["bytes"], "live": panes["live"]}
         if self.section == "constants" or self.scene.machine is None:
