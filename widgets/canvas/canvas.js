@@ -2,6 +2,7 @@
 const HOVER_EVERY_MS = 60;
 const GRID_FROM_PX = 4;
 const ZOOM_STEP = 2;
+const STRIP_PX = 44;
 const HOW_TO_READ = "Point at the picture, or click it and use the arrow keys, to read entries.";
 
 const number = (x) => Number(x).toLocaleString("en-US", { maximumSignificantDigits: 6 });
@@ -57,14 +58,10 @@ function render({ model, el }) {
     if (!width || !m || !n) return false;
     const height = Math.round(width * Math.min(1.2, Math.max(0.2, m / n)));
     main.style.height = height + "px";
-    for (const node of [pixels, over]) {
-      const w = Math.round(width * ratio()), h = Math.round(height * ratio());
-      if (node.width !== w || node.height !== h) { node.width = w; node.height = h; }
+    const [w, h, strip] = [width, height, STRIP_PX].map((side) => Math.round(side * ratio()));
+    for (const [node, across, down] of [[pixels, w, h], [over, w, h], [right, strip, h], [bottom, w, strip]]) {
+      if (node.width !== across || node.height !== down) { node.width = across; node.height = down; }  // this clears it
     }
-    right.width = Math.round(44 * ratio());
-    right.height = pixels.height;
-    bottom.width = pixels.width;
-    bottom.height = Math.round(44 * ratio());
     return true;
   }
   function clip(w) {

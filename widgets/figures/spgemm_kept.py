@@ -8,10 +8,11 @@ from kernels.matmul.on_chip import kept_on_chip, probe_slots
 from widgets.figures.spgemm_dataflows import STEPPED
 from widgets.figures.spgemm_steps import kept_words
 
-_STYLE = (
-    "<style>.wb-kept{padding:4px;min-height:9.5em}.wb-kept h4{margin:4px 0;font-size:16px;font-weight:600}"
-    ".wb-kept p{margin:4px 0}.wb-kept ol{list-style:none;display:flex;flex-wrap:wrap;gap:6px;margin:6px 0;padding:0;"
-    "max-height:9em;overflow:auto}.wb-kept li{border:1px solid var(--wb-control);border-radius:4px;padding:2px 8px;"
+_STYLE = (  # its height is kept on wide screens, so that nothing below it jumps
+    "<style>.wb-kept{padding:4px}@media (min-width:900px){.wb-kept{min-height:31em}}"
+    ".wb-kept h4{margin:4px 0;font-size:16px;font-weight:600}.wb-kept p{margin:4px 0}"
+    ".wb-kept ol{list-style:none;display:flex;flex-wrap:wrap;gap:6px;margin:6px 0;padding:0}"
+    ".wb-kept li{border:1px solid var(--wb-control);border-radius:4px;padding:2px 8px;"
     "font-variant-numeric:tabular-nums}.wb-kept li.wb-now{border:2px solid var(--wb-highlight);font-weight:600}"
     ".wb-kept .wb-level{height:12px;max-width:480px;border:1px solid var(--wb-control);border-radius:3px}"
     ".wb-kept .wb-level i{display:block;height:100%;background:var(--wb-accent)}</style>"

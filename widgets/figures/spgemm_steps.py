@@ -12,7 +12,7 @@ from widgets.figures.spgemm_traffic import readable_bytes
 from widgets.theme import CATEGORIES, PALETTE
 
 ELEMENT_BYTES = 16  # an index and a value, as the traffic counts them
-NAMED = 24  # elements on the chip that are named one by one
+NAMED = 8  # elements on the chip that are named one by one, the newest
 WRITTEN = 24  # up to this many rows and columns, values are written into the cells
 FRAMED = 64
 SPELLED = 9  # characters of unmerged values that are spelled out; longer ones are counted

@@ -154,7 +154,8 @@ class SpGEMMTrafficView(View):
                 "roofline": "roofline",
             }.items()
         }
-        self._totals, self._constants, self._machine_note, self._kept = (ipywidgets.HTML() for _ in range(4))
+        self._totals, self._constants, self._machine_note = (ipywidgets.HTML() for _ in range(3))
+        self._kept = ipywidgets.HTML(layout=_part(280))
         self._tables = [CellImage(title=""), CellImage(title="")]
         self._dataflows = Choices(DATAFLOWS, lambda key: self._turn_part("dataflow", key), label="Dataflow")
         self._panels = {
@@ -179,8 +180,7 @@ class SpGEMMTrafficView(View):
                 (
                     self._dataflows,
                     self._stepper,
-                    _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name]))),
-                    self._kept,
+                    _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name])), self._kept),
                     _row(panes["step live"]),
                     self._panels["step"],
                 )
