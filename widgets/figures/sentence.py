@@ -15,8 +15,8 @@ def say_instead(figure: go.Figure, why: str) -> go.Figure:
     figure : with its layout; it is changed.
     why : a whole sentence.
     """
-    figure.data = ()
-    figure.update_layout(annotations=[], shapes=[], showlegend=False, height=SENTENCE_HEIGHT, meta={"sentence": why})
+    figure.data = figure.layout.annotations = figure.layout.shapes = ()
+    figure.update_layout(showlegend=False, height=SENTENCE_HEIGHT, meta={"sentence": why})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     text = "<br>".join(textwrap.wrap(why, 44))
