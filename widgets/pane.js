@@ -12,7 +12,11 @@ function paneNote(el, again) {
   el.append(note);
   let timers = [];
   let tries = 0;
-  const rest = () => { timers.forEach(clearTimeout); timers = []; };
+  const rest = () => {
+    timers.forEach(clearTimeout);
+    timers = [];
+    if (!el.classList.contains("wb-stale")) el.removeAttribute("aria-busy");  // else the view waits for newer settings
+  };
   const say = (sentence, label) => {
     note.textContent = sentence;
     note.hidden = false;
@@ -31,6 +35,7 @@ function paneNote(el, again) {
   return {
     waiting() {
       el.dataset.pane = "waiting";
+      el.setAttribute("aria-busy", "true");
       if (!timers.length) timers = [setTimeout(say, PANE_QUIET_MS, "The picture is being drawn."), setTimeout(late, PANE_PATIENCE_MS)];
     },
     painted() {
@@ -40,8 +45,8 @@ function paneNote(el, again) {
       el.dataset.pane = "painted";
     },
     failed(error) {
-      rest();
       el.dataset.pane = "failed";
+      rest();
       say(`The picture could not be drawn: ${error?.message ?? error}.`, "Draw it again");
       if (tries++ < PANE_TRIES) timers = [setTimeout(() => { rest(); again(); }, PANE_PATIENCE_MS / 4)];
       console.error("pane", error);

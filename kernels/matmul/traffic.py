@@ -3,7 +3,7 @@
 Symbols as in `spgemm`: A is (m, k), B is (k, n); F = number of products. Nothing is multiplied here.
 
 Source: Shivdikar 2021, "SMASH"; pointer words: two per fine-grained row lookup, one per pointer of a matrix walked in
-order.
+order. The merge of rows of B is that of `kernels.matmul.dataflow_order`; its comparisons are those of a tournament.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from kernels.matmul.spgemm import operands, row_flops, symbolic_nnz
 
 __all__ = ["Traffic", "dataflow_traffic"]
 
-Dataflow = Literal["inner", "inner-masked", "outer", "row", "column"]
+Dataflow = Literal["inner", "inner-masked", "outer", "row", "column", "merge"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class Traffic:
 
     Parameters
     ----------
-    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    dataflow : one of those of `dataflow_traffic`.
     read_a, read_b : elements of the operands read.
     pp_written, pp_read : partial products stored off-chip and read back.
     write_c : elements of the result written.
     ptr : row or column pointers read, in words of ``index_bytes``.
     flops : products F (a multiply and an add each).
-    comparisons : index comparisons of the plain inner product, at most.
-    peak_live : most partial results alive at once (one dot, row or column in flight; outer: all products).
+    comparisons : index comparisons of the plain inner product and of the merge, at most.
+    peak_live : most elements kept at once (one dot, row or column in flight; outer: all products; merge: one element of
+        every row of B that is merged).
     index_bytes, value_bytes : width of an index and of a value.
     """
 
@@ -75,7 +76,8 @@ def dataflow_traffic(a, b, dataflow: Dataflow, index_bytes=8, value_bytes=8, cac
     ----------
     a, b : CSR matrices (m, k), (k, n).
     dataflow : "inner" (dot of row and column, all pairs of a non-empty row and a non-empty column), "inner-masked" (the
-        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column".
+        same, output structure known), "outer" (column of A times row of B), "row" (Gustavson, SMASH), "column", "merge"
+        (row by row, the sorted rows of B merged).
     index_bytes, value_bytes : width of an index and of a value; an element is one of each.
     cache : "none" (every re-use goes off-chip) or "ideal" (every operand element is read once).
 
@@ -160,4 +162,20 @@ def _column(a, b):
     return {"read_a": products, "read_b": b_nnz, "ptr": b.shape[1] + 1 + 2 * b_nnz, "peak_live": live}
 
 
-_DATAFLOWS = {"inner": _inner, "inner-masked": _inner_masked, "outer": _outer, "row": _row, "column": _column}
+def _merge(a, b):
+    """Rows of B as row-wise; w of them that are not empty start with w - 1 comparisons, then ceil(log2 w) a product."""
+    filled = np.diff(b.indptr)[a.indices[: a.indptr[-1]]] > 0
+    before = np.concatenate(([0], np.cumsum(filled)))
+    ways = np.diff(before[a.indptr])
+    matches = np.maximum(ways - 1, 0) + row_flops(a, b) * np.ceil(np.log2(np.maximum(ways, 1))).astype(np.int64)
+    return _row(a, b) | {"comparisons": int(matches.sum()), "peak_live": int(ways.max(initial=0))}
+
+
+_DATAFLOWS = {
+    "inner": _inner,
+    "inner-masked": _inner_masked,
+    "outer": _outer,
+    "row": _row,
+    "column": _column,
+    "merge": _merge,
+}

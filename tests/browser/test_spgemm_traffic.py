@@ -12,8 +12,9 @@ PIXEL = """([index, row, column]) => {
   const at = canvas.getContext('2d').getImageData((column + 0.15) * scale, (row + 0.15) * scale, 1, 1);
   return [...at.data].slice(0, 3);
 }"""
-ORANGE, BLUE, GREY = [0xD5, 0x5E, 0x00], [0x00, 0x72, 0xB2], [0xB9, 0xC3, 0xCC]
-STEP_THREE = "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. 2 alive."
+ORANGE, BLUE, GREEN, GREY = [0xD5, 0x5E, 0x00], [0x00, 0x72, 0xB2], [0x00, 0x9E, 0x73], [0xB9, 0xC3, 0xCC]
+STEP_THREE = "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. On the chip: 2 elements (32 B)."
+END = "C is complete with 6 entries, and nothing is left on the chip."
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def open_tab(page, name):
 
 def test_steps_by_keyboard_reach_the_pixels_and_the_address(traffic):
     page = traffic("operands=worked")
-    sentence(page, "7 partial products are to come")
+    sentence(page, "7 partial products to come")
     slider = page.locator(".wb-stepper input[type=range]")
     slider.focus()
     for _ in range(3):
@@ -66,17 +67,24 @@ def test_steps_by_keyboard_reach_the_pixels_and_the_address(traffic):
     assert page.evaluate(PIXEL, [0, 0, 0]) == BLUE
     assert page.evaluate(PIXEL, [1, 2, 1]) == ORANGE
     assert page.evaluate(PIXEL, [2, 0, 1]) == ORANGE
+    assert page.evaluate(PIXEL, [2, 0, 0]) == GREEN
     assert page.evaluate(PIXEL, [2, 2, 0]) == GREY
+    assert page.locator(".wb-kept li").all_inner_texts() == ["C[0, 1] = 24", "C[0, 0] = 16"]
+    page.keyboard.press("ArrowRight")
+    sentence(page, "Row 0 of C is complete and leaves the accumulator with 2 entries.")
+    page.wait_for_selector(".wb-kept li:text-is('C[1, 0] = 24')")
+    assert page.locator(".wb-kept li").count() == 1 and page.evaluate(PIXEL, [2, 0, 0]) == BLUE
     page.keyboard.press("End")
-    sentence(page, "6 alive.")
+    sentence(page, END)
+    assert page.locator(".wb-kept li").count() == 0 and "It is empty." in page.locator(".wb-kept").inner_text()
     page.keyboard.press("Home")
-    sentence(page, "7 partial products are to come")
+    sentence(page, "7 partial products to come")
     page.keyboard.press("Shift+ArrowRight")
-    sentence(page, "6 alive.")
-    page.wait_for_function("() => location.search.includes('step=7')")
+    sentence(page, END)
+    page.wait_for_function("() => location.search.includes('step=8')")
     page.reload()
     page.wait_for_selector(".wb-stepper")
-    sentence(page, "6 alive.")
+    sentence(page, END)
 
 
 def test_play_scrub_dataflow_and_cell_read_out(traffic):
@@ -84,17 +92,53 @@ def test_play_scrub_dataflow_and_cell_read_out(traffic):
     page.get_by_label("Speed").select_option("15")
     play = page.get_by_role("button", name="Play", exact=True)
     play.click()
-    sentence(page, "6 alive.")
+    sentence(page, END)
     page.wait_for_function("() => document.querySelector('.wb-stepper-play').textContent === 'Play'")
     page.get_by_role("button", name="outer product").click()
     page.locator(".wb-stepper input[type=range]").fill("3")
-    sentence(page, "to be merged after the last product. 3 alive.")
+    sentence(page, "to be merged after the last product. On the chip: 3 elements")
     canvas = page.locator(".wb-cells canvas").first
     canvas.focus()
     for key in ("ArrowRight", "ArrowDown", "ArrowDown"):
         page.keyboard.press(key)
     said = page.locator(".wb-cells-said").first.text_content()
     assert said.startswith("row ") and "column " in said
+
+
+def test_a_story_and_a_read_out_leave_with_what_they_told_of(traffic):
+    page = traffic("operands=worked")
+    page.get_by_role("button", name="By hand").click()
+    page.wait_for_selector(".wb-choices p:has-text('Seven products, whichever way')")
+    sentence(page, STEP_THREE)
+    said = page.locator(".wb-cells-said").nth(2)
+    box = page.locator(".wb-cells canvas").nth(2).bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.2 * box["height"])
+    page.wait_for_function(
+        "() => document.querySelectorAll('.wb-cells-said')[2].textContent.includes('on the chip, 16')"
+    )
+    page.get_by_role("button", name="Step forward").focus()
+    page.keyboard.press("Enter")
+    sentence(page, "Row 0 of C is complete")
+    page.wait_for_function("() => document.querySelectorAll('.wb-cells-said')[2].textContent.includes('written, 16')")
+    assert page.locator(".wb-choices p").all_inner_texts() == ["", "", ""]
+    page.mouse.move(0, 0)
+    page.wait_for_function("() => document.querySelectorAll('.wb-cells-said')[2].textContent === ''")
+    assert said.inner_text() == ""
+
+
+def test_one_picture_shows_what_every_dataflow_keeps(traffic):
+    page = traffic("operands=karate")
+    painted(page, "Elements kept on the chip (counted)")
+    area = "[...document.querySelectorAll('.wb-plot-area')].find(a => a.offsetParent && a.data)"
+    names = f"() => {area}.data.map(t => t.name)"
+    found = page.evaluate(names)
+    labels = page.locator(".wb-choices [role=group] button").all_inner_texts()
+    dataflows = [label for label in labels if any(label == name.split(" (1 ")[0] for name in found)]
+    assert len(dataflows) == 6 and len(found) == 7 and found[-1] == "now: 0 kept"
+    page.get_by_role("button", name="row-wise, merge of rows of B").click()
+    page.locator(".wb-stepper input[type=range]").fill("40")
+    sentence(page, "leaves the merge")
+    page.wait_for_function(f"() => !({names})().at(-1).includes(': 0 kept')")
 
 
 def test_stories_sections_export_and_refusal(traffic):

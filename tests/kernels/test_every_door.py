@@ -12,7 +12,7 @@ from scipy import sparse
 import kernels
 import workbench.machines
 from kernels.formats import BlockMask
-from kernels.matmul.dataflow import dataflow_order
+from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
 from workbench.machines import roofline
 from workbench.machines.piuma import PiumaConfig, hash_trace, plan_windows
@@ -81,10 +81,16 @@ DOORS = {
     },
     "kernels.matrix_bytes": {"matrix_bytes": {"matrix": A, "ending": ".npz"}},
     "kernels.matmul.dataflow": {
-        "dataflow_order": PAIR | {"dataflow": "row"},
-        "products_between": {"order": dataflow_order(A, A, "row"), "start": 0, "stop": 3},
         "dataflow_steps": PAIR | {"dataflow": "row", "limit": 5, "bins": 3, "windows": [0], "progress": None},
         "output_births": PAIR | {"dataflow": "row", "progress": None},
+    },
+    "kernels.matmul.dataflow_order": {
+        "dataflow_order": PAIR | {"dataflow": "row"},
+        "products_between": {"order": dataflow_order(A, A, "row"), "start": 0, "stop": 3},
+    },
+    "kernels.matmul.on_chip": {
+        "kept_on_chip": {"order": dataflow_order(A, A, "row"), "formed": 3, "windows": [0], "most": 5},
+        "probe_slots": {"tags": np.array([3, 1]), "slots": 4},
     },
     "kernels.matmul.sddmm": {
         "sddmm": {"pattern": A32, "x": X, "y": X, "num_threads": 1},
@@ -137,6 +143,7 @@ INSIDE = {
     "kernels.masks.formula_bounds",
     "kernels.masks.formula_tree",
     "kernels.masks.formula_values",
+    *(f"kernels.matmul.dataflow_order.{name}" for name in ("entries_between", "products_of", "window_starts")),
     "kernels.matmul.spgemm.operands",
     "kernels.matmul.spmm.dense_operand",
     "kernels.matrix_bytes.for_scipy",

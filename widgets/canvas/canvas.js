@@ -2,6 +2,8 @@
 const HOVER_EVERY_MS = 60;
 const GRID_FROM_PX = 4;
 const ZOOM_STEP = 2;
+const STRIP_PX = 44;
+const HOW_TO_READ = "Point at the picture, or click it and use the arrow keys, to read entries.";
 
 const number = (x) => Number(x).toLocaleString("en-US", { maximumSignificantDigits: 6 });
 const range = ([first, end], word) => end - first === 1 ? `${word} ${first}` : `${word}s ${first}–${end - 1}`;
@@ -19,9 +21,10 @@ function render({ model, el }) {
         aria-roledescription="matrix picture"></canvas><canvas class="wb-over" aria-hidden="true"></canvas></div>
       <div class="wb-right"><canvas class="wb-strip" aria-hidden="true"></canvas></div>
       <div class="wb-bottom"><canvas class="wb-strip" aria-hidden="true"></canvas></div></div>
-    <div class="wb-legend"><span class="wb-least">fewest</span><canvas width="240" height="10" aria-hidden="true"></canvas><span
-      class="wb-most">most</span><span class="wb-total"></span></div>
-    <p class="wb-readout" aria-live="polite">Point at the picture, or click it and use the arrow keys, to read entries.</p>
+    <div class="wb-legend"><span class="wb-scale" title="Colours rise with the square root. Of 512 x 512 equal parts of what is
+      in view, or of its positions if they are fewer, the densest ends the scale.">0<canvas width="240" height="10"
+      aria-hidden="true"></canvas><span class="wb-most"></span></span><span class="wb-total"></span></div>
+    <p class="wb-readout" aria-live="polite"></p>
     <details><summary>How to steer</summary>Click the picture first. Scroll or pinch zooms, dragging moves. Arrow keys
       move the cursor (with Shift ten steps), + and − zoom, Home shows all, Enter picks, Escape lets go. Drag along a
       strip to brush rows or columns; a click there lets go.</details>`;
@@ -55,14 +58,10 @@ function render({ model, el }) {
     if (!width || !m || !n) return false;
     const height = Math.round(width * Math.min(1.2, Math.max(0.2, m / n)));
     main.style.height = height + "px";
-    for (const node of [pixels, over]) {
-      const w = Math.round(width * ratio()), h = Math.round(height * ratio());
-      if (node.width !== w || node.height !== h) { node.width = w; node.height = h; }
+    const [w, h, strip] = [width, height, STRIP_PX].map((side) => Math.round(side * ratio()));
+    for (const [node, across, down] of [[pixels, w, h], [over, w, h], [right, strip, h], [bottom, w, strip]]) {
+      if (node.width !== across || node.height !== down) { node.width = across; node.height = down; }  // this clears it
     }
-    right.width = Math.round(44 * ratio());
-    right.height = pixels.height;
-    bottom.width = pixels.width;
-    bottom.height = Math.round(44 * ratio());
     return true;
   }
   function clip(w) {
@@ -149,17 +148,34 @@ function render({ model, el }) {
         Math.max(2, y(r1) - y(r0)) + 2 * grow);
     }
   }
+  const scaleTop = () => (model.get("scale_top") || tile.densest) / model.get("each");  // in counts per position
+  function recolour() {
+    if (!tile) return;
+    paintTile(store, tile, palette(), scaleTop());
+    draw();
+    drawLegend();
+  }
   function drawLegend() {
     paintRamp($(".wb-legend canvas"), palette());
-    const most = Number((tile.top * model.get("each")).toPrecision(3));
-    $(".wb-least").textContent = model.get("unit") === "entries" ? "fewest" : "least";
-    $(".wb-most").textContent = model.get("unit") === "entries" ? `densest: ${most} per position` : `most: ${most}`;
-    $(".wb-total").textContent = `${counted(tile.total)} in view`;
+    const most = Number((scaleTop() * model.get("each")).toPrecision(3)), note = model.get("scale_note");
+    const entries = model.get("unit") === "entries";
+    $(".wb-most").textContent = `${most}${entries ? "" : ` ${model.get("unit")}`} per position${note ? `, ${note}` : ""}`;
+    $(".wb-scale").hidden = !tile.total;
+    $(".wb-total").textContent = tile.total ? `${counted(tile.total)} in view`
+      : `There is no ${entries ? "entry" : model.get("unit")} in view, so the picture is empty.`;
+  }
+  function nothing() {  // a matrix without rows or columns has no picture
+    const [m, n] = size(), none = Boolean(model.get("version")) && (!m || !n);
+    $(".wb-frame").hidden = $(".wb-scale").hidden = $(".wb-readout").hidden = none;
+    if (!none) return false;
+    $(".wb-total").textContent = `There is nothing to draw: the matrix has ${m} rows and ${n} columns.`;
+    note.painted();
+    return true;
   }
 
   // ---- Tiles: one in flight, then only the newest ----------------------------------------------------------------
   function ask() {
-    if (!layout()) return;
+    if (nothing() || !layout()) return;
     wanted = { type: "tile", window: [...view], shape: [pixels.height, pixels.width].map((x) => Math.min(1024, x)) };
     if (!inFlight) sendWanted();
   }
@@ -175,9 +191,7 @@ function render({ model, el }) {
       note.painted();
       tile = { ...message, pixels: new Uint8Array(bytes(buffers[0])), rows: new Uint32Array(bytes(buffers[1])),
         columns: new Uint32Array(bytes(buffers[2])) };
-      paintTile(store, tile, palette());
-      draw();
-      drawLegend();
+      recolour();
       inFlight = false;
       if (wanted) return sendWanted();
       el.dataset.window = tile.window.join(":");
@@ -347,6 +361,7 @@ function render({ model, el }) {
   for (const [canvas, axis, key] of [[right, 0, "brush_rows"], [bottom, 1, "brush_columns"]]) {
     let from = null;
     canvas.addEventListener("pointerdown", (event) => {
+      if (!model.get("brushable")) return;
       canvas.setPointerCapture(event.pointerId);
       from = place(event)[axis];
     });
@@ -356,6 +371,7 @@ function render({ model, el }) {
       model.set(key, [Math.floor(Math.min(from, to)), Math.floor(Math.max(from, to)) + 1]);
     });
     canvas.addEventListener("pointerup", (event) => {
+      if (from === null) return;
       const box = canvas.getBoundingClientRect();
       const apart = Math.abs(place(event)[axis] - from) / (view[2 * axis + 1] - view[2 * axis]);
       if (apart * (axis ? box.width : box.height) < 3) model.set(key, []);
@@ -372,7 +388,13 @@ function render({ model, el }) {
     draw();
     ask();
   };
-  const renew = () => { view = [...model.get("window")]; cursor = null; ask(); };
+  const renew = () => {
+    view = [...model.get("window")];
+    cursor = null;
+    serial++;  // an answer about the picture before comes too late
+    $(".wb-readout").textContent = HOW_TO_READ;
+    ask();
+  };
   const describe = () => {
     pixels.setAttribute("aria-label", model.get("alt") || model.get("title") || "Matrix");
     $("h3").textContent = $("h3").title = model.get("title");
@@ -380,7 +402,8 @@ function render({ model, el }) {
   const redrawOver = () => { drawStrips(); drawOver(); };
   const events = { "change:window": follow, "change:version": renew, "change:alt": describe, "change:title": describe,
     "change:block": redrawOver, "change:marks": redrawOver, "change:brush_rows": redrawOver,
-    "change:brush_columns": redrawOver, "msg:custom": receive };
+    "change:brush_columns": redrawOver, "change:scale_top": recolour, "change:scale_note": recolour,
+    "msg:custom": receive };
   for (const [name, call] of Object.entries(events)) model.on(name, call);
   let width = 0;
   const resized = new ResizeObserver(() => {
@@ -390,9 +413,11 @@ function render({ model, el }) {
     if (size()[0]) ask();
   });
   resized.observe(main);
-  const themed = new MutationObserver(() => { if (tile) { paintTile(store, tile, palette()); draw(); drawLegend(); } });
+  const themed = new MutationObserver(recolour);
   themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-wb-theme"] });
+  $(".wb-readout").textContent = HOW_TO_READ;
   describe();
+  nothing();
   return () => {
     closed = true;
     note.closed();

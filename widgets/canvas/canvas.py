@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import numpy as np
@@ -15,6 +16,7 @@ from widgets.canvas.source import Source, Window
 _HERE = Path(__file__).parent
 MARKS = 5000
 EXPORT_PIXELS = (1024, 1024)
+SCALE_PARTS = (512, 512)  # of a window: the densest of them ends its colour scale, whatever the size of the screen
 
 
 class RasterCanvas(anywidget.AnyWidget):
@@ -28,7 +30,10 @@ class RasterCanvas(anywidget.AnyWidget):
     block : side of the blocks drawn as a grid and named in the read-out; 0 for none.
     marks : ``{"rows": [...], "columns": [...], "cells": [[row, column], ...]}`` drawn over the picture; at most 5,000
         cells.
-    brush_rows, brush_columns : [first, end] picked on the marginal strips, or [].
+    brushable : whether rows and columns can be picked on the marginal strips.
+    brush_rows, brush_columns : [first, end] picked there, or [].
+    scale_top : units per position that have the last colour; 0 for the densest part of what is seen (`densest`).
+    scale_note : what to say of the colour scale, such as "locked".
     """
 
     _esm = theme.PANE + "".join((_HERE / name).read_text(encoding="utf-8") for name in ("paint.js", "canvas.js"))
@@ -40,17 +45,21 @@ class RasterCanvas(anywidget.AnyWidget):
     window = traitlets.List(traitlets.Int(), [0, 0, 0, 0]).tag(sync=True)
     block = traitlets.Int(0).tag(sync=True)
     marks = traitlets.Dict().tag(sync=True)
+    brushable = traitlets.Bool(True).tag(sync=True)
     brush_rows = traitlets.List(traitlets.Int()).tag(sync=True)
     brush_columns = traitlets.List(traitlets.Int()).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
     unit = traitlets.Unicode("entries").tag(sync=True)
     each = traitlets.Float(1.0).tag(sync=True)
     palettes = traitlets.Dict(traitlets.Bytes()).tag(sync=True)
+    scale_top = traitlets.Float(0.0).tag(sync=True)
+    scale_note = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, **kwargs):
         palettes = {name: theme.colour_map(name).tobytes() for name in ("light", "dark")}
         super().__init__(palettes=palettes, **kwargs)
         self._source: Source | None = None
+        self._densest: tuple[Any, float] = (None, 0.0)
         self._on_pick: list[Callable[[int, int], None]] = []
         self.theme: theme.Theme = "light"
         self.on_msg(self._receive)
@@ -112,6 +121,18 @@ class RasterCanvas(anywidget.AnyWidget):
             answer["block"] = [i, j, int(source.counts(inside, (1, 1)).sum())]
         return answer
 
+    def densest(self, window: Window | None = None) -> float:
+        """Return the largest density of the parts of a window, in units per position: the same on every screen.
+
+        The window, what is seen unless given, is cut into 512 x 512 parts, or into its positions if it has fewer.
+        """
+        window = window or self._seen()
+        if self._densest[0] != (self.version, window):
+            areas = bin_areas(window, SCALE_PARTS)
+            density = self._shown().counts(window, SCALE_PARTS) / np.maximum(areas, 1)
+            self._densest = (self.version, window), float(density.max(initial=0.0)) * self.each
+        return self._densest[1]
+
     def tile(self, window: Window, shape: tuple[int, int]) -> tuple[dict, list[bytes]]:
         """Return one picture as it travels: a header, and levels (or bits), row sums and column sums as bytes."""
         counts = self._shown().counts(window, shape)
@@ -119,7 +140,7 @@ class RasterCanvas(anywidget.AnyWidget):
         shades, top = image.levels(counts, areas)
         packed = bool(areas.max(initial=1) == 1 and counts.max(initial=0) <= 1)
         header = {"type": "tile", "window": list(window), "shape": list(counts.shape), "packed": packed}
-        header |= {"total": int(counts.sum()), "top": top, "version": self.version}
+        header |= {"total": int(counts.sum()), "top": top, "densest": self.densest(window), "version": self.version}
         pixels = np.packbits(counts.astype(bool), bitorder="little") if packed else shades
         row_sums, column_sums = counts.sum(axis=1, dtype=np.uint32), counts.sum(axis=0, dtype=np.uint32)
         return header, [pixels.tobytes(), row_sums.tobytes(), column_sums.tobytes()]
@@ -161,7 +182,8 @@ class RasterCanvas(anywidget.AnyWidget):
     def _rgb(self, enlarge=True):
         window = self._seen()
         counts = self._shown().counts(window, EXPORT_PIXELS)
-        rgb = theme.colour_map(self.theme)[image.levels(counts, bin_areas(window, EXPORT_PIXELS))[0]]
+        top = (self.scale_top or self.densest()) / self.each
+        rgb = theme.colour_map(self.theme)[image.levels(counts, bin_areas(window, EXPORT_PIXELS), top)[0]]
         if 0 in counts.shape:
             rgb = np.tile(theme.colour_map(self.theme)[0], (1, 1, 1))
         factor = max(1, 1024 // max(rgb.shape[:2])) if enlarge else 1

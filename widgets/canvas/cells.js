@@ -10,6 +10,7 @@ function render({ model, el }) {
   const [legend, said] = [el.querySelector(".wb-cells-legend"), el.querySelector(".wb-cells-said")];
   const tile = document.createElement("canvas");
   let cursor = null;
+  let pointer = null;
   let scale = 1;
   let legendText = "";
   const note = paneNote(el, () => attempt());
@@ -25,8 +26,13 @@ function render({ model, el }) {
     const picture = model.get("picture");
     el.querySelector(".wb-cells-title").textContent = model.get("title");
     canvas.setAttribute("aria-label", model.get("alt") || model.get("title") || "Picture");
-    if (!picture.width || !picture.height) { canvas.hidden = true; return; }
-    canvas.hidden = false;
+    canvas.hidden = !picture.width || !picture.height;
+    if (canvas.hidden) {
+      const [m, n] = picture.shape ?? [];
+      legend.textContent = picture.shape ? `There is nothing to draw: the matrix has ${m} rows and ${n} columns.` : "";
+      legendText = said.textContent = "";
+      return;
+    }
     const { width, height } = picture;
     const cells = bytes(picture);
     const room = Math.max(60, Math.min(area.clientWidth || 320, 460));
@@ -93,6 +99,8 @@ function render({ model, el }) {
       }));
     }
     canvas.dataset.columns = String(width);
+    const at = pointer ? under(pointer) : cursor;  // what is read out belongs to this picture, not to the one before
+    if (at) read(...at); else said.textContent = "";
     el.dataset.painted = String(1 + Number(el.dataset.painted || 0));
   }
 
@@ -109,11 +117,12 @@ function render({ model, el }) {
     said.textContent = `${range(row, h, picture.shape[0], picture.axes[0])}, `
       + `${range(column, w, picture.shape[1], picture.axes[1])}: ${name}${text ? `, ${text[2]}` : ""}`;
   }
-  canvas.addEventListener("pointermove", (event) => {
+  const under = ({ clientY, clientX }) => {
     const box = canvas.getBoundingClientRect();
-    read(Math.floor((event.clientY - box.top) / scale), Math.floor((event.clientX - box.left) / scale));
-  });
-  canvas.addEventListener("pointerleave", () => { said.textContent = ""; });
+    return [Math.floor((clientY - box.top) / scale), Math.floor((clientX - box.left) / scale)];
+  };
+  canvas.addEventListener("pointermove", (event) => { pointer = event; read(...under(event)); });
+  canvas.addEventListener("pointerleave", () => { pointer = null; said.textContent = ""; });
   canvas.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     const picture = model.get("picture");
@@ -124,7 +133,6 @@ function render({ model, el }) {
       Math.max(0, Math.min(picture.height - 1, r + by[0])), Math.max(0, Math.min(picture.width - 1, c + by[1])),
     ];
     attempt();
-    read(...cursor);
   });
   canvas.addEventListener("blur", () => { cursor = null; attempt(); });
 

@@ -8,17 +8,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kernels.raster import bin_edges
 
-def levels(counts: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, float]:
+
+def levels(counts: np.ndarray, areas: np.ndarray, top: float | None = None) -> tuple[np.ndarray, float]:
     """Return shade levels (uint8, 0 only where nothing is) and the density that has level 255.
 
-    Levels rise with the square root of the density, so that sparse regions stay apart from empty ones.
+    Levels rise with the square root of the density, so that sparse regions stay apart from empty ones. The largest
+    density has level 255, unless ``top`` says which has; what is denser has it, too.
     """
     density = counts / np.maximum(areas, 1)
-    top = float(density.max(initial=0.0))
+    top = float(density.max(initial=0.0)) if top is None else top
     if top == 0:
         return np.zeros(counts.shape, np.uint8), 0.0
-    return np.where(counts > 0, 1 + np.rint(254 * np.sqrt(density / top)), 0).astype(np.uint8), top
+    shades = 1 + np.rint(254 * np.sqrt(np.minimum(density / top, 1)))
+    return np.where(counts > 0, shades, 0).astype(np.uint8), top
+
+
+def strip(sums: Sequence[int], first: int, end: int) -> np.ndarray:
+    """Return the length of each bar of a marginal strip, float64 from 0 to 1: means over bins, the largest 1.
+
+    Bins of rows first .. end - 1 differ by one row, so bars of sums would show bands that are not in the matrix.
+
+    Parameters
+    ----------
+    sums : entries in every bin of rows (or columns).
+    """
+    means = np.asarray(sums) / np.maximum(np.diff(bin_edges(end - first, len(sums))), 1)
+    return means / max(float(means.max(initial=0.0)), 1e-300)
 
 
 def png(rgb: np.ndarray) -> bytes:
@@ -50,12 +67,12 @@ def svg(
     h, w, _ = rgb.shape
     scale = 512 / max(h, w)
     width, height = w * scale, h * scale
-    left, top, strip = 70, 60, 40
+    left, top = 70, 60
     r0, r1, c0, c1 = window
     image = base64.b64encode(png(rgb)).decode()
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + strip + 30:g}" '
-        f'height="{top + height + strip + 30:g}" role="img" font-family="{html.escape(font)}" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 70:g}" '
+        f'height="{top + height + 70:g}" role="img" font-family="{html.escape(font)}" font-size="13">',
         f"<title>{html.escape(title)}</title><desc>{html.escape(alt)}</desc>",
         f'<rect width="100%" height="100%" fill="{colours["paper"]}"/>',
         f'<text x="{left}" y="20" font-size="15" fill="{colours["ink"]}">{html.escape(title)}</text>',
@@ -70,15 +87,12 @@ def svg(
         f'<text x="{left - 8}" y="{top + 12}" text-anchor="end" {text}>{r0}</text>',
         f'<text x="{left - 8}" y="{top + height:g}" text-anchor="end" {text}>{r1 - 1}</text>',
     ]
-    most_row, most_column = max(1, *row_sums, 1), max(1, *column_sums, 1)
-    rows = "".join(
-        f"M{left + width + 6:g} {top + (i + 0.5) * height / h:.2f}h{strip * s / most_row:.2f}"
-        for i, s in enumerate(row_sums)
-    )
-    columns = "".join(
-        f"M{left + (j + 0.5) * width / w:.2f} {top + height + 6:g}v{strip * s / most_column:.2f}"
-        for j, s in enumerate(column_sums)
-    )
-    for path, thick in ((rows, height / h), (columns, width / w)):
-        parts.append(f'<path d="{path}" stroke="{colours["accent"]}" stroke-width="{thick:.3f}" fill="none"/>')
+    right, below = left + width + 6, top + height + 6
+    sides = [f"M{right:g} {top}", f"M{left} {below:g}"]
+    for i, bar in enumerate(strip(row_sums, r0, r1)):  # outlines of whole strips: no seams between bars
+        sides[0] += f"H{right + 40 * bar:.2f}V{top + (i + 1) * height / h:.2f}"
+    for j, bar in enumerate(strip(column_sums, c0, c1)):
+        sides[1] += f"V{below + 40 * bar:.2f}H{left + (j + 1) * width / w:.2f}"
+    ends = (f"H{right:g}Z", f"V{below:g}Z")
+    parts += [f'<path d="{side}{end}" fill="{colours["accent"]}"/>' for side, end in zip(sides, ends, strict=True)]
     return "".join([*parts, "</svg>"]).encode()

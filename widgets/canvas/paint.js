@@ -1,7 +1,8 @@
 // Drawing of the canvas that needs no state of its own; canvas.py puts this file before canvas.js.
 
-// The pixels of a tile, one canvas pixel each.
-function paintTile(store, tile, colours) {
+// The pixels of a tile, one canvas pixel each. Levels are relative to the tile's densest pixel, colours to `top`, the
+// density that ends the scale: so another scale needs no other tile.
+function paintTile(store, tile, colours, top) {
   const [h, w] = tile.shape;
   store.width = Math.max(1, w);
   store.height = Math.max(1, h);
@@ -10,38 +11,57 @@ function paintTile(store, tile, colours) {
   const image = context.createImageData(w, h);
   const target = new Uint32Array(image.data.buffer);
   const rgba = new Uint32Array(256);
-  for (let i = 0; i < 256; i++)
-    rgba[i] = 0xff000000 | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i];
+  const gain = top > 0 ? Math.sqrt(tile.top / top) : 1;
+  for (let level = 0; level < 256; level++) {
+    const i = level && 1 + Math.min(254, Math.round((level - 1) * gain));
+    rgba[level] = 0xff000000 | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i];
+  }
   if (tile.packed) for (let i = 0; i < h * w; i++) target[i] = rgba[(tile.pixels[i >> 3] >> (i & 7)) & 1 ? 255 : 0];
   else for (let i = 0; i < h * w; i++) target[i] = rgba[tile.pixels[i]];
   context.putImageData(image, 0, 0);
 }
 
-// Bars of entries per row (axis 0, growing right) or per column (axis 1, growing down): means over each bin, no moire.
+// Bars of entries per row (axis 0, growing right) or per column (axis 1, growing down), one for every pixel along the
+// strip: whole pixels, and means over the rows below each, so that rows that are equal make a strip that is flat.
 function paintStrip(canvas, axis, tile, view, brush, colour) {
   const sums = axis ? tile.columns : tile.rows;
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
   const along = axis ? canvas.width : canvas.height, across = axis ? canvas.height : canvas.width;
   const begin = tile.window[2 * axis], extent = tile.window[2 * axis + 1] - begin;
-  const edge = (i) => begin + Math.ceil(i * extent / sums.length);
-  const each = Array.from(sums, (sum, i) => sum / Math.max(1, edge(i + 1) - edge(i)));
-  const most = each.reduce((a, b) => Math.max(a, b), 1e-9);
-  const scale = along / (view[2 * axis + 1] - view[2 * axis]);
-  const at = (x) => (x - view[2 * axis]) * scale;
-  const bar = (a, b, length) => axis ? context.fillRect(a, 0, b - a, length) : context.fillRect(0, a, length, b - a);
+  const seen = view[2 * axis + 1] - view[2 * axis];
+  const bar = (at, thick, length) => axis ? context.fillRect(at, 0, thick, length) : context.fillRect(0, at, length, thick);
   if (brush.length) {
+    const [from, to] = brush.map((x) => Math.round((x - view[2 * axis]) * along / seen));
     context.fillStyle = colour("highlight");
     context.globalAlpha = 0.25;
-    bar(at(brush[0]), Math.max(at(brush[1]), at(brush[0]) + 2), across);
+    bar(from, Math.max(to - from, 2), across);
     context.globalAlpha = 1;
   }
+  const means = stripMeans(sums, extent, along, (pixel) => (view[2 * axis] - begin + pixel * seen / along) / extent);
+  const most = means.reduce((a, b) => Math.max(a, b), 0), longest = Math.floor(across * 0.95);
   context.fillStyle = colour("accent");
-  for (let i = 0; i < sums.length; i++) {
-    if (!sums[i]) continue;
-    const a = at(edge(i));
-    bar(a, Math.max(a + 1, at(edge(i + 1))), Math.max(1, across * 0.95 * each[i] / most));
+  means.forEach((mean, pixel) => {
+    if (mean > 0) bar(pixel, 1, Math.max(1, Math.round(longest * mean / most)));
+  });
+}
+
+// Mean per row under each of `pixels` pixels, 0 outside the tile. `share(pixel)` is where the pixel begins, from 0 to 1
+// of the tile's `extent` rows; a pixel shows the bins that begin in it, or the one that it lies in.
+function stripMeans(sums, extent, pixels, share) {
+  const bins = sums.length, means = new Float64Array(pixels);
+  const edge = (i) => Math.ceil(i * extent / bins);
+  const bin = (x) => Math.min(bins, Math.max(0, x));
+  for (let pixel = 0; pixel < pixels; pixel++) {
+    const middle = share(pixel + 0.5) * bins;
+    if (middle < 0 || middle >= bins) continue;
+    let first = bin(Math.round(share(pixel) * bins)), end = bin(Math.round(share(pixel + 1) * bins));
+    if (end <= first) { first = Math.floor(middle); end = first + 1; }
+    let sum = 0;
+    for (let i = first; i < end; i++) sum += sums[i];
+    means[pixel] = sum / Math.max(1, edge(end) - edge(first));
   }
+  return means;
 }
 
 function paintRamp(canvas, colours) {

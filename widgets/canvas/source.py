@@ -110,9 +110,9 @@ class BitsSource:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A dense matrix of weights, such as attention: a pixel shows the weight it holds, counted in millionths.
+    """A dense matrix of weights, such as attention: a pixel shows the weight it holds, counted in small parts.
 
-    Weights that sum to 4,000 or more are counted in larger parts, so that 32 bits hold the count of all.
+    A part is as small as 32 bits allow for the count of all, so that rounding shows in no picture and no strip.
 
     Parameters
     ----------
@@ -130,8 +130,9 @@ class WeightSource:
 
     @cached_property
     def each(self) -> float:
-        """How much weight one count is: a power of ten, a millionth at least."""
-        return 10.0 ** max(-6, ceil(log10(max(1.0, self.weights.sum(dtype=np.float64)) / 4e9)))
+        """How much weight one count is: a power of ten."""
+        total = float(self.weights.sum(dtype=np.float64))
+        return 10.0 ** ceil(log10((total if total > 0 else 1.0) / 4e9))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,8 +33,11 @@ function render({ model, el }) {
       button.setAttribute(tabs ? "aria-selected" : "aria-pressed", String(on));
       if (tabs) button.tabIndex = on ? 0 : -1;
     });
-    text.textContent = model.get("text");
-    text.hidden = !model.get("text");
+    const said = model.get("text");
+    if (!said && text.textContent) text.style.minHeight = `${text.offsetHeight}px`;  // what is below keeps its place
+    else if (said) text.style.minHeight = "";
+    text.textContent = said;
+    text.hidden = !said && !text.style.minHeight;
   }
   row.addEventListener("keydown", (event) => {
     if (!tabs) return;

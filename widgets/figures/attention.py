@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from kernels.attention.trace import AttentionTrace
 from widgets import theme
+from widgets.figures.sentence import say_instead
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,9 @@ def coverage_figure(scene: AttentionScene, appearance: theme.Theme = "light") ->
         xaxis={"title": {"text": "density (pairs kept / pairs of dense attention)"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "share of true attention"}, "range": [0, 1.04]},
     )
+    if not figure.data:
+        why = "How much of the true attention these settings cover is not known, so there is no point to draw."
+        return say_instead(figure, why)
     return figure
 
 
@@ -238,4 +242,4 @@ def key_score_figure(scores: np.ndarray, kind: str, appearance: theme.Theme = "l
         xaxis={"title": {"text": "key position"}},
         yaxis={"title": {"text": "score"}, "rangemode": "tozero"},
     )
-    return figure
+    return figure if len(scores) else say_instead(figure, "There are no keys, so none has a score.")

@@ -8,6 +8,7 @@ import plotly.io
 import traitlets
 
 from widgets import theme
+from widgets.figures.sentence import is_blank, say_instead, sentence_of
 
 _HERE = Path(__file__).parent
 
@@ -41,10 +42,12 @@ class PlotPane(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def show(self, figure: go.Figure, alt: str = "") -> None:
-        """Draw ``figure``; a figure drawn before is changed in place."""
+        """Draw ``figure``; a figure drawn before is changed in place, and a blank one says that it is."""
+        if is_blank(figure):
+            figure = say_instead(go.Figure(figure), "There is nothing to draw here.")
         self.figure = figure
         with self.hold_sync():
-            self.alt = alt
+            self.alt = sentence_of(figure) or alt
             self.height = int(figure.layout.height or 360)
             self.spec = plotly.io.to_json(figure, validate=False)
 

@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from widgets import theme
+from widgets.figures.sentence import say_instead
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def row_length_figure(data: RowLengths, appearance: theme.Theme = "light") -> go
         xaxis={"title": {"text": "entries in the row"}, "type": "category", "tickangle": -45},
         yaxis={"title": {"text": "rows"}, "rangemode": "tozero"},
     )
-    return figure
+    return figure if data.rows.any() else say_instead(figure, "The part shown has no rows, so there is none to count.")
 
 
 def block_density_figure(data: BlockDensities, appearance: theme.Theme = "light") -> go.Figure:
@@ -102,4 +103,8 @@ def block_density_figure(data: BlockDensities, appearance: theme.Theme = "light"
         xaxis={"title": {"text": "block size"}, "type": "log", "tickvals": data.sizes, "ticktext": data.sizes},
         yaxis={"title": {"text": "share"}, "range": [0, 1.05]},
     )
+    if not len(data.sizes):
+        return say_instead(figure, "No size of blocks divides both sides of this mask, so none are counted.")
+    if not data.kept_share.any():
+        return say_instead(figure, "The part shown has no entries, so no block holds one.")
     return figure

@@ -1,4 +1,4 @@
-"""What is drawn of a sparse product C = A B: bytes by dataflow, live partial products, and a machine's runs of it.
+"""What is drawn of a sparse product C = A B: bytes by dataflow, what is kept on chip, and a machine's runs of it.
 
 Whoever computes (an exact count, a machine model, a stopwatch) fills these dataclasses with plain arrays and says in
 ``kind`` which of the three it was; the figures and the view know nothing else.
@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from kernels.matmul.dataflow import DataflowOrder, DataflowSteps
+from kernels.matmul.dataflow import DataflowSteps
+from kernels.matmul.dataflow_order import DataflowOrder
 
 Kind = Literal["measured", "modelled", "counted"]
 STREAMS = ("A", "B", "row pointers", "partial products written", "partial products read", "C")
@@ -61,12 +62,12 @@ class StreamBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveCurve:
-    """Partial products alive over time.
+    """Elements kept on the chip over time.
 
     Parameters
     ----------
     label : legend entry, such as "outer" or "V2".
-    x : float64[n], ascending: products formed so far, or cycles.
+    x : float64[n], never falling: products formed so far, or cycles.
     live : int64[n].
     x_unit : "products" or "cycles".
     """
@@ -239,9 +240,11 @@ class TrafficScene:
     a, b, c : the operands and the product (values of C summed over its partial products).
     products : number of multiplications F, equal for all dataflows.
     traffic : bytes by stream.
-    orders, steps, births : by dataflow ("inner", "outer", "row", "column"), from ``kernels.matmul.dataflow``; births
-        holds the number of the product that first reaches each entry of C.
-    windows : first rows of the windows that the row dataflow's live count uses.
+    orders, births : by order of products (``kernels.matmul.dataflow_order.DATAFLOWS``), from
+        ``kernels.matmul.dataflow``; births holds the number of the product that first reaches each entry of C.
+    steps, windows : by dataflow (``spgemm_dataflows.STEPPED``); windows holds the first lines of C of the windows whose
+        sums are kept together, None where no lines are.
+    slots : size of the hash table that a window of rows shares.
     machine : the machine's runs, or None where ``machine_note`` says why there are none.
     """
 
@@ -254,19 +257,19 @@ class TrafficScene:
     orders: dict[str, DataflowOrder]
     steps: dict[str, DataflowSteps]
     births: dict[str, np.ndarray]
-    windows: np.ndarray
+    windows: dict[str, np.ndarray | None]
+    slots: int
     machine: Machine | None = None
     machine_note: str = ""
 
 
-def live_curve(steps, label, merge=True):
-    """Return a dataflow's live curve over products formed; ``merge`` appends the merge that ends an outer product."""
+def live_curve(steps, label):
+    """Return what a dataflow keeps over the products formed, from nothing to nothing: at the end all is written."""
     x, live = steps.edges[1:].astype(float), steps.live
     if not steps.exact:  # a run's peak lies somewhere inside it
         x = np.repeat(x, 2)
         x[::2] = (steps.edges[:-1] + steps.edges[1:]) / 2
         live = np.column_stack([steps.live_max, steps.live]).ravel()
-    if merge and len(steps.merge_live):
-        x = np.append(x, steps.products + (steps.products - steps.merge_live))
-        live = np.append(live, steps.merge_live)
+    if steps.products:
+        x, live = np.concatenate(([0], x, x[-1:])), np.concatenate(([0], live, [0]))
     return LiveCurve(label=label, x=x, live=live, x_unit="products", kind="counted")

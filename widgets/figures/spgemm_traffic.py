@@ -1,4 +1,4 @@
-"""Figures of a sparse product's traffic: bytes by dataflow, live partial products, and a machine at work.
+"""Figures of a sparse product's traffic: bytes by dataflow, what is kept on the chip, and a machine at work.
 
 Each is a pure function of a dataclass of `widgets.figures.spgemm_scene`.
 """
@@ -9,12 +9,14 @@ import textwrap
 import numpy as np
 import plotly.graph_objects as go
 
+from widgets.figures.sentence import say_instead
 from widgets.theme import CATEGORIES, PALETTE, template
 
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 _PATTERNS = ("", "/", "x", ".", "\\", "-")
 _GANTT_BARS = 6000
+_NOW = "now"
 
 
 def bytes_figure(traffic, *, log=False, theme="light"):
@@ -31,6 +33,8 @@ def bytes_figure(traffic, *, log=False, theme="light"):
     plotly Figure
     """
     figure = _figure(f"Off-chip bytes by dataflow ({traffic.kind})", traffic.note, theme)
+    if not traffic.bytes.any():
+        return say_instead(figure, "No dataflow moves a byte of these operands.")
     for s, stream in enumerate(traffic.streams):
         amount = traffic.bytes[:, s]
         if not amount.any():
@@ -65,14 +69,14 @@ def bytes_figure(traffic, *, log=False, theme="light"):
     return figure
 
 
-def live_figure(curves, *, log=False, theme="light", title="Live partial products", at=None, most=4000):
-    """Draw how many partial products are alive over time, one line per curve; all curves share one unit of time.
+def live_figure(curves, *, log=False, theme="light", title="Elements kept on the chip", present=None, most=4000):
+    """Draw how many elements are kept over time, one line per curve; all curves share both axes.
 
     Parameters
     ----------
     curves : LiveCurves with equal ``x_unit``.
-    log : logarithmic vertical axis.
-    at : (x, live) of a position to point out.
+    log : logarithmic vertical axis; where nothing is kept, the line has a gap.
+    present : label of the curve that stands out; None for none.
     most : points a curve may keep; beyond, only the extremes of runs of points are drawn.
     """
     units = {curve.x_unit for curve in curves}
@@ -81,32 +85,39 @@ def live_figure(curves, *, log=False, theme="light", title="Live partial product
     unit = units.pop() if units else "products"
     kinds = ", ".join(sorted({curve.kind for curve in curves})) or "counted"
     figure = _figure(f"{title} ({kinds})", "", theme)
+    if not any(len(curve.x) for curve in curves):
+        return say_instead(figure, "There is no partial product, so nothing is kept at any time.")
     for c, curve in enumerate(curves):
         x, live = _thin(curve.x, curve.live, most)
         figure.add_scatter(
             name=curve.label,
             x=x,
-            y=live,
+            y=np.where(live > 0, live, np.nan) if log else live,
             mode="lines+markers" if len(x) <= 40 else "lines",
             marker={"symbol": _SYMBOLS[c % len(_SYMBOLS)], "size": 7},
-            line={"dash": _DASHES[c % len(_DASHES)], "width": 2.5, "color": CATEGORIES[theme][c % 8]},
-            hovertemplate="%{y:,} alive after %{x:,.0f} " + unit + "<extra>" + curve.label + "</extra>",
+            line={
+                "dash": _DASHES[c % len(_DASHES)],
+                "width": 4 if curve.label == present else 2,
+                "color": CATEGORIES[theme][c % 8],
+            },
+            opacity=1 if present in (None, curve.label) else 0.75,
+            hovertemplate="%{y:,} kept after %{x:,.0f} " + unit + "<extra>" + curve.label + "</extra>",
         )
-    if len(curves):
-        last = max((float(curve.x[-1]) for curve in curves if len(curve.x)), default=1.0)
-        figure.update_xaxes(range=[-0.01 * last, 1.01 * last])
-    if at is not None:
-        figure.add_scatter(
-            name=f"now: {at[1]:,} alive",
-            x=[at[0]],
-            y=[at[1]],
-            mode="markers",
-            marker={"size": 16, "symbol": "circle-open", "color": PALETTE[theme]["highlight"], "line": {"width": 4}},
-            hoverinfo="skip",
-        )
+    last = max(float(curve.x[-1]) for curve in curves if len(curve.x))
+    figure.update_xaxes(range=[-0.01 * last, 1.01 * last])
     figure.update_xaxes(title="time (cycles)" if unit == "cycles" else "products formed", exponentformat="SI")
-    figure.update_yaxes(title="alive", exponentformat="SI", type="log" if log else "linear", rangemode="tozero")
+    figure.update_yaxes(title="elements", exponentformat="SI", type="log" if log else "linear", rangemode="tozero")
     return figure
+
+
+def mark_now(figure, x, live, theme="light"):
+    """Point out a position in a ``live_figure``, or move the mark that it has; a sentence gets none."""
+    if not figure.data:
+        return
+    if figure.data[-1].meta != _NOW:
+        ring = {"size": 16, "symbol": "circle-open", "color": PALETTE[theme]["highlight"], "line": {"width": 4}}
+        figure.add_scatter(mode="markers", marker=ring, meta=_NOW, hoverinfo="skip")
+    figure.data[-1].update(x=[x], y=[live], name=f"now: {live:,} kept")
 
 
 def gantt_figure(gantt, *, theme="light", height=520, bars=_GANTT_BARS):
@@ -163,6 +174,8 @@ def gantt_figure(gantt, *, theme="light", height=520, bars=_GANTT_BARS):
     if gantt.events_total > events:
         marks.append(f"cut off: the first {events:,} of {gantt.events_total:,} events")
     _head(figure, f"Threads at work ({gantt.kind})", "; ".join(marks), theme)
+    if not events:
+        return say_instead(figure, "There is no partial product, so no thread has anything to do.")
     figure.update_layout(height=height, hovermode="closest")
     figure.update_xaxes(title="time (cycles)", range=[0, max(gantt.cycles, 1)], exponentformat="SI")
     figure.update_yaxes(title="thread", range=[gantt.threads - 0.5, -0.5], zeroline=False)
@@ -172,6 +185,8 @@ def gantt_figure(gantt, *, theme="light", height=520, bars=_GANTT_BARS):
 def utilisation_figure(utilisation, *, theme="light"):
     """Draw the busy share of each resource over time, as steps."""
     figure = _figure(f"Utilisation ({utilisation.kind})", "", theme)
+    if len(utilisation.edges) < 2 or utilisation.edges[-1] <= utilisation.edges[0]:
+        return say_instead(figure, "The run takes no time, so nothing is in use.")
     for s, (name, share) in enumerate(utilisation.series.items()):
         figure.add_scatter(
             name=name,
@@ -192,6 +207,8 @@ def probes_figure(probes, *, theme="light"):
         f"{label}: {mean:.3g} extra probes a product" for label, mean in zip(probes.labels, probes.mean, strict=True)
     )
     figure = _figure(f"Extra probes per product ({probes.kind})", means, theme)
+    if not probes.counts.any():
+        return say_instead(figure, "There is no partial product, so no slot of a table is probed.")
     bins = probes.counts.shape[1]
     used = np.flatnonzero(probes.counts.any(axis=0))
     last = bins if used.size and used[-1] == bins - 1 else min(bins, max(8, int(used[-1]) + 2 if used.size else 8))
@@ -224,6 +241,8 @@ def roofline_figure(roofline, *, theme="light"):
         f"ceilings: {peak:g} {roofline.ops} a cycle, {bandwidth:g} DRAM bytes a cycle",
         theme,
     )
+    if not good.any():
+        return say_instead(figure, "No run has moved a byte, so there is no point between the ceilings.")
     x = np.array([low, ridge, high])
     figure.add_scatter(
         name="ceiling",

@@ -4,6 +4,7 @@ import html
 
 import numpy as np
 
+from widgets.figures.spgemm_dataflows import STEPPED, counted
 from widgets.figures.spgemm_scene import live_curve
 
 
@@ -24,10 +25,21 @@ def total_bytes(scene):
 
 
 def live_curves(scene):
-    """Return the live curves that are worth comparing; an inner product never has more than one alive per dot."""
-    windows = "1 window" if len(scene.windows) == 1 else f"{len(scene.windows):,} windows"
-    labels = {"outer": "outer", "row": f"row-wise, {windows}", "column": "column-wise"}
-    return [live_curve(scene.steps[flow], label) for flow, label in labels.items()]
+    """Return what every dataflow keeps on the chip, over the products formed: one curve each, in the menu's order."""
+    return [live_curve(scene.steps[key], curve_label(scene, key)) for key in STEPPED]
+
+
+def curve_label(scene, key):
+    """Return what a legend calls a dataflow, with the number of its windows where rows share a table."""
+    windows = scene.windows[key] if STEPPED[key].windows == "table" else None
+    return STEPPED[key].label + ("" if windows is None else f" ({counted(len(windows), 'window')})")
+
+
+def live_words(scene, key):
+    """Return in words what the curves show, the present dataflow first."""
+    peaks = {flow: int(scene.steps[flow].live_max.max(initial=0)) for flow in STEPPED}
+    others = ", ".join(f"{STEPPED[flow].label} {peak:,}" for flow, peak in peaks.items() if flow != key)
+    return f"{STEPPED[key].label} keeps at most {counted(peaks[key], 'element')} on the chip; the others: {others}."
 
 
 def step_columns(steps):
@@ -39,7 +51,7 @@ def step_columns(steps):
         "j": steps.j,
         "a_ik b_kj": steps.product,
         "merged": steps.merged,
-        "alive": steps.live,
+        "kept on the chip": steps.live,
     }
 
 
@@ -47,6 +59,23 @@ def mean_share(utilisation, name):
     """Return a resource's share in use, averaged over time."""
     width = np.diff(utilisation.edges)
     return float(np.average(utilisation.series[name], weights=width)) if width.sum() else 0.0
+
+
+def machine_words(machine):
+    """Return in words what each plot of the machine's part shows, by the plot's name."""
+    run, roof = machine.runs[machine.shown], machine.roofline
+    shares = ", ".join(f"{name} {mean_share(run.utilisation, name):.0%}" for name in run.utilisation.series)
+    probes = zip(machine.probes.labels, machine.probes.mean, strict=True)
+    points = zip(roof.labels, roof.ops_per_cycle, roof.ops_per_byte, strict=True)
+    return {
+        "gantt": f"{run.label}: {run.gantt.events_total:,} pieces of work on {run.gantt.threads} threads over "
+        f"{run.gantt.cycles:,.0f} cycles, modelled.",
+        "utilisation": f"{run.label} on average: {shares}, modelled.",
+        "machine live": f"{run.label}: at most {int(run.live.live.max(initial=0)):,} live products, modelled.",
+        "probes": "Extra probes a product: " + ", ".join(f"{label} {mean:.3g}" for label, mean in probes) + ".",
+        "roofline": "; ".join(f"{n}: {y:.3g} {roof.ops} a cycle at {x:.3g} a byte" for n, y, x in points)
+        + "; modelled.",
+    }
 
 
 def short_number(value):

@@ -38,6 +38,7 @@ from widgets.figures.attention_words import (
     scores_words,
 )
 from widgets.figures.plot_pane import PlotPane
+from widgets.views.frame.colour_scale import COLOUR_SCALE, locked_tops, paint_colours
 from widgets.views.frame.story import Story
 from widgets.views.frame.view import View
 
@@ -46,7 +47,7 @@ _IN_METHODS_ORDER = frozenset({"keep", "blocks", "estimate", "sorted", "permuted
 
 
 def picture_knobs(panels: Sequence[Panel] = PANELS) -> tuple[Knob, ...]:
-    """Return the knobs that choose both pictures and the query, for the panels that the view may show."""
+    """Return the knobs that choose both pictures, their colours and the query, for the panels that may be shown."""
     choices = tuple((each.key, each.label) for each in panels)
     return (
         Knob("left", "Left picture", "attention", choices=choices, help="What the left picture shows."),
@@ -60,6 +61,7 @@ def picture_knobs(panels: Sequence[Panel] = PANELS) -> tuple[Knob, ...]:
             1,
             help="The query drawn below. A click on a picture chooses it, too.",
         ),
+        *COLOUR_SCALE,
     )
 
 
@@ -111,7 +113,8 @@ class AttentionMaskView(View):
     title = "Attention masks"
     kind = "counted"
     panels: Sequence[Panel] = PANELS
-    paint_only = frozenset({"left", "right", "row", "place"})
+    paint_only = frozenset({"left", "right", "row", "place", "colours", "colour_tops"})
+    hidden = frozenset({"colour_tops"})
     _source: Any  # None once closed
 
     def __init__(
@@ -182,6 +185,7 @@ class AttentionMaskView(View):
         for canvas, (result, other, wanted) in ((self.left_canvas, left), (self.right_canvas, right)):
             self._paint_canvas(canvas, scene, result, other, wanted)
             self._mark_row(canvas, result, row)
+        self._paint_colours()
         self.kind = scene.kind
         if self._changed("facts", scene, self.theme):
             self._facts.value = facts_html(scene)
@@ -191,6 +195,10 @@ class AttentionMaskView(View):
             if scores is not None:
                 self._scores.show(key_score_figure(scores, scene.kind, self.theme), scores_words(scores))
         self._paint_query(scene, row)
+
+    def _paint_colours(self):
+        locked = paint_colours((self.left_canvas, self.right_canvas), self.colours, self.colour_tops)
+        self._turn_along({"colour_tops": locked})
 
     def _changed(self, part, *now):
         """Tell whether a part was last drawn from other things; words and numbers by value, data by identity."""
@@ -275,7 +283,11 @@ class AttentionMaskView(View):
         return self._wiring.recipe(", ".join(f"{key}={value!r}" for key, value in changed.items()))
 
     def budget(self, state):
-        """Refuse what the source says is too much."""
+        """Refuse what the source says is too much, and a link's colours that are none."""
+        try:
+            locked_tops(state["colour_tops"])
+        except ValueError as error:
+            return str(error)
         return self._wiring.budget(state)
 
     # Controls -------------------------------------------------------------------------------------------------------
@@ -321,6 +333,8 @@ class AttentionMaskView(View):
             self._show_upload()
         if "method" in keys:
             self._tell_stories()
+        elif keys - {"row", "place", "colour_tops"}:  # a story tells of its settings, whichever query is drawn
+            self._stories.selected = self._stories.text = ""
         super()._state_changed(keys)
         try:
             self.query  # noqa: B018
@@ -384,6 +398,7 @@ class AttentionMaskView(View):
             return
         if other.size == change["owner"].size and list(other.window) != list(change["new"]):
             other.window = list(change["new"])
+        self._paint_colours()
 
     def _show_upload(self):
         if self._wiring.upload is not None:

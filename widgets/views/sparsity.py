@@ -1,6 +1,5 @@
 """Any sparse matrix as a picture: pattern, orderings, statistics, row lengths and block density."""
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,8 @@ from widgets.figures.sparsity import (
     row_length_figure,
     row_lengths,
 )
+from widgets.figures.sparsity_words import blocks_words, lengths_words, statistics_html, statistics_rows
+from widgets.views.frame.colour_scale import COLOUR_SCALE, locked_tops, paint_colours
 from widgets.views.frame.export import matrix_file
 from widgets.views.frame.view import BRUSH, View
 from widgets.views.matrix_input import as_pattern, is_large_mask
@@ -52,7 +53,7 @@ class SparsityScene:
     Parameters
     ----------
     name, ordering : of the matrix shown.
-    source : the reordered matrix.
+    source, given : the reordered matrix, and the matrix in the order in which it was given.
     duplicates : duplicate entries summed when the matrix was read.
     region : (r0, r1, c0, c1), the brushed part that the statistics are about.
     statistics, blocks : of that part.
@@ -61,6 +62,7 @@ class SparsityScene:
     name: str
     ordering: str
     source: CsrSource | BitsSource
+    given: CsrSource | BitsSource
     duplicates: int
     region: tuple[int, int, int, int]
     statistics: PatternStatistics | None = None
@@ -86,14 +88,16 @@ class SparsityView(View):
     knobs = (
         Knob("matrix", "Matrix", "matrix", help="Which matrix to show."),
         Knob("ordering", "Order", "none", choices=ORDERINGS, help=ORDERING_HELP),
+        Knob("beside", "Matrix as given beside it", True, help="Where rows and columns are reordered: both at once."),
         Knob("seed", "Seed", 0, low=0, high=99, help="Seed of the random and the cluster order."),
         Knob("block", "Block size", 16, low=2, high=256, scale="log2", help="Side of the blocks that are counted."),
         Knob("grid", "Block grid", False, help="Draws the borders of blocks that are at least 4 pixels wide."),
+        *COLOUR_SCALE,
         *BRUSH,
         Knob("window", "Window", "", help="The part of the matrix in view, as r0:r1:c0:c1."),
     )
-    hidden = frozenset({"window"})
-    paint_only = frozenset({"grid", "window"})
+    hidden = frozenset({"window", "colour_tops"})
+    paint_only = frozenset({"beside", "colours", "colour_tops", "grid", "window"})
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class SparsityView(View):
         self._titles = dict(titles or {})
         self._sources, self._imports = dict(sources or {}), imports
         self._loaded: tuple[Any, sparse.csr_array, int] | None = None
-        self._ordered: tuple[Any, CsrSource, Any] | None = None
+        self._ordered: tuple[Any, CsrSource, CsrSource] | None = None
         self._painted: tuple[Any, str] | None = None
         self.knobs = self._knobs_for(given)
         super().__init__(link_base=link_base, **state)
@@ -134,21 +138,23 @@ class SparsityView(View):
     def build(self):
         """Make canvas, statistics and the two plots."""
         self.canvas = RasterCanvas(title="Pattern")
+        self._given_canvas = RasterCanvas(title="Pattern as given", brushable=False)
         self._numbers = ipywidgets.HTML()
         self._numbers.add_class("wb")
         self._lengths, self._blocks = PlotPane(), PlotPane()
         self._lengths.title, self._blocks.title = "row lengths", "block density"
         self.canvas.observe(self._window_seen, names="window")
         self.canvas.observe(self._brushed, names=["brush_rows", "brush_columns"])
+        self._given_canvas.observe(lambda change: self._paint_colours(), names="window")
         side = ipywidgets.VBox([self._numbers, self._lengths, self._blocks])
         side.add_class("wb-side")
-        self.canvas.layout.flex, side.layout.flex = "1 1 440px", "1 1 340px"
-        for part in (self.canvas, side):
-            part.layout.min_width, part.layout.max_width = "0", "720px"
-        row = ipywidgets.Box([self.canvas, side], layout={"display": "flex", "flex_flow": "row wrap"})
+        for part, width in ((self.canvas, 440), (self._given_canvas, 440), (side, 340)):
+            part.layout.flex, part.layout.min_width, part.layout.max_width = f"1 1 {width}px", "0", "720px"
+        self._parts = (self.canvas, self._given_canvas, side)
+        self._row = ipywidgets.Box([self.canvas, side], layout={"display": "flex", "flex_flow": "row wrap"})
         if self._read is None:
-            return [row]
-        return [Upload(*self._upload, self.add_file), row]
+            return [self._row]
+        return [Upload(*self._upload, self.add_file), self._row]
 
     def compute(self, state, progress):
         """Yield the picture first, then the picture with its numbers."""
@@ -159,9 +165,9 @@ class SparsityView(View):
             yield from _mask_scenes(name, matrix, state, progress)
             return
         progress(0.2, "ordering rows and columns")
-        source = self._order(matrix, state)
+        source, given = self._order(matrix, state)
         region = _region(state, source.shape)
-        scene = SparsityScene(name, state["ordering"], source, duplicates, region)
+        scene = SparsityScene(name, state["ordering"], source, given, duplicates, region)
         yield scene
         progress(0.5, "counting")
         part = _part(source.matrix, region)
@@ -188,21 +194,45 @@ class SparsityView(View):
             canvas.alt = self.alt_text(scene)
             canvas.brush_rows = list(_numbers_of(self.brush_rows, 2, "brush_rows") or [])
             canvas.brush_columns = list(_numbers_of(self.brush_columns, 2, "brush_columns") or [])
+        self._paint_given(scene)
+        self._paint_colours()
         painted = self._painted
         if scene.statistics is None or (painted and painted[0] is scene and painted[1] == self.theme):
             return
         self._painted = (scene, self.theme)
-        self._numbers.value = _statistics_html(scene)
+        self._numbers.value = statistics_html(scene)
         lengths = row_lengths(scene.statistics.row_lengths)
-        self._lengths.show(row_length_figure(lengths, self.theme), _lengths_alt(lengths))
+        self._lengths.show(row_length_figure(lengths, self.theme), lengths_words(lengths))
         blocks = _block_densities(scene, self.block)
-        self._blocks.show(block_density_figure(blocks, self.theme), _blocks_alt(blocks))
+        self._blocks.show(block_density_figure(blocks, self.theme), blocks_words(blocks))
+
+    def unfinished(self, scene):
+        """Say that the numbers beside the picture follow it."""
+        return "" if scene.statistics else "wb-side"
+
+    def _paint_given(self, scene):
+        """Show the matrix as given beside the reordered one, or take it away."""
+        canvas, beside = self._given_canvas, self.beside and scene.source is not scene.given
+        shown = self._parts if beside else (self._parts[0], self._parts[2])
+        if self._row.children != shown:
+            self._row.children = shown
+        if not beside:
+            return
+        canvas.theme, canvas.block = self.theme, self.canvas.block
+        if canvas._source is not scene.given:
+            canvas.show(scene.given, alt=self.alt_text(replace(scene, source=scene.given, ordering="none")))
+
+    def _paint_colours(self):
+        if self.scene is None or self._closing:
+            return
+        canvases = [part for part in self._row.children if isinstance(part, RasterCanvas)]
+        self.colour_tops = paint_colours(canvases, self.colours, self.colour_tops)
 
     def table(self, scene):
         """Return statistics, row lengths and block densities as one table."""
         if scene.statistics is None:
             return ("part", "item", "value"), []
-        rows = [("statistics", name, value) for name, value in _statistics_rows(scene)]
+        rows = [("statistics", name, value) for name, value in statistics_rows(scene)]
         lengths = row_lengths(scene.statistics.row_lengths)
         for first, last, count in zip(lengths.first, lengths.last, lengths.rows, strict=True):
             rows.append(("rows by entries", f"{first}" if first == last else f"{first} to {last}", int(count)))
@@ -262,10 +292,11 @@ class SparsityView(View):
         return "\n".join(lines)
 
     def budget(self, state):
-        """Refuse malformed brushes, and matrices with more than 50 million entries where that can be told before."""
+        """Refuse malformed brushes and colours, and more than 50 million entries where that can be told before."""
         try:
             for key, count in (("brush_rows", 2), ("brush_columns", 2), ("window", 4)):
                 _numbers_of(state[key], count, key)
+            locked_tops(state["colour_tops"])
         except ValueError as error:
             return str(error)
         given = self._matrices[state["matrix"]]
@@ -297,7 +328,9 @@ class SparsityView(View):
         """Take the view off the page and let it, and the matrices it read, be freed."""
         self._loaded = self._ordered = self._painted = None
         if not self._closing:
-            self.canvas.unobserve_all()
+            for canvas in (self.canvas, self._given_canvas):
+                canvas.unobserve_all()
+            self._row.children = self._parts  # so that all of them are closed
         super().close()
 
     def _load(self, name):
@@ -315,16 +348,17 @@ class SparsityView(View):
         return loaded[1:]
 
     def _order(self, matrix, state):
+        """Return the matrix in the chosen order, and as given; both are kept for as long as they stay the same."""
         key = (state["matrix"], state["ordering"], state["seed"])
         ordered = self._ordered
-        if ordered is None or ordered[0] != key or ordered[2] is not matrix:
-            if state["ordering"] == "none":
-                source = CsrSource(matrix)
-            else:
+        given = ordered[2] if ordered and ordered[2].matrix is matrix else CsrSource(matrix)
+        if ordered is None or ordered[0] != key or ordered[2] is not given:
+            source = given
+            if state["ordering"] != "none":
                 ordering = reorder(matrix, state["ordering"], seed=state["seed"])
                 source = CsrSource(permuted(matrix, ordering), ordering.rows, ordering.columns)
-            ordered = self._ordered = (key, source, matrix)
-        return ordered[1]
+            ordered = self._ordered = (key, source, given)
+        return ordered[1:]
 
     # From the canvas ------------------------------------------------------------------------------------------------
     def _turn(self, key, value):
@@ -382,7 +416,7 @@ def _mask_scenes(name, mask, state, progress):
     if state["ordering"] != "none" or state["brush_rows"] or state["brush_columns"]:
         raise ValueError(f"{name}: masks of over 10^8 positions are shown as given; clear order and brush.")
     whole = (0, mask.shape[0], 0, mask.shape[1])
-    scene = SparsityScene(name, "none", mask, 0, whole)
+    scene = SparsityScene(name, "none", mask, mask, 0, whole)
     yield scene
     progress(0.3, "counting")
     found = bit_statistics(mask.bits, mask.columns)
@@ -398,52 +432,3 @@ def _block_densities(scene, chosen):
     sizes = np.array([b.block_size for b in scene.blocks])
     kept = np.array([b.kept_share for b in scene.blocks])
     return BlockDensities(sizes, kept, np.array([b.fill for b in scene.blocks]), chosen)
-
-
-def _statistics_rows(scene):
-    s = scene.statistics
-    lengths = s.row_lengths
-    m, n = s.shape
-    yield "rows x columns", f"{m:,} x {n:,}"
-    yield "entries (nnz)", s.nnz
-    yield "density", s.density
-    yield "bandwidth", s.bandwidth
-    yield "profile", s.profile
-    if s.symmetric_share == s.symmetric_share:
-        yield "symmetric share", s.symmetric_share
-    if m:
-        yield "entries per row, mean", float(lengths.mean())
-        yield "entries per row, median", float(np.median(lengths))
-        yield "entries per row, largest", int(lengths.max())
-        yield "empty rows", int((lengths == 0).sum())
-    if scene.duplicates:
-        yield "duplicate entries summed", scene.duplicates
-
-
-def _statistics_html(scene):
-    r0, r1, c0, c1 = scene.region
-    whole = scene.region == (0, scene.source.shape[0], 0, scene.source.shape[1])
-    about = "Whole matrix" if whole else f"Brushed: rows {r0} to {r1 - 1}, columns {c0} to {c1 - 1}"
-    cells = ""
-    for name, value in _statistics_rows(scene):
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
-        cells += f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(shown)}</td></tr>'
-    return f'<table class="wb wb-numbers"><caption>{html.escape(about)} (counted)</caption>{cells}</table>'
-
-
-def _lengths_alt(lengths):
-    top = int(np.argmax(lengths.rows))
-    first, last = lengths.first[top], lengths.last[top]
-    span = f"{first}" if first == last else f"{first} to {last}"
-    return f"Bars of rows by entries per row; most rows, {lengths.rows[top]:,}, have {span} entries."
-
-
-def _blocks_alt(blocks):
-    found = np.flatnonzero(blocks.sizes == blocks.chosen)
-    if not found.size:
-        return f"Lines over block size; blocks of {blocks.chosen} do not divide the mask."
-    i = int(found[0])
-    return (
-        f"Lines over block size; at {blocks.chosen} a share of {blocks.kept_share[i]:.3g} of the blocks is kept, "
-        f"with density {blocks.fill[i]:.3g} inside."
-    )

@@ -19,13 +19,17 @@ from widgets.controls.stepper import Stepper
 from widgets.controls.upload import Upload, UploadField
 from widgets.figures.fact_table import fact_table
 from widgets.figures.plot_pane import PlotPane
-from widgets.figures.spgemm_scene import TrafficScene, live_curve
+from widgets.figures.spgemm_dataflows import STEPPED
+from widgets.figures.spgemm_kept import kept_html
+from widgets.figures.spgemm_scene import TrafficScene
 from widgets.figures.spgemm_steps import (
     cell_picture,
     formed_entries,
+    formed_matrix,
     matrix_title,
     operand_matrix,
     pattern_words,
+    positions,
     step_marks,
     table_picture,
 )
@@ -33,12 +37,22 @@ from widgets.figures.spgemm_traffic import (
     bytes_figure,
     gantt_figure,
     live_figure,
+    mark_now,
     probes_figure,
     readable_bytes,
     roofline_figure,
     utilisation_figure,
 )
-from widgets.figures.spgemm_words import headline, live_curves, mean_share, short_number, step_columns, total_bytes
+from widgets.figures.spgemm_words import (
+    curve_label,
+    headline,
+    live_curves,
+    live_words,
+    machine_words,
+    short_number,
+    step_columns,
+    total_bytes,
+)
 from widgets.views.frame.export import npz_bytes
 from widgets.views.frame.story import Story
 from widgets.views.frame.table_twin import ColumnRows
@@ -46,12 +60,7 @@ from widgets.views.frame.view import View
 from widgets.views.frame.worker import Progress
 
 SMALL = 64  # up to this many rows and columns every cell is drawn on its own
-DATAFLOWS = (
-    ("row", "row-wise (Gustavson)"),
-    ("outer", "outer product"),
-    ("inner", "inner product"),
-    ("column", "column-wise"),
-)
+DATAFLOWS = tuple((key, flow.label) for key, flow in STEPPED.items())
 CACHES = (("none", "none"), ("ideal", "ideal: each entry is read once"))
 STEPPING = (
     Knob("dataflow", "Dataflow", "row", choices=DATAFLOWS, help="The order in which the partial products are formed."),
@@ -59,8 +68,9 @@ STEPPING = (
 )
 TRAFFIC = (
     Knob("cache", "Cache", "none", choices=CACHES, help="Whether operands that are used again come from the chip."),
-    Knob("log_axes", "Logarithmic axes", False, help="Needed to see small streams beside the inner product's."),
+    Knob("log_axes", "Logarithmic axes", False, help="Shows small streams and short rows beside what is far larger."),
 )
+CONSTANT_FIELDS = ("name", "value", "unit", "tag", "source")
 TABLE = Knob("table_window", "Window shown", 0, 0, 10**6, 1, help="Which window's table is drawn.")
 
 
@@ -134,9 +144,9 @@ class SpGEMMTrafficView(View):
         self._panes = {
             name: _pane(title)
             for name, title in {
-                "step live": "live partial products, this dataflow",
+                "step live": "kept on the chip, step by step",
                 "bytes": "bytes by dataflow",
-                "live": "live partial products",
+                "live": "kept on the chip",
                 "gantt": "threads at work",
                 "utilisation": "utilisation",
                 "machine live": "live products on the machine",
@@ -145,9 +155,11 @@ class SpGEMMTrafficView(View):
             }.items()
         }
         self._totals, self._constants, self._machine_note = (ipywidgets.HTML() for _ in range(3))
+        self._kept = ipywidgets.HTML(layout=_part(280))
         self._tables = [CellImage(title=""), CellImage(title="")]
         self._dataflows = Choices(DATAFLOWS, lambda key: self._turn_part("dataflow", key), label="Dataflow")
         self._panels = {
+            "step": ControlPanel(TRAFFIC[1:], self.state, self._turn_part),
             "bytes": ControlPanel(TRAFFIC, self.state, self._turn_part),
             "machine": ControlPanel(self._hooks.machine, self.state, self._turn_part),
             "table": ControlPanel([TABLE], self.state, self._turn_part),
@@ -168,15 +180,16 @@ class SpGEMMTrafficView(View):
                 (
                     self._dataflows,
                     self._stepper,
-                    _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name]))),
+                    _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name])), self._kept),
                     _row(panes["step live"]),
+                    self._panels["step"],
                 )
             ),
             "bytes": ipywidgets.VBox((self._panels["bytes"], _row(panes["bytes"], panes["live"]))),
             "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
             "constants": ipywidgets.VBox((self._constants,)),
         }
-        self._painted_table, self._drawn, self._shown = None, {}, None
+        self._painted_table, self._drawn, self._shown, self._curves = None, {}, None, (None, None, None)
         return (self._uploads, self._headline, self._stories, self._tabs, *self._boxes.values())
 
     def _shown_knobs(self):
@@ -188,6 +201,10 @@ class SpGEMMTrafficView(View):
         except traitlets.TraitError as error:
             self._toolbar.error = f"{error}."
             self._state_shown()
+
+    def _state_changed(self, keys):
+        self._stories.selected = self._stories.text = ""  # a story tells of its own settings
+        super()._state_changed(keys)
 
     def _go(self, position):
         self.step = position
@@ -243,42 +260,46 @@ class SpGEMMTrafficView(View):
             "machine": self._paint_machine,
             "constants": self._paint_constants,
         }[self.section](scene)
-        exports = [[key, label] for key, (label, _) in self._export_makers().items()]
-        if exports != self._toolbar.exports:
-            self._toolbar.exports = exports
 
     def _paint_step(self, scene):
         steps = scene.steps[self.dataflow]
-        position = min(self.step, len(steps.live))
+        position = min(self.step, positions(steps))
         marks = step_marks(scene, self.dataflow, position)
-        unit = "product" if steps.exact else "run of products"
-        self._stepper.show(position, len(steps.live), marks.sentence, unit)
+        self._stepper.show(position, positions(steps), marks.sentence)
+        self._kept.value = kept_html(scene, self.dataflow, marks)
         small = _is_small(scene)
         for name in "ABC":
             self._cells[name].layout.display = None if small else "none"
             self._rasters[name].layout.display = "none" if small else None
         (self._paint_cells if small else self._paint_rasters)(scene, marks)
-        curve = live_curve(steps, dict(DATAFLOWS)[self.dataflow])
-        now = (float(marks.formed), int(steps.live[position - 1])) if position else (0.0, 0)
-        self._panes["step live"].show(
-            live_figure([curve], theme=self.theme, at=now, most=600),
-            f"{curve.label}: at most {int(curve.live.max(initial=0)):,} partial products alive; now {now[1]:,}.",
-        )
+        self._paint_curves(scene, marks)
+
+    def _paint_curves(self, scene, marks):
+        """Draw the curves once, and then move the mark along them."""
+        look = (self.dataflow, self.log_axes, self.theme)
+        before, before_look, figure = self._curves
+        if before is not scene or before_look != look:
+            present = curve_label(scene, self.dataflow)
+            figure = live_figure(live_curves(scene), log=self.log_axes, theme=self.theme, present=present, most=300)
+            self._curves = (scene, look, figure)
+        mark_now(figure, marks.formed, marks.kept.total, self.theme)
+        self._panes["step live"].show(figure, f"{live_words(scene, self.dataflow)} Now: {marks.kept.total:,}.")
 
     def _paint_cells(self, scene, marks):
         for name, image in self._cells.items():
             image.show(**cell_picture(scene, self.dataflow, marks, name, self.theme))
 
     def _paint_rasters(self, scene, marks):
+        now = (self.dataflow, marks.formed, marks.kept.total)
         for name, operand in zip("ABC", (scene.a, scene.b, scene.c), strict=True):
-            raster = self._rasters[name]
+            raster, shown = self._rasters[name], now if name == "C" else ()
             raster.title, raster.theme = matrix_title(operand), self.theme
-            used = formed_entries(scene, self.dataflow, marks) if name == "C" else None
-            drawn = (id(operand), self.dataflow, marks.formed) if name == "C" else (id(operand),)
-            if self._drawn.get(name) != drawn:
-                self._drawn[name] = drawn
-                source = CsrSource(operand_matrix(operand, used))
-                raster.show(source, alt=pattern_words(operand, marks.cells[name], used), keep_window=True)
+            before, before_shown = self._drawn.get(name, (None, None))
+            if before is not operand or before_shown != shown:
+                self._drawn[name] = (operand, shown)
+                used = formed_entries(scene, self.dataflow, marks) if shown else None
+                matrix = formed_matrix(scene, self.dataflow, marks) if shown else operand_matrix(operand)
+                raster.show(CsrSource(matrix), alt=pattern_words(operand, marks.cells[name], used), keep_window=True)
             rows, columns = marks.lines[name]
             raster.mark(rows, columns, marks.cells[name])
 
@@ -287,11 +308,9 @@ class SpGEMMTrafficView(View):
         self._panes["bytes"].show(
             bytes_figure(scene.traffic, log=self.log_axes, theme=self.theme), f"Off-chip bytes by dataflow: {totals}."
         )
-        curves = live_curves(scene)
-        peaks = ", ".join(f"{c.label} {int(c.live.max(initial=0)):,}" for c in curves)
         self._panes["live"].show(
-            live_figure(curves, log=self.log_axes, theme=self.theme, most=2000),
-            f"Most partial products alive: {peaks}.",
+            live_figure(live_curves(scene), log=self.log_axes, theme=self.theme, most=2000),
+            live_words(scene, self.dataflow),
         )
 
     def _paint_machine(self, scene):
@@ -308,33 +327,16 @@ class SpGEMMTrafficView(View):
             [(name, *(short_number(r.totals[name]) for r in machine.runs)) for name in run.totals],
             shown=1 + machine.shown,
         )
-        panes, theme = self._panes, self.theme
-        panes["gantt"].show(
-            gantt_figure(run.gantt, theme=theme),
-            f"{run.label}: {run.gantt.events_total:,} pieces of work on {run.gantt.threads} threads over "
-            f"{run.gantt.cycles:,.0f} cycles, modelled.",
-        )
-        panes["utilisation"].show(
-            utilisation_figure(run.utilisation, theme=theme),
-            f"{run.label} on average: "
-            + ", ".join(f"{n} {mean_share(run.utilisation, n):.0%}" for n in run.utilisation.series)
-            + ", modelled.",
-        )
-        panes["machine live"].show(
-            live_figure([run.live], theme=theme, most=2000, title=f"Live products in the scratchpad, {run.label}"),
-            f"{run.label}: at most {int(run.live.live.max(initial=0)):,} live products, modelled.",
-        )
-        means = zip(machine.probes.labels, machine.probes.mean, strict=True)
-        panes["probes"].show(
-            probes_figure(machine.probes, theme=theme),
-            "Extra probes a product: " + ", ".join(f"{label} {mean:.3g}" for label, mean in means) + ".",
-        )
-        roof = machine.roofline
-        points = zip(roof.labels, roof.ops_per_cycle, roof.ops_per_byte, strict=True)
-        panes["roofline"].show(
-            roofline_figure(roof, theme=theme),
-            "; ".join(f"{n}: {y:.3g} {roof.ops} a cycle at {x:.3g} a byte" for n, y, x in points) + "; modelled.",
-        )
+        theme, live_title = self.theme, f"Live products in the scratchpad, {run.label}"
+        figures = {
+            "gantt": gantt_figure(run.gantt, theme=theme),
+            "utilisation": utilisation_figure(run.utilisation, theme=theme),
+            "machine live": live_figure([run.live], theme=theme, most=2000, title=live_title),
+            "probes": probes_figure(machine.probes, theme=theme),
+            "roofline": roofline_figure(machine.roofline, theme=theme),
+        }
+        for name, words in machine_words(machine).items():
+            self._panes[name].show(figures[name], words)
         self._paint_tables(machine)
 
     def _paint_tables(self, machine):
@@ -349,12 +351,13 @@ class SpGEMMTrafficView(View):
             image.layout.display = "none"
 
     def _paint_constants(self, scene):
-        constants = scene.machine.constants if scene.machine else ()
-        fields = ("name", "value", "unit", "tag", "source")
+        if scene.machine is None:
+            self._constants.value = f"<p class='wb'>{html.escape(scene.machine_note)}</p>"
+            return
         self._constants.value = fact_table(
             "Constants of the machine model, and how sure we are of each",
-            ("constant", *fields[1:]),
-            [[getattr(c, field) for field in fields] for c in constants],
+            ("constant", *CONSTANT_FIELDS[1:]),
+            [[getattr(c, field) for field in CONSTANT_FIELDS] for c in scene.machine.constants],
         )
 
     # Words, data, files ---------------------------------------------------------------------------------------------
@@ -397,8 +400,7 @@ class SpGEMMTrafficView(View):
             return {"kernel": np.array([run.label for run in machine.runs])} | {
                 name: np.array([float(run.totals[name]) for run in machine.runs]) for name in names
             }
-        fields = ("name", "value", "unit", "tag", "source")
-        return {name: np.array([getattr(c, name) for c in machine.constants]) for name in fields}
+        return {name: np.array([getattr(c, name) for c in machine.constants]) for name in CONSTANT_FIELDS}
 
     def pictures(self) -> dict[str, ipywidgets.Widget]:
         """Return the parts of the open section, for export."""
@@ -406,8 +408,7 @@ class SpGEMMTrafficView(View):
             return {}
         panes = self._panes
         if self.section == "step":
-            shown = self._cells if _is_small(self.scene) else self._rasters
-            return dict(shown) | {"live": panes["step live"]}
+            return (self._cells if _is_small(self.scene) else self._rasters) | {"live": panes["step live"]}
         if self.section == "bytes":
             return {"bytes": panes["bytes"], "live": panes["live"]}
         if self.section == "constants" or self.scene.machine is None:

@@ -313,7 +313,7 @@ class BaselineResult:
 
     Parameters
     ----------
-    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    dataflow : one of those of :func:`kernels.matmul.traffic.dataflow_traffic`.
     cycles, ms : the largest of the three ``bounds``.
     bounds : cycles that DRAM bandwidth, instruction issue and latency each take.
     streams : DRAM bytes by stream; the outer product stores partial products and reads them back.
@@ -334,13 +334,13 @@ class BaselineResult:
 def baseline(a, b, dataflow, config: PiumaConfig | None = None) -> BaselineResult:
     """Bound a dataflow on one block: cycles = max(bytes / bw, I / n_mtc, (I l_pipe + accesses l_dram) / threads).
 
-    I = c_pp per product, plus c_probe per index comparison (inner) or 2 c_probe per product (merge of the outer
-    product). Bytes come from :func:`kernels.matmul.spgemm.dataflow_traffic` without a cache, 16 bytes an element.
+    I = c_pp per product, plus c_probe per index comparison (inner, merge) or 2 c_probe per product (merge of the outer
+    product). Bytes come from :func:`kernels.matmul.traffic.dataflow_traffic` without a cache, 16 bytes an element.
 
     Parameters
     ----------
     a, b : CSR, m x k and k x n.
-    dataflow : "inner", "inner-masked", "outer", "row" or "column".
+    dataflow : one of those of :func:`kernels.matmul.traffic.dataflow_traffic`.
 
     Source
     ------

@@ -16,8 +16,8 @@
 #
 # Choose a matrix or upload one: a Matrix Market file (.mtx), an .npz that SciPy saved, or a dense .npy, compressed or
 # not. Click into the picture to zoom with the wheel, and move over it with the arrow keys. A reordering moves the
-# entries without changing their number: compare the bandwidth and the blocks before and after. The export menu saves
-# the matrix in the order that is shown.
+# entries without changing their number; the matrix as given then stands beside it, in the same colours. Compare the
+# bandwidth and the blocks before and after. The export menu saves the matrix in the order that is shown.
 
 # %% workbench={"step": "Load the drawing tools"}
 from widgets.views.sparsity import SparsityView

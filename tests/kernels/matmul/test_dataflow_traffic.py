@@ -1,12 +1,14 @@
-"""The four dataflows' traffic: the table of formulas, checked by brute force."""
+"""The dataflows' traffic: the table of formulas, checked by brute force."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from kernels.matmul.traffic import dataflow_traffic
+from kernels.matmul.traffic import Dataflow, dataflow_traffic
 
-DATAFLOWS = ["inner", "inner-masked", "outer", "row", "column"]
+DATAFLOWS = get_args(Dataflow)
 
 
 @pytest.fixture
@@ -18,7 +20,13 @@ def worked_example():
 
 @pytest.mark.parametrize(
     ("dataflow", "reads", "partial", "peak"),
-    [("inner", (10, 12), 0, 1), ("outer", (5, 4), 7, 7), ("row", (5, 7), 0, 2), ("column", (7, 4), 0, 3)],
+    [
+        ("inner", (10, 12), 0, 1),
+        ("outer", (5, 4), 7, 7),
+        ("row", (5, 7), 0, 2),
+        ("column", (7, 4), 0, 3),
+        ("merge", (5, 7), 0, 2),
+    ],
 )
 def test_worked_example(worked_example, dataflow, reads, partial, peak):
     traffic = dataflow_traffic(*worked_example, dataflow)
@@ -43,6 +51,7 @@ def test_brute_force(rng):
     assert traffic["outer"].peak_live == products.sum()
     assert traffic["row"].peak_live == reached.sum(1).max()
     assert traffic["column"].peak_live == reached.sum(0).max()
+    assert traffic["merge"].peak_live == (p * (q.sum(1) > 0)).sum(1).max()
     assert {t.flops for t in traffic.values()} == {products.sum()}
     assert {t.write_c for t in traffic.values()} == {reached.sum()}
 
@@ -95,6 +104,17 @@ def walked(a, b, dataflow):
                 for j in entries(b[t]):
                     found["read_b"] += 1
                     product(i, t, j, i)
+    elif dataflow == "merge":
+        found["ptr"] = m + 1
+        for i in range(m):
+            found["read_a"] += a[i].sum()
+            found["ptr"] += 2 * a[i].sum()
+            ways = [entries(b[t]) for t in entries(a[i]) if b[t].any()]
+            most = max(most, len(ways))
+            for j in tournament(ways, found):
+                found["read_b"] += 1
+                found["flops"] += 1
+                outputs.add((i, j))
     else:
         found["ptr"] = n + 1
         for j in range(n):
@@ -105,6 +125,28 @@ def walked(a, b, dataflow):
                     found["read_a"] += 1
                     product(i, t, j, j)
     return found | {"write_c": len(outputs), "peak_live": most, "pp_read": found["pp_written"]}
+
+
+def tournament(ways, found):
+    """Yield the merged columns; count the comparisons of the first round and of every way from a leaf to the root."""
+    leaves = 1
+    while leaves < len(ways):
+        leaves *= 2
+    done = float("inf")
+    tree = [None] * leaves + [(way[0], w, 0) for w, way in enumerate(ways)] + [None] * (leaves - len(ways))
+    for node in reversed(range(1, leaves)):
+        left, right = tree[2 * node], tree[2 * node + 1]
+        found["comparisons"] += left is not None and right is not None
+        tree[node] = min((x for x in (left, right) if x is not None), default=None)
+    while ways and tree[1][0] != done:
+        column, w, at = tree[1]
+        yield column
+        tree[leaves + w] = (ways[w][at + 1], w, at + 1) if at + 1 < len(ways[w]) else (done, w, 0)
+        node = leaves + w
+        while node > 1:
+            node //= 2
+            found["comparisons"] += 1
+            tree[node] = min(x for x in (tree[2 * node], tree[2 * node + 1]) if x is not None)
 
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)

@@ -7,6 +7,7 @@ import sys
 import plotly.graph_objects as go
 
 from widgets.figures.plot_pane import PlotPane
+from widgets.figures.sentence import say_instead
 
 
 def test_panes_are_freed_after_close():
@@ -51,3 +52,17 @@ def test_importing_a_view_loads_nothing_heavy():
     code = f"import sys, widgets.views.sparsity; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_blank_figure_says_that_it_is_blank_and_a_sentence_is_its_own_alternative_text():
+    pane = PlotPane()
+    pane.show(go.Figure(), "Lines of nothing.")
+    assert pane.alt == "There is nothing to draw here." and "nothing to draw" in pane.spec
+    pane.show(go.Figure(go.Scatter(x=[], y=[])), "Lines of nothing.")
+    assert pane.alt == "There is nothing to draw here."
+    pane.show(say_instead(go.Figure(), "No thread has anything to do."), "Bars of threads.")
+    assert pane.alt == "No thread has anything to do."
+    for drawn in (go.Scatter(x=[1], y=[2]), go.Heatmap(z=[[1]]), go.Image(z=[[[1, 2, 3]]])):
+        pane.show(go.Figure(drawn), "A point.")
+        assert pane.alt == "A point."
+    pane.close()

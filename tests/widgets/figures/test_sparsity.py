@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from widgets import theme
+from widgets.figures.sentence import sentence_of
 from widgets.figures.sparsity import BlockDensities, block_density_figure, row_length_figure, row_lengths
 
 
@@ -29,3 +30,20 @@ def test_figures_follow_the_theme_and_are_json(appearance):
         assert "counted" in figure.layout.title.text
         json.loads(figure.to_json())
     assert figure.to_json() == block_density_figure(blocks, appearance).to_json()
+
+
+@pytest.mark.parametrize(
+    "figure",
+    (
+        row_length_figure(row_lengths(np.array([], np.int64))),
+        block_density_figure(BlockDensities(np.array([4, 8]), np.zeros(2), np.zeros(2), 8)),
+        block_density_figure(BlockDensities(np.array([], np.int64), np.zeros(0), np.zeros(0), 8)),
+    ),
+)
+def test_a_plot_of_nothing_is_a_sentence(figure):
+    assert sentence_of(figure).endswith(".") and not figure.data and not figure.layout.shapes
+    assert figure.layout.annotations[0].text.replace("<br>", " ") == sentence_of(figure)
+
+
+def test_a_matrix_of_empty_rows_still_has_rows_to_count():
+    assert sentence_of(row_length_figure(row_lengths(np.zeros(3)))) == ""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from widgets.figures.spgemm_traffic import (
     bytes_figure,
     gantt_figure,
     live_figure,
+    mark_now,
     probes_figure,
     readable_bytes,
     roofline_figure,
@@ -172,12 +174,6 @@ def test_gantt_names_what_the_log_left_out():
     assert "first 64 of 5,000 events" in gantt_figure(gantt(64, total=5000)).layout.title.text
 
 
-def test_gantt_of_nothing_is_an_empty_frame():
-    figure = gantt_figure(gantt(0))
-    assert len(figure.data) == 0
-    assert list(figure.layout.yaxis.range) == [7.5, -0.5]
-
-
 def test_probe_histogram_keeps_the_open_last_bin():
     figure = probes_figure(PROBES)
     assert figure.data[0].x[-1] == "64+"
@@ -193,7 +189,47 @@ def test_roofline_points_lie_where_the_numbers_say():
 
 
 def test_roofline_leaves_out_points_without_bytes():
-    assert [t.name for t in roofline_figure(roofline(("V1",), [np.nan], [0.0])).data] == ["ceiling"]
+    figure = roofline_figure(roofline(("V1", "V2"), [np.nan, 0.5], [0.0, 0.4]))
+    assert [t.name for t in figure.data] == ["ceiling", "V2"]
+
+
+NOTHING = {
+    "bytes": lambda: bytes_figure(replace(TRAFFIC, bytes=np.zeros((4, 6)))),
+    "live": lambda: live_figure([curve("outer", []), curve("row", [])]),
+    "no curve": lambda: live_figure([]),
+    "gantt": lambda: gantt_figure(gantt(0)),
+    "utilisation": lambda: utilisation_figure(Utilisation(edges=np.zeros(1), series={"issue slots": np.zeros(0)})),
+    "no time": lambda: utilisation_figure(Utilisation(edges=np.zeros(2), series={"issue slots": np.zeros(1)})),
+    "probes": lambda: probes_figure(replace(PROBES, counts=np.zeros((2, 65), int), mean=np.zeros(2))),
+    "roofline": lambda: roofline_figure(roofline(("V1",), [np.nan], [0.0])),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_plot_of_nothing_is_a_sentence(name):
+    figure = NOTHING[name]()
+    (note,) = figure.layout.annotations
+    text = note.text.replace("<br>", " ")
+    assert text.endswith(".") and len(text.split()) > 4
+    assert not figure.data and figure.layout.xaxis.visible is False
+    assert "(counted)" in figure.layout.title.text or "(modelled)" in figure.layout.title.text
+
+
+def test_the_mark_moves_along_the_curves():
+    figure = live_figure(LIVE, present="row")
+    assert [trace.line.width for trace in figure.data] == [2, 4]
+    for x, live in ((3, 2), (5, 4)):
+        mark_now(figure, x, live)
+        assert len(figure.data) == 3
+        assert (figure.data[-1].x, figure.data[-1].y, figure.data[-1].name) == ((x,), (live,), f"now: {live} kept")
+    nothing = live_figure([])
+    mark_now(nothing, 0, 0)
+    assert not nothing.data
+
+
+def test_a_logarithmic_axis_has_gaps_where_nothing_is_kept():
+    drawn = live_figure([curve("row", [0, 2, 0, 3])], log=True).data[0].y
+    assert np.isnan(drawn[[0, 2]]).all() and drawn[[1, 3]].tolist() == [2, 3]
 
 
 @pytest.mark.parametrize(

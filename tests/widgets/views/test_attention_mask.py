@@ -1,14 +1,17 @@
 """AttentionMaskView on plain data: panels, comparison, linked zoom, shown knobs, one query, stories, facts, exports."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kernels.attention.cost import attention_cost
 from kernels.attention.trace import AttentionTrace
 from widgets.controls.knob import Knob
-from widgets.figures.attention import AttentionScene, CoverageCurve, panel_keys
+from widgets.figures.attention import AttentionScene, CoverageCurve, coverage_figure, key_score_figure, panel_keys
 from widgets.figures.attention_query import QueryRow
 from widgets.figures.attention_words import facts_html, kept_words
+from widgets.figures.sentence import sentence_of
 from widgets.views.attention_mask import AttentionMaskView, Story, ViewHooks, picture_knobs, shown_panel
 
 METHODS = (("a", "A"), ("b", "B"))
@@ -232,3 +235,60 @@ def test_an_older_link_opens_the_same_picture(view):
     opened = Renamed(source, query="versus=b&share=0.25")
     assert (opened.compare_with, opened.share) == ("b", 0.25) and "compare_with=b" in opened.query
     opened.close()
+
+
+def tops(view):
+    return view.left_canvas.scale_top, view.right_canvas.scale_top
+
+
+def test_two_pictures_of_weights_share_one_scale_and_a_mask_keeps_its_own(view):
+    assert tops(view) == (0, 0)  # weights beside pairs: nothing to share
+    view.right = "lost"
+    share = view.wait().left_canvas.densest()
+    assert tops(view) == (share, share) and view.right_canvas.densest() < share + 1e-9
+    assert view.left_canvas.scale_note == "one scale for both pictures"
+    view.colours = "own"
+    assert tops(view) == (0, 0)
+    view.colours, view.compare_with = "shared", "b"
+    view.right = "attention"
+    assert len(set(view.wait() and tops(view))) == 1 and tops(view)[0] > 0
+
+
+def test_a_locked_scale_stays_when_settings_change_and_comes_back_with_the_link(view):
+    view.right, view.colours = "lost", "locked"
+    locked = view.wait().colour_tops
+    assert locked == f"weight:{view.left_canvas.densest():.6g}"
+    before = tops(view)
+    view.left = "blocks"  # shares of blocks reach 1, attention does not
+    assert view.wait().left_canvas.densest() == 1 and tops(view) == before
+    again = Small(source, view._wiring, query=view.query).wait()
+    assert tops(again) == before and again.state == view.state
+    again.close()
+    view.colour_tops = "weight"
+    assert view.error.startswith("colour_tops: must be unit:number pairs")
+
+
+def test_zooming_one_picture_moves_the_scale_of_both(view):
+    view.right = "lost"
+    view.wait()
+    view.left_canvas.window = [0, 4, 8, 16]  # above the diagonal: nothing is attended
+    assert view.right_canvas.window == [0, 4, 8, 16] and tops(view) == (0, 0)
+    view.left_canvas.window = [0, 16, 0, 16]
+    assert tops(view)[0] == tops(view)[1] > 0
+
+
+def test_a_story_leaves_with_its_settings_but_not_with_another_query(view):
+    for key, value in (("left", "keep"), ("block", 5), ("compare_with", "none")):
+        view._story_chosen("0")
+        view.row = 3
+        assert view._stories.text == STORY.text
+        setattr(view, key, value)
+        assert (view._stories.selected, view._stories.text) == ("", "")
+
+
+def test_curves_of_nothing_are_a_sentence():
+    unknown = replace(result("a", 4), coverage=float("nan"))
+    scene = AttentionScene(source="made up", t=16, result=unknown)
+    assert "is not known" in sentence_of(coverage_figure(scene))
+    assert sentence_of(key_score_figure(np.zeros(0), "counted")).startswith("There are no keys")
+    assert sentence_of(key_score_figure(np.ones(3), "counted")) == ""

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from kernels.matmul.dataflow import DATAFLOWS, dataflow_order, dataflow_steps, output_births
+from kernels.matmul.dataflow import dataflow_steps, output_births
+from kernels.matmul.dataflow_order import DATAFLOWS, dataflow_order
 from widgets.controls.knob import Knob
+from widgets.figures.spgemm_dataflows import STEPPED, line_windows
 from widgets.figures.spgemm_scene import (
     STREAMS,
     Constant,
@@ -27,7 +29,10 @@ from widgets.figures.spgemm_scene import (
 from widgets.views.frame.story import Story
 from widgets.views.spgemm_traffic import SpGEMMTrafficView, TrafficHooks
 
-STEP_THREE = "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. 2 alive."
+STEP_THREE = (
+    "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. On the chip: 2 elements (32 B). Written: 0 of 6 entries "
+    "of C."
+)
 SECTIONS = ("step", "bytes", "machine", "constants")
 BY_HAND = (
     sp.csr_array(np.array([[1.0, 0, 2], [0, 0, 3], [4, 5, 0]])),
@@ -94,9 +99,9 @@ def machine():
 
 def scene(state, progress=None):
     a, b = PAIRS[state["operands"]]
-    windows = np.zeros(1, np.int64)
-    steps = {flow: dataflow_steps(a, b, flow) for flow in DATAFLOWS if flow != "row"}
-    steps["row"] = dataflow_steps(a, b, "row", windows=windows)
+    shape = (a.shape[0], b.shape[1])
+    windows = {key: line_windows(flow, shape, np.zeros(1, np.int64)) for key, flow in STEPPED.items()}
+    steps = {key: dataflow_steps(a, b, flow.order, windows=windows[key]) for key, flow in STEPPED.items()}
     factor = 1.0 if state["cache"] == "none" else 0.5
     return TrafficScene(
         title=f"pair {state['operands']}",
@@ -114,6 +119,7 @@ def scene(state, progress=None):
         steps=steps,
         births={flow: output_births(a, b, flow) for flow in DATAFLOWS},
         windows=windows,
+        slots=64,
         machine=machine() if state["fits"] else None,
         machine_note="" if state["fits"] else "V2 needs 6 MiB of scratchpad, a block has 4.",
     )
@@ -165,14 +171,19 @@ def test_the_product_by_hand_is_told_step_by_step(make):
     view = make(step=3)
     assert view.error == ""
     assert view._stepper.sentence == STEP_THREE
-    assert (view._stepper.position, view._stepper.steps) == (3, 7)
+    assert (view._stepper.position, view._stepper.steps) == (3, 8)
     assert STEP_THREE in view.alt_text(view.scene)
     view.dataflow = "outer"
     assert "is stored: 35 for C[2, 0]" in view._stepper.sentence
     view.step = 7
-    assert view._stepper.sentence.endswith("7 alive. Merging them leaves 6.")
+    assert "On the chip: 7 elements (112 B). Written: 0 of 6 entries of C." in view._stepper.sentence
+    view.step = 8
+    assert view._stepper.sentence == (
+        "The 7 products on the list are merged into 6 entries of C. C is complete with 6 entries, and nothing is left "
+        "on the chip."
+    )
     view.step = 0
-    assert "7 partial products are to come" in view._stepper.sentence
+    assert view._stepper.sentence == "Nothing is formed yet; 7 partial products to come."
 
 
 def test_cells_show_what_the_step_uses(make):
@@ -180,14 +191,14 @@ def test_cells_show_what_the_step_uses(make):
     cells = {name: np.frombuffer(w.picture["cells"], np.uint8) for name, w in view._cells.items()}
     assert cells["A"].reshape(3, 3).tolist() == [[3, 1, 4], [0, 0, 2], [2, 2, 0]]
     assert cells["B"].reshape(3, 2).tolist() == [[0, 2], [2, 0], [3, 4]]
-    assert cells["C"].reshape(3, 2).tolist() == [[3, 4], [2, 2], [2, 2]]
+    assert cells["C"].reshape(3, 2).tolist() == [[5, 4], [2, 2], [2, 2]]
     assert view._cells["C"].picture["texts"] == [[0, 0, "16"], [0, 1, "24"]]
     assert view._cells["A"].picture["frames"] == [[0, 2]]
 
 
 def test_last_step_holds_the_product(make):
-    for dataflow in ("inner", "outer", "row", "column"):
-        view = make(dataflow=dataflow, step=7)
+    for dataflow in STEPPED:
+        view = make(dataflow=dataflow, step=8)
         texts = {(r, c): float(t) for r, c, t in view._cells["C"].picture["texts"]}
         assert texts == {(0, 0): 16, (0, 1): 24, (1, 0): 24, (1, 1): 27, (2, 0): 35, (2, 1): 24}
 
@@ -224,7 +235,7 @@ def test_a_link_brings_the_same_picture_back(make):
 
 def test_a_step_beyond_the_end_shows_the_end(make):
     view = make(step=5000)
-    assert (view._stepper.position, view._stepper.steps) == (7, 7)
+    assert (view._stepper.position, view._stepper.steps) == (8, 8)
 
 
 def test_a_story_sets_its_knobs_and_the_others_to_their_defaults(make):
@@ -260,7 +271,7 @@ def test_why_there_is_no_machine_run_is_said_and_the_rest_is_drawn(make):
     view.section = "constants"
     assert view.error == ""
     view.section = "step"
-    assert view._stepper.steps == 7
+    assert view._stepper.steps == 8
 
 
 @pytest.mark.parametrize(

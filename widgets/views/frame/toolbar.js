@@ -1,6 +1,7 @@
 // Around a view's picture: progress, errors, export, copy link; page address (Back is undo) and theme.
 const BAR_AFTER_MS = 1000;
 const HISTORY_AFTER_MS = 600;
+const PICTURES = ".wb-canvas, .wb-plot, .wb-cells, .wb-stepper-sentence, .widget-html";
 let serial = 0;
 const copy = Math.random().toString(36).slice(2, 8);  // every widget has its own copy of this module
 
@@ -98,6 +99,16 @@ function render({ model, el }) {
       if (done > 0) bar.value = done; else bar.removeAttribute("value");
       $(".wb-step").textContent = model.get("step");
     },
+    stale: () => {
+      const [view, part] = [el.closest(".wb-view"), model.get("stale")];
+      const within = part === "all" ? view : part && view?.querySelector(`.${part}`);
+      view?.querySelectorAll(PICTURES).forEach((picture) => {
+        const on = Boolean(within && within.contains(picture));
+        picture.classList.toggle("wb-stale", on);
+        if (on) picture.setAttribute("aria-busy", "true");
+        else if (picture.dataset.pane !== "waiting") picture.removeAttribute("aria-busy");
+      });
+    },
     busy: () => {
       clearTimeout(show.timer);
       el.dataset.busy = String(model.get("busy"));
@@ -171,7 +182,7 @@ function render({ model, el }) {
     if (message.type === "download") { saveFile(message, buffers); said(`Saved ${message.filename}.`); }
   };
 
-  const names = ["title", "kind", "error", "note", "recipe", "exports", "progress", "busy", "query"];
+  const names = ["title", "kind", "error", "note", "recipe", "exports", "progress", "busy", "stale", "query"];
   names.forEach((name) => { model.on(`change:${name}`, show[name]); if (name !== "query") show[name](); });
   model.on("change:step", show.progress);
   model.on("msg:custom", receive);

@@ -9,6 +9,7 @@ import traitlets
 from widgets import theme
 
 _HERE = Path(__file__).parent
+ALL = "all"
 
 
 class Toolbar(anywidget.AnyWidget):
@@ -17,6 +18,10 @@ class Toolbar(anywidget.AnyWidget):
     Parameters
     ----------
     receive : ``receive(message)`` gets ``{"type": "cancel" | "export" | "address" | "page", ...}`` from the browser.
+
+    Attributes
+    ----------
+    stale : what of the view still shows earlier settings and is dimmed: "" for nothing, `ALL`, or a part's CSS class.
     """
 
     _esm = (_HERE / "toolbar.js").read_text(encoding="utf-8")
@@ -25,6 +30,7 @@ class Toolbar(anywidget.AnyWidget):
     title = traitlets.Unicode("").tag(sync=True)
     kind = traitlets.Unicode("").tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
+    stale = traitlets.Unicode("").tag(sync=True)
     progress = traitlets.Float(0.0).tag(sync=True)
     step = traitlets.Unicode("").tag(sync=True)
     error = traitlets.Unicode("").tag(sync=True)

@@ -17,7 +17,7 @@ from widgets.figures.plot_pane import PlotPane
 from widgets.theme import THEMES, Theme
 from widgets.views.frame import export
 from widgets.views.frame.table_twin import TableTwin
-from widgets.views.frame.toolbar import Toolbar
+from widgets.views.frame.toolbar import ALL, Toolbar
 from widgets.views.frame.worker import DELIVERED, Cancelled, LatestWins, Progress
 
 __all__ = ["BRUSH", "Cancelled", "View", "link_views"]
@@ -120,7 +120,7 @@ class View(ipywidgets.VBox):
         self._worker = LatestWins(self._compute, self._computed, self._progressed)
         self._picture = tuple(self.build())
         self.children = (self._panel, self._toolbar, *self._picture, self._twin)
-        self._toolbar.exports = [[key, label] for key, (label, _) in self._export_makers().items()]
+        self._offer_exports()
         self.observe(self._knob_changed, names=list(self._knob_by_key))
         self.observe(self._follow_theme, names="theme")
         self._state_shown()
@@ -158,6 +158,10 @@ class View(ipywidgets.VBox):
     def budget(self, state: Mapping[str, Any]) -> str | None:
         """Return None, or the sentence that refuses ``state`` before any work and names the limit."""
         return None
+
+    def unfinished(self, scene: Any) -> str:
+        """Return the CSS class of the parts that ``scene`` does not fill yet, "" if it fills all; they stay dimmed."""
+        return ""
 
     def arrays(self, scene: Any) -> dict[str, np.ndarray]:
         """Return the plotted data as named arrays for the NPZ export; by default the table's columns."""
@@ -258,11 +262,12 @@ class View(ipywidgets.VBox):
         refusal = self.budget(state)
         if refusal:
             self._worker.cancel()
-            self._toolbar.busy = False
+            self._toolbar.busy, self._toolbar.stale = False, ""
             self._toolbar.error = refusal
             return
         with self._toolbar.hold_sync():
             self._toolbar.busy = True
+            self._toolbar.stale = ALL if self.scene is not None else ""
             self._toolbar.progress = 0.0
             self._toolbar.step = ""
             self._toolbar.note = ""
@@ -278,7 +283,7 @@ class View(ipywidgets.VBox):
         if not self._worker.busy:
             return
         self._worker.cancel()
-        self._toolbar.busy = False
+        self._toolbar.busy, self._toolbar.stale = False, ""
         kept = (
             "The picture still shows the settings before." if self.scene is not None else "Turn any control to start."
         )
@@ -373,14 +378,19 @@ class View(ipywidgets.VBox):
     def _computed(self, state, scene, error):
         if self._closing:
             return
+        stale = ""
         if scene is DELIVERED:
             pass
         elif error is None:
             self.scene = scene
             self._toolbar.error = ""
             self._paint()
+            stale = self.unfinished(scene)
         else:
             self._failed(error)
+        now = self.state
+        newer = any(now[key] != value for key, value in state.items() if key not in self.paint_only)
+        self._toolbar.stale = ALL if newer and self._worker.busy else stale
         self._toolbar.busy = self._worker.busy
 
     def _paint(self):
@@ -389,6 +399,7 @@ class View(ipywidgets.VBox):
             columns, rows = self.table(self.scene)
             self._twin.show(columns, rows, self.alt_text(self.scene))
             self._toolbar.kind = self.kind
+            self._offer_exports()
         except Exception as error:
             self._failed(error)
 
@@ -427,6 +438,9 @@ class View(ipywidgets.VBox):
     def export_labels(self) -> tuple[str, ...]:
         """Labels of the export menu."""
         return tuple(label for label, _ in self._export_makers().values())
+
+    def _offer_exports(self):
+        self._toolbar.exports = [[key, label] for key, (label, _) in self._export_makers().items()]
 
     def _export_makers(self):
         stem = self.title.lower().replace(" ", "-")

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from kernels.check import as_csr
-from kernels.matmul.dataflow import DATAFLOWS, dataflow_order, dataflow_steps, output_births
+from kernels.matmul.dataflow import dataflow_steps, output_births
+from kernels.matmul.dataflow_order import DATAFLOWS, dataflow_order
 from kernels.matmul.spgemm import row_flops, spgemm
 from kernels.matmul.traffic import dataflow_traffic
+from widgets.figures.spgemm_dataflows import STEPPED, line_windows
 from widgets.figures.spgemm_scene import (
     STREAMS,
     Constant,
@@ -54,7 +56,7 @@ class _Kept:
         return made
 
 
-_counts, _row_steps, _machines, _tables = (_Kept(size) for size in (4, 8, 8, 16))
+_counts, _table_steps, _machines, _tables = (_Kept(size) for size in (4, 8, 8, 16))
 
 
 def traffic_scene(
@@ -81,13 +83,16 @@ def traffic_scene(
     counted = _counts.get(pair.made_from, lambda: _count(pair, progress))
     progress(0.3, "planning the windows")
     plan = piuma.plan_windows(pair.a, pair.b, 2 ** state["log2_slots"], state["load"])
-    windows = np.unique(plan.row_start) if len(plan) else np.zeros(1, np.int64)
-    row_steps = _row_steps.get(
-        (pair.made_from, windows.tobytes()),
-        lambda: dataflow_steps(
-            pair.a, pair.b, "row", windows=windows, progress=_between(progress, 0.3, "live row products")
-        ),
-    )
+    table = np.unique(plan.row_start) if len(plan) else np.zeros(1, np.int64)
+    windows = {key: line_windows(flow, counted.c.shape, table) for key, flow in STEPPED.items()}
+    shared = {
+        key: _table_steps.get(
+            (pair.made_from, key, table.tobytes()),
+            lambda key=key: _steps(pair, key, windows, _between(progress, 0.3, f"windows, {STEPPED[key].label}")),
+        )
+        for key in STEPPED
+        if key not in counted.steps
+    }
     run, note = _machine(pair, state, plan, progress)
     return TrafficScene(
         title=pair.title,
@@ -97,9 +102,10 @@ def traffic_scene(
         products=products,
         traffic=counted.traffic[state["cache"]],
         orders=counted.orders,
-        steps=counted.steps | {"row": row_steps},
+        steps={key: (counted.steps | shared)[key] for key in STEPPED},
         births=counted.births,
         windows=windows,
+        slots=plan.slots,
         machine=run,
         machine_note=note,
     )
@@ -119,23 +125,27 @@ class _Counted:
 def _count(pair, progress):
     progress(0.05, "counting the traffic")
     traffic = {cache: _stream_bytes(pair, cache) for cache in ("none", "ideal")}
-    orders, steps, births = {}, {}, {}
-    for place, dataflow in enumerate(DATAFLOWS):
-        at = 0.08 + 0.05 * place
-        progress(at, f"ordering the {dataflow} products")
-        orders[dataflow] = dataflow_order(pair.a, pair.b, dataflow)
-        births[dataflow] = output_births(
-            pair.a, pair.b, dataflow, progress=_between(progress, at, f"{dataflow} products")
-        )
-        if dataflow != "row":  # the row dataflow's live count depends on the windows
-            steps[dataflow] = dataflow_steps(
-                pair.a, pair.b, dataflow, progress=_between(progress, at + 0.025, f"live {dataflow} products")
-            )
     a, b, c = (_operand(*x) for x in (("A", pair.a), ("B", pair.b), ("C", spgemm(pair.a, pair.b))))
+    orders, births = {}, {}
+    for place, order in enumerate(DATAFLOWS):
+        at = 0.08 + 0.02 * place
+        orders[order] = dataflow_order(pair.a, pair.b, order)
+        births[order] = output_births(pair.a, pair.b, order, progress=_between(progress, at, f"{order} products"))
+    # What a table's windows decide is counted apart: they depend on the machine.
+    alone = {key: line_windows(flow, c.shape, np.zeros(1, np.int64)) for key, flow in STEPPED.items()}
+    steps = {
+        key: _steps(pair, key, alone, _between(progress, 0.18 + 0.02 * place, f"steps, {flow.label}"))
+        for place, (key, flow) in enumerate(STEPPED.items())
+        if flow.windows != "table"
+    }
     return _Counted(a=a, b=b, c=c, traffic=traffic, orders=orders, steps=steps, births=births)
 
 
-def _between(progress, start, step, share=0.025):
+def _steps(pair, key, windows, progress):
+    return dataflow_steps(pair.a, pair.b, STEPPED[key].order, windows=windows[key], progress=progress)
+
+
+def _between(progress, start, step, share=0.02):
     return lambda fraction: progress(start + share * fraction, step)
 
 
@@ -152,9 +162,9 @@ def _operand(name, a):
 
 def _stream_bytes(pair, cache):
     columns = ("read_a", "read_b", "ptr", "pp_written", "pp_read", "write_c")
-    flows = ("inner", "inner-masked", "outer", "row", "column")
+    flows = ("inner", "inner-masked", "outer", "row", "column", "merge")
     counts = [dataflow_traffic(pair.a, pair.b, flow, cache=cache).bytes_by_stream for flow in flows]
-    names = ("inner", "inner, C known", "outer", "row", "column")
+    names = ("inner", "inner, C known", "outer", "row", "column", "merge")
     table = np.array([[float(c[stream]) for stream in columns] for c in counts])
     note = "16 B an element, 8 B a pointer; " + (
         "no cache: every re-use goes off-chip" if cache == "none" else "ideal cache: each operand element read once"

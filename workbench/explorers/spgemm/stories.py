@@ -7,8 +7,8 @@ STORIES = {
     "hand": Story(
         "By hand",
         {"operands": "worked", "section": "step", "dataflow": "row", "step": 3},
-        "Seven products, whichever way. Step on: this one merges with a product that was there before. "
-        "Then change the dataflow and watch how many stay alive.",
+        "Seven products, whichever way. This one merges with a product that is on the chip already. Step on to see the "
+        "row leave the chip, then change the dataflow: what is kept, and how long?",
     ),
     "equal": Story(
         "Same work, other traffic",

@@ -8,7 +8,9 @@ from workbench.data.matrix_files import read_matrix, with_float_values
 from workbench.data.product_pairs import paired, rmat_pair
 from workbench.paper import row
 
-__all__ = ["counts", "main_input"]
+__all__ = ["DATAFLOWS", "counts", "main_input"]
+
+DATAFLOWS = ("inner", "inner-masked", "outer", "row", "column")  # those that the paper compares
 
 
 def main_input(size, seed, matrix=None) -> tuple[str, sp.csr_array, sp.csr_array]:

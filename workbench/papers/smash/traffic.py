@@ -1,19 +1,16 @@
 """The off-chip traffic of the dataflows, counted without a cache."""
 
-from typing import get_args
-
-from kernels.matmul.traffic import Dataflow, dataflow_traffic
+from kernels.matmul.traffic import dataflow_traffic
 from workbench.paper import row
-from workbench.papers.smash.inputs import counts, main_input
+from workbench.papers.smash.inputs import DATAFLOWS, counts, main_input
 
 
 def traffic(size, seed, report, matrix=None):
     """Return what each dataflow moves, by stream, and how many partial results it keeps alive."""
     title, a, b = main_input(size, seed, matrix)
     rows = counts(title, a, b)
-    dataflows = get_args(Dataflow)
-    for place, dataflow in enumerate(dataflows):
-        report(place / len(dataflows), dataflow)
+    for place, dataflow in enumerate(DATAFLOWS):
+        report(place / len(DATAFLOWS), dataflow)
         moved = dataflow_traffic(a, b, dataflow)
         labels = {"matrix": title, "dataflow": dataflow}
         rows.append(row("elements moved", moved.elements, "elements", "counted", **labels))

@@ -1,14 +1,12 @@
 """The three kernel versions on one block of the PIUMA model: time, balance, bandwidth and collisions."""
 
 from itertools import product
-from typing import get_args
 
 import numpy as np
 
-from kernels.matmul.traffic import Dataflow
 from workbench.machines.piuma import VERSION_HASH, SimResult, baseline, simulate_spgemm
 from workbench.paper import row
-from workbench.papers.smash.inputs import counts, main_input
+from workbench.papers.smash.inputs import DATAFLOWS, counts, main_input
 
 SPLITS = {1: "dealt beforehand", 2: "tokens"}
 
@@ -32,7 +30,7 @@ def versions(size, seed, report, matrix=None):
         run = runs[v] if hash == VERSION_HASH[v] else simulate_spgemm(a, b, v, hash=hash, event_limit=0)
         labels = {"matrix": title, "split": SPLITS[v], "hash": hash}
         rows.append(row("threads busy while hashing", run.hashing_utilisation, "fraction", "modelled", **labels))
-    for dataflow in get_args(Dataflow):
+    for dataflow in DATAFLOWS:
         report(0.9, f"closed form, {dataflow}")
         bound = baseline(a, b, dataflow)
         rows.append(row("time, closed form", bound.ms, "ms", "modelled", matrix=title, version=dataflow))

@@ -10,6 +10,7 @@ import pytest
 import traitlets
 
 from widgets.controls.knob import Knob, KnobError
+from widgets.views.frame.toolbar import ALL
 from widgets.views.frame.view import View, link_views
 
 
@@ -362,3 +363,60 @@ def test_first_message_of_a_view_is_light(wave, sent):
     sent.clear()
     view.points = 1000
     assert sum(len(str(data)) for _, data, _ in sent) < 60_000
+
+
+def test_a_stale_picture_is_dimmed_until_the_new_one_is_painted(wave):
+    async def work():
+        view = wave(points=20)
+        assert view._toolbar.stale == ""  # there is no picture yet that could be stale
+        view.wait()
+        view.slow, stale = 300, []
+        view._toolbar.observe(lambda change: stale.append(change["new"]), names="stale")
+        assert view._toolbar.stale == ALL
+        view.filled = True  # painted at once, of the scene before: still stale
+        assert view._toolbar.stale == ALL
+        view.points = 30
+        view.wait()
+        assert view._toolbar.stale == "" and view.painted[-1] == (30, True)
+        assert stale == [""]
+        view.close()
+
+    in_loop(work)
+
+
+@pytest.mark.parametrize("end", ("fails", "is refused", "is cancelled"))
+def test_no_picture_stays_dimmed_after_work_that(wave, end):
+    async def work():
+        view = wave(points=20)
+        view.wait()
+        view.slow = 300
+        assert view._toolbar.stale == ALL
+        {"fails": lambda: setattr(view, "fail", "no room"), "is refused": lambda: setattr(view, "points", 60_000),
+         "is cancelled": view.cancel}[end]()  # fmt: skip
+        view.wait()
+        assert view._toolbar.stale == "" and not view._toolbar.busy and view.scene is not None
+        view.close()
+
+    in_loop(work)
+
+
+def test_parts_that_a_first_scene_leaves_open_stay_dimmed(wave):
+    class Twice(wave):
+        def compute(self, state, progress):
+            scene = super().compute(state, progress)
+            yield scene[0][:10], scene[1][:10]
+            yield scene
+
+        def unfinished(self, scene):
+            return "" if len(scene[0]) > 10 else "wb-side"
+
+    async def work():
+        view, stale = Twice(points=20), []
+        view.wait()
+        view._toolbar.observe(lambda change: stale.append(change["new"]), names="stale")
+        view.points = 30
+        view.wait()
+        assert stale == [ALL, "wb-side", ""]
+        view.close()
+
+    in_loop(work)

@@ -3,18 +3,24 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from kernels.matmul.on_chip import kept_on_chip, probe_slots
 from kernels.matmul.traffic import dataflow_traffic
 from workbench.explorers.spgemm.explorer import explorer
 from workbench.explorers.spgemm.scene import MAX_PRODUCTS, traffic_scene
 from workbench.explorers.spgemm.source import Pair, load_pair, sources
 from workbench.explorers.spgemm.stories import STORIES
 from workbench.machines import piuma
+from workbench.machines.piuma_tables import table_snapshot
 from workbench.papers import get
 
-STEP_THREE = "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. 2 alive."
+STEP_THREE = (
+    "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. On the chip: 2 elements (32 B). Written: 0 of 6 entries "
+    "of C."
+)
 
 
 @pytest.fixture
@@ -168,7 +174,8 @@ def test_bytes_are_those_of_the_kernel(make):
     view = make(operands="karate", section="bytes", cache="ideal")
     pair = load_pair("karate")
     totals = dict(zip(view.scene.traffic.dataflows, view.scene.traffic.bytes.sum(axis=1), strict=True))
-    for shown, flow in (("inner", "inner"), ("inner, C known", "inner-masked"), ("outer", "outer"), ("row", "row")):
+    flows = {"inner, C known": "inner-masked"} | {flow: flow for flow in ("inner", "outer", "row", "column", "merge")}
+    for shown, flow in flows.items():
         assert totals[shown] == dataflow_traffic(pair.a, pair.b, flow, cache="ideal").total_bytes
 
 
@@ -184,9 +191,24 @@ def test_beyond_the_limit_steps_are_runs(make):
     view = make(scale=11, edge_factor=8, step=1000)
     steps = view.scene.steps["row"]
     assert not steps.exact
-    assert view._stepper.unit == "run of products"
+    assert view._stepper.steps == len(steps.live) + 1
     assert f"to {steps.edges[1000]:,}, from rows" in view._stepper.sentence
     assert view._rasters["C"].query(0, 2048, 0, 2048)["count"] == steps.edges[1000] - steps.merged[:1000].sum()
+
+
+def test_the_table_of_the_stepper_is_that_of_the_machine(make):
+    """At the end of a window, the slots that the steps name are those that the machine model fills."""
+    view = make(operands="karate", dataflow="hash", log2_slots=9, load=0.2)
+    pair, scene = load_pair("karate"), view.scene
+    plan = piuma.plan_windows(pair.a, pair.b, 512, 0.2)
+    assert len(plan) > 2 and scene.windows["hash"].tolist() == plan.row_start.tolist()
+    order, n = scene.orders["row"], scene.c.shape[1]
+    for window, (first, stop) in enumerate(zip(plan.row_start, plan.row_stop, strict=True)):
+        kept = kept_on_chip(order, int(order.line_first[stop]), windows=scene.windows["hash"])
+        tags = (kept.row - first) * n + kept.column
+        table = np.full(512, -1)
+        table[probe_slots(tags, scene.slots)] = tags
+        np.testing.assert_array_equal(table, table_snapshot(pair.a, pair.b, plan, 512, "low", window))
 
 
 # What the stories promise
@@ -211,7 +233,7 @@ def test_story_same_work_other_traffic(make):
     assert {steps.products for steps in scene.steps.values()} == {scene.products}
     totals = dict(zip(scene.traffic.dataflows, scene.traffic.bytes.sum(axis=1), strict=True))
     assert totals["row"] < totals["outer"] < totals["inner"]
-    assert len(scene.windows) > 3
+    assert len(scene.windows["hash"]) > 3
 
 
 @pytest.mark.slow
