@@ -13,7 +13,7 @@ from kernels.attention.cost import kept_pairs, pair_share
 from workbench.bench.timing import Bench, Case, CaseSpec, Contender, Goal, Peer
 
 HEADS, WIDTH = 8, 64
-DENSITIES = (0.05, 0.1, 0.2, 0.5)
+DENSITIES = (0.05, 0.1, 0.2, 0.5, 0.9, 1.0)
 TOLERANCE = 1e-5
 CHECKED_ROWS = 32
 
