@@ -142,12 +142,12 @@ class _Intervals:
 
     def shifted_left(self, a, b):
         self.risk = self.risk | (b[0] < 0)
-        factors = tuple(2 ** np.clip(end, 0, LARGEST_POWER + 1 if self.exact else LARGEST_POWER - 1) for end in b)
+        factors = tuple(2 ** np.clip(end, 0, LARGEST_POWER + self.exact) for end in b)
         return _corners(np.multiply, a, factors)
 
     def shifted_right(self, a, b):
         self.risk = self.risk | (b[0] < 0)
-        return _corners(np.right_shift, a, tuple(np.clip(end, 0, LARGEST_POWER) for end in b))
+        return _corners(np.right_shift, a, tuple(np.clip(end, 0, LARGEST_POWER + 1) for end in b))
 
     @staticmethod
     def of_bits(*values):

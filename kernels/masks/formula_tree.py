@@ -12,7 +12,7 @@ from dataclasses import dataclass
 __all__ = ["MAX_DEPTH", "MAX_LENGTH", "MAX_PARTS", "NAMES", "FormulaError", "Part", "read_formula"]
 
 MAX_LENGTH, MAX_PARTS, MAX_DEPTH = 1000, 200, 60
-LARGEST, LARGEST_POWER = 2**63 - 1, 63
+LARGEST, LARGEST_POWER = 2**63 - 1, 62
 NAMES = {"q": "q", "q_idx": "q", "i": "q", "k": "k", "kv_idx": "k", "j": "k", "b": "b", "h": "h", "t": "t"}
 _ARITHMETIC = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",

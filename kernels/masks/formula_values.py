@@ -89,7 +89,7 @@ class _Evaluation:
         self._refuse(part, np.asarray(b < 0, bool), live, "has a negative power or shift")
         b = np.maximum(b, 0)
         if part.sign == ">>":
-            return np.right_shift(a, np.minimum(b, LARGEST_POWER if self.exact else 8 * self.dtype.itemsize - 1))
+            return np.right_shift(a, np.minimum(b, LARGEST_POWER + 1 if self.exact else 8 * self.dtype.itemsize - 1))
         return self._grown(part, a, b, live)
 
     def _grown(self, part, a, b, live):
