@@ -96,9 +96,7 @@ class _Evaluation:
         """Powers and left shifts: exponents are cut before anything is computed, so that no number is enormous."""
         small = np.abs(a) < (2 if part.sign == "**" else 1)
         self._refuse(part, np.asarray(~small & (b > LARGEST_POWER), bool), live, _BEYOND)
-        b = np.where(
-            b > LARGEST_POWER, LARGEST_POWER - 1 + b % 2, b
-        )  # an odd power stays odd: (-1) ** b keeps its sign
+        b = np.where(b > LARGEST_POWER, LARGEST_POWER - b % 2, b)  # an odd power stays odd: (-1) ** b keeps its sign
         return np.power(a, b) if part.sign == "**" else np.left_shift(a, b)
 
     def _held(self, part, found, live):
