@@ -76,13 +76,12 @@ class _Intervals:
 
     def _chosen(self, part, asked, taken, otherwise):
         certain, possible = asked
-        if part.is_condition:
-            both = [np.where(certain, a, np.where(possible, c(a, b), b))
-                    for a, b, c in zip(taken, otherwise, (np.logical_and, np.logical_or), strict=True)]  # fmt: skip
-            return tuple(both)
-        ends = [np.where(certain, a, np.where(possible, c(a, b), b))
-                for a, b, c in zip(taken, otherwise, (np.minimum, np.maximum), strict=True)]  # fmt: skip
-        return self._noted(*ends)
+        either = (np.logical_and, np.logical_or) if part.is_condition else (np.minimum, np.maximum)
+        ends = [
+            np.where(certain, a, np.where(possible, join(a, b), b))
+            for a, b, join in zip(taken, otherwise, either, strict=True)
+        ]
+        return tuple(ends) if part.is_condition else self._noted(*ends)
 
     # Numbers ----------------------------------------------------------------------------------------------------------
     @staticmethod
