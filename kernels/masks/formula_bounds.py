@@ -76,13 +76,12 @@ class _Intervals:
 
     def _chosen(self, part, asked, taken, otherwise):
         certain, possible = asked
-        if part.is_condition:
-            both = [np.where(certain, a, np.where(possible, c(a, b), b))
-                    for a, b, c in zip(taken, otherwise, (np.logical_and, np.logical_or), strict=True)]  # fmt: skip
-            return tuple(both)
-        ends = [np.where(certain, a, np.where(possible, c(a, b), b))
-                for a, b, c in zip(taken, otherwise, (np.minimum, np.maximum), strict=True)]  # fmt: skip
-        return self._noted(*ends)
+        either = (np.logical_and, np.logical_or) if part.is_condition else (np.minimum, np.maximum)
+        ends = [
+            np.where(certain, a, np.where(possible, join(a, b), b))
+            for a, b, join in zip(taken, otherwise, either, strict=True)
+        ]
+        return tuple(ends) if part.is_condition else self._noted(*ends)
 
     # Numbers ----------------------------------------------------------------------------------------------------------
     @staticmethod
@@ -142,12 +141,12 @@ class _Intervals:
 
     def shifted_left(self, a, b):
         self.risk = self.risk | (b[0] < 0)
-        factors = tuple(2 ** np.clip(end, 0, LARGEST_POWER + 1 if self.exact else LARGEST_POWER - 1) for end in b)
+        factors = tuple(2 ** np.clip(end, 0, LARGEST_POWER + self.exact) for end in b)
         return _corners(np.multiply, a, factors)
 
     def shifted_right(self, a, b):
         self.risk = self.risk | (b[0] < 0)
-        return _corners(np.right_shift, a, tuple(np.clip(end, 0, LARGEST_POWER) for end in b))
+        return _corners(np.right_shift, a, tuple(np.clip(end, 0, LARGEST_POWER + 1) for end in b))
 
     @staticmethod
     def of_bits(*values):

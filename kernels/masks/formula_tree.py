@@ -12,7 +12,7 @@ from dataclasses import dataclass
 __all__ = ["MAX_DEPTH", "MAX_LENGTH", "MAX_PARTS", "NAMES", "FormulaError", "Part", "read_formula"]
 
 MAX_LENGTH, MAX_PARTS, MAX_DEPTH = 1000, 200, 60
-LARGEST, LARGEST_POWER = 2**63 - 1, 63
+LARGEST, LARGEST_POWER = 2**63 - 1, 62
 NAMES = {"q": "q", "q_idx": "q", "i": "q", "k": "k", "kv_idx": "k", "j": "k", "b": "b", "h": "h", "t": "t"}
 _ARITHMETIC = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
@@ -164,8 +164,9 @@ class _Reader:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 sign = _ARITHMETIC[type(op)]
                 parts = self._all(node, False, names, left, right)
-                if sign in ("**", "<<") and parts[1].sign == "number" and parts[1].value > LARGEST_POWER:
-                    raise self.error(right, f"powers and shifts go up to {LARGEST_POWER}, got {parts[1].value}")
+                times = parts[1].value if parts[1].sign == "number" else 0
+                if sign in ("**", "<<") and isinstance(times, int) and times > LARGEST_POWER:
+                    raise self.error(right, f"powers and shifts go up to {LARGEST_POWER}, got {times}")
                 return self._made(node, sign, parts)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _EITHER:
                 return self._either(node, _EITHER[type(op)], names, left, right)

@@ -89,16 +89,14 @@ class _Evaluation:
         self._refuse(part, np.asarray(b < 0, bool), live, "has a negative power or shift")
         b = np.maximum(b, 0)
         if part.sign == ">>":
-            return np.right_shift(a, np.minimum(b, LARGEST_POWER if self.exact else 8 * self.dtype.itemsize - 1))
+            return np.right_shift(a, np.minimum(b, LARGEST_POWER + 1 if self.exact else 8 * self.dtype.itemsize - 1))
         return self._grown(part, a, b, live)
 
     def _grown(self, part, a, b, live):
         """Powers and left shifts: exponents are cut before anything is computed, so that no number is enormous."""
         small = np.abs(a) < (2 if part.sign == "**" else 1)
         self._refuse(part, np.asarray(~small & (b > LARGEST_POWER), bool), live, _BEYOND)
-        b = np.where(
-            b > LARGEST_POWER, LARGEST_POWER - 1 + b % 2, b
-        )  # an odd power stays odd: (-1) ** b keeps its sign
+        b = np.where(b > LARGEST_POWER, LARGEST_POWER - b % 2, b)  # an odd power stays odd: (-1) ** b keeps its sign
         return np.power(a, b) if part.sign == "**" else np.left_shift(a, b)
 
     def _held(self, part, found, live):

@@ -247,6 +247,35 @@ def test_counts_by_block_are_those_of_the_mask(pair, block, side):
     np.testing.assert_array_equal(counts, wanted)
 
 
+@pytest.mark.parametrize("sign", ["+", "-", "*", "//", "%", "**", "<<", ">>", "&", "|", "^", "min", "max", "where"])
+def test_bounds_of_every_sign_hold_what_it_gives(sign):
+    """Blocks of every sort of operand, negative, crossing zero and positive, against the mask pair by pair."""
+    join = {"min": "min({}, {})", "max": "max({}, {})", "where": "where(q < k, {}, {})"}.get(
+        sign, f"({{}}) {sign} ({{}})"
+    )
+    starts = np.arange(0, 12, 3)
+    for shift in (0, 2, 5) if sign in ("**", "<<", ">>") else (-20, 0, 5, 20):
+        right = f"k + {shift}" if sign in ("**", "<<", ">>") else f"k - {shift}"
+        for c in (-130, -7, -2, -1, 0, 1, 2, 3, 8, 200):
+            text = f"{join.format('q - 5', right)} > {c} or q == 11 and k < 0"
+            if sign in ("//", "%"):
+                text = f"k != {shift} and {text}"
+            wanted = np.add.reduceat(
+                np.add.reduceat(mask_from_formula(text, 12), starts, axis=0, dtype=np.int64), starts, axis=1
+            )
+            np.testing.assert_array_equal(formula_pairs(text, 12, block_size=3), wanted, err_msg=text)
+
+
+def test_bounds_leave_out_what_lies_beyond_them():
+    """All of these are decided without a look at the pairs: a limit of no steps is enough."""
+    for text in ("q * k >= 0", "q // 8 * 8 <= q - 0 * k or q >= 0", "q % 8 < 8", "-q <= 0", "abs(q - 30) <= 34",
+                 "2 ** (q % 4) <= 8", "(k >> 3) < 8", "(q & 7) < 64 and (q | k) < 64 and ~q < 0", "1 << (k % 3) <= 4",
+                 "max(q, 9) >= 9 and min(k, 9) <= 9", "where(q < 64, q, 99) < 64", "not (q < 0) and (q >= 0) ^ (k < 0)",
+                 "q // 16 + 100 != 3 and q + 1 == q + 1 or True"):  # fmt: skip
+        assert formula_pairs(text, 64, block_size=16, most_steps=0).sum() == 64**2, text
+    assert not formula_pairs("q // 16 != 0 and q // 16 == 0", 64, block_size=16, most_steps=0).any()
+
+
 def test_rows_on_their_own():
     rows = np.array([3, 17])
     np.testing.assert_array_equal(
@@ -286,7 +315,7 @@ def test_rows_on_their_own():
         ("max(q, k, key=abs) > 1", "not in the vocabulary"),
         ("(q >= k) & q - k < 4", "column 1, '&' joins a condition and the number 'q - k'; it binds tighter"),
         ("99999999999999999999 > q", "too large; numbers go up to 2.63 - 1"),
-        ("q ** 64 > k", "column 6, powers and shifts go up to 63, got 64"),
+        ("q ** 63 > k", "column 6, powers and shifts go up to 62, got 63"),
     ],
 )  # fmt: skip
 def test_everything_else_is_refused_with_its_column(text, words):
@@ -343,6 +372,8 @@ def test_a_sign_that_binds_tighter_than_it_looks_is_remarked(text, python, told)
         ("q > 2 and k % (q - 5) == 0", "column 11, .*divides by zero at query 5, key 0"),
         ("2 ** (q - 3) > k", "has a negative power or shift at query 0, key 0"),
         ("k ** 20 > q", r"'k \*\* 20' is beyond 64 bits at query 0, key 9"),
+        ("2 ** (q + 64) > k", "is beyond 64 bits at query 0, key 0"),
+        ("(1 << k * 9) + q > 1", "'1 << k . 9' is beyond 64 bits at query 0, key 7"),
         ("(q >= k) and (\nq // k > 1)", "line 2, column 1, .*at query 0, key 0"),
     ],
 )
@@ -358,6 +389,9 @@ def test_what_does_not_matter_does_not_fail():
     assert mask_from_formula("k == 0 or q // k >= 0", 20).all()
     assert mask_from_formula("where(k == 0, 1, q // max(k, 0)) >= 0", 20).all()
     assert formula_pairs("0 < k < 9 and k ** 20 > 0", 30, block_size=7).sum() == 30 * 8
+    for text in ("(-1) ** (q + 70) == 1 - 2 * (q % 2)", "0 ** (q + 64) == 0 << (k + 99)", "1 ** (k + 200) == 1",
+                 "(q - 5) >> (k + 80) == where(q < 5, -1, 0)"):  # fmt: skip
+        assert mask_from_formula(text, 20).all(), text
     with pytest.raises(FormulaError, match="divides by zero"):
         mask_from_formula("(k != 0) & (q % k == 0)", 20)
 
