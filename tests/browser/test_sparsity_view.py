@@ -166,7 +166,7 @@ def test_a_copied_link_brings_the_same_picture(open_view, new_page):
     turn(page, "ordering", "random")
     page.locator("[data-key=grid]").check()
     for _ in range(2):
-        page.get_by_role("button", name="Zoom in").click()
+        page.get_by_role("button", name="Zoom in").first.click()
     page.wait_for_timeout(1500)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy link").click()

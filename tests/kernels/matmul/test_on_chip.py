@@ -29,7 +29,8 @@ def test_every_element_after_every_product(dataflow, per_window, name):
     births = output_births(a, b, dataflow)
     places = [tuple(map(int, place)) for place in np.argwhere(_pattern(a) @ _pattern(b))]
     live = dataflow_steps(a, b, dataflow, windows=windows).live.tolist()
-    assert kept_on_chip(order, 0, windows=windows).total == 0
+    start = kept_on_chip(order, 0, windows=windows)
+    assert (start.total, start.since, len(start.value)) == (0, 0, 0)
     steps = list(BY_HAND[dataflow](a, b, windows))
     assert len(steps) == order.products
     for formed, step in enumerate(steps, 1):
@@ -76,6 +77,7 @@ def test_only_the_newest_are_named_and_all_are_counted(dataflow):
 def test_slots_are_the_low_bits_or_the_next_free_one():
     assert probe_slots(np.array([5, 13, 7, 21, 15, 0]), 8).tolist() == [5, 6, 7, 0, 1, 2]
     assert probe_slots(np.array([], np.int64), 1).tolist() == []
+    assert probe_slots(np.array([3, 1]), 2).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
