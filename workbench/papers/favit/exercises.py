@@ -104,7 +104,6 @@ EXERCISES = (
         question="Fuse this map with windows of 3 and dilation 1: what are the 3 x 3 keys?",
         given=_small_map,
         answer=_fused,
-        rtol=1e-6,
         hints=(
             "Six windows of 3 x 3; average them as if laid on top of each other.",
             "`x.reshape(2, 3, 3, 3)` has axes window down, row in it, window across, column in it.",
