@@ -18,6 +18,7 @@ __all__ = ["described", "entries", "number", "shortened", "single", "truth", "un
 
 LONGEST_SHOWN = 40
 MOST_VALUES = 4_000_000
+MOST_DIMENSIONS = 64
 LARGEST_POWER = 400  # of ten: a Decimal beyond it has no useful fraction
 _TRUTHS = {"true": True, "yes": True, "y": True, "1": True, "false": False, "no": False, "n": False, "0": False}
 _AROUND = " \t\n'\"."  # what may stand around a word that is typed
@@ -105,7 +106,9 @@ def word(value: Any) -> str:
 def single(value: Any) -> Any:
     """Return the one value that a list, tuple, array or tensor holds, or ``value`` itself where it is none of these."""
     value = unwrapped(value)
-    while isinstance(value, (list, tuple)) and len(value) == 1:
+    for _ in range(MOST_DIMENSIONS):  # a list may hold itself
+        if not isinstance(value, (list, tuple)) or len(value) != 1:
+            break
         value = unwrapped(value[0])
     return value
 

@@ -12,6 +12,7 @@ LONGEST_TYPED = 20_000
 _SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00b7": "*", "\u2018": "'", "\u2019": "'",
                         "\u201c": '"', "\u201d": '"', "\u00a0": " ", "^": "**"})  # fmt: skip
 _BETWEEN = re.compile(r"(?<=[\w.\])}'\"])\s+(?=[-+.\w\[({'\"])")
+_QUOTED = re.compile(r"(['\"])\s+(?=['\"])")  # Python would join the two
 _WORDS = re.compile(r"[^\W\d_][\w' -]*")
 # Names around a value where Python, NumPy or torch prints one.
 _PRINTED = re.compile(r"(array|tensor|tuple|list|set|frozenset|bool_?|u?int\d*|b?float\d*|Decimal|Fraction)$")
@@ -38,7 +39,7 @@ def read_typed(text: str) -> Any:
     """
     if len(text) > LONGEST_TYPED:
         raise Unreadable(f"Your answer has {len(text):,} characters; at most {LONGEST_TYPED:,} are read.")
-    plain = text.translate(_SIGNS).strip()
+    plain = _QUOTED.sub(r"\1, ", text.translate(_SIGNS).strip())
     if not plain:
         raise Unreadable("The answer is empty.")
     if "%" in plain:

@@ -6,10 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from workbench.grading.comparison import DIGITS
+from workbench.grading.exercise import Exercise
 
-__all__ = ["FUNCTION", "how_to_type", "precision"]
+__all__ = ["asked", "how_to_type"]
 
-FUNCTION = f"Answer with a function; the numbers that it returns are compared to {DIGITS} significant digits."
+_FUNCTION = f"Answer with a function; the numbers that it returns are compared to {DIGITS} significant digits."
 _NUMBERS = {
     "b": ("yes or no (True or False)", "yes and no (True and False)"),
     "i": ("an exact whole number", "exact whole numbers"),
@@ -25,13 +26,12 @@ _EXAMPLES = {
 }
 
 
-def precision(right: Any) -> str:
-    """Return the sentence that says what to answer with, and how precise numbers must be.
+def asked(exercise: Exercise, right: Any) -> str:
+    """Return the question, and what to answer with: the kind of the right answer, and how precise numbers must be."""
+    return f"{exercise.question} {_FUNCTION if exercise.cases else _precision(right)}"
 
-    Parameters
-    ----------
-    right : the right answer; the sentence tells its kind and no more.
-    """
+
+def _precision(right) -> str:
     kind, dimensions = _form(right)
     if dimensions is None:
         return f"Answer with a dict; its numbers need at least {DIGITS} significant digits, whole ones must be exact."

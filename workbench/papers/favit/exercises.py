@@ -58,8 +58,8 @@ def _pooled(given):
 
 
 def _cost(rng: np.random.Generator):
-    side = int(rng.choice([28, 56, 112]))
-    return {"side": side, "stride": int(rng.choice([2, 4])), "window": 7, "channels": 16 * int(rng.integers(2, 7))}
+    side, stride = (int(x) for x in rng.choice([(28, 2), (56, 2), (56, 4), (112, 4)]))
+    return {"side": side, "stride": stride, "window": 7, "channels": 16 * int(rng.integers(2, 7))}
 
 
 def _products(given, global_keys=None) -> int:
