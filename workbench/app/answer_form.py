@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,18 @@ def answer_form(
     """
     written = f"Write it in the notebook; `workbench copy {name.partition('/')[0]}` makes a copy of your own."
     return AnswerField(
-        lambda text: checked(text)._repr_html_(),
-        lambda: hinted()._repr_html_(),
+        lambda text: _without_question(checked(text)),
+        lambda: _without_question(hinted()),
         question=asked(exercise, right),
         given=as_python(given),
         how=written if exercise.cases else how_to_type(right),
         lines=0 if exercise.cases else _MATRIX_LINES if np.ndim(right) > 1 else 1,
     )
+
+
+def _without_question(card: Card) -> str:
+    """Return a card as HTML that does not say again what stands above the field."""
+    return replace(card, question="")._repr_html_()
 
 
 def as_python(value: Any) -> str:

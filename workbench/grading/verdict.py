@@ -47,7 +47,7 @@ class Card:
 
     __repr__ = __str__
 
-    def _repr_mimebundle_(self, **how: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **how: Any) -> Any:
         return {} if self.form is None else self.form._repr_mimebundle_(**how)
 
     def _repr_html_(self) -> str:
