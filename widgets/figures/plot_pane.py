@@ -1,8 +1,10 @@
 """Live plotly figures on a page, for a few kilobytes each."""
 
+import re
 from pathlib import Path
 
 import anywidget
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io
 import traitlets
@@ -24,7 +26,7 @@ class PlotPane(anywidget.AnyWidget):
 
     Parameters
     ----------
-    alt : what the figure shows, in words, for readers who do not see it.
+    alt : what the figure shows, in words, for readers who do not see it; shown itself where there is nothing to draw.
     """
 
     _esm = theme.PANE + (_HERE / "plot_pane.js").read_text(encoding="utf-8")
@@ -41,12 +43,17 @@ class PlotPane(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def show(self, figure: go.Figure, alt: str = "") -> None:
-        """Draw ``figure``; a figure drawn before is changed in place."""
+        """Draw ``figure``; a figure drawn before is changed in place, one without a mark becomes a sentence."""
         self.figure = figure
         with self.hold_sync():
-            self.alt = alt
+            self.alt = f"{_title(figure)}: there is nothing to draw." if self.is_empty else alt
             self.height = int(figure.layout.height or 360)
-            self.spec = plotly.io.to_json(figure, validate=False)
+            self.spec = "" if self.is_empty else plotly.io.to_json(figure, validate=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show: no figure yet, or one without a mark."""
+        return self.figure is None or not any(map(_has_marks, self.figure.data))
 
     def on_click(self, callback) -> None:
         """Call ``callback(points)`` when a reader clicks; a point is a dict of curve, index, x and y."""
@@ -70,3 +77,19 @@ class PlotPane(anywidget.AnyWidget):
             from plotly.offline import get_plotlyjs
 
             self.send({"type": "plotly"}, [get_plotlyjs().encode()])
+
+
+def _has_marks(trace) -> bool:
+    """Tell whether a trace draws anything but words: a number among its cells or heights, or what is not told by these."""
+    values = getattr(trace, "z", None)
+    values = getattr(trace, "y", None) if values is None else values
+    if values is None:
+        return trace.type not in ("scatter", "bar", "heatmap", "image") or getattr(trace, "x", None) is not None
+    values = np.asarray(values)
+    drawn = np.isfinite(values).any() if values.dtype.kind in "biuf" else values.size
+    return bool(drawn) and getattr(trace, "mode", None) != "text"
+
+
+def _title(figure: go.Figure) -> str:
+    """Return the first line of a figure's title, without marks."""
+    return re.sub(r"<br>.*|<[^>]+>", "", figure.layout.title.text or "Figure")

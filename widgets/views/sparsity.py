@@ -20,6 +20,8 @@ from widgets.figures.plot_pane import PlotPane
 from widgets.figures.sparsity import (
     BlockDensities,
     block_density_figure,
+    blocks_words,
+    lengths_words,
     row_length_figure,
     row_lengths,
 )
@@ -36,6 +38,7 @@ ORDERINGS = (
     ("morton", "Morton (Z-curve)"),
     ("cluster", "clusters (min-hash)"),
 )
+DRAWN = ("random", "cluster")  # orders that a seed changes
 ORDERING_HELP = (
     "Renumbers rows and columns; the entries stay the same. Reverse Cuthill-McKee gathers them near the diagonal, "
     "degree puts the longest rows first, Morton follows a Z-curve over a grid of rows, clusters join similar rows."
@@ -194,9 +197,9 @@ class SparsityView(View):
         self._painted = (scene, self.theme)
         self._numbers.value = _statistics_html(scene)
         lengths = row_lengths(scene.statistics.row_lengths)
-        self._lengths.show(row_length_figure(lengths, self.theme), _lengths_alt(lengths))
+        self._lengths.show(row_length_figure(lengths, self.theme), lengths_words(lengths))
         blocks = _block_densities(scene, self.block)
-        self._blocks.show(block_density_figure(blocks, self.theme), _blocks_alt(blocks))
+        self._blocks.show(block_density_figure(blocks, self.theme), blocks_words(blocks))
 
     def table(self, scene):
         """Return statistics, row lengths and block densities as one table."""
@@ -223,6 +226,10 @@ class SparsityView(View):
             found |= {"block_fill": np.array([b.fill for b in scene.blocks])}
             found |= {"blocks_kept": np.array([b.kept for b in scene.blocks])}
         return found
+
+    def settings(self):
+        """Leave out the seed where the order draws nothing."""
+        return [(label, value) for label, value in super().settings() if label != "Seed" or self.ordering in DRAWN]
 
     def exports(self, scene):
         """Offer the matrix in the order that is shown, whole, for other tools and for another visit."""
@@ -404,7 +411,8 @@ def _statistics_rows(scene):
     s = scene.statistics
     lengths = s.row_lengths
     m, n = s.shape
-    yield "rows x columns", f"{m:,} x {n:,}"
+    yield "rows", m
+    yield "columns", n
     yield "entries (nnz)", s.nnz
     yield "density", s.density
     yield "bandwidth", s.bandwidth
@@ -429,21 +437,3 @@ def _statistics_html(scene):
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
         cells += f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(shown)}</td></tr>'
     return f'<table class="wb wb-numbers"><caption>{html.escape(about)} (counted)</caption>{cells}</table>'
-
-
-def _lengths_alt(lengths):
-    top = int(np.argmax(lengths.rows))
-    first, last = lengths.first[top], lengths.last[top]
-    span = f"{first}" if first == last else f"{first} to {last}"
-    return f"Bars of rows by entries per row; most rows, {lengths.rows[top]:,}, have {span} entries."
-
-
-def _blocks_alt(blocks):
-    found = np.flatnonzero(blocks.sizes == blocks.chosen)
-    if not found.size:
-        return f"Lines over block size; blocks of {blocks.chosen} do not divide the mask."
-    i = int(found[0])
-    return (
-        f"Lines over block size; at {blocks.chosen} a share of {blocks.kept_share[i]:.3g} of the blocks is kept, "
-        f"with density {blocks.fill[i]:.3g} inside."
-    )

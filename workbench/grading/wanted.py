@@ -14,7 +14,10 @@ _FUNCTION = f"Answer with a function; the numbers that it returns are compared t
 _NUMBERS = {
     "b": ("yes or no (True or False)", "yes and no (True and False)"),
     "i": ("an exact whole number", "exact whole numbers"),
-    "f": (f"a number, with at least {DIGITS} significant digits", f"numbers, each with at least {DIGITS} significant digits"),
+    "f": (
+        f"a number, with at least {DIGITS} significant digits",
+        f"numbers, each with at least {DIGITS} significant digits",
+    ),
     "U": ("a word", "words"),
 }
 _KINDS = {"u": "i", "c": "f"}

@@ -81,7 +81,9 @@ def test_a_wrong_answer_twice_points_to_the_button(form):
 
 
 def test_what_was_typed_is_shown_as_text(form):
-    assert "<script>" not in typed(form("smash/bits"), "<script>, <b>, x") + typed(form("smash/bits"), "'<b>', '<i>', 'x'")
+    assert "<script>" not in typed(form("smash/bits"), "<script>, <b>, x") + typed(
+        form("smash/bits"), "'<b>', '<i>', 'x'"
+    )
 
 
 def test_inputs_are_python_that_makes_them():

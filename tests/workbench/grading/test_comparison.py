@@ -55,7 +55,12 @@ LISTS = (
 SQUARE = np.array([[0.0, 2.0], [3.0, 0.0]])
 MATRICES = (
     [SQUARE, SQUARE.tolist(), sp.csr_array(SQUARE), sp.coo_matrix(SQUARE), sp.dia_array(SQUARE), sp.lil_array(SQUARE)]
-    + [torch.tensor(SQUARE), torch.tensor(SQUARE).to_sparse(), torch.tensor(SQUARE).to_sparse_csr(), np.asmatrix(SQUARE)]
+    + [
+        torch.tensor(SQUARE),
+        torch.tensor(SQUARE).to_sparse(),
+        torch.tensor(SQUARE).to_sparse_csr(),
+        np.asmatrix(SQUARE),
+    ]
     + ["0 2\n3 0", "[[0, 2], [3, 0]]", "0, 2; 3, 0", "[[0. 2.]\n [3. 0.]]", [np.array([0, 2]), range(3, -3, -3)]]
     + [sympy.Matrix([[0, 2], [3, 0]])]
 )

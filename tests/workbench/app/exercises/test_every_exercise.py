@@ -85,7 +85,13 @@ def _off(value):
     if isinstance(value, float):
         step = 10.0 ** (math.floor(math.log10(abs(value))) - 2) if value else 0.01
         return value + step, value - step
-    return (not value,) if isinstance(value, bool) else (value + 1, value - 1) if isinstance(value, int) else ("", value + "x")
+    return (
+        (not value,)
+        if isinstance(value, bool)
+        else (value + 1, value - 1)
+        if isinstance(value, int)
+        else ("", value + "x")
+    )
 
 
 def test_an_answer_that_is_off_in_the_third_digit_is_wrong(name, right):
