@@ -57,7 +57,7 @@ def test_answers_are_typed_and_get_the_verdict_of_the_notebook(forms, right):
     weight = forms["combiner/flat"]
     assert "at least 4 significant digits" in weight.locator(".wb-asked").inner_text()
     assert "per cent" in answered(weight, f"{100 * right['combiner/flat']:.4g} %")
-    position, segment = grader.given("combiner/flat")
+    position, _ = grader.given("combiner/flat")
     whole = answered(weight, f"1/{position + 1}")
     assert "Not yet" in whole and "That is full attention" in whole
     assert "Correct" in answered(weight, f"{right['combiner/flat']:.4g}")

@@ -120,7 +120,7 @@ class CellImage(anywidget.AnyWidget):
     def _appearance(self) -> theme.Theme:
         """Tell which page the palette was chosen for: its empty cells have the page's colour."""
         empty = self.picture["palette"][0] if self.picture["palette"] else ""
-        return next((name for name in theme.THEMES if theme.PALETTE[name]["plot"] == empty), theme.THEMES[0])
+        return "dark" if empty == theme.PALETTE["dark"]["plot"] else "light"
 
 
 def _on(colour: np.ndarray) -> str:

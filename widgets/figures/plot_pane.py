@@ -80,7 +80,7 @@ class PlotPane(anywidget.AnyWidget):
 
 
 def _has_marks(trace) -> bool:
-    """Tell whether a trace draws anything but words: a number among its cells or heights, or what is not told by these."""
+    """Tell whether a trace draws more than words: a number among its cells or heights, or what has neither."""
     values = getattr(trace, "z", None)
     values = getattr(trace, "y", None) if values is None else values
     if values is None:

@@ -6,7 +6,7 @@ SERVED = {"SERVER_SOFTWARE": "sparse-workbench"}  # in the environment of each k
 
 
 def is_served() -> bool:
-    """Tell whether the notebook is shown as a page, whose cells its reader cannot edit; Voila's own server says so, too."""
+    """Tell whether the notebook is shown as a page, whose cells its reader cannot edit; Voila itself says so, too."""
     return any(os.environ.get(name) for name in SERVED)
 
 

@@ -1,6 +1,7 @@
 """Comparing an answer with the right one by value, and saying what differs, by how much and in which direction."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -245,7 +246,7 @@ def _shape(answer, depth) -> tuple[int, ...]:
 def _rises(values) -> bool:
     """Tell whether values rise strictly, so that a set of them says the same as a list."""
     plain = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    return plain and all(a < b for a, b in zip(values, values[1:], strict=False))
+    return plain and all(a < b for a, b in itertools.pairwise(values))
 
 
 def _sparse(answer, right, unit):

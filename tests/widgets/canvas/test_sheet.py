@@ -26,7 +26,7 @@ def test_ticks_are_round_inside_and_few(window, wanted):
 
 
 def test_ticks_of_every_size_are_few_and_inside(rng):
-    for first, extent in rng.integers(0, 10**6, (300, 2)) + [0, 1]:
+    for first, extent in rng.integers(1, 10**6, (300, 2)):
         found = sheet.ticks(int(first), int(first + extent))
         assert 1 <= len(found) <= 7 and all(first <= tick < first + extent for tick in found)
 
@@ -53,7 +53,7 @@ def test_words_stay_inside_the_picture():
         x, y, size = (float(node.get(name)) for name in ("x", "y", "font-size"))
         length = 0.6 * size * len(node.text)
         left = x - {"start": 0, "middle": 0.5, "end": 1}[node.get("text-anchor")] * length
-        assert -1 <= left and left + length <= width + 40 and 0 < y < height, node.text
+        assert left >= -1 and left + length <= width + 40 and 0 < y < height, node.text
 
 
 def test_both_forms_draw_the_same_boxes_and_words(monkeypatch):

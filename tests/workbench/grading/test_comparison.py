@@ -31,41 +31,51 @@ class Series:
         return np.array([1, 2, 3], dtype)
 
 
-QUARTERS = (
-    [0.25, np.float64(0.25), np.float32(0.25), np.float16(0.25), np.longdouble(0.25), np.array(0.25), np.array([0.25])]
-    + [torch.tensor(0.25, dtype=d) for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16)]
-    + [torch.tensor([[0.25]]), torch.tensor(0.25, requires_grad=True), torch.tensor(0.25 + 0j)]
-    + [F(1, 4), decimal.Decimal("0.25"), sympy.Rational(1, 4), sympy.Float("0.25"), FloatLike(), 0.25 + 0j]
-    + [np.complex64(0.25), [0.25], (0.25,), [[0.25]], "0.25", " 1/4 ", "2.5e-1", ".25", "1 / 4", "2**-2", "[0.25]"]
-    + ["np.float64(0.25)", "tensor(0.2500)", "0.2500"]
-)
-SEVENS = (
-    [7, 7.0, np.int8(7), np.uint64(7), np.float32(7), np.array(7), np.array([[7]]), torch.tensor(7)]
-    + [torch.tensor(7, dtype=d) for d in (torch.uint8, torch.int16, torch.float16, torch.bfloat16)]
-    + [F(14, 2), decimal.Decimal(7), decimal.Decimal("7.00"), sympy.Integer(7), 7 + 0j, [7], "7", "7.0", "14/2"]
-    + [0.7 * 10, 7.000000000000001]
-)
-LISTS = (
-    [[1, 2, 3], (1, 2, 3), range(1, 4), np.array([1, 2, 3]), np.array([1.0, 2, 3]), torch.tensor([1, 2, 3])]
-    + [array.array("i", [1, 2, 3]), collections.deque([1, 2, 3]), {1, 2, 3}, frozenset({3, 1, 2}), Series()]
-    + [{1: 0, 2: 0, 3: 0}.keys(), {0: 1, 1: 2, 2: 3}.values(), [F(1), decimal.Decimal(2), "3"], "1, 2, 3", "1 2 3"]
-    + ["[1 2 3]", "(1, 2, 3)", "{1, 2, 3}", "1\n2\n3", "array([1, 2, 3])", [np.array(1), torch.tensor(2), 3]]
-    + [torch.tensor([1.0, 2.0, 3.0], requires_grad=True), torch.arange(1, 4).to(torch.bfloat16)]
-)
+QUARTERS = [
+    *(
+        0.25,
+        np.float64(0.25),
+        np.float32(0.25),
+        np.float16(0.25),
+        np.longdouble(0.25),
+        np.array(0.25),
+        np.array([0.25]),
+    ),
+    *(torch.tensor(0.25, dtype=d) for d in (torch.float64, torch.float32, torch.float16, torch.bfloat16)),
+    *(torch.tensor([[0.25]]), torch.tensor(0.25, requires_grad=True), torch.tensor(0.25 + 0j)),
+    *(F(1, 4), decimal.Decimal("0.25"), sympy.Rational(1, 4), sympy.Float("0.25"), FloatLike(), 0.25 + 0j),
+    *(np.complex64(0.25), [0.25], (0.25,), [[0.25]], "0.25", " 1/4 ", "2.5e-1", ".25", "1 / 4", "2**-2", "[0.25]"),
+    *("np.float64(0.25)", "tensor(0.2500)", "0.2500"),
+]
+SEVENS = [
+    *(7, 7.0, np.int8(7), np.uint64(7), np.float32(7), np.array(7), np.array([[7]]), torch.tensor(7)),
+    *(torch.tensor(7, dtype=d) for d in (torch.uint8, torch.int16, torch.float16, torch.bfloat16)),
+    *(F(14, 2), decimal.Decimal(7), decimal.Decimal("7.00"), sympy.Integer(7), 7 + 0j, [7], "7", "7.0", "14/2"),
+    *(0.7 * 10, 7.000000000000001),
+]
+LISTS = [
+    *([1, 2, 3], (1, 2, 3), range(1, 4), np.array([1, 2, 3]), np.array([1.0, 2, 3]), torch.tensor([1, 2, 3])),
+    *(array.array("i", [1, 2, 3]), collections.deque([1, 2, 3]), {1, 2, 3}, frozenset({3, 1, 2}), Series()),
+    *({1: 0, 2: 0, 3: 0}.keys(), {0: 1, 1: 2, 2: 3}.values(), [F(1), decimal.Decimal(2), "3"], "1, 2, 3", "1 2 3"),
+    *("[1 2 3]", "(1, 2, 3)", "{1, 2, 3}", "1\n2\n3", "array([1, 2, 3])", [np.array(1), torch.tensor(2), 3]),
+    *(torch.tensor([1.0, 2.0, 3.0], requires_grad=True), torch.arange(1, 4).to(torch.bfloat16)),
+]
 SQUARE = np.array([[0.0, 2.0], [3.0, 0.0]])
-MATRICES = (
-    [SQUARE, SQUARE.tolist(), sp.csr_array(SQUARE), sp.coo_matrix(SQUARE), sp.dia_array(SQUARE), sp.lil_array(SQUARE)]
-    + [
+MATRICES = [
+    *(SQUARE, SQUARE.tolist(), sp.csr_array(SQUARE), sp.coo_matrix(SQUARE), sp.dia_array(SQUARE), sp.lil_array(SQUARE)),
+    *(
         torch.tensor(SQUARE),
         torch.tensor(SQUARE).to_sparse(),
         torch.tensor(SQUARE).to_sparse_csr(),
         np.asmatrix(SQUARE),
-    ]
-    + ["0 2\n3 0", "[[0, 2], [3, 0]]", "0, 2; 3, 0", "[[0. 2.]\n [3. 0.]]", [np.array([0, 2]), range(3, -3, -3)]]
-    + [sympy.Matrix([[0, 2], [3, 0]])]
-)
-YES = [True, np.True_, 1, 1.0, np.int8(1), np.array(True), torch.tensor(True), torch.tensor([1]), "yes", "Y", "true"]
-YES += [" True ", "1", sympy.true, [True], "'yes'", F(1)]
+    ),
+    *("0 2\n3 0", "[[0, 2], [3, 0]]", "0, 2; 3, 0", "[[0. 2.]\n [3. 0.]]", [np.array([0, 2]), range(3, -3, -3)]),
+    sympy.Matrix([[0, 2], [3, 0]]),
+]
+YES = [
+    *(True, np.True_, 1, 1.0, np.int8(1), np.array(True), torch.tensor(True), torch.tensor([1]), "yes", "Y", "true"),
+    *(" True ", "1", sympy.true, [True], "'yes'", F(1)),
+]
 
 
 @pytest.mark.parametrize(
@@ -107,10 +117,12 @@ MASK = np.array([[True, False, True], [False, False, True]])
 
 @pytest.mark.parametrize(
     "answer",
-    [MASK, MASK.astype(int), MASK.tolist(), torch.tensor(MASK), sp.csr_array(MASK), "1 0 1\n0 0 1", "101"[:0] + "1,0,1;0,0,1"]
-    + [{(0, 0), (0, 2), (1, 2)}, [(1, 2), (0, 0), (0, 2)], np.argwhere(MASK), "(0, 0), (0, 2), (1, 2)", "0 0\n0 2\n1 2"]
-    + [[["yes", "no", "yes"], ["no", "no", "yes"]]],
-)  # fmt: skip
+    [
+        *(MASK, MASK.astype(int), MASK.tolist(), torch.tensor(MASK), sp.csr_array(MASK), "1 0 1\n0 0 1", "1,0,1;0,0,1"),
+        *({(0, 0), (0, 2), (1, 2)}, [(1, 2), (0, 0), (0, 2)], np.argwhere(MASK), "(0, 0), (0, 2), (1, 2)"),
+        *("0 0\n0 2\n1 2", [["yes", "no", "yes"], ["no", "no", "yes"]]),
+    ],
+)
 def test_a_mask_may_be_given_by_its_values_or_by_the_positions_that_are_true(answer):
     assert compare(answer, MASK).equal
 
