@@ -60,14 +60,15 @@ def colour_map(theme: Theme = "light") -> np.ndarray:
 
     Entries 1..255 go from "one of many" to "all"; the step from 0 to 1 is large on purpose, so that a lone entry shows.
     """
-    stops = np.array([_rgb(c) for c in _RAMP[theme]], dtype=float)
+    stops = np.array([rgb(c) for c in _RAMP[theme]], dtype=float)
     at = np.linspace(0, 1, len(stops))
     levels = np.linspace(0, 1, 255)
     ramp = np.stack([np.interp(levels, at, stops[:, channel]) for channel in range(3)], axis=1)
-    return np.vstack([_rgb(PALETTE[theme]["plot"]), ramp]).round().astype(np.uint8)
+    return np.vstack([rgb(PALETTE[theme]["plot"]), ramp]).round().astype(np.uint8)
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return the parts of a colour such as ``"#0072B2"``, from 0 to 255."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return red, green, blue
 

@@ -112,7 +112,8 @@ Markdown("\n".join(["| key | title | year | family | state |", "|---|---|---|---
 # ## 6. Try an exercise
 #
 # Every walk-through ends with exercises. Your input differs from your neighbour's; `check` compares your answer and
-# explains the difference, and `hint` gives one more hint each time.
+# explains the difference, and `hint` gives one more hint each time. A whole number must be exact; of any other number,
+# four significant digits are enough.
 
 # %%
 from workbench.app.exercises import check, given, hint

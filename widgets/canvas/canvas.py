@@ -10,7 +10,7 @@ import traitlets
 
 from kernels.raster import bin_areas, bin_edges
 from widgets import theme
-from widgets.canvas import image
+from widgets.canvas import image, sheet
 from widgets.canvas.source import Source, Window
 
 _HERE = Path(__file__).parent
@@ -34,6 +34,7 @@ class RasterCanvas(anywidget.AnyWidget):
     brush_rows, brush_columns : [first, end] picked there, or [].
     scale_top : units per position that have the last colour; 0 for the densest part of what is seen (`densest`).
     scale_note : what to say of the colour scale, such as "locked".
+    axes, marks_are : what rows and columns are called in exported pictures, and what is marked in them.
     """
 
     _esm = theme.PANE + "".join((_HERE / name).read_text(encoding="utf-8") for name in ("paint.js", "canvas.js"))
@@ -62,6 +63,7 @@ class RasterCanvas(anywidget.AnyWidget):
         self._densest: tuple[Any, float] = (None, 0.0)
         self._on_pick: list[Callable[[int, int], None]] = []
         self.theme: theme.Theme = "light"
+        self.axes, self.marks_are = ("row", "column"), "marked"
         self.on_msg(self._receive)
 
     def show(self, source: Source, *, alt: str = "", window: Window | None = None, keep_window: bool = False) -> None:
@@ -145,23 +147,18 @@ class RasterCanvas(anywidget.AnyWidget):
         row_sums, column_sums = counts.sum(axis=1, dtype=np.uint32), counts.sum(axis=0, dtype=np.uint32)
         return header, [pixels.tobytes(), row_sums.tobytes(), column_sums.tobytes()]
 
-    def png(self) -> bytes:
-        """Return what is seen, without scales, as a PNG of up to 1,024 pixels a side."""
-        return image.png(self._rgb()[0])
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show: no source, or none of its positions holds anything."""
+        return self._source is None or not self._source.nnz
+
+    def png(self, *, worded: bool = True) -> bytes:
+        """Return what is seen as a PNG with axes, legend and, if ``worded``, title and caption."""
+        return sheet.png(self._sheet(), worded=worded)
 
     def svg(self) -> bytes:
-        """Return what is seen as an SVG with scales, marginal strips, title and description."""
-        rgb, counts = self._rgb(enlarge=False)
-        return image.svg(
-            rgb,
-            self._seen(),
-            counts.sum(axis=1).tolist(),
-            counts.sum(axis=0).tolist(),
-            title=self.title,
-            alt=self.alt,
-            colours=theme.PALETTE[self.theme],
-            font=theme.FONT.replace('"', "'"),
-        )
+        """Return what is seen as an SVG with axes, marginal strips, legend, title and caption."""
+        return sheet.svg(self._sheet())
 
     def close(self) -> None:
         """Take the canvas off the page and let it be freed."""
@@ -179,15 +176,47 @@ class RasterCanvas(anywidget.AnyWidget):
             raise ValueError("RasterCanvas: there is no picture yet; call show(source) first.")
         return self._source
 
-    def _rgb(self, enlarge=True):
-        window = self._seen()
-        counts = self._shown().counts(window, EXPORT_PIXELS)
+    def _sheet(self) -> sheet.Sheet:
+        source, window = self._shown(), self._seen()
+        counts, areas = source.counts(window, EXPORT_PIXELS), bin_areas(window, EXPORT_PIXELS)
+        if not counts.any() and not self.is_empty:
+            raise ValueError(f"{self.title or 'The picture'}: nothing is stored in the part in view; zoom out.")
         top = (self.scale_top or self.densest()) / self.each
-        rgb = theme.colour_map(self.theme)[image.levels(counts, bin_areas(window, EXPORT_PIXELS), top)[0]]
+        shades, top = image.levels(counts, areas, top)
         if 0 in counts.shape:
-            rgb = np.tile(theme.colour_map(self.theme)[0], (1, 1, 1))
-        factor = max(1, 1024 // max(rgb.shape[:2])) if enlarge else 1
-        return rgb.repeat(factor, axis=0).repeat(factor, axis=1), counts
+            shades = np.zeros((1, 1), np.uint8)
+        colours, p = theme.colour_map(self.theme), theme.PALETTE[self.theme]
+        single = areas.max(initial=1) == 1 and counts.max(initial=0) <= 1 and self.unit == "entries"
+        least, most = ("#" + bytes(colours[level].tolist()).hex() for level in (0, 255))
+        swatches = [(least, "no entry" if self.unit == "entries" else "zero"), *([(most, "entry")] if single else ())]
+        bands, frames = self._marked()
+        swatches += [(p["highlight"], self.marks_are)] * bool(bands or frames)
+        rows, columns = (areas.sum(axis=axis) for axis in (1, 0))
+        means = [self.each * counts.sum(axis=1) / np.maximum(rows / max(1, window[3] - window[2]), 1)]
+        means += [self.each * counts.sum(axis=0) / np.maximum(columns / max(1, window[1] - window[0]), 1)]
+        return sheet.Sheet(
+            pixels=colours[shades],
+            window=window,
+            title=self.title,
+            caption=self.alt,
+            axes=self.axes,
+            appearance=self.theme,
+            swatches=swatches,
+            scale=None if single or not top else _scale(top * self.each, self.unit, colours[1:]),
+            strips=sheet.Strips(rows=means[0], columns=means[1], unit=self.unit),
+            bands=bands,
+            frames=frames,
+            grid=self.block,
+        )
+
+    def _marked(self):
+        """Return what is marked or brushed: tinted bands and framed cells."""
+        (m, n), colour = self.size, theme.PALETTE[self.theme]["highlight"]
+        rows = [(row, row + 1) for row in self.marks.get("rows", ())] + [tuple(self.brush_rows)] * bool(self.brush_rows)
+        columns = [(column, column + 1) for column in self.marks.get("columns", ())]
+        columns += [tuple(self.brush_columns)] * bool(self.brush_columns)
+        bands = [(a, b, 0, n, colour) for a, b in rows] + [(0, m, a, b, colour) for a, b in columns]
+        return bands, [(r, r + 1, c, c + 1, colour) for r, c in self.marks.get("cells", ())]
 
     def _receive(self, _, content, buffers):
         if self._source is None:
@@ -203,6 +232,13 @@ class RasterCanvas(anywidget.AnyWidget):
             case "pick":
                 for callback in list(self._on_pick):
                     callback(int(content["row"]), int(content["column"]))
+
+
+def _scale(top: float, unit: str, colours: np.ndarray) -> sheet.Scale:
+    """Return the colour scale of shades that rise with the square root of what a position holds."""
+    places = (0, 0.25, 0.5, 0.75, 1)
+    marks = [(place, f"{top * place**2:.3g}") for place in places]
+    return sheet.Scale(colours=colours, ticks=marks, label=f"{unit} per position, on a square-root scale")
 
 
 def clip_window(window, shape: tuple[int, int]) -> Window:

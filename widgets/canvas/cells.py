@@ -4,10 +4,6 @@ For matrices whose every cell matters (a step of a dataflow, a hash table), up t
 binned first. One byte a cell travels.
 """
 
-import base64
-import html
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +12,7 @@ import numpy as np
 import traitlets
 
 from widgets import theme
+from widgets.canvas import sheet
 
 _HERE = Path(__file__).parent
 MAX_SIDE = 512
@@ -36,6 +33,10 @@ class CellImage(anywidget.AnyWidget):
     title = traitlets.Unicode("").tag(sync=True)
     alt = traitlets.Unicode("").tag(sync=True)
     picture = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._cells = np.zeros((0, 0), np.uint8)
 
     def show(
         self,
@@ -83,51 +84,45 @@ class CellImage(anywidget.AnyWidget):
                 "axes": list(axes),
             }
 
-    def png(self, side: int = 1024) -> bytes:
-        """Return the picture as a PNG of about ``side`` pixels on its longer side, whole pixels a cell."""
-        return _png(self._pixels(side))
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no cell to show."""
+        return not self._cells.size
+
+    def png(self, *, worded: bool = True) -> bytes:
+        """Return the picture as a PNG with axes, legend and, if ``worded``, title and alternative text."""
+        return sheet.png(self._sheet(), worded=worded)
 
     def svg(self) -> bytes:
-        """Return the picture as an SVG with the cells as an embedded image and the texts as text."""
-        pixels = self._pixels(1024)
-        height, width = pixels.shape[:2]
-        scale = self._scale(1024)
-        image = base64.b64encode(_png(pixels)).decode()
-        texts = "".join(
-            f'<text x="{(c + 0.5) * scale}" y="{(r + 0.5) * scale}" font-family="sans-serif" text-anchor="middle" '
-            f'dominant-baseline="central" font-size="{0.4 * scale:.3g}">{html.escape(text)}</text>'
-            for r, c, text in self.picture.get("texts", ())
+        """Return the picture as an SVG with axes, legend, title and alternative text."""
+        return sheet.svg(self._sheet())
+
+    def _sheet(self) -> sheet.Sheet:
+        picture = self.picture
+        palette = np.array([theme.rgb(colour) for colour in picture["palette"]], np.uint8)
+        (h, w), (rows, columns) = self._cells.shape, picture["shape"]
+        down, across = rows / max(h, 1), columns / max(w, 1)
+        frames = [(r * down, (r + 1) * down, c * across, (c + 1) * across) for r, c in picture["frames"]]
+        named = zip(picture["palette"], picture["names"], strict=False)
+        return sheet.Sheet(
+            pixels=palette[self._cells] if self._cells.size else palette[:1][None],
+            window=(0, rows, 0, columns),
+            title=self.title,
+            caption=self.alt,
+            axes=tuple(picture["axes"]),
+            appearance=self._appearance(),
+            swatches=[(colour, name) for colour, name in named if name],
+            frames=[(*frame, picture["frameColour"]) for frame in frames],
+            texts=[(r, c, text, _on(palette[self._cells[r, c]])) for r, c, text in picture["texts"]],
+            grid=1 if self._cells.shape == (rows, columns) else 0,
         )
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
-            f"<title>{html.escape(self.title)}</title><desc>{html.escape(self.alt)}</desc>"
-            f'<image width="{width}" height="{height}" href="data:image/png;base64,{image}"/>{texts}</svg>'
-        ).encode()
 
-    def _scale(self, side):
-        return max(1, side // max(*self._cells.shape, 1))
-
-    def _pixels(self, side):
-        palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in self.picture["palette"]], np.uint8)
-        scale = self._scale(side)
-        pixels = palette[self._cells].repeat(scale, 0).repeat(scale, 1)
-        colour = [int(self.picture["frameColour"][i : i + 2], 16) for i in (1, 3, 5)]
-        edge = max(1, scale // 10)
-        for r, c in self.picture["frames"]:
-            block = pixels[r * scale : (r + 1) * scale, c * scale : (c + 1) * scale]
-            block[:edge] = block[-edge:] = block[:, :edge] = block[:, -edge:] = colour
-        return pixels
+    def _appearance(self) -> theme.Theme:
+        """Tell which page the palette was chosen for: its empty cells have the page's colour."""
+        empty = self.picture["palette"][0] if self.picture["palette"] else ""
+        return "dark" if empty == theme.PALETTE["dark"]["plot"] else "light"
 
 
-def _png(pixels):
-    height, width = pixels.shape[:2]
-    lines = np.zeros((height, 1 + 3 * width), np.uint8)
-    lines[:, 1:] = pixels.reshape(height, 3 * width)
-
-    def chunk(tag, content):
-        return struct.pack(">I", len(content)) + tag + content + struct.pack(">I", zlib.crc32(tag + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", max(width, 1), max(height, 1), 8, 2, 0, 0, 0))
-    if not pixels.size:
-        lines = np.zeros((1, 4), np.uint8)
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines.tobytes(), 6)) + chunk(b"IEND", b"")
+def _on(colour: np.ndarray) -> str:
+    """Return black or white, whichever is legible on a colour."""
+    return "#000000" if colour @ (0.299, 0.587, 0.114) > 140 else "#ffffff"

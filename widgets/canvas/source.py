@@ -22,6 +22,11 @@ class Source(Protocol):
         ...
 
     @property
+    def nnz(self) -> int:
+        """Positions that hold something."""
+        ...
+
+    @property
     def row_names(self) -> np.ndarray | None:
         """What to call each row, or None for its number; ``column_names`` says the same of columns."""
         ...
@@ -133,6 +138,11 @@ class WeightSource:
         """How much weight one count is: a power of ten."""
         total = float(self.weights.sum(dtype=np.float64))
         return 10.0 ** ceil(log10((total if total > 0 else 1.0) / 4e9))
+
+    @cached_property
+    def nnz(self) -> int:
+        """Weights that are not zero."""
+        return int(np.count_nonzero(self.weights))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -107,6 +107,13 @@ def panel_labels(scene, seen: AttentionTrace, shown: Panel, shape) -> tuple[tupl
     return (scene.tokens if shape == (len(scene.tokens),) * 2 and not is_sorted(seen) else ()), ()
 
 
+def panel_axes(seen: AttentionTrace, shown: Panel, shape) -> tuple[str, str]:
+    """Return what the rows and columns of a panel are called."""
+    columns = "cell" if shown.columns == "key" and shape[0] != shape[1] else shown.columns
+    blocks = " block" if tokens_per_cell(seen, shown.key) > 1 else ""
+    return f"query{blocks}", f"{columns}{blocks}"
+
+
 def block_shares(mask: np.ndarray, block: int) -> np.ndarray:
     """Return the share of every block's pairs that a mask (t, t) holds, (n, n) float32: 1 full, 0 empty."""
     t = len(mask)
@@ -174,6 +181,7 @@ class AttentionScene:
         number among them says "counted", "measured" or "modelled".
     kind : how attention and coverage come about: "measured" where trained weights made them, else "counted".
     curves : coverage over density; the present settings are drawn as a larger marker.
+    numbers : (method, what, number) of every fact that is a number, for tables of data.
     query : ``query(row, state)`` -> what one query attends to, a `attention_query.QueryRow` or `QueryMaps`; None where
         rows are too long to hold.
     """
@@ -185,6 +193,7 @@ class AttentionScene:
     kind: Literal["counted", "measured"] = "counted"
     tokens: tuple[str, ...] = ()
     curves: tuple[CoverageCurve, ...] = ()
+    numbers: tuple[tuple[str, str, float], ...] = ()
     query: Callable[[int, Mapping[str, Any]], Any] | None = None
 
 

@@ -170,7 +170,7 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
     titles = ["the picture", *titles, f"the {shown.keys.size} keys of {shown.fused}"]
     rows, last = -(-len(titles) // columns), len(titles) - 1
     figure = make_subplots(
-        rows, columns, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.5 / rows / 3
+        rows, columns, subplot_titles=titles, horizontal_spacing=0.075, vertical_spacing=0.6 / rows / 3
     )
     ramp = [[i / 255, f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(theme.colour_map(appearance))]
     places = [{"row": number // columns + 1, "col": number % columns + 1} for number in range(len(titles))]
@@ -182,40 +182,56 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
             )
         else:
             tip = "key (%{y}, %{x})" if number == last else "row %{y}, column %{x}"
+            roots = np.sqrt(weights[number]).round(5)
             heat = go.Heatmap(
-                z=np.sqrt(weights[number]).round(5), customdata=weights[number].round(6), colorscale=ramp, zmin=0,
-                showscale=False, hovertemplate=tip + ": %{customdata}<extra></extra>",
+                z=roots, customdata=weights[number].round(6), colorscale=ramp,
+                colorbar=_scale(figure, number, float(roots.min()), float(roots.max())),
+                hovertemplate=tip + ": %{customdata}<extra></extra>",
             )  # fmt: skip
             figure.add_trace(heat, **at)
-        axes = {"visible": False, "constrain": "domain"}
-        figure.update_xaxes(**axes, **at)
+        axes = {"constrain": "domain", "showgrid": False, "zeroline": False, "nticks": 5, "tickfont": {"size": 10}}
+        figure.update_xaxes(**axes, title={"text": "column", "font": {"size": 11}, "standoff": 2}, **at)
         figure.update_yaxes(**axes, autorange="reversed", scaleanchor=f"x{number + 1 if number else ''}", **at)
+    figure.update_yaxes(title={"text": "row", "font": {"size": 11}, "standoff": 2}, col=1)
     y, x = divmod(shown.row, width)
     for at in places[:-1]:
-        figure.add_trace(_marks([x], [y], "x", p["highlight"], 11, "the query"), **at)
+        figure.add_trace(_marks([x], [y], "x", p["highlight"], 11, "the query", at == places[0]), **at)
     rings = [[(pixels % width).tolist(), (pixels // width).tolist()] for pixels in shown.sources]
     behind = [len(figure.data), len(figure.data) + 1]
     for number in (0, 1 + list(shown.maps).index(shown.fused)):
         name = "pixels behind one fused key"
         across, down = rings[shown.place]
-        figure.add_trace(_marks(across, down, "circle-open", colours[1], 7, name), **places[number])
+        figure.add_trace(_marks(across, down, "circle-open", colours[1], 7, name, number == 0), **places[number])
     b, a = divmod(shown.place, shown.keys.shape[1])
     figure.add_trace(_marks([a], [b], "square-open", colours[1], 20, "the marked key"), **places[-1])
     shade = "darkness" if appearance == "light" else "brightness"
     figure.update_layout(
         template=theme.template(appearance),
         title=f"Attention of pixel ({y}, {x}) (counted); {shade} is the square root of the weight",
-        height=290 * rows + 70,
-        showlegend=False,
-        margin={"l": 10, "r": 10, "t": 80, "b": 10},
+        height=300 * rows + 130,
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        margin={"l": 10, "r": 60, "t": 80, "b": 80},
         meta={"preview": {"curve": last, "traces": behind, "columns": shown.keys.shape[1], "points": rings}},
     )
     figure.update_annotations(font={"size": 12})
     return figure
 
 
-def _marks(x, y, symbol, colour, size, name):
+def _scale(figure, number, least, most):
+    """Return the colour bar beside a map of square roots from ``least`` to ``most``, with weights at three places."""
+    name = "" if number == 0 else str(number + 1)
+    across, down = (figure.layout[f"{axis}axis{name}"].domain for axis in "xy")
+    roots = [least + (most - least) * place for place in (0, 0.5, 1)]
+    inside = [least + (most - least) * place for place in (0.01, 0.5, 0.99)]  # plotly may leave out the very ends
+    return {
+        "x": across[1] + 0.004, "xanchor": "left", "y": sum(down) / 2, "len": down[1] - down[0], "thickness": 8,
+        "tickvals": inside, "ticktext": [f"{root**2:.2g}" for root in roots], "tickfont": {"size": 10},
+        "ticks": "outside", "ticklen": 2, "outlinewidth": 0,
+    }  # fmt: skip
+
+
+def _marks(x, y, symbol, colour, size, name, told=True):
     return go.Scatter(
-        x=x, y=y, mode="markers", name=name, hoverinfo="skip",
+        x=x, y=y, mode="markers", name=name, hoverinfo="skip", showlegend=told,
         marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 2, "color": colour}},
     )  # fmt: skip

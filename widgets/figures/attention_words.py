@@ -5,12 +5,13 @@ import numpy as np
 from widgets.figures.fact_table import fact_table
 
 
-def panel_words(shown, result, array, cell):
-    """Return what one picture shows."""
+def panel_words(shown, result, array, cell, scene=None):
+    """Return what one picture shows, and of which queries and keys where their ``scene`` is given."""
     rows, columns = array.shape
     grain = "" if cell == 1 else f", one cell is {cell} tokens"
     share = f"; {array.mean():.1%} of the cells are set" if array.dtype == np.bool_ else ""
-    return f"{shown.label} of {result.method}, {rows:,} x {columns:,}{grain}{share}."
+    of = f" Queries and keys: {scene.source}, {scene.t:,} tokens ({scene.kind})." if scene else ""
+    return f"{shown.label} of {result.method}, {rows:,} x {columns:,}{grain}{share}.{of}"
 
 
 def cost_rows(result, kind):
@@ -43,6 +44,20 @@ def cost_rows(result, kind):
         ("multiply-adds before the attention, to choose, sort or summarise (counted)", cost.before, f"{cost.before:,}"),
         ("bytes moved by the attention (counted)", kept.bytes, _of(kept.bytes, dense.bytes)),
     ]  # fmt: skip
+
+
+def number_rows(scene):
+    """Return (what, item, value) of all that is a number: costs, facts, and the curves of coverage over density."""
+    rows = []
+    for result in filter(None, (scene.result, scene.other)):
+        known = [(label, number) for label, number, text in cost_rows(result, scene.kind) if text and number == number]
+        rows += [(result.method, label, number) for label, number in known]
+    rows += scene.numbers
+    for curve in scene.curves:
+        for setting, density, coverage in zip(curve.settings, curve.density, curve.coverage, strict=True):
+            rows.append((curve.label, f"coverage at {setting}", float(coverage)))
+            rows.append((curve.label, f"density at {setting}", float(density)))
+    return rows
 
 
 def reached_pairs(result):

@@ -49,7 +49,10 @@ function render({ model, el }) {
   const area = document.createElement("div");
   area.className = "wb-plot-area";
   area.setAttribute("role", "img");
-  el.append(area);
+  const sentence = document.createElement("p");  // stands where there is nothing to draw
+  sentence.className = "wb-note";
+  sentence.hidden = true;
+  el.append(area, sentence);
   let closed = false;
   let drawing = Promise.resolve();
   const note = paneNote(el, () => draw());
@@ -58,6 +61,14 @@ function render({ model, el }) {
     drawing = drawing.then(async () => {
       area.setAttribute("aria-label", model.get("alt") || "figure");
       area.style.height = model.get("height") + "px";
+      const nothing = !model.get("spec") && model.get("alt");
+      sentence.textContent = nothing ? model.get("alt") : "";
+      sentence.hidden = !nothing;
+      area.hidden = Boolean(nothing);
+      if (nothing) {
+        note.painted();
+        area.dataset.painted = String(1 + Number(area.dataset.painted || 0));
+      }
       if (closed || !model.get("spec")) return;
       note.waiting();
       const Plotly = await plotly(model);

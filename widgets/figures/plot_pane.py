@@ -25,7 +25,7 @@ class PlotPane(anywidget.AnyWidget):
 
     Parameters
     ----------
-    alt : what the figure shows, in words, for readers who do not see it.
+    alt : what the figure shows, in words, for readers who do not see it; shown itself where there is nothing to draw.
     """
 
     _esm = theme.PANE + (_HERE / "plot_pane.js").read_text(encoding="utf-8")
@@ -50,6 +50,11 @@ class PlotPane(anywidget.AnyWidget):
             self.alt = sentence_of(figure) or alt
             self.height = int(figure.layout.height or 360)
             self.spec = plotly.io.to_json(figure, validate=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show: no figure yet, or a sentence in its place."""
+        return self.figure is None or bool(sentence_of(self.figure))
 
     def on_click(self, callback) -> None:
         """Call ``callback(points)`` when a reader clicks; a point is a dict of curve, index, x and y."""

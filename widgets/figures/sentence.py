@@ -2,6 +2,7 @@
 
 import textwrap
 
+import numpy as np
 import plotly.graph_objects as go
 
 SENTENCE_HEIGHT = 200
@@ -31,11 +32,15 @@ def sentence_of(figure: go.Figure) -> str:
 
 
 def is_blank(figure: go.Figure) -> bool:
-    """Tell whether a figure has neither a point nor a picture nor a word to show."""
-    drawn = any(len(values) for trace in figure.data for values in _drawn(trace))
-    return not drawn and not figure.layout.annotations and not figure.layout.shapes
+    """Tell whether a figure has neither a mark nor a picture nor a word to show."""
+    return not (any(map(_has_marks, figure.data)) or figure.layout.annotations or figure.layout.shapes)
 
 
-def _drawn(trace):
-    found = (getattr(trace, name, None) for name in ("x", "y", "z"))
-    return [values for values in found if values is not None]
+def _has_marks(trace) -> bool:
+    """Tell whether a trace draws anything: a number among its cells or heights, or what has neither."""
+    values = getattr(trace, "z", None)
+    values = getattr(trace, "y", None) if values is None else values
+    if values is None:
+        return trace.type not in ("scatter", "bar", "heatmap", "image") or getattr(trace, "x", None) is not None
+    values = np.asarray(values)
+    return bool(np.isfinite(values).any() if values.dtype.kind in "biuf" else values.size)

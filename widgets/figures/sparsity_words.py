@@ -10,7 +10,8 @@ def statistics_rows(scene):
     s = scene.statistics
     lengths = s.row_lengths
     m, n = s.shape
-    yield "rows x columns", f"{m:,} x {n:,}"
+    yield "rows", m
+    yield "columns", n
     yield "entries (nnz)", s.nnz
     yield "density", s.density
     yield "bandwidth", s.bandwidth

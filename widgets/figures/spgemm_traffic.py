@@ -60,6 +60,7 @@ def bytes_figure(traffic, *, log=False, theme="light"):
             hoverinfo="skip",
         )
     figure.update_layout(barmode="group" if log else "stack")
+    figure.update_xaxes(title="dataflow")
     figure.update_yaxes(title="bytes", exponentformat="SI")
     if log:
         some = traffic.bytes[traffic.bytes > 0]

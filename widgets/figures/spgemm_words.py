@@ -42,8 +42,20 @@ def live_words(scene, key):
     return f"{STEPPED[key].label} keeps at most {counted(peaks[key], 'element')} on the chip; the others: {others}."
 
 
-def step_columns(steps):
-    """Return a dataflow's steps as named columns; a run of products is told by its first."""
+def section_columns(scene, section, dataflow):
+    """Return the data behind a section of the view as named columns; a column holds numbers or words, never both.
+
+    Parameters
+    ----------
+    scene : TrafficScene. section : "step", "bytes", "machine" or "constants". dataflow : whose steps.
+    """
+    columns = {"step": _step_columns, "bytes": _byte_columns, "machine": _run_columns, "constants": _constant_columns}
+    return columns[section](scene, dataflow)
+
+
+def _step_columns(scene, dataflow):
+    """Return a dataflow's steps; a run of products is told by its first."""
+    steps = scene.steps[dataflow]
     return {
         "product": steps.edges[1:],
         "i": steps.i,
@@ -53,6 +65,53 @@ def step_columns(steps):
         "merged": steps.merged,
         "kept on the chip": steps.live,
     }
+
+
+def _byte_columns(scene, dataflow):
+    traffic = scene.traffic
+    streams = {f"{stream} (bytes)": traffic.bytes[:, s] for s, stream in enumerate(traffic.streams)}
+    return {"dataflow": np.array(traffic.dataflows)} | streams
+
+
+def _run_columns(scene, dataflow):
+    runs = scene.machine.runs if scene.machine else ()
+    names = list(runs[0].totals) if runs else []
+    totals = {name: np.array([float(run.totals[name]) for run in runs]) for name in names}
+    return {"kernel": np.array([run.label for run in runs])} | totals
+
+
+def _constant_columns(scene, dataflow):
+    constants = scene.machine.constants if scene.machine else ()
+    values = np.array([_number(constant.value) for constant in constants])
+    words = ["" if value == value else c.value for value, c in zip(values, constants, strict=True)]
+    told = {name: np.array([getattr(c, name) for c in constants]) for name in ("unit", "tag", "source")}
+    names = np.array([constant.name for constant in constants])
+    return {"name": names, "value": values, "value in words": np.array(words)} | told
+
+
+def _number(text):
+    """Return the number that a text is, NaN if it is none."""
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return float("nan")
+
+
+def matrix_arrays(operands):
+    """Return sparse matrices as named arrays of one NPZ file, with a line ``about`` that says how to rebuild them.
+
+    Parameters
+    ----------
+    operands : of the names A, B and C.
+    """
+    parts = ("values", "indices", "indptr", "shape")
+    arrays = {
+        f"{x.name}_{part.replace('values', 'data')}": np.asarray(getattr(x, part)) for x in operands for part in parts
+    }
+    about = (
+        "A = scipy.sparse.csr_array((f['A_data'], f['A_indices'], f['A_indptr']), shape=f['A_shape']); B and C alike"
+    )
+    return arrays | {"about": np.array(about)}
 
 
 def mean_share(utilisation, name):

@@ -21,6 +21,7 @@ from widgets.figures.attention import (
     is_sorted,
     key_score_figure,
     panel,
+    panel_axes,
     panel_keys,
     panel_labels,
     pictures_of,
@@ -28,11 +29,11 @@ from widgets.figures.attention import (
 )
 from widgets.figures.attention_query import QueryMaps, query_maps_figure, query_row_figure
 from widgets.figures.attention_words import (
-    cost_rows,
     curves_words,
     facts_html,
     kept_words,
     maps_words,
+    number_rows,
     panel_words,
     row_words,
     scores_words,
@@ -146,6 +147,7 @@ class AttentionMaskView(View):
         self._query_pane.on_click(self._query_clicked)
         for canvas in (self.left_canvas, self.right_canvas):
             canvas.observe(self._zoomed, names="window")
+            canvas.marks_are = "the query in focus"
             canvas.on_pick(lambda row, column, canvas=canvas: self._pair_picked(canvas, row, column))
             canvas.layout.flex, canvas.layout.min_width, canvas.layout.max_width = "1 1 420px", "0", "640px"
         row = {"display": "flex", "flex_flow": "row wrap"}
@@ -219,7 +221,9 @@ class AttentionMaskView(View):
         canvas.title = f"{shown.label}: {result.method}" if scene.other is not None else shown.label
         canvas.block = block // cell if block > cell else 0
         labels = panel_labels(scene, result, shown, array.shape)
-        canvas.show(_raster_source(array, *labels), alt=panel_words(shown, result, array, cell), keep_window=True)
+        canvas.axes = panel_axes(result, shown, array.shape)
+        words = panel_words(shown, result, array, cell, scene)
+        canvas.show(_raster_source(array, *labels), alt=words, keep_window=True)
 
     def _mark_row(self, canvas, result, row):
         key = self._drawn[canvas][0]
@@ -246,16 +250,8 @@ class AttentionMaskView(View):
         self._query_note.value = f"<p class='wb wb-note'>{html.escape(note)}</p>" if note else ""
 
     def table(self, scene):
-        """Return facts of the method (and of the other) and the curves as one table."""
-        rows = []
-        for result in filter(None, (scene.result, scene.other)):
-            rows += [(result.method, label, number) for label, number, text in cost_rows(result, scene.kind) if text]
-            rows += [(result.method, name, value) for name, value in result.facts.items()]
-        for curve in scene.curves:
-            for setting, density, coverage in zip(curve.settings, curve.density, curve.coverage, strict=True):
-                rows.append((curve.label, f"coverage at {setting}", float(coverage)))
-                rows.append((curve.label, f"density at {setting}", float(density)))
-        return ("what", "item", "value"), rows
+        """Return the numbers of the method (and of the other) and the curves as one table."""
+        return ("what", "item", "value"), number_rows(scene)
 
     def arrays(self, scene):
         """Return what both pictures show, and every other panel of up to four million cells."""

@@ -37,6 +37,7 @@ ORDERINGS = (
     ("morton", "Morton (Z-curve)"),
     ("cluster", "clusters (min-hash)"),
 )
+DRAWN = ("random", "cluster")  # orders that a seed changes
 ORDERING_HELP = (
     "Renumbers rows and columns; the entries stay the same. Reverse Cuthill-McKee gathers them near the diagonal, "
     "degree puts the longest rows first, Morton follows a Z-curve over a grid of rows, clusters join similar rows."
@@ -253,6 +254,10 @@ class SparsityView(View):
             found |= {"block_fill": np.array([b.fill for b in scene.blocks])}
             found |= {"blocks_kept": np.array([b.kept for b in scene.blocks])}
         return found
+
+    def settings(self):
+        """Leave out the seed where the order draws nothing."""
+        return [(label, value) for label, value in super().settings() if label != "Seed" or self.ordering in DRAWN]
 
     def exports(self, scene):
         """Offer the matrix in the order that is shown, whole, for other tools and for another visit."""

@@ -49,8 +49,9 @@ from widgets.figures.spgemm_words import (
     live_curves,
     live_words,
     machine_words,
+    matrix_arrays,
+    section_columns,
     short_number,
-    step_columns,
     total_bytes,
 )
 from widgets.views.frame.export import npz_bytes
@@ -380,42 +381,33 @@ class SpGEMMTrafficView(View):
 
     def table(self, scene: TrafficScene) -> tuple[Sequence[str], Sequence[Sequence]]:
         """Return the data behind the open section."""
-        columns = self.arrays(scene)
+        columns = section_columns(scene, self.section, self.dataflow)
         return list(columns), ColumnRows(list(columns.values()))
 
     def arrays(self, scene: TrafficScene) -> dict[str, np.ndarray]:
-        """Return the columns of the open section's table."""
-        if self.section == "step":
-            return step_columns(scene.steps[self.dataflow])
-        if self.section == "bytes":
-            traffic = scene.traffic
-            return {"dataflow": np.array(traffic.dataflows)} | {
-                f"{stream} (bytes)": traffic.bytes[:, s] for s, stream in enumerate(traffic.streams)
-            }
-        machine = scene.machine
-        if machine is None:
-            return {"note": np.array([scene.machine_note])}
-        if self.section == "machine":
-            names = list(machine.runs[0].totals)
-            return {"kernel": np.array([run.label for run in machine.runs])} | {
-                name: np.array([float(run.totals[name]) for run in machine.runs]) for name in names
-            }
-        return {name: np.array([getattr(c, name) for c in machine.constants]) for name in CONSTANT_FIELDS}
+        """Return the columns of the open section's table, and the matrices A, B and C with how to rebuild them."""
+        return section_columns(scene, self.section, self.dataflow) | matrix_arrays((scene.a, scene.b, scene.c))
 
-    def pictures(self) -> dict[str, ipywidgets.Widget]:
-        """Return the parts of the open section, for export."""
-        if self.scene is None:
-            return {}
+    def parts(self) -> dict[str, ipywidgets.Widget]:
+        """Return the parts of the open section."""
         panes = self._panes
+        if self.scene is None or self.section == "constants":
+            return {}
         if self.section == "step":
             return (self._cells if _is_small(self.scene) else self._rasters) | {"live": panes["step live"]}
         if self.section == "bytes":
             return {"bytes": panes["bytes"], "live": panes["live"]}
-        if self.section == "constants" or self.scene.machine is None:
+        if self.scene.machine is None:
             return {}
         names = ("gantt", "utilisation", "machine live", "probes", "roofline")
         tables = {f"table, {t.label}": w for t, w in zip(self.scene.machine.occupancy, self._tables, strict=False)}
         return {name: panes[name] for name in names} | tables
+
+    def settings(self) -> list[tuple[str, str]]:
+        """Return the settings of the operands and of the open section."""
+        machine = self._hooks.machine
+        mine = {"step": STEPPING, "bytes": TRAFFIC, "machine": (*machine, TABLE), "constants": machine}[self.section]
+        return self.in_words([*self._shown_knobs(), self.knob("section"), *(self.knob(knob.key) for knob in mine)])
 
     def exports(self, scene: TrafficScene) -> dict[str, Callable[[], tuple[str, str, bytes]]]:
         """Add the Gantt's events and the probe histogram to the machine's exports."""

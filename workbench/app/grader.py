@@ -5,14 +5,17 @@ import hashlib
 import importlib
 import os
 from collections import Counter
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from workbench.app.request import is_served
 from workbench.gathered import exporting, find, no_such
 from workbench.grading.comparison import Comparison, compare, compare_calls
 from workbench.grading.exercise import Exercise
 from workbench.grading.verdict import Card
+from workbench.grading.wanted import asked
 
 _FOLDER = "workbench.app.exercises"
 _hints_shown: Counter[str] = Counter()
@@ -72,6 +75,9 @@ def given(name: str) -> Any:
 def check(name: str, answer: Any) -> Card:
     """Compare an answer with the right one and explain the difference.
 
+    Whole numbers must be exact; of any other number four significant digits are enough. The type does not matter:
+    tensors, arrays, fractions and strings such as "1/4" are compared by their values.
+
     Parameters
     ----------
     name : ``"<file>/<exercise>"``.
@@ -79,24 +85,45 @@ def check(name: str, answer: Any) -> Card:
 
     Returns
     -------
-    Card, shown as the cell's output and true if the answer is right. Never raises.
+    Card, shown as the cell's output and true if the answer is right. Never raises. On a page, whose reader cannot edit
+    the cell, an open question comes with a form to answer it in.
     """
     try:
         exercise = find_exercise(name)
     except KeyError as error:
         return Card("unknown", "No such exercise", paragraphs=(str(error.args[0]),))
-    if answer is ... or answer is None:
-        return Card("open", "Not answered yet", exercise.question, (f"hint({name!r}) gives a first nudge.",))
-    question = exercise.given(_rng(name))
-    result = _grade(exercise, question, answer)
+    if answer is not ... and answer is not None:
+        return _verdict(name, exercise, answer, f"hint({name!r})")
+    right, form = _right(name, student()), None
+    if is_served():
+        from workbench.app.answer_form import answer_form
+
+        form = answer_form(name, exercise, given(name), right, partial(_typed, name, exercise), partial(hint, name))
+    question = asked(exercise, right)
+    return Card("open", "Not answered yet", question, (f"hint({name!r}) gives a first nudge.",), form)
+
+
+def _typed(name: str, exercise: Exercise, text: str) -> Card:
+    return _verdict(name, exercise, text, "The Hint button")
+
+
+def _verdict(name: str, exercise: Exercise, answer: Any, hints: str) -> Card:
+    """Return the verdict on an answer; ``hints`` is what has more to say after a second wrong one."""
+    right = _right(name, student())
+    question = asked(exercise, right)
+    try:
+        result = _grade(exercise, given(name), right, answer)
+    except Exception as error:  # an object whose own methods fail
+        kind = f"{type(answer).__name__} object"
+        result = Comparison(False, f"Your answer could not be read: this {kind} raises {type(error).__name__}.")
     if result.equal:
-        return Card("correct", "Correct", exercise.question, (result.sentence,))
+        return Card("correct", "Correct", question, (result.sentence,))
     _wrong_tries[name] += 1
-    remarks = [m.say for m in exercise.mistakes if _is_mistake(exercise, answer, m.answer(question))]
+    remarks = [m.say for m in exercise.mistakes if _is_mistake(exercise, answer, m.answer(given(name)))]
     left = len(exercise.hints) - _hints_shown[name]
     if _wrong_tries[name] >= 2 and left > 0:
-        remarks.append(f"hint({name!r}) has {left} more to say.")
-    return Card("not yet", "Not yet", exercise.question, (result.sentence, *remarks))
+        remarks.append(f"{hints} has {left} more to say.")
+    return Card("not yet", "Not yet", question, (result.sentence, *remarks))
 
 
 def hint(name: str) -> Card:
@@ -110,20 +137,25 @@ def hint(name: str) -> Card:
     return Card("hint", f"Hint {shown} of {total}", exercise.question, exercise.hints[:shown])
 
 
+@lru_cache(maxsize=256)
+def _right(name: str, learner: str) -> Any:
+    """Return the right answer for one learner, whose name the input depends on."""
+    return find_exercise(name).answer(given(name))
+
+
 def _rng(name: str) -> np.random.Generator:
     digest = hashlib.sha256(f"{student()}\n{name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def _grade(exercise: Exercise, question: Any, answer: Any) -> Comparison:
-    right = exercise.answer(question)
-    options = {"rtol": exercise.rtol, "atol": exercise.atol, "unit": exercise.unit}
+def _grade(exercise: Exercise, question: Any, right: Any, answer: Any) -> Comparison:
     if exercise.cases is not None:
-        return compare_calls(answer, right, exercise.cases(question), **options)
-    return compare(answer, right, **options)
+        return compare_calls(answer, right, exercise.cases(question), unit=exercise.unit)
+    return compare(answer, right, unit=exercise.unit)
 
 
 def _is_mistake(exercise: Exercise, answer: Any, wrong: Any) -> bool:
-    if exercise.cases is not None:
+    try:
+        return exercise.cases is None and compare(answer, wrong).equal
+    except Exception:  # as in the verdict, which has said so
         return False
-    return compare(answer, wrong, rtol=exercise.rtol, atol=exercise.atol).equal

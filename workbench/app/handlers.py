@@ -197,11 +197,7 @@ class PageHandler(WorkbenchHandler):
         return path
 
     def _environment(self) -> dict[str, str]:
-        return {
-            "QUERY_STRING": self.request.query,
-            "SCRIPT_NAME": self.request.path,
-            "SERVER_SOFTWARE": "sparse-workbench",
-        }
+        return {"QUERY_STRING": self.request.query, "SCRIPT_NAME": self.request.path}
 
     async def _stream(self, page, head: str):
         if page.kernel_id:  # started ahead: it may be through already, and if it failed the status can still say so

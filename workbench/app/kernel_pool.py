@@ -11,6 +11,7 @@ from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from traitlets import Dict, Float, Integer
 
+from workbench.app.request import SERVED
 from workbench.app.steps import Page, StepRenderer
 
 IDLE_S = 300
@@ -198,7 +199,7 @@ class KernelPool(AsyncMappingKernelManager):
     async def _start_kernel(self, page: Page, folder: str):
         asked = page.visitor.result() if page.visited else {}
         name = page.renderer.notebook.metadata.kernelspec.name
-        environment = {**os.environ, **self.environment, **asked}
+        environment = {**os.environ, **SERVED, **self.environment, **asked}
         starting = asyncio.ensure_future(self.start_kernel(kernel_name=name, path=folder, env=environment))
         page.kernel_id = await self._unless_abandoned(starting)
         self._without_kernel.discard(page)

@@ -1,6 +1,13 @@
-"""What the visitor asked for: the part of the address behind the question mark, as a dashboard's notebook sees it."""
+"""What a notebook can tell of its page: whether it is a visitor's, and what was asked for behind the question mark."""
 
 import os
+
+SERVED = {"SERVER_SOFTWARE": "sparse-workbench"}  # in the environment of each kernel whose notebook is shown as a page
+
+
+def is_served() -> bool:
+    """Tell whether the notebook is shown as a page, whose cells its reader cannot edit; Voila itself says so, too."""
+    return any(os.environ.get(name) for name in SERVED)
 
 
 def query_string() -> str:

@@ -33,7 +33,6 @@ class Exercise:
     answer : ``answer(given)`` -> the right answer, computed.
     hints : from a nudge to nearly the way; at least two. None states the answer.
     unit : what the numbers count, such as ``"bytes"``; "" for pure numbers.
-    rtol, atol : how far a float may be off; integers, booleans and strings must be equal.
     mistakes : wrong answers that deserve a remark of their own.
     cases : ``cases(given)`` -> list of argument tuples, for exercises whose answer is a function.
     """
@@ -44,7 +43,5 @@ class Exercise:
     answer: Callable[[Any], Any]
     hints: tuple[str, ...]
     unit: str = ""
-    rtol: float = 1e-6
-    atol: float = 0.0
     mistakes: tuple[Mistake, ...] = ()
     cases: Callable[[Any], list[tuple]] | None = None

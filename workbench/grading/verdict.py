@@ -2,7 +2,7 @@
 
 import html
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 _SIGNS = {"correct": "✓", "not yet": "✗", "open": "…", "hint": "→", "unknown": "?"}
 _BORDERS = {
@@ -24,12 +24,14 @@ class Card:
     headline : shown in bold after the sign.
     question : the exercise's question, or "".
     paragraphs : plain sentences.
+    form : a widget shown instead, in which the question is answered; None for none.
     """
 
     state: Literal["correct", "not yet", "open", "hint", "unknown"]
     headline: str
     question: str = ""
     paragraphs: tuple[str, ...] = ()
+    form: Any = None
 
     @property
     def passed(self) -> bool:
@@ -44,6 +46,9 @@ class Card:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _repr_mimebundle_(self, **how: Any) -> Any:
+        return {} if self.form is None else self.form._repr_mimebundle_(**how)
 
     def _repr_html_(self) -> str:
         question = f'<div style="opacity:.85"><em>{html.escape(self.question)}</em></div>' if self.question else ""

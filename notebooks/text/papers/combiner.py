@@ -394,6 +394,7 @@ claims("combiner")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("combiner/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** At which positions do the regions of this log-sparse position begin? Answer with an array in rising order.
 

@@ -361,6 +361,7 @@ claims("favit")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("favit/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** Windows of this size and dilation lie side by side on this map. How many pixels are part of some key?
 

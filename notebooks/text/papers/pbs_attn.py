@@ -415,6 +415,7 @@ claims("pbs_attn")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("pbs_attn/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** These are scores of keys. Sort them inside segments of the given length, largest first, ties by position. Keys
 # after the last full segment keep their order. Answer with an array: slot -> original position.

@@ -360,6 +360,7 @@ claims("ponet")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("ponet/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** What does the segment pool give for this one feature? Answer with a list, one number per token.
 

@@ -446,6 +446,7 @@ claims("sea")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("sea/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** Given are the numbers of heads, cells, tokens, and keys per query. How many cells does one query get over all
 # its heads?

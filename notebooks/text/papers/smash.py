@@ -525,6 +525,7 @@ claims("smash")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("smash/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** How many partial products does `a @ b` take?
 

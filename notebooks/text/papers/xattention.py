@@ -442,6 +442,7 @@ claims("xattention")
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("xattention/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** Given are six queries and six keys of width 2, and $S = 3$. What is the *sum* of the logits $q \cdot k$ on the
 # antidiagonal of the tile of queries 3, 4, 5 and keys 0, 1, 2, without scaling?

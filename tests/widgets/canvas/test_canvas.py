@@ -12,7 +12,7 @@ from scipy import sparse
 
 from kernels.raster import raster
 from widgets import theme
-from widgets.canvas import image
+from widgets.canvas import image, sheet
 from widgets.canvas.canvas import RasterCanvas, bin_of, clip_window
 from widgets.canvas.source import BitsSource, CsrSource, WeightSource
 
@@ -208,23 +208,87 @@ def read_png(content):
     return lines[:, 1:].reshape(size[1], size[0], 3)
 
 
+def area_of(canvas, worded=True):
+    """The middle of every pixel of the picture in the canvas's PNG, without what stands around it."""
+    printed = canvas._sheet()
+    layout = sheet._Layout(printed, worded)
+    rgb = read_png(canvas.png(worded=worded))
+    inside = rgb[layout.top : layout.top + layout.area_h, layout.left : layout.left + layout.area_w]
+    assert rgb.shape == (layout.height, layout.width, 3)
+    return inside[layout.down // 2 :: layout.down, layout.across // 2 :: layout.across]
+
+
+@pytest.mark.parametrize("worded", (True, False))
 @pytest.mark.parametrize("appearance", ("light", "dark"))
-def test_png_shows_the_entries(canvas, matrix, appearance):
+def test_png_shows_the_entries(canvas, matrix, appearance, worded):
     canvas.theme = appearance
     canvas.window = [10, 60, 20, 80]
-    rgb = read_png(canvas.png())
-    factor = 1024 // 60
-    colours = theme.colour_map(appearance)
-    wanted = colours[np.where(matrix.toarray()[10:60, 20:80] != 0, 255, 0)]
-    np.testing.assert_array_equal(rgb[::factor, ::factor], wanted)
+    wanted = theme.colour_map(appearance)[np.where(matrix.toarray()[10:60, 20:80] != 0, 255, 0)]
+    np.testing.assert_array_equal(area_of(canvas, worded), wanted)
 
 
-def test_svg_parses_and_says_what_it_shows(canvas):
-    root = ElementTree.fromstring(canvas.svg())
-    names = [child.tag.split("}")[1] for child in root]
-    assert names.count("image") == 1 and names.count("path") == 2
+def words_of(content):
+    root = ElementTree.fromstring(content)
+    assert root.tag.endswith("svg")
+    return root, [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_svg_says_what_it_shows_with_axes_title_and_legend(canvas):
+    canvas.window = [10, 60, 20, 80]
+    root, words = words_of(canvas.svg())
     assert root.find("{*}title").text == "Pattern" and root.find("{*}desc").text == "A random pattern."
     assert root.find("{*}image").get("href").startswith("data:image/png;base64,")
+    assert {"Pattern", "A random pattern.", "row", "column", "no entry", "entry", "10", "50", "20", "70"} <= set(words)
+    assert "entries per row," in words and "entries per column," in words
+
+
+def test_a_colour_scale_has_numbers_that_are_the_densities_of_its_shades():
+    weights = np.linspace(0, 0.5, 64, dtype=np.float32).reshape(8, 8)
+    shown = RasterCanvas(title="weights")
+    shown.show(WeightSource(weights), alt="Weights.")
+    shown.axes = ("query", "key")
+    scale = shown._sheet().scale
+    assert [words for _, words in scale.ticks] == ["0", "0.0312", "0.125", "0.281", "0.5"]
+    top = image.levels(np.array([[0.125, 0.5]]), np.ones((1, 2)))[0]
+    place, _ = scale.ticks[2]
+    assert abs(int(top[0, 0]) - 1 - place * 254) <= 1  # the shade at the tick is that of the number
+    _, words = words_of(shown.svg())
+    assert {"query", "key", "zero", "weight per position, on a square-root scale", "0.5"} <= set(words)
+    shown.close()
+
+
+def test_marks_are_drawn_and_explained(canvas):
+    plain = read_png(canvas.png())
+    canvas.mark(rows=[100], cells=[(5, 7)])
+    canvas.marks_are = "used by the step"
+    marked = read_png(canvas.png())
+    layout = sheet._Layout(canvas._sheet(), True)
+    row = layout.top + 100 * layout.down
+    assert (marked[row, layout.left : layout.left + 40] != plain[row, layout.left : layout.left + 40]).any()
+    assert "used by the step" in words_of(canvas.svg())[1]
+
+
+def test_bars_are_means_so_that_no_bin_stands_out(rng):
+    matrix = sparse.csr_array(np.ones((1500, 30)))
+    shown = RasterCanvas()
+    shown.show(CsrSource(matrix))
+    strips = shown._sheet().strips
+    np.testing.assert_allclose(strips.rows, 30)
+    np.testing.assert_allclose(strips.columns, 1500)
+    shown.close()
+
+
+def test_a_part_without_entries_is_a_sentence(canvas):
+    lonely = RasterCanvas(title="C")
+    lonely.show(CsrSource(sparse.csr_array(([1.0], ([0], [0])), shape=(50, 50))))
+    lonely.window = [10, 20, 10, 20]
+    for draw in (lonely.png, lonely.svg):
+        with pytest.raises(ValueError, match=r"C: nothing is stored in the part in view; zoom out\."):
+            draw()
+    assert not lonely.is_empty and not canvas.is_empty and RasterCanvas().is_empty
+    lonely.show(CsrSource(sparse.csr_array((5, 5))))
+    assert lonely.is_empty
+    lonely.close()
 
 
 def test_colours_keep_their_order_in_grey():

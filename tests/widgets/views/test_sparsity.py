@@ -237,7 +237,7 @@ def test_brush_narrows_the_numbers(view, matrix):
     view.brush_rows, view.brush_columns = "10:40", "20:90"
     part = matrix.toarray()[10:40, 20:90]
     rows = {item: value for part_name, item, value in view.table(view.scene)[1] if part_name == "statistics"}
-    assert rows["entries (nnz)"] == np.count_nonzero(part) and rows["rows x columns"] == "30 x 70"
+    assert rows["entries (nnz)"] == np.count_nonzero(part) and (rows["rows"], rows["columns"]) == (30, 70)
     assert view.canvas.brush_rows == [10, 40]
     assert f"brushed part ({np.count_nonzero(part):,} entries)" in view.alt_text(view.scene)
 

@@ -53,7 +53,7 @@ class TableTwin(anywidget.AnyWidget):
         with self.hold_sync():
             self.columns = [str(c) for c in self._columns]
             rows = self._all_rows[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]
-            self.rows = [[_cell(value) for value in row] for row in rows]
+            self.rows = [[cell_words(value) for value in row] for row in rows]
 
     def _receive(self, _, content, buffers):
         if content.get("type") == "page":
@@ -62,7 +62,8 @@ class TableTwin(anywidget.AnyWidget):
             self._send_page(min(max(0, int(content.get("page", 0))), last))
 
 
-def _cell(value) -> str:
+def cell_words(value) -> str:
+    """Return a cell as it is read: numbers of six digits, thousands apart."""
     if isinstance(value, float) or type(value).__name__.startswith("float"):
         return f"{value:.6g}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):

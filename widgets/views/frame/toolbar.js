@@ -90,8 +90,8 @@ function render({ model, el }) {
     exports: () => {
       const menu = $(".wb-export");
       const before = menu.value;
-      menu.replaceChildren(...model.get("exports").map(([key, label]) => new Option(label, key)));
-      if (model.get("exports").some(([key]) => key === before)) menu.value = before;
+      menu.replaceChildren(...model.get("exports").map((label) => new Option(label)));
+      if (model.get("exports").includes(before)) menu.value = before;
     },
     progress: () => {
       const bar = $("progress");

@@ -38,7 +38,7 @@ class Toolbar(anywidget.AnyWidget):
     query = traitlets.Unicode("").tag(sync=True)
     owned = traitlets.List(traitlets.Unicode()).tag(sync=True)
     link_base = traitlets.Unicode("").tag(sync=True)
-    exports = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)
+    exports = traitlets.List(traitlets.Unicode()).tag(sync=True)
     recipe = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, receive: Callable[[dict], None], **kwargs):

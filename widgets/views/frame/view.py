@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
@@ -120,7 +121,7 @@ class View(ipywidgets.VBox):
         self._worker = LatestWins(self._compute, self._computed, self._progressed)
         self._picture = tuple(self.build())
         self.children = (self._panel, self._toolbar, *self._picture, self._twin)
-        self._offer_exports()
+        self._show_exports()
         self.observe(self._knob_changed, names=list(self._knob_by_key))
         self.observe(self._follow_theme, names="theme")
         self._state_shown()
@@ -144,7 +145,7 @@ class View(ipywidgets.VBox):
         raise NotImplementedError
 
     def table(self, scene: Any) -> tuple[Sequence[str], Sequence[Sequence]]:
-        """Return the plotted data as column names and rows."""
+        """Return the plotted data as column names and rows; a cell is a number, or a word in a column of words."""
         raise NotImplementedError
 
     def alt_text(self, scene: Any) -> str:
@@ -399,7 +400,7 @@ class View(ipywidgets.VBox):
             columns, rows = self.table(self.scene)
             self._twin.show(columns, rows, self.alt_text(self.scene))
             self._toolbar.kind = self.kind
-            self._offer_exports()
+            self._show_exports()
         except Exception as error:
             self._failed(error)
 
@@ -411,20 +412,32 @@ class View(ipywidgets.VBox):
             self._panel.notes = {**self._panel.notes, error.key: ["error", _sentence(error)]}
 
     # Export ---------------------------------------------------------------------------------------------------------
-    def pictures(self) -> dict[str, ipywidgets.Widget]:
-        """Return the parts of the picture by title, for export: plot panes and canvases among the built widgets."""
+    def parts(self) -> dict[str, ipywidgets.Widget]:
+        """Return the parts of the picture by title: plot panes and canvases among the built widgets that are shown."""
         found = {}
-        for widget in _descendants(self._picture):
+        for widget in _descendants(self._picture, shown=True):
             if isinstance(widget, PlotPane) or hasattr(widget, "png"):
                 found[getattr(widget, "title", "") or f"figure {len(found) + 1}"] = widget
         return found
+
+    def pictures(self) -> dict[str, ipywidgets.Widget]:
+        """Return the parts that have something to show, for export."""
+        return {name: widget for name, widget in self.parts().items() if not widget.is_empty}
+
+    def settings(self) -> list[tuple[str, str]]:
+        """Return the settings that the present picture depends on, as (label, value) in words."""
+        return self.in_words([*self._shown_knobs(), *(knob for knob in self.knobs if knob.key in self.hidden)])
+
+    def in_words(self, knobs: Sequence[Knob]) -> list[tuple[str, str]]:
+        """Return the labels of knobs and their present values as a reader chose them."""
+        return [(knob.label, _value_words(knob, getattr(self, knob.key))) for knob in knobs]
 
     def export(self, label: str) -> tuple[str, str, bytes]:
         """Return one export as (file name, MIME type, bytes); see ``view.export_labels`` for the labels.
 
         PNG and SVG of plotly figures are drawn by the browser and exist only there: ValueError here.
         """
-        makers = dict(self._export_makers().values())
+        makers = self._export_makers()
         if label not in makers:
             raise ValueError(f"{type(self).__name__}.export: no {label!r}; there are {', '.join(makers)}.")
         if self.scene is None:
@@ -437,35 +450,37 @@ class View(ipywidgets.VBox):
     @property
     def export_labels(self) -> tuple[str, ...]:
         """Labels of the export menu."""
-        return tuple(label for label, _ in self._export_makers().values())
+        return tuple(self._export_makers())
 
-    def _offer_exports(self):
-        self._toolbar.exports = [[key, label] for key, (label, _) in self._export_makers().items()]
-
-    def _export_makers(self):
-        stem = self.title.lower().replace(" ", "-")
-        makers = []
-        pictures = self.pictures()
+    def _export_makers(self) -> dict[str, Callable[[], tuple[str, str, bytes] | None]]:
+        makers, pictures = {}, self.pictures()
         for image_format, mime in (("png", "image/png"), ("svg", "image/svg+xml")):
             for name, widget in pictures.items():
-                suffix = f": {name}" if len(pictures) > 1 else ""
-                filename = f"{stem}-{name.replace(' ', '-')}.{image_format}" if suffix else f"{stem}.{image_format}"
-                maker = self._image_maker(widget, filename, image_format, mime)
-                makers.append((f"{image_format.upper()}{suffix}", maker))
-        makers += [
-            ("Data (CSV)", lambda: (f"{stem}.csv", "text/csv", export.csv_bytes(*self.table(self.scene)))),
-            ("Data (NPZ)", lambda: (f"{stem}.npz", "application/x-npz", export.npz_bytes(self.arrays(self.scene)))),
-            ("Page (HTML, offline)", lambda: (f"{stem}.html", "text/html", export.html_bytes(self))),
-            ("Python (5 lines)", lambda: (f"{stem}.py", "text/x-python", (self.recipe() + "\n").encode())),
-        ]
-        makers += [(label, make) for label, make in self.exports(self.scene).items()]
-        return {f"e{i}": maker for i, maker in enumerate(makers)}
+                part = name if len(pictures) > 1 else ""
+                filename = export.file_name(self.title.lower(), part.lower(), f".{image_format}")
+                label = f"{image_format.upper()}: {name}" if part else image_format.upper()
+                makers[label] = partial(_picture_file, widget, filename, image_format, mime)
+        return makers | {
+            "Data (CSV)": self._maker(".csv", "text/csv", self._csv),
+            "Data (NPZ)": self._maker(".npz", "application/x-npz", lambda: export.npz_bytes(self.arrays(self.scene))),
+            "Page (HTML, offline)": self._maker(".html", "text/html", lambda: export.html_bytes(self)),
+            "Python (5 lines)": self._maker(".py", "text/x-python", lambda: (self.recipe() + "\n").encode()),
+            **self.exports(self.scene),
+        }
 
-    @staticmethod
-    def _image_maker(widget, filename, image_format, mime):
-        if isinstance(widget, PlotPane):
-            return lambda: widget.save(filename, image_format)
-        return lambda: (filename, mime, getattr(widget, image_format)())
+    def _maker(self, ending, mime, content):
+        return lambda: (export.file_name(self.title.lower(), "", ending), mime, content())
+
+    def _csv(self):
+        columns, rows = self.table(self.scene)
+        if not len(rows):
+            raise ValueError(f"{self.title}: there are no data to save as CSV. {self.alt_text(self.scene)}")
+        return export.csv_bytes(columns, rows)
+
+    def _show_exports(self):
+        labels = list(self._export_makers())
+        if labels != self._toolbar.exports:
+            self._toolbar.exports = labels
 
     def _export_to_page(self, key):
         makers = self._export_makers()
@@ -473,7 +488,7 @@ class View(ipywidgets.VBox):
             self._toolbar.error = "Nothing to export yet."
             return
         try:
-            made = makers[key][1]()
+            made = makers[key]()
         except Exception as error:
             self._failed(error)
             return
@@ -506,10 +521,26 @@ def _sentence(said) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _descendants(widgets):
+def _descendants(widgets, shown=False):
+    """Yield widgets and what is inside them; with ``shown``, only those that are not hidden."""
     for widget in widgets:
-        yield widget
-        yield from _descendants(getattr(widget, "children", ()))
+        if not (shown and widget.layout.display == "none"):
+            yield widget
+            yield from _descendants(getattr(widget, "children", ()), shown)
+
+
+def _picture_file(widget, filename, image_format, mime):
+    """Return a picture as a file, or have the browser save it, which alone can draw plotly's, and return None."""
+    if isinstance(widget, PlotPane):
+        return widget.save(filename, image_format)
+    return filename, mime, getattr(widget, image_format)()
+
+
+def _value_words(knob, value):
+    """Return a knob's value as a reader chose it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(dict(knob.choices or ()).get(value, value))
 
 
 def _close_with_style(widget, close=None):

@@ -27,8 +27,11 @@ Names are ``"<notebook>/<exercise>"``. A file is a tuple of :class:`~workbench.g
         ),
     )
 
-The answer may be a bool, an int (compared exactly), a float, a string, a NumPy array, a SciPy sparse array, a tuple or
-dict of these, or a function: then the learner's function is called on ``cases(given)`` and compared call by call.
+The answer may be a bool, an int (compared exactly), a float (four significant digits are enough), a string, a NumPy
+array, a SciPy sparse array, a tuple or dict of these, or a function: then the learner's function is called on
+``cases(given)`` and compared call by call. ``check`` adds to the question which of these is wanted and how precisely,
+and judges a learner's answer by its value, whatever its type. On a page of the dashboards' server it shows a form; what
+is typed there is parsed (`workbench.grading.typed`) and never evaluated.
 The right answer is computed by ``answer`` from what ``given`` returned, never typed in. Heavy imports belong inside
 functions. ``tests/workbench/app/exercises`` holds every exercise to this: its right answer passes for several
 learners, learners get different inputs, every mistake differs from the right answer, there are at least two hints, and

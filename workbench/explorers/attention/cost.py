@@ -17,7 +17,7 @@ from kernels.matmul.spmm import spmm
 from workbench.machines import stopwatch
 from workbench.machines.peaks import stored_peaks
 
-__all__ = ["measured_times", "modelled_time", "on_inputs", "run_pairs"]
+__all__ = ["known_times", "least_seconds", "measured_times", "modelled_time", "on_inputs", "run_pairs"]
 
 PAIR_LIMIT = 4_000_000
 ROUNDS = 5
@@ -43,14 +43,15 @@ def run_pairs(given, s, seen):
 
 def modelled_time(cost) -> dict[str, str]:
     """Return the least time that an `AttentionCost` can take, and that of dense attention, by stored peaks."""
-    known = stored_peaks()
+    own, dense = map(_ms, least_seconds(cost))
+    return {"least time by the roofline (modelled)": f"{own}, dense {dense}, with {stored_peaks().origin}"}
 
-    def told(multiply_adds, moved):
-        return _ms(known.ceilings.floor_s(2 * multiply_adds, moved, np.float32))
 
-    own = told(cost.before + cost.kept.multiply_adds, cost.kept.least_bytes)
-    dense = told(cost.dense.multiply_adds, cost.dense.least_bytes)
-    return {"least time by the roofline (modelled)": f"{own}, dense {dense}, with {known.origin}"}
+def least_seconds(cost) -> tuple[float, float]:
+    """Return the least time that an `AttentionCost` can take, and that of dense attention, in seconds (modelled)."""
+    ceilings = stored_peaks().ceilings
+    own = ceilings.floor_s(2 * (cost.before + cost.kept.multiply_adds), cost.kept.least_bytes, np.float32)
+    return own, ceilings.floor_s(2 * cost.dense.multiply_adds, cost.dense.least_bytes, np.float32)
 
 
 def measured_times(given, key, settings, runs, *, causal) -> dict[str, str]:
@@ -64,10 +65,8 @@ def measured_times(given, key, settings, runs, *, causal) -> dict[str, str]:
     """
     if not runs:
         return {}
-    place = (_fingerprint(given), get_num_threads(), torch.get_num_threads())
     dense = {"dense": lambda: F.scaled_dot_product_attention(given.q, given.k, given.v, is_causal=causal)}
-    parts = {(*place, key, *sorted(settings.items())): runs, (*place, "dense", causal): dense}
-    found = _once(parts)
+    found = _once(dict(zip(_places(given, key, settings, causal), (runs, dense), strict=True)))
     steady = {name: timing for name, timing in found.items() if timing.is_steady}
     shown = [f"{name} {_ms(timing.median_s)} ({1e3 * timing.spread_s:.2g})" for name, timing in steady.items()]
     hidden = [name for name in found if name not in steady]
@@ -77,8 +76,19 @@ def measured_times(given, key, settings, runs, *, causal) -> dict[str, str]:
             f"The time of {' and of '.join(hidden)} is not shown: its rounds differ by more than "
             f"{stopwatch.STEADY_SPREAD:.0%} of their median, as they do while other work runs on this machine."
         )
-    label = f"time of a call: median of {ROUNDS} warm rounds (spread), {place[1]} threads (measured)"
+    label = f"time of a call: median of {ROUNDS} warm rounds (spread), {get_num_threads()} threads (measured)"
     return {label: ". ".join(told)}
+
+
+def known_times(given, key, settings, *, causal) -> dict[str, stopwatch.Timing]:
+    """Return the times of a method's parts and of dense attention that `measured_times` has measured and shown."""
+    return {name: timing for at in _places(given, key, settings, causal) for name, timing in _timed.get(at, {}).items()}
+
+
+def _places(given, key, settings, causal):
+    """Return where times are remembered: those of the method's parts, and that of dense attention."""
+    place = (_fingerprint(given), get_num_threads(), torch.get_num_threads())
+    return (*place, key, *sorted(settings.items())), (*place, "dense", causal)
 
 
 def _once(parts):

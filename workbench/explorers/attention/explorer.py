@@ -243,6 +243,7 @@ def scenes(given: AttentionInput, state, progress=lambda fraction, step: None):
         traced.append((method, method.trace(given, state)))
     (first, seen), *rest = traced
     shown = [replace(trace, facts=_facts(given, method, state, trace)) for method, trace in traced]
+    found = [row for _, trace in traced for row in _numbers(trace)]
     if rest:
         shown = [_shared_pairs(shown[0], shown[1]), _shared_pairs(shown[1], shown[0])]
     now = AttentionScene(
@@ -252,6 +253,7 @@ def scenes(given: AttentionInput, state, progress=lambda fraction, step: None):
         kind=given.kind,
         result=shown[0],
         other=shown[1] if rest else None,
+        numbers=tuple(found),
         query=first.query(given, seen) if seen.attention is not None else None,
     )
     yield now
@@ -263,7 +265,10 @@ def scenes(given: AttentionInput, state, progress=lambda fraction, step: None):
         for known, (method, trace) in zip(shown, traced, strict=True)
     ]
     once = {curve.label: curve for curve in curves}
-    yield replace(now, curves=tuple(once.values()), result=timed[0], other=timed[1] if rest else None)
+    found += [row for method, trace in traced for row in _time_numbers(given, method, state, trace)]
+    yield replace(
+        now, curves=tuple(once.values()), result=timed[0], other=timed[1] if rest else None, numbers=tuple(found)
+    )
 
 
 def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
@@ -275,6 +280,30 @@ def _facts(given, method, state, seen: AttentionTrace) -> dict[str, str]:
     if given.causal and not method.causal:
         facts["direction"] = "both: the method has no causal form, so true attention is shown without a mask as well"
     return facts | cost.modelled_time(seen.cost)
+
+
+def _numbers(seen: AttentionTrace) -> list[tuple[str, str, float]]:
+    """Return the facts that are numbers, as (method, what, number)."""
+    found: dict[str, float] = {}
+    if seen.keep is not None and seen.allowed is not None:
+        kinds = ("full", "partial", "empty")
+        found |= {f"{kind} blocks (counted)": n for kind, n in zip(kinds, _block_kinds(seen), strict=True)}
+    found |= {label: value for label, value in seen.facts.items() if isinstance(value, numbers.Real)}
+    least = zip(("", " of dense attention"), cost.least_seconds(seen.cost), strict=True)
+    found |= {f"least time{whose} by the roofline, in ms (modelled)": 1e3 * s for whose, s in least}
+    return [(seen.method, label, value) for label, value in found.items()]
+
+
+def _time_numbers(given, method, state, seen: AttentionTrace) -> list[tuple[str, str, float]]:
+    """Return the measured times that are shown, as (method, what, milliseconds)."""
+    settings = {knob.key: state[knob.key] for knob in method.knobs}
+    known = cost.known_times(given, method.key, settings, causal=seen.causal)
+    quantities = (("time of a call", "median_s"), ("spread of the rounds", "spread_s"))
+    return [
+        (seen.method, f"{words} in ms, {name} (measured)", 1e3 * getattr(timing, quantity))
+        for name, timing in known.items()
+        for words, quantity in quantities
+    ]
 
 
 def _told(value) -> str:

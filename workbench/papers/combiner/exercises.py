@@ -171,8 +171,6 @@ EXERCISES = (
         question="What does the row of the effective attention matrix look like for this position?",
         given=_heads,
         answer=_row,
-        rtol=1e-5,
-        atol=1e-9,
         hints=(
             "Scale q once. Direct: keys of the own segment up to i. One region for every earlier segment.",
             "A region's logit is q_i times the elementwise maximum of its keys.",

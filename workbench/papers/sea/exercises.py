@@ -135,7 +135,6 @@ EXERCISES = (
         question="What does this row of the effective attention matrix add up to?",
         given=_layer,
         answer=_row_sum,
-        rtol=1e-3,
         hints=(
             "The row is s_mix * s_prob * p + (1 - s_mix) * w. What does each of p and w add up to?",
             "p is a softmax. The weight w of a key is the mean estimate of its cell, not divided by the cell's span.",

@@ -176,7 +176,6 @@ EXERCISES = (
             min(t["bytes"] / t["bytes_per_cycle"], t["instructions"] / t["pipelines"])
             / max(t["bytes"] / t["bytes_per_cycle"], t["instructions"] / t["pipelines"])
         ),
-        rtol=1e-3,
         hints=(
             "Memory needs bytes / (bytes per cycle) cycles; each pipeline issues one instruction per cycle.",
             "Issue needs instructions / pipelines cycles. Divide the smaller of the two times by the larger.",

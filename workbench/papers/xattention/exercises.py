@@ -136,7 +136,6 @@ EXERCISES = (
         question="How many times fewer operations do scoring and attending take together than dense attention?",
         given=_run,
         answer=_gain,
-        rtol=1e-3,
         hints=(
             "Scoring is one product of (t / S) x (S d) by (S d) x (t / S); an addition and a multiplication each.",
             "Attending over a share of the blocks takes that share of 4 t^2 d.",

@@ -48,8 +48,8 @@ KNOBS = (
     ),
 )
 PANELS = (
-    Panel("positions", "positions as values (V_I)"),
-    Panel("linear", "output of the linear attention (absolute values)"),
+    Panel("positions", "positions as values (V_I)", columns="channel"),
+    Panel("linear", "output of the linear attention (absolute values)", columns="channel"),
     Panel("cells", "chosen cells of the estimate"),
 )
 
