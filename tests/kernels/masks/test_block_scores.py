@@ -190,6 +190,16 @@ def test_norm_divides_the_logits_and_queries_may_be_skipped(rng):
     np.testing.assert_array_equal(xattn_block_scores(with_others, k, block_size=16, stride=4, query_every=2), every)
 
 
+def test_a_group_that_stands_for_others_sees_the_tiles_that_the_last_of_them_sees(rng):
+    """As in the released code: of the causal mask of 12 x 12 tiles it takes every third row, from the third on."""
+    q, k = qk(rng, b=1, h=1, t=24, d=4)
+    groups, keys = antidiagonal_reshape(q, k, 2)
+    logits = groups[0, 0, ::3] @ keys[0, 0].T / (2 * sqrt(4)) + np.where(np.tri(12)[2::3], 0, -np.inf)
+    mass = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = xattn_block_scores(q, k, block_size=6, stride=2, query_every=3)[0, 0]
+    np.testing.assert_allclose(found, mass.reshape(4, 4, 3).sum(2), atol=1e-12)
+
+
 @pytest.mark.parametrize("query_pool", ["mean", "max"])
 @pytest.mark.parametrize("key_pool", ["mean", "max"])
 def test_a_block_may_be_pooled_by_its_largest_entries(query_pool, key_pool, rng):
