@@ -77,7 +77,8 @@ def kept_on_chip(order, formed, *, windows=None, most=10**6) -> Kept:
     most = as_int(most, function="kept_on_chip", name="most", low=0)
     starts = window_starts(order, windows, function="kept_on_chip")
     if formed == 0:
-        return _named(*np.zeros((3, 0), np.int64), np.zeros(0), 0, most)
+        nowhere = np.zeros(0, np.int64)
+        return _named(nowhere, nowhere, nowhere, np.zeros(0), 0, most)
     return _KEPT[order.dataflow](order, formed, starts, most)
 
 

@@ -1,6 +1,6 @@
 """The dataflows of C = A B as they are stepped through: what each keeps on the chip, and what it says of a product."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.matmul.dataflow_order import DATAFLOWS
 
-Lines = dict[str, tuple[Iterable[int], Iterable[int]]]
+Lines = Mapping[str, tuple[Iterable[int], Iterable[int]]]
 NOTHING = ((), ())
 
 
