@@ -10,6 +10,7 @@ from widgets import theme
 
 BARS = 1500
 REGIONS = 300
+LEAST_WIDTH = 820  # of the maps, in pixels: a narrower page scrolls them
 _TICKS = (0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 
 
@@ -211,7 +212,10 @@ def query_maps_figure(shown: QueryMaps, appearance: theme.Theme = "light", colum
         height=300 * rows + 130,
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         margin={"l": 10, "r": 60, "t": 80, "b": 80},
-        meta={"preview": {"curve": last, "traces": behind, "columns": shown.keys.shape[1], "points": rings}},
+        meta={
+            "preview": {"curve": last, "traces": behind, "columns": shown.keys.shape[1], "points": rings},
+            "leastWidth": LEAST_WIDTH,
+        },
     )
     figure.update_annotations(font={"size": 12})
     return figure

@@ -73,6 +73,9 @@ function render({ model, el }) {
       note.waiting();
       const Plotly = await plotly(model);
       const figure = JSON.parse(model.get("spec"));
+      const least = figure.layout.meta?.leastWidth ?? 0;
+      area.style.minWidth = `${least}px`;
+      if (least) el.tabIndex = 0;  // so that keys can scroll it
       const layout = { ...figure.layout, autosize: true };
       const config = { displaylogo: false, responsive: false, displayModeBar: false, ...figure.config };
       area.covered = null;

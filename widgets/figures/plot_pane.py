@@ -21,7 +21,8 @@ class PlotPane(anywidget.AnyWidget):
 
     A figure whose ``layout.meta`` holds ``preview`` shows other marks while the pointer is over a curve, in the browser
     alone: ``curve`` is the number of the trace, a grid of ``columns``; ``points`` are lists x and y per cell, which the
-    numbered ``traces`` take.
+    numbered ``traces`` take. One whose ``layout.meta`` holds ``leastWidth`` is never narrower, in pixels; a narrow page
+    scrolls it.
 
     Parameters
     ----------
