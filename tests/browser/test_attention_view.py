@@ -223,8 +223,10 @@ def test_a_picture_answers_a_click_on_a_pixel(masks):
     area.click(position={"x": 0.37 * box["width"], "y": 0.2 * box["height"]})  # on the second map of the top row
     page.wait_for_function("() => location.search.includes('row=')")
     row = int(dict(part.split("=") for part in urlsplit(page.url).query.split("&"))["row"])
-    painted(page)
-    assert f"Attention of pixel ({row // 56}, {row % 56})" in area.inner_text()
+    told = f"Attention of pixel ({row // 56}, {row % 56})"
+    page.wait_for_function(
+        "([area, told]) => area.querySelector('.gtitle').textContent.includes(told)", arg=[area.element_handle(), told]
+    )
 
 
 def test_rings_follow_the_pointer_over_the_keys(masks):
