@@ -17,6 +17,7 @@ __all__ = ["DIGITS", "Comparison", "compare", "compare_calls"]
 
 DIGITS = 4  # significant digits that are enough; whole numbers must be exact
 ROUNDING = 1e-9  # of the largest value: what rounding leaves where the right value is zero
+SHORT = "Its type holds two or three digits only; compute in float32 or float64."
 NOISE = 1e-6  # how far a float may lie from a whole number that it stands for
 
 
@@ -45,9 +46,12 @@ def compare(answer: Any, right: Any, *, unit: str = "") -> Comparison:
     Comparison, whose sentence never prints the right value itself.
     """
     try:
-        return _compare(answer, right, f" {unit}" if unit else "")
+        result = _compare(answer, right, f" {unit}" if unit else "")
     except Unreadable as told:
         return Comparison(False, str(told))
+    if result.equal or not str(getattr(answer, "dtype", "")).endswith("float16"):
+        return result
+    return Comparison(False, f"{result.sentence} {SHORT}")
 
 
 def compare_calls(function: Any, right: Callable, cases: list[tuple], *, unit: str = "") -> Comparison:

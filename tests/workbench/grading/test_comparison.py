@@ -171,6 +171,7 @@ def test_what_rounding_leaves_of_zero_is_zero():
         (10**400, 1.0, "not the right value"),
         (decimal.Decimal("1e999999999"), 1.0, "not the right value"),
         (1 + 1j, 1.0, "not the right value"),
+        (torch.tensor(1 / 3, dtype=torch.bfloat16), 1 / 3, "Its type holds two or three digits only"),
         (25, 0.25, "It is in per cent; answer with the share, a number from 0 to 1."),
         ("25 %", 0.25, "This is in per cent; answer with the number itself."),
         ("0,25", 0.25, "a comma separates values"),

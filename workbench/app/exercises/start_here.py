@@ -29,7 +29,6 @@ EXERCISES = (
         ),
         mistakes=(
             Mistake(lambda a: 1 - a.nnz / (a.shape[0] * a.shape[1]), "That is the sparsity: the empty fraction."),
-            Mistake(lambda a: 100 * a.nnz / (a.shape[0] * a.shape[1]), "Densities here are fractions, not per cent."),
             Mistake(lambda a: a.nnz / a.shape[0], "That is the mean number of entries per row."),
         ),
     ),
