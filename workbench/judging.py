@@ -24,6 +24,7 @@ __all__ = [
     "falling",
     "fitted",
     "growth_exponent",
+    "of_seeds",
     "rising",
     "undecided",
     "verdict",
@@ -107,6 +108,11 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
 def clearly_above(lead: Difference) -> bool:
     """Tell whether ours is above theirs by more than the margin and twice the standard error, if there is one."""
     return above(lead.ours, lead.theirs + 2 * (lead.error or 0.0))
+
+
+def of_seeds(drawn: Sequence[float]) -> str:
+    """Return in words what a mean was taken over: "one seed", or "mean of 3 seeds"."""
+    return "one seed" if len(drawn) == 1 else f"mean of {len(drawn)} seeds"
 
 
 def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from workbench.judging import (
     falling,
     fitted,
     growth_exponent,
+    of_seeds,
     rising,
     undecided,
     verdict,
@@ -133,3 +134,7 @@ def test_a_word_that_needs_a_reason_has_one():
         fitted("5", calibrated="", on="this")
     with pytest.raises(ValueError, match="undecided: figure must say in words why the claim is undecided, got ' '"):
         undecided("5", baseline="attention", figure=" ")
+
+
+def test_a_mean_says_over_how_many_seeds():
+    assert of_seeds([0.5]) == "one seed" and of_seeds([0.5, 0.6, 0.7]) == "mean of 3 seeds"

@@ -11,6 +11,7 @@ from workbench.judging import (
     clearly_above,
     difference,
     growth_exponent,
+    of_seeds,
     verdict,
 )
 from workbench.paper import Claim, rows_with, values
@@ -25,10 +26,6 @@ PERPLEXITY = 17.26  # of full attention
 def _bits(rows, method) -> list[float]:
     """Bits per pixel of a method, in the order of the seeds."""
     return [r["value"] for r in sorted(rows_with(rows, "bits per pixel", method=method), key=lambda r: r["seed"])]
-
-
-def _of_seeds(values) -> str:
-    return "one seed" if len(values) == 1 else f"mean of {len(values)} seeds"
 
 
 def _judge_support(rows):
@@ -54,7 +51,7 @@ def _judge_beats(alone, combiner, more=()):
         others = "".join(f"; {name} {fmean(_bits(rows, name)):.3f}" for name in more)
         return (
             f"bits per pixel on digits: sparse pattern alone {lead.ours:.3f}, {combiner} {lead.theirs:.3f}, fewer by "
-            f"{lead.said(3)}{others} ({_of_seeds(each)}; measured)"
+            f"{lead.said(3)}{others} ({of_seeds(each)}; measured)"
         ), verdict(clear and at_least(lead.ours, lead.theirs + 0.05), clear)
 
     return judge
@@ -80,7 +77,7 @@ def _judge_full(rows):
     shown = [f"{key} {_percent(share)} (the paper's {100 * share.theirs:.0f})" for key, share in closed.items()]
     shown += [f"{key} {_percent(difference(_closed(rows, *pair), [0.0]))}" for key, pair in others.items()]
     return (
-        f"share of the gap closed on digits, per cent: {', '.join(shown)} ({_of_seeds(ours['fixed'])}, ± "
+        f"share of the gap closed on digits, per cent: {', '.join(shown)} ({of_seeds(ours['fixed'])}, ± "
         f"standard error over seeds; axial is row-major; full attention {fmean(_bits(rows, FULL)):.3f} bits per pixel; "
         "measured)"
     ), verdict(all(enough), any(enough))
@@ -105,7 +102,7 @@ def _judge_best(rows):
     return (
         f"bits per pixel on digits: axial mixture {bits[MIXTURE]:.3f}, best sparse pattern alone {bits[sparse]:.3f}, "
         f"more by {lead.said(3)}; lowest of all {len(bits)} networks {bits[best]:.3f} ({best}; "
-        f"{_of_seeds(each[MIXTURE])}; measured)"
+        f"{of_seeds(each[MIXTURE])}; measured)"
     ), verdict(clearly_above(lead) and first, clearly_above(lead))
 
 

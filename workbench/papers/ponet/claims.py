@@ -11,6 +11,7 @@ from workbench.judging import (
     clearly_above,
     difference,
     growth_exponent,
+    of_seeds,
     rising,
     undecided,
     verdict,
@@ -60,7 +61,7 @@ def _judge_accuracy(other):
         steps, tokens = (rows_with(rows, "test accuracy")[0][label] for label in ("steps", "tokens"))
         shown = (
             f"{lead.ours:.3f} against {lead.theirs:.3f} on digits of {tokens} pixels after {steps:,} steps, "
-            f"{lead.said(3)} (mean of {len(ours)} seeds, lead ± standard error; measured)"
+            f"{lead.said(3)} ({of_seeds(ours)}, lead ± standard error; measured)"
         )
         missing = _unlearned(rows, other)
         if missing:
@@ -81,7 +82,7 @@ def _judge_parts(rows):
     losses = {name: difference(whole, _by_seed(rows, name)) for name in ablated}
     worse = [clearly_above(loss) for loss in losses.values()]
     found = ", ".join(f"{name} {loss.theirs:.3f}, whole over it {loss.said(3)}" for name, loss in losses.items())
-    shown = f"whole {fmean(whole):.3f} (mean of {len(whole)} seeds); {found} (± standard error over seeds; measured)"
+    shown = f"whole {fmean(whole):.3f} ({of_seeds(whole)}); {found} (± standard error over seeds; measured)"
     missing = _unlearned(rows, "PoNet")
     if missing:
         return undecided(shown, baseline="the whole net", figure=missing)
@@ -145,7 +146,7 @@ def _judge_words(rows):
     gain = difference(entropy, ours)
     return (
         f"{gain.theirs:.2f} nats per masked word, entropy of the words {gain.ours:.2f}, fewer by {gain.said(2)}, "
-        f"guessing by frequency {guessing[0]:.2f} (held-out text, mean of {len(ours)} seeds; measured)"
+        f"guessing by frequency {guessing[0]:.2f} (held-out text, {of_seeds(ours)}; measured)"
     ), verdict(clearly_above(gain), below(gain.theirs, guessing[0]))
 
 
@@ -170,8 +171,8 @@ def _judge_pretraining(rows):
     found = ", ".join(f"{name} {fmean(right[name]):.3f}" for name in _COMPARED)
     times = ", ".join(f"{r.ours:.3f} times {name}'s" for name, r in ratios.items())
     shown = (
-        f"masked words guessed after {steps:,} steps: {found}; {times} (a stand-in for GLUE, mean of "
-        f"{len(right['PoNet'])} seeds; measured)"
+        f"masked words guessed after {steps:,} steps: {found}; {times} (a stand-in for GLUE, "
+        f"{of_seeds(right['PoNet'])}; measured)"
     )
     for name, x in cost.items():
         if not below(x, entropy):
