@@ -131,9 +131,9 @@ _CSS = """
 .wb-hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap;}
 .wb-note,.wb-pane-note{color:var(--wb-muted);}
 .wb-pane-note{margin:6px 4px;}
-.wb-stale .wb-frame,.wb-stale .wb-legend,.wb-plot.wb-stale,.wb-cells.wb-stale,.wb-stepper-sentence.wb-stale,
- .widget-html.wb-stale,[data-pane=waiting] .wb-frame,[data-pane=waiting] .wb-plot-area{opacity:.45;
+.wb-stale canvas,.wb-stale .wb-plot-area,[data-pane=waiting] canvas,[data-pane=waiting] .wb-plot-area{opacity:.45;
  transition:opacity .15s .15s;}
+.wb-stepper-sentence.wb-stale,.widget-html.wb-stale{opacity:.8;}
 .wb-view{background:var(--wb-paper);}
 .wb-view,.wb-view .widget-box,.wb-view .widget-html-content{overflow:visible;}
 .wb-numbers{border-collapse:collapse;margin:6px 4px;}

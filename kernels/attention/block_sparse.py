@@ -231,6 +231,11 @@ def _checked(name, qkv, block_mask, block_size, causal, scale, key_positions, at
 
 def block_shape(tq, tk, *, block_size, causal=False) -> tuple[int, int]:
     """Return the block rows and block columns of a mask for tq queries and tk keys, see `block_sparse_attention`."""
+    name = "block_shape"
+    tq, tk = (as_int(value, function=name, name=label, low=0) for label, value in (("tq", tq), ("tk", tk)))
+    block_size = as_int(block_size, function=name, name="block_size", low=1)
+    if causal and tq > tk:
+        raise ValueError(f"{name}: causal queries are the last positions of the keys: {tq} queries, {tk} keys")
     columns = -(-tk // block_size)
     if not causal:
         return -(-tq // block_size), columns
@@ -240,13 +245,14 @@ def block_shape(tq, tk, *, block_size, causal=False) -> tuple[int, int]:
 def _check_inputs(name, q, k, v, causal):
     stored = float_format(q)
     for label, x in (("q", q), ("k", k), ("v", v)):
-        check_unmasked(x, function=name, name=label)
+        if isinstance(x, np.ma.MaskedArray):
+            check_array(x, function=name, name=label)
         found = float_format(x)
         if found is None or (found != stored and stored is not None):
             kind = x.dtype if isinstance(x, np.ndarray) else f"{type(x).__name__}; use np.asarray({label})"
             raise TypeError(
                 f"{name}: {label} must be a NumPy array of {stored or 'float64, float32, float16 or bfloat16'}, got "
-                f"{kind if found is None else found}; convert it with astype"
+                f"{kind if found is None else found}; convert it with {label}.astype"
             )
         if x.ndim != 4:
             raise ValueError(f"{name}: {label} must have four dimensions, (b, h, t, d), got shape {x.shape}")

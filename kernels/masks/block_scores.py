@@ -121,7 +121,7 @@ def visible_blocks(attn_mask, *, tq, tk, block_size, causal=False) -> np.ndarray
     """
     name = "visible_blocks"
     tq, tk = (as_int(value, function=name, name=label, low=0) for label, value in (("tq", tq), ("tk", tk)))
-    block_size = as_int(block_size, function=name, name="block_size", low=1)
+    block_size = min(as_int(block_size, function=name, name="block_size", low=1), max(tq, tk, 1))
     visible = _visible(name, attn_mask, tq, tk)
     before = max(tk - tq, 0) % block_size if causal else 0
     rows, columns = -(-(before + tq) // block_size), -(-tk // block_size)

@@ -139,7 +139,7 @@ def test_before_and_after_a_reordering_share_a_scale_that_can_be_locked(open_vie
 
 
 def opacity(page):
-    return float(page.locator(".wb-frame").first.evaluate("node => getComputedStyle(node).opacity"))
+    return float(page.locator(".wb-frame canvas").first.evaluate("node => getComputedStyle(node).opacity"))
 
 
 @pytest.mark.parametrize("to", ("slow", "broken"))
@@ -149,9 +149,9 @@ def test_a_stale_picture_is_dimmed_and_never_for_ever(open_view, to):
     page.locator("[data-key=matrix]").select_option(label=to)
     page.wait_for_selector(".wb-canvas.wb-stale[aria-busy=true]")
     assert page.locator(".wb-plot.wb-stale[aria-busy=true]").count() == 2
-    page.wait_for_function("() => getComputedStyle(document.querySelector('.wb-frame')).opacity < 0.6")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.wb-frame canvas')).opacity < 0.6")
     settled(page)
-    page.wait_for_function("() => getComputedStyle(document.querySelector('.wb-frame')).opacity === '1'")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.wb-frame canvas')).opacity === '1'")
     assert page.locator(".wb-stale, [aria-busy=true]").count() == 0
     assert bool(page.locator(".wb-error").inner_text()) == (to == "broken")
 

@@ -90,8 +90,9 @@ function render({ model, el }) {
     exports: () => {
       const menu = $(".wb-export");
       const before = menu.value;
+      const chosen = menu.selectedIndex > 0; // the first is what nobody chose
       menu.replaceChildren(...model.get("exports").map((label) => new Option(label)));
-      if (model.get("exports").includes(before)) menu.value = before;
+      if (chosen && model.get("exports").includes(before)) menu.value = before;
     },
     progress: () => {
       const bar = $("progress");

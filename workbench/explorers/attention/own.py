@@ -46,7 +46,9 @@ def read_attention(source, name: str | None = None, limits: Limits = LIBRARY) ->
             if packed and "q" in arrays and "k" in arrays:
                 keys = [key for key in ("q", "k", "v") if key in arrays]
                 _check_heads(called, arrays, keys)
-                read = [arrays.read(key) for key in keys]
+                read = [
+                    _layer(called, key, arrays.read(key)) for key in keys
+                ]  # one after the other: half precision grows
                 return from_arrays(*read, title=f"your file {called}", called=called)
             key = _matrix_name(called, arrays)
             _check_matrix(called, arrays, key)
@@ -126,7 +128,8 @@ def from_arrays(q, k, v=None, *, causal=True, scale=None, attn_mask=None, title=
             f"{called}: q, k, v must be (heads, tokens, width) with as many tokens, keys in as many heads as queries "
             f"or a divisor of them; got {told}"
         )
-    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    groups = q.shape[1] // k.shape[1]
+    k, v = (x if groups == 1 else x.repeat_interleave(groups, dim=1) for x in (k, v))
     q = q if scale is None else q * (scale * q.shape[3] ** 0.5)
     if attn_mask is not None:
         q, k = _joined(called, q, k, attn_mask)
