@@ -343,7 +343,7 @@ def test_in_jupyterlab_the_same_view_works(open_lab, folder, axe):
     page.wait_for_selector(".wb-plot-area[data-painted]")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
-    assert download.value.suggested_filename == "sparsity-pattern-Pattern.png"
+    assert download.value.suggested_filename == "sparsity-pattern-pattern.png"
     page.wait_for_timeout(1500)
     assert not re.search("ordering", urlsplit(page.url).query)
     assert axe(page, ".wb-view") == []
