@@ -108,23 +108,3 @@ def block_density_figure(data: BlockDensities, appearance: theme.Theme = "light"
     if not data.kept_share.any():
         return say_instead(figure, "The part shown has no entries, so no block holds one.")
     return figure
-
-
-def lengths_words(lengths: RowLengths) -> str:
-    """Return what the bars of row lengths show."""
-    top = int(np.argmax(lengths.rows))
-    first, last = lengths.first[top], lengths.last[top]
-    span = f"{first}" if first == last else f"{first} to {last}"
-    return f"Bars of rows by entries per row; most rows, {lengths.rows[top]:,}, have {span} entries."
-
-
-def blocks_words(blocks: BlockDensities) -> str:
-    """Return what the lines of block densities show."""
-    found = np.flatnonzero(blocks.sizes == blocks.chosen)
-    if not found.size:
-        return f"Lines over block size; blocks of {blocks.chosen} do not divide the mask."
-    i = int(found[0])
-    return (
-        f"Lines over block size; at {blocks.chosen} a share of {blocks.kept_share[i]:.3g} of the blocks is kept, "
-        f"with density {blocks.fill[i]:.3g} inside."
-    )
