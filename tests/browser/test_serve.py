@@ -157,31 +157,107 @@ def test_lost_kernel_is_told_and_its_link_restores_the_state(page, server):
     assert page.locator("#lost:visible").count() == 0
 
 
-@pytest.mark.parametrize("lost", [1, 3])
-def test_widgets_that_do_not_arrive_are_asked_for_again(page, server, lost):
-    """Every answer with all states is lost, and of the answers with one state the first few."""
-    dropped = []
+def between_kernel_and_page(page, hand_on, *edits):
+    """Hand what the kernel sends to ``hand_on(send, message, kind)``, and change the page's script by ``edits``."""
 
-    def between(client):
+    def connected(client):
         behind = client.connect_to_server()
         client.on_message(behind.send)
 
-        def hand_on(message):
+        def received(message):
             told = message if isinstance(message, bytes) else message.encode()
-            single = b'"method": "update"' in told and b"echo" not in told
-            if b"update_states" in told or (single and len(dropped) < lost):
-                dropped.append(b"update_states" not in told)
-                return
-            client.send(message)
+            hand_on(client.send, message, "states" if b"update_states" in told else "other")
 
-        behind.on_message(hand_on)
+        behind.on_message(received)
 
-    page.route_web_socket(re.compile("/channels"), between)
-    page.goto(f"{server.url}dashboards/tiny?n=6")
-    page.wait_for_selector("#rendered_cells .widget-readout >> text=6", timeout=60000)
-    assert dropped
+    def script(route):
+        text = route.fetch().text()
+        for old, new in edits:
+            assert old in text
+            text = text.replace(old, new)
+        route.fulfill(body=text, content_type="text/javascript")
+
+    page.route_web_socket(re.compile("/channels"), connected)
+    page.route(re.compile("widgets-again.js"), script)
+
+
+def slider_answers(page):
     page.press(".noUi-handle", "ArrowRight")
     page.wait_for_selector("text=twice: 14")
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_widgets_that_do_not_arrive_are_asked_for_again(page, server, lost):
+    """The first answers with all states are lost."""
+    dropped = []
+
+    def hand_on(send, message, kind):
+        if kind == "states" and len(dropped) < lost:
+            dropped.append(message)
+        else:
+            send(message)
+
+    between_kernel_and_page(page, hand_on)
+    page.goto(f"{server.url}dashboards/tiny?n=6")
+    page.wait_for_selector("#rendered_cells .widget-readout >> text=6", timeout=60000)
+    assert len(dropped) == lost
+    slider_answers(page)
+
+
+def test_answer_that_comes_late_is_taken_and_its_models_stay_alive(page, server):
+    """It comes when the page has noticed that its widgets are missing and is about to ask again."""
+    held = []
+
+    def hand_on(send, message, kind):
+        if kind == "states" and not held:
+            held.append((send, message))
+        else:
+            send(message)
+
+    between_kernel_and_page(page, hand_on, ("FIRST_PAUSE_MS = 500", "FIRST_PAUSE_MS = 4000"))
+    page.goto(f"{server.url}dashboards/tiny?n=6")
+    page.wait_for_function("document.querySelector('#rendered_cells')?.innerText.includes('Loading widget')")
+    page.wait_for_timeout(7500)  # 4 s until the manager gives up, 2 s until a model is known to be missing
+    send, message = held[0]
+    send(message)
+    page.wait_for_selector("#rendered_cells .widget-readout >> text=6", timeout=2000)
+    page.wait_for_timeout(5000)
+    slider_answers(page)
+
+
+def test_change_that_comes_while_models_are_made_is_not_lost(page, server):
+    """Their classes take a second to load; the kernel changes one of them meanwhile."""
+    answers = []
+
+    def hand_on(send, message, kind):
+        if kind == "states":
+            answers.append(message)
+        if kind != "states" or len(answers) == 1:  # in further answers the kernel would say 6: it does not know of this change
+            send(message)
+        if answers == [message]:
+            send(updated(message, "IntSliderModel", {"value": 7}))
+
+    slow = "manager.loadClass = ((load) => async (...of) => { await pause(1000); return load(...of); })"
+    slow += "(manager.loadClass.bind(manager)); takeAnswers(manager);"
+    between_kernel_and_page(page, hand_on, ("    takeAnswers(manager);", slow))
+    page.goto(f"{server.url}dashboards/tiny?n=6")
+    page.wait_for_selector("#rendered_cells .widget-readout >> text=7")
+
+
+def updated(states: bytes, model: str, change: dict) -> bytes:
+    """Return the kernel's message that changes the one widget of class ``model`` that an answer with all states names."""
+    count = int.from_bytes(states[:8], "little")
+    ends = [int.from_bytes(states[8 * i : 8 * i + 8], "little") for i in range(1, count + 1)]
+    channel, header, parent, metadata, content = (
+        states[begin:end] for begin, end in zip(ends[:5], ends[1:6], strict=True)
+    )
+    (widget,) = (name for name, it in json.loads(content)["data"]["states"].items() if it["model_name"] == model)
+    data = {"method": "update", "state": change, "buffer_paths": []}
+    parts = [channel, header, parent, metadata, json.dumps({"comm_id": widget, "data": data}).encode()]
+    offsets = [8 * (len(parts) + 2)]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    return b"".join(number.to_bytes(8, "little") for number in (len(offsets), *offsets)) + b"".join(parts)
 
 
 def test_place_of_a_widget_that_does_not_arrive_says_so_and_offers_to_ask_again(page, server):

@@ -1,9 +1,9 @@
-// Asks the kernel again for widgets that did not arrive, and says in their place what became of them.
+// Makes the widgets of a page from the kernel's answer with all states, asks for it again when widgets did not arrive, and
+// says in their place what became of them.
 //
-// A change that the kernel sends between its answer with all states and the making of a model finds nobody, and is lost:
-// a picture that was finished in that moment never came. Such changes are kept, and handed over when the model is there.
-// Voila's widget manager asks once. A model that does not come, or whose child does not come, leaves "model not found" for
-// good. This extension of the page has every place wait instead, looks at what arrived, and asks again.
+// Voila's widget manager asks once. After four seconds it takes the answer for lost and asks widget by widget, and while it
+// makes the models, changes for those that are not ready find nobody: a picture that was finished in that moment never
+// came. Here the answer is taken whenever it comes, and the messages after it wait until its models are made.
 (() => {
   const NAME = "sparse-workbench-page";
   const FIRST_PAUSE_MS = 500;
@@ -11,12 +11,9 @@
   const PATIENCE_MS = 10000;
   const GIVE_UP_MS = 600000;
   const SETTLE_MS = 15000;
-  const ASK_ALL_AFTER_MS = [10000, 20000, 40000];
   const LOADING = "Loading widget...";
   const places = () => [...document.querySelectorAll("#rendered_cells [data-mime-type*='widget-view'], #rendered_cells .lm-Panel")]
     .filter((node) => node.textContent === LOADING || node.querySelector(":scope > .again"));
-  const drawn = () => [...document.querySelectorAll(".wb-canvas, .wb-plot, .wb-cells")]
-    .every((pane) => !pane.clientHeight || pane.dataset.pane === "painted");
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
   // A model that cannot be had rejects; one that is only slow must not hold up the others.
@@ -25,10 +22,55 @@
     pause(SETTLE_MS).then(() => false),
   ]);
 
+  // Models that are not there, or could not be made, each with the promise that failed.
   async function missing(manager) {
     const ids = [...new Set([...window.workbench.models(), ...Object.keys(manager._models)])];
-    const failed = await Promise.all(ids.map((id) => fails(manager, id)));
-    return ids.filter((_, place) => failed[place]);
+    const lacking = await Promise.all(ids.map(async (id) => {
+      const made = manager._models[id];
+      return await fails(manager, id) && [[id, made]];
+    }));
+    return lacking.flatMap((found) => found || []);
+  }
+
+  function putBuffers({ states, buffer_paths }, buffers) {
+    buffer_paths.forEach(([id, ...path], place) => {
+      const name = path.pop();
+      const buffer = buffers[place];
+      path.reduce((part, key) => part[key], states[id])[name] = ArrayBuffer.isView(buffer)
+        ? new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength) : new DataView(buffer);
+    });
+  }
+
+  async function takeStates(manager, { states }) {
+    const known = new Set(Object.keys(states).filter((id) => manager.has_model(id)));
+    const comms = await Promise.all(Object.keys(states).map(async (id) => {
+      if (known.has(id)) return null;
+      manager.kernel._comms.get(id)?.dispose(); // of a model that could not be made: a second opening would be refused
+      return manager._create_comm(manager.comm_target_name, id);
+    }));
+    await Promise.all(Object.entries(states).map(async ([id, { state, ...named }], place) => {
+      try {
+        if (!known.has(id)) return await manager.new_model({ ...named, model_id: id, comm: comms[place] }, state);
+        const model = await manager.get_model(id);
+        model.set_state(await model.constructor._deserialize_state(state, manager));
+      } catch (error) {
+        console.error(error);
+      }
+    }));
+  }
+
+  function takeAnswers(manager) {
+    const { kernel } = manager;
+    const handle = kernel._handleCommMsg.bind(kernel);
+    manager._loadFromKernelModels = async () => { throw new Error("The answer with all states has not come yet."); };
+    kernel._handleCommMsg = async (message) => {
+      const { comm_id: id, data } = message.content;
+      if (data?.method !== "update_states") return handle(message);
+      putBuffers(data, message.buffers ?? []);
+      await Promise.race([takeStates(manager, data), pause(SETTLE_MS)]); // the kernel's next message waits for this one
+      kernel._comms.get(id)?.close();
+      manager._restored.emit();
+    };
   }
 
   function offerAgain(ask) {
@@ -46,28 +88,8 @@
     }
   }
 
-  function keepEarlyChanges(manager) {
-    const { kernel } = manager;
-    const handle = kernel._handleCommMsg.bind(kernel);
-    const early = new Map(); // model -> changes in the order in which they came
-    kernel._handleCommMsg = async (message) => {
-      const { comm_id: id, data } = message.content;
-      if (data?.method === "update_states") early.clear(); // they are in these states
-      if (data?.method !== "update" || (!early.has(id) && kernel._comms.get(id)?.onMsg)) return handle(message);
-      early.set(id, [...(early.get(id) ?? []), message]);
-    };
-    const register = manager.register_model.bind(manager);
-    manager.register_model = (id, made) => {
-      register(id, made);
-      made.then(async () => {
-        for (let next; (next = early.get(id)?.shift());) await handle(next);
-        early.delete(id);
-      }, () => {});
-    };
-  }
-
   function watch(manager) {
-    keepEarlyChanges(manager);
+    takeAnswers(manager);
     Object.defineProperty(manager, "restoredStatus", { get: () => false }); // places wait for `restored` instead of giving up
     let rounds = 0;
     const settle = async () => {
@@ -82,17 +104,10 @@
         if (!lacking.length && !places().length) break;
         if (performance.now() - begin > PATIENCE_MS) offerAgain(settle);
         await pause(wait);
-        for (const id of lacking) delete manager._models[id];
-        for (const [id, comm] of [...manager.kernel._comms]) {
-          if (!(id in manager._models)) comm.dispose(); // without a model, and a second opening would be refused
-        }
+        if (!lacking.length) { manager._restored.emit(); continue; } // every model is there, and some place has not drawn it
+        for (const [id, made] of lacking) if (manager._models[id] === made) delete manager._models[id]; // else it came meanwhile
         patience *= 2; // a server that is slow today must not be asked faster than it answers
         manager.restoreWidgets();
-      }
-      for (const wait of ASK_ALL_AFTER_MS) {
-        await pause(wait);
-        if (round !== rounds || !window.workbench.hasKernel() || drawn()) return;
-        manager.restoreWidgets(); // a pane that was told nothing at all gets the present state of its model
       }
     };
     settle();
