@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -232,7 +233,7 @@ def test_change_that_comes_while_models_are_made_is_not_lost(page, server):
     def hand_on(send, message, kind):
         if kind == "states":
             answers.append(message)
-        if kind != "states" or len(answers) == 1:  # in further answers the kernel would say 6: it does not know of this change
+        if kind != "states" or len(answers) == 1:  # further answers would say 6: the kernel knows of no change
             send(message)
         if answers == [message]:
             send(updated(message, "IntSliderModel", {"value": 7}))
@@ -245,12 +246,10 @@ def test_change_that_comes_while_models_are_made_is_not_lost(page, server):
 
 
 def updated(states: bytes, model: str, change: dict) -> bytes:
-    """Return the kernel's message that changes the one widget of class ``model`` that an answer with all states names."""
+    """Return the kernel's message that changes the one widget of class ``model`` in an answer with all states."""
     count = int.from_bytes(states[:8], "little")
     ends = [int.from_bytes(states[8 * i : 8 * i + 8], "little") for i in range(1, count + 1)]
-    channel, header, parent, metadata, content = (
-        states[begin:end] for begin, end in zip(ends[:5], ends[1:6], strict=True)
-    )
+    channel, header, parent, metadata, content = (states[begin:end] for begin, end in pairwise(ends[:6]))
     (widget,) = (name for name, it in json.loads(content)["data"]["states"].items() if it["model_name"] == model)
     data = {"method": "update", "state": change, "buffer_paths": []}
     parts = [channel, header, parent, metadata, json.dumps({"comm_id": widget, "data": data}).encode()]
