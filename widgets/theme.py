@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 
-PANE = (Path(__file__).parent / "pane.js").read_text(encoding="utf-8")  # goes before the script of every picture
+LATE = (Path(__file__).parent / "late.js").read_text(encoding="utf-8")  # goes before the script of every widget
+PANE = LATE + (Path(__file__).parent / "pane.js").read_text(encoding="utf-8")  # and this before that of every picture
 CATEGORIES = {
     "light": ("#0072B2", "#D55E00", "#009E73", "#B5548A", "#8A6D00", "#3A8FC4", "#4D4D4D", "#A8690A"),
     "dark": ("#56B4E9", "#E69F00", "#2CC295", "#E08FBE", "#F0E442", "#8CCBF0", "#C8C8C8", "#F08A4B"),

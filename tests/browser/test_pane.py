@@ -8,7 +8,7 @@ from widgets import theme
 @pytest.fixture
 def pane(page):
     page.goto("about:blank")
-    hurried = theme.PANE.replace("= 500;", "= 50;").replace("= 20000;", "= 400;")
+    hurried = theme.PANE.replace("= 500;", "= 50;").replace("= 20000;", "= 1500;")
     page.add_script_tag(
         content=hurried + "; window.asked = 0; window.note = paneNote(document.body, () => { asked += 1; });"
     )
@@ -24,7 +24,7 @@ def test_pane_that_waits_says_so_and_asks_again_whenever_patience_runs_out(pane)
     before = pane.evaluate("document.querySelector('.wb-pane-note button').click(), asked")
     assert before >= 3
     pane.evaluate("note.painted(), asked = 0")
-    pane.wait_for_timeout(900)
+    pane.wait_for_timeout(2000)
     assert pane.evaluate("asked") == 0
     assert pane.locator(".wb-pane-note:visible").count() == 0
     assert pane.get_attribute("body", "data-pane") == "painted"

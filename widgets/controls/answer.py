@@ -25,7 +25,7 @@ class AnswerField(anywidget.AnyWidget):
         checked. 0 for no field, where an answer cannot be typed.
     """
 
-    _esm = (_HERE / "answer.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "answer.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "answer.css").read_text(encoding="utf-8")
 
     question = traitlets.Unicode("").tag(sync=True)

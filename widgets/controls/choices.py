@@ -23,7 +23,7 @@ class Choices(anywidget.AnyWidget):
     chosen : ``chosen(key)`` is called when the reader picks one.
     """
 
-    _esm = (_HERE / "choices.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "choices.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "choices.css").read_text(encoding="utf-8")
 
     label = traitlets.Unicode("").tag(sync=True)

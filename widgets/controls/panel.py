@@ -44,7 +44,7 @@ class ControlPanel(anywidget.AnyWidget):
     play : keys of whole-number knobs that get a play button, which steps the value until its end.
     """
 
-    _esm = (_HERE / "panel.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "panel.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "panel.css").read_text(encoding="utf-8")
 
     controls = traitlets.List(traitlets.Dict()).tag(sync=True)

@@ -24,7 +24,7 @@ class Stepper(anywidget.AnyWidget):
     moved : ``moved(position)`` is called when the reader goes somewhere.
     """
 
-    _esm = (_HERE / "stepper.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "stepper.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "stepper.css").read_text(encoding="utf-8")
 
     label = traitlets.Unicode("Steps").tag(sync=True)

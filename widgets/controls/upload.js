@@ -32,4 +32,4 @@ function render({ model, el }) {
   return () => model.off("change:refused", refused);
 }
 
-export default { render };
+export default { render: hearing(render) };

@@ -39,7 +39,7 @@ class Upload(anywidget.AnyWidget):
     received : ``received(file name, bytes)`` is called when a file is here.
     """
 
-    _esm = (_HERE / "upload.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "upload.js").read_text(encoding="utf-8")
     _css = theme.css()
 
     label = traitlets.Unicode().tag(sync=True)

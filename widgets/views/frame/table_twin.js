@@ -63,4 +63,4 @@ function render({ model, el }) {
   return () => watched.forEach((name) => model.off(`change:${name}`, draw));
 }
 
-export default { render };
+export default { render: hearing(render) };

@@ -15,7 +15,7 @@ PAGE_ROWS = 25
 class TableTwin(anywidget.AnyWidget):
     """Caption and data table of a view; the rows of one page travel, and only once a reader opens the table."""
 
-    _esm = (_HERE / "table_twin.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "table_twin.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "table_twin.css").read_text(encoding="utf-8")
 
     caption = traitlets.Unicode("").tag(sync=True)

@@ -24,7 +24,7 @@ class Toolbar(anywidget.AnyWidget):
     stale : what of the view still shows earlier settings and is dimmed: "" for nothing, `ALL`, or a part's CSS class.
     """
 
-    _esm = (_HERE / "toolbar.js").read_text(encoding="utf-8")
+    _esm = theme.LATE + (_HERE / "toolbar.js").read_text(encoding="utf-8")
     _css = theme.css() + (_HERE / "toolbar.css").read_text(encoding="utf-8")
 
     title = traitlets.Unicode("").tag(sync=True)
