@@ -163,6 +163,16 @@ inline vd scale2(vd a, vd n) {
 inline vd zero_below(vd a, vd x, vd limit) { return x < limit ? set1(0.0) : a; }
 #endif
 
+// One element as `fma` treats each lane.
+template <class S>
+inline S fma_one(S a, S b, S c) {
+#if defined(__FMA__)
+    return std::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 template <class S>
 constexpr int lanes = 4 * W / static_cast<int>(sizeof(S));
 

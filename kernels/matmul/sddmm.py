@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from kernels._native import core
-from kernels.check import as_csr, as_int, check_threads
+from kernels.check import FLOATS, as_csr, as_int, check_array, check_threads
 from kernels.matmul.spmm import dense_operand
 from kernels.work import Work
 
@@ -16,18 +16,18 @@ def sddmm(pattern, x, y, *, num_threads=None) -> sparse.csr_array:
 
     Parameters
     ----------
-    pattern : csr_array or csr_matrix (m, n), float32; its values are not read.
-    x : (m, d) float32, C-contiguous.
-    y : (n, d) float32, C-contiguous.
+    pattern : csr_array or csr_matrix (m, n), float32 or float64; its values are not read.
+    x : (m, d) float32 or float64, C-contiguous.
+    y : (n, d) of the same dtype, C-contiguous.
     num_threads : 1 to 256; None means ``kernels.get_num_threads()``. The result does not depend on it.
 
     Returns
     -------
-    csr_array (m, n) float32 with the structure of ``pattern``, which it shares.
+    csr_array (m, n) of the dtype of x, with the structure of ``pattern``, which it shares.
 
     Raises
     ------
-    TypeError : pattern is not CSR, or a dtype is not float32.
+    TypeError : pattern is not CSR, or a dtype is neither, or those of x and y differ.
     ValueError : pattern is malformed, or shapes do not fit.
 
     Cost
@@ -38,12 +38,13 @@ def sddmm(pattern, x, y, *, num_threads=None) -> sparse.csr_array:
     ------
     The gradient of SpMM with respect to its sparse operand; the score of sparse attention.
     """
-    pattern = as_csr(pattern, function="sddmm", name="pattern", dtypes=(np.float32,))
-    x = dense_operand(x, function="sddmm", name="x", rows=pattern.shape[0])
-    y = dense_operand(y, function="sddmm", name="y", rows=pattern.shape[1])
+    pattern = as_csr(pattern, function="sddmm", name="pattern")
+    check_array(x, function="sddmm", name="x", dtypes=FLOATS)
+    x = dense_operand(x, function="sddmm", name="x", rows=pattern.shape[0], dtype=x.dtype)
+    y = dense_operand(y, function="sddmm", name="y", rows=pattern.shape[1], dtype=x.dtype)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"sddmm: x has {x.shape[1]} columns, y has {y.shape[1]}; they must be equal")
-    out = np.empty(len(pattern.indices), np.float32)
+    out = np.empty(len(pattern.indices), x.dtype)
     threads = check_threads(num_threads, function="sddmm")
     indptr, indices = (part.astype(np.int64, copy=False) for part in (pattern.indptr, pattern.indices))
     core.sddmm(indptr, indices, x, y, out, threads)
@@ -59,7 +60,8 @@ def sddmm_reference(pattern, x, y) -> np.ndarray:
 
 def sddmm_work(pattern, d: int) -> Work:
     """Count the work for rows of width ``d``: pattern, operands and values streamed once, one gather of y per entry."""
-    pattern = as_csr(pattern, function="sddmm_work", name="pattern", dtypes=(np.float32,))
+    pattern = as_csr(pattern, function="sddmm_work", name="pattern")
     nnz, d = int(pattern.indptr[-1]), as_int(d, function="sddmm_work", name="d", low=0)
-    moved = nnz * (4 + 8) + (pattern.shape[0] + 1) * 8 + 4 * d * sum(pattern.shape)
+    each = pattern.dtype.itemsize
+    moved = nnz * (each + 8) + (pattern.shape[0] + 1) * 8 + each * d * sum(pattern.shape)
     return Work(flops=2 * nnz * d, bytes_streamed=moved, gathers=nnz)

@@ -63,12 +63,12 @@ def spmm(row_starts, columns, values, dense):
     Parameters
     ----------
     row_starts, columns : int64 (m + 1,) and (nnz,), the pattern.
-    values : float32 (nnz,).
-    dense : float32 (k, n).
+    values : float32 or float64 (nnz,).
+    dense : (k, n) of the same dtype.
 
     Returns
     -------
-    float32 (m, n).
+    (m, n) of that dtype.
 
     Raises
     ------
@@ -83,11 +83,11 @@ def sddmm(row_starts, columns, x, y):
     Parameters
     ----------
     row_starts, columns : int64 (m + 1,) and (nnz,), the pattern.
-    x, y : float32 (m, d) and (n, d).
+    x, y : (m, d) and (n, d), both float32 or both float64.
 
     Returns
     -------
-    float32 (nnz,).
+    (nnz,) of that dtype.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 """Operators agree with dense torch, forward and backward, and pass torch's own checks."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,15 @@ def test_sddmm_and_gradients_match_dense(rng, assert_close):
     assert_close(out, truth)
     for mine, theirs in zip(*(torch.autograd.grad(z.square().sum(), (x, y)) for z in (out, truth)), strict=True):
         assert_close(mine, theirs)
+
+
+def test_gradients_of_sparse_products_in_float64(rng):
+    _, row_starts, columns = csr_case(rng)
+    values, x, y = (
+        torch.tensor(rng.standard_normal(shape), requires_grad=True) for shape in (len(columns), (13, 5), (9, 5))
+    )
+    assert torch.autograd.gradcheck(partial(bridge.spmm, row_starts, columns), (values, y))
+    assert torch.autograd.gradcheck(partial(bridge.sddmm, row_starts, columns), (x, y))
 
 
 def test_refusals(rng):
