@@ -1,5 +1,7 @@
 """C = A B with A sparse (CSR), B dense: SpMM. Row i of C is the scaled sum of the rows of B that row i of A names."""
 
+from typing import Any
+
 import numpy as np
 
 from kernels._native import core
@@ -62,7 +64,7 @@ def spmm_work(a, n: int) -> Work:
     return Work(flops=2 * nnz * n, bytes_streamed=moved, gathers=nnz)
 
 
-def dense_operand(x, *, function: str, name: str, rows: int, dtype=np.float32) -> np.ndarray:
+def dense_operand(x, *, function: str, name: str, rows: int, dtype: Any = np.float32) -> np.ndarray:
     """Return ``x`` after checking that it is a C-contiguous matrix of ``rows`` rows and of ``dtype``.
 
     Raises
