@@ -94,6 +94,7 @@ def test_an_attention_matrix_is_the_attention_that_is_shown(causal, rng):
     for given in (from_matrix(weights), read_attention(npy(weights)), read_attention(npz(attention=weights[None]))):
         assert given.causal == causal and given.all_q.shape[1] == 2
         np.testing.assert_allclose(attention_of(given, 1), weights[1], atol=1e-6)
+    assert from_matrix(np.eye(3) + (0 if causal else np.eye(3, k=1))).causal == causal
 
 
 def test_a_mask_is_shown_as_uniform_attention_over_its_pairs(rng):
