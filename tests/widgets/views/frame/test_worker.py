@@ -125,3 +125,52 @@ def test_without_an_event_loop_every_piece_and_every_error_is_delivered_at_once(
     worker.submit(0)
     assert results[3] == (0, 1, None) and isinstance(results[4][2], ZeroDivisionError) and len(results) == 5
     assert told == [] and not worker.busy
+
+
+@pytest.mark.parametrize("when", ["while it runs", "once it has ended"])
+def test_nothing_of_what_was_cancelled_arrives_though_it_was_made_or_its_progress_told(when):
+    """The event loop stands still until after the cancelling, so what the thread has posted comes later."""
+    told, posted, go = [], threading.Event(), threading.Event()
+
+    def compute(request, progress):
+        progress(0.5, "step")
+        posted.set()
+        go.wait(5)
+        return request
+
+    def ask(worker):
+        worker.submit(1)
+        thread = worker._thread
+        posted.wait(5)
+        if when == "once it has ended":
+            go.set()
+            thread.join(5)
+        assert worker.busy
+        worker.cancel()
+        assert not worker.busy
+        go.set()
+        thread.join(5)
+        worker.submit(2)
+
+    assert answers_of(compute, ask, lambda *what: told.append(what)) == [(2, 2, None)]
+    assert len(told) <= 1  # that of the second request, if the loop came to it before the end
+
+
+def test_waiting_ends_with_the_result_or_in_time_and_what_is_closed_takes_no_request():
+    go, results = threading.Event(), []
+
+    async def work():
+        worker = LatestWins(lambda *_: go.wait(5), lambda *answer: results.append(answer), lambda *_: None)
+        worker.submit(1)
+        with pytest.raises(TimeoutError, match=r"still computing after 0\.05 s"):
+            worker.wait(0.05)
+        threading.Timer(0.1, go.set).start()
+        worker.wait(5)
+        assert results == [(1, True, None)]
+        worker.close()
+        worker.submit(2)
+        assert not worker.busy
+        await asyncio.sleep(0.05)
+
+    asyncio.run(work())
+    assert results == [(1, True, None)]
