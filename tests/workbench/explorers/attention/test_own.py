@@ -71,6 +71,8 @@ def test_own_file_is_drawn(rng):
         wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_allclose(view.wait().scene.result.attention, wanted, rtol=1e-4, atol=1e-6)
         assert view.error == ""
+        view._uploaded("large.npz", bytes(64_000_001))
+        assert "the limit is 64,000,000; open it in a notebook of your own" in view.error
     finally:
         view.close()
 
