@@ -135,6 +135,20 @@ def test_generation_follows_eager_at_threshold_one_and_runs_below(method):
     assert model.generate(**batch(), **how).shape == wanted.shape
 
 
+@pytest.mark.parametrize("padded", ["left", "nowhere"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_prompt_read_in_pieces_is_followed_as_the_whole_is(method, padded):
+    """Pieces of 16 of its 50 tokens: several queries after a cache, with a mask and without one."""
+    model = tiny("llama")
+    model.set_attn_implementation("eager")
+    how = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    wanted = torch.stack(model.generate(**batch(padded), **how).logits)
+    threshold = {} if method == "dense" else {"threshold": 1.0}
+    use_sparse_attention(model, method, **SPARSE[method], **threshold)
+    found = model.generate(**batch(padded), **how, prefill_chunk_size=16)
+    assert torch.allclose(torch.stack(found.logits), wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("method", ["xattention", "pbs_attn"])
 def test_a_single_query_is_dense_and_two_are_not(method):
     """Of 64 keys, nothing but the last blocks of 8 or 16 is kept at threshold 0."""
