@@ -120,3 +120,10 @@ def test_more_queries_than_keys_are_refused_only_where_they_are_the_last_keys():
     with pytest.raises(ValueError, match="3 queries, 2 keys"):
         attention_call("test", q, k, k, causal=True)
     assert attention_call("test", q, k, k, causal=False).dense().shape == (1, 1, 3, 2)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 1, 3, 5), (1, 1, 1, 3, 5)])
+def test_masks_that_do_not_broadcast_or_would_widen_the_scores_are_refused(shape):
+    q, k = torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 5, 2)
+    with pytest.raises(ValueError, match=r"test: attn_mask must broadcast to \(1, 1, 3, 5\), got"):
+        attention_call("test", q, k, k, causal=True, attn_mask=torch.ones(shape, dtype=torch.bool))
