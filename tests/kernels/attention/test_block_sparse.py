@@ -303,6 +303,22 @@ def test_work_counts_kept_blocks_only():
     assert block_sparse_attention_work(mask, t=64, d=16, block_size=16).flops == dense.flops // 4
 
 
+def test_work_of_a_ragged_end_and_of_queries_after_a_cache_by_hand():
+    """Blocks of 16, 16, 16 and 2 tokens, 8 wide; bytes of queries and output, and of keys and values once a block."""
+    ragged = block_sparse_attention_work(np.eye(4, dtype=bool)[None, None], t=50, d=8, block_size=16)
+    assert ragged.flops == 4 * 8 * (3 * 16 * 16 + 2 * 2)
+    assert ragged.bytes_streamed == 4 * 8 * (2 * 50 + 2 * 50)
+    # queries 30 to 49 in rows of 2, 16 and 2 see 31 to 50 keys each; the rows read 32, 48 and 50 keys
+    keep = np.ones((1, 2, 3, 4), bool)
+    late = block_sparse_attention_work(keep, t=50, d=8, block_size=16, causal=True, queries=20)
+    assert late.flops == 2 * 4 * 8 * 810
+    assert late.bytes_streamed == 2 * 4 * 8 * (2 * 20 + 2 * 130)
+    assert late.gathers == 0
+    for wrong in (keep.astype(int), keep[0], keep[:, :, :2]):
+        with pytest.raises(ValueError, match=r"block_mask must be bool of shape \(b, h, 3, 4\), got"):
+            block_sparse_attention_work(wrong, t=50, d=8, block_size=16, causal=True, queries=20)
+
+
 BAD = [
     (
         {"q": np.zeros((1, 1, 32, 8), int)},
@@ -322,8 +338,23 @@ BAD = [
     ({"attn_mask": np.zeros((32, 32), int)}, TypeError, "attn_mask must be a NumPy array of bool or float32"),
     ({"block_mask": np.zeros((1, 1, 2, 2))}, TypeError, "block_mask must be a NumPy array of bool, got float64"),
     ({"block_mask": np.zeros((1, 1, 3, 2), bool)}, ValueError, r"\(1 or 1, 1 or 1, 2, 2\), got \(1, 1, 3, 2\)"),
+    ({"block_mask": np.zeros(1, bool)}, ValueError, r"\(1 or 1, 1 or 1, 2, 2\), got \(1,\)"),
+    ({"block_mask": np.zeros((2, 1, 2, 2), bool)}, ValueError, r"got \(2, 1, 2, 2\)"),
+    ({"block_mask": np.zeros((1, 2, 2, 2), bool)}, ValueError, r"got \(1, 2, 2, 2\)"),
+    ({"q": np.zeros((1, 32, 8), np.float32)}, ValueError, "q must have four dimensions"),
+    ({"q": np.zeros((2, 1, 32, 8), np.float32)}, ValueError, "multiple of hk"),
+    ({"q": np.zeros((1, 1, 32, 9), np.float32)}, ValueError, "multiple of hk"),
+    ({"q": np.zeros((1, 0, 32, 8), np.float32)}, ValueError, "multiple of hk"),
+    ({"v": np.zeros((1, 1, 31, 8), np.float32)}, ValueError, "multiple of hk"),
+    (dict.fromkeys("qk", np.zeros((1, 1, 32, 0), np.float32)), ValueError, "d must be from 1 to 512, got 0"),
+    (dict.fromkeys("qk", np.zeros((1, 1, 32, 513), np.float32)), ValueError, "d must be from 1 to 512, got 513"),
+    ({"v": np.zeros((1, 1, 32, 513), np.float32)}, ValueError, "dv must be from 1 to 512, got 513"),
+    ({"scale": np.inf}, ValueError, "scale"),
+    ({"block_size": 257}, ValueError, "block_size must be an int from 8 to 256, got 257"),
     ({"block_size": 7}, ValueError, "block_size must be an int from 8 to 256, got 7"),
     ({"key_positions": np.zeros((1, 1, 32), int)}, ValueError, "permutation"),
+    ({"key_positions": np.arange(32.0).reshape(1, 1, 32)}, ValueError, "must be integers of shape"),
+    ({"key_positions": np.arange(32)}, ValueError, r"must be integers of shape \(1, 1, 32\), got int64 \(32,\)"),
     ({"num_threads": 0}, ValueError, "num_threads"),
 ]
 
@@ -342,3 +373,22 @@ def test_bad_input_is_named(change, error, words):
     }
     with pytest.raises(error, match=words):
         block_sparse_attention(**(args | change))
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "error", "words"),
+    [
+        ("out", (1, 1, 32, 8), ValueError, r"out must have shape \(1, 1, 32, 5\), got \(1, 1, 32, 8\)"),
+        ("lse", (1, 1, 31), ValueError, r"lse must have shape \(1, 1, 32\), got \(1, 1, 31\)"),
+        ("grad", (1, 1, 31, 5), ValueError, r"grad must have shape \(1, 1, 32, 5\), got \(1, 1, 31, 5\)"),
+        ("grad", np.float64, TypeError, "grad must be a NumPy array of float32, got float64"),
+        ("lse", np.float64, TypeError, "lse must be a NumPy array of float32, got float64"),
+    ],
+)
+def test_what_does_not_come_from_the_forward_call_is_refused_by_the_backward_call(part, wrong, error, words):
+    x, v, keep = np.zeros((1, 1, 32, 8), np.float32), np.zeros((1, 1, 32, 5), np.float32), np.ones((1, 1, 2, 2), bool)
+    out, lse = block_sparse_attention(x, x, v, keep, block_size=16, return_lse=True)
+    given = {"out": out, "lse": lse, "grad": out}
+    given[part] = np.zeros(wrong, np.float32) if isinstance(wrong, tuple) else given[part].astype(wrong)
+    with pytest.raises(error, match=words):
+        block_sparse_attention_backward(x, x, v, keep, **given, block_size=16)

@@ -1,6 +1,6 @@
 """Block scores against the dense logits they sample."""
 
-from math import exp, sqrt
+from math import exp, log, sqrt
 
 import numpy as np
 import pytest
@@ -297,6 +297,32 @@ def test_masks_hide_whole_tiles_from_scores_and_pairs_from_the_oracle(kind, tq, 
     )
 
 
+def test_what_a_mask_adds_enters_the_oracle_by_hand():
+    """Equal keys and ln 3 added to one pair of two: shares 3/4 and 1/4; the lowest number leaves nothing."""
+    zeros = np.zeros((1, 1, 2, 1))
+    mask = np.array([[log(3), 0], [np.finfo(np.float64).min, 0]])
+    found = true_block_mass(zeros, zeros, block_size=1, causal=False, attn_mask=mask)
+    np.testing.assert_allclose(found[0, 0], [[0.75, 0.25], [0, 1]])
+
+
+@pytest.mark.parametrize("level", [-5000, 5000])
+def test_shares_of_logits_beyond_the_range_of_exp_by_hand(level):
+    """Logits of one query are the level and ln 3 more, so the shares are 1/4 and 3/4."""
+    q, k = np.ones((1, 1, 2, 1)), np.array([level, level + log(3)]).reshape(1, 1, 2, 1)
+    how = {"block_size": 1, "causal": False}
+    for found in (xattn_block_scores(q, k, stride=1, **how), pooled_block_scores(q, k, **how)):
+        np.testing.assert_allclose(found[0, 0], [[0.25, 0.75]] * 2)
+    np.testing.assert_allclose(true_block_mass(q, k, **how)[0, 0], [[0.25, 0.75]] * 2)
+
+
+def test_masks_of_two_tokens_and_of_none_have_their_blocks():
+    mask = np.array([[False, True], [False, False]])
+    assert visible_blocks(mask, tq=2, tk=2, block_size=2).tolist() == [[[[True]]]]
+    assert visible_blocks(mask, tq=2, tk=2, block_size=1).tolist() == [[[[False, True], [False, False]]]]
+    assert visible_blocks(np.ones((0, 5), bool), tq=0, tk=5, block_size=2).shape == (1, 1, 0, 3)
+    assert visible_blocks(np.ones((5, 0), bool), tq=5, tk=0, block_size=2).shape == (1, 1, 3, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -311,12 +337,15 @@ def test_masks_hide_whole_tiles_from_scores_and_pairs_from_the_oracle(kind, tq, 
         ({"query_every": 0}, ValueError, "query_every must be an int from 1 to 65536, got 0"),
         ({"q": np.zeros((1, 1, 16, 4), int)}, TypeError, "float32 or float64"),
         ({"k": np.zeros((1, 2, 16, 4))}, ValueError, "equal b, h, d"),
-        ({"k": np.full((1, 1, 16, 4), np.nan)}, ValueError, "NaN"),
+        ({"k": np.where(np.arange(64) == 63, np.nan, 0).reshape(1, 1, 16, 4)}, ValueError, "k holds NaN"),
         ({"k": np.zeros((1, 1, 8, 4))}, ValueError, "last positions"),
         ({"query_every": 3}, ValueError, "times query_every, 12"),
         ({"norm": 0.0}, ValueError, "norm must be a finite number above 0"),
         ({"mode": "zigzag"}, ValueError, "mode must be one of"),
         ({"attn_mask": np.ones((16, 15), bool)}, ValueError, r"attn_mask must broadcast to \(b, h, 16, 16\)"),
+        ({"attn_mask": np.ones((1, 1, 16, 15), bool)}, ValueError, r"got \(1, 1, 16, 15\)"),
+        ({"attn_mask": np.ones((1, 1, 15, 16), bool)}, ValueError, r"got \(1, 1, 15, 16\)"),
+        ({"attn_mask": np.ones(16, bool)}, ValueError, r"got \(16,\)"),
         ({"attn_mask": np.ones((16, 16), int)}, TypeError, "attn_mask must be a NumPy array of bool"),
     ],
 )

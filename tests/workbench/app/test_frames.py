@@ -40,6 +40,7 @@ def test_frames_of_the_protocol_pass(channel, buffers):
         (offset(0, 5), "5 offsets"),
         (frame(buffers=[b""] * PARTS), "offsets"),
         (offset(1, 0), "do not rise"),
+        (offset(1, 8 * 7 - 1), "do not rise"),  # the channel would begin in the last of the six offsets
         (offset(2, 0), "do not rise"),
         (offset(6, 10**6), "do not rise"),
         (frame(channel="iopub"), "channel"),

@@ -244,6 +244,7 @@ def test_bounds_are_checked_before_anything_is_unpacked():
     text = BANNER + b"real general\n9 9 1\n1 1 1\n"
     with pytest.raises(DataFileError, match="the limit is 10"):
         read_matrix_market(text, replace(LIBRARY, file_bytes=10))
+    assert read_matrix_market(text, replace(LIBRARY, file_bytes=len(text))).nnz == 1
     for pack in (gzip.compress, bz2.compress, lzma.compress):
         with pytest.raises(DataFileError, match="unpacks to more than 1,000 bytes"):
             read_matrix_market(pack(text + b" " * 10**7), replace(LIBRARY, unpacked_bytes=1000))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from workbench.models.attention.call import attention_call
 from workbench.models.attention.dense_attention import masked_attention
 from workbench.models.attention.xattention import xattention
 from workbench.models.drop_in import METHODS, capture, sparse_attention, use_sparse_attention
@@ -56,7 +57,7 @@ def tiny(name, **changes):
 def batch(padded="left", t=50):
     tokens = torch.randint(3, 99, (2, t), generator=torch.Generator().manual_seed(1))
     real = torch.ones(2, t, dtype=torch.long)
-    real[1, slice(0, 20) if padded == "left" else slice(t - 20, None)] = 0
+    real[1, {"left": slice(0, 20), "right": slice(t - 20, None), "nowhere": slice(0)}[padded]] = 0
     return {"input_ids": tokens, "attention_mask": real}
 
 
@@ -65,11 +66,11 @@ def logits(model, inputs):
     return model(**inputs).logits[inputs["attention_mask"].bool()]
 
 
-@pytest.mark.parametrize("padded", ["left", "right"])
+@pytest.mark.parametrize("padded", ["left", "right", "nowhere"])
 @pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("name", ["llama", "mistral", "llama4_text", "bert", "gpt2"])
 def test_threshold_one_is_eager_attention(name, method, padded, assert_close):
-    """Grouped heads, a window of 8, chunks of 8, both directions, and a scale by layer, in padded batches."""
+    """Grouped heads, a window of 8, chunks of 8, both directions, and a scale by layer, in batches padded or not."""
     changes = {"layer_types": ["chunked_attention", "full_attention"]} if name == "llama4_text" else {}
     model = tiny(name, **changes)
     model.set_attn_implementation("eager")
@@ -81,6 +82,8 @@ def test_threshold_one_is_eager_attention(name, method, padded, assert_close):
     if method != "dense" and name in ("llama", "bert"):  # windows and chunks of 8 leave nothing to skip
         use_sparse_attention(model, method, **SPARSE[method], threshold=0.0)
         assert not torch.allclose(logits(model, batch(padded)), wanted, atol=1e-3)
+        use_sparse_attention(model, "dense")  # what the model has now is not what the check compares with
+        assert_close(logits(model, batch(padded)), wanted)
 
 
 ARCHITECTURES = [
@@ -132,6 +135,33 @@ def test_generation_follows_eager_at_threshold_one_and_runs_below(method):
     assert model.generate(**batch(), **how).shape == wanted.shape
 
 
+@pytest.mark.parametrize("padded", ["left", "nowhere"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_prompt_read_in_pieces_is_followed_as_the_whole_is(method, padded):
+    """Pieces of 16 of its 50 tokens: several queries after a cache, with a mask and without one."""
+    model = tiny("llama")
+    model.set_attn_implementation("eager")
+    how = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    wanted = torch.stack(model.generate(**batch(padded), **how).logits)
+    threshold = {} if method == "dense" else {"threshold": 1.0}
+    use_sparse_attention(model, method, **SPARSE[method], **threshold)
+    found = model.generate(**batch(padded), **how, prefill_chunk_size=16)
+    assert torch.allclose(torch.stack(found.logits), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["xattention", "pbs_attn"])
+def test_a_single_query_is_dense_and_two_are_not(method):
+    """Of 64 keys, nothing but the last blocks of 8 or 16 is kept at threshold 0."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 64, 8, generator=generator) for _ in range(3))
+    for tq in (1, 2):
+        call = attention_call("test", q[:, :, -tq:], k, v, causal=True)
+        found = METHODS[method](call, threshold=0.0, **SPARSE[method])
+        sees = torch.ones(tq, 64, dtype=torch.bool).tril(64 - tq)
+        dense = masked_attention(q[:, :, -tq:], k, v, sees, causal=False)
+        assert torch.allclose(found, dense, atol=1e-4) == (tq == 1)
+
+
 def test_only_the_layers_asked_for_are_sparse(assert_close):
     model, seen = tiny("llama"), []
     dense = logits(model, batch())
@@ -163,9 +193,31 @@ def test_what_a_layer_is_called_with_can_be_captured(assert_close):
     assert model.config._attn_implementation == before
 
 
+def test_a_text_is_captured_through_the_tokenizer_given_or_beside_the_model(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "sparse": 5, "attention": 6}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="[UNK]", model_input_names=["input_ids", "attention_mask"]
+    )
+    model = tiny("llama")
+    wanted = capture(model, {"input_ids": torch.tensor([[5, 6]])})
+    with pytest.raises(ValueError, match="no tokenizer where LlamaForCausalLM was loaded from; pass tokenizer"):
+        capture(model, "sparse attention")
+    given = capture(model, "sparse attention", tokenizer=tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    beside = capture(transformers.AutoModelForCausalLM.from_pretrained(tmp_path), "sparse attention")
+    for found in (given, beside):
+        assert len(found) == len(wanted) == 2
+        assert all(torch.equal(a.call.q, b.call.q) for a, b in zip(found, wanted, strict=True))
+
+
 def test_training_with_dropout_is_refused_and_without_it_gives_gradients():
-    model = tiny("llama", attention_dropout=0.1)
-    use_sparse_attention(model, "xattention", threshold=0.5, **SPARSE["xattention"]).train()
+    model = tiny("llama", attention_dropout=0.1).train()
+    use_sparse_attention(model, "xattention", threshold=0.5, **SPARSE["xattention"])
+    assert model.training
     with pytest.raises(ValueError, match="drops weights out while it trains"):
         model(**batch())
     model = use_sparse_attention(tiny("llama"), "pbs_attn", threshold=0.5, **SPARSE["pbs_attn"]).train()

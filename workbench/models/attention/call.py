@@ -74,13 +74,9 @@ class AttentionCall:
             causal = False
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(self.q.dtype)
-        out = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             self.q, self.k, self.v, attn_mask=mask, is_causal=causal, scale=self.scale, enable_gqa=True
         )
-        if mask is None:
-            return out
-        sees = mask if mask.dtype == torch.bool else mask > -torch.inf
-        return out.masked_fill(~sees.any(3)[..., None], 0)
 
 
 def attention_call(function, q, k, v, *, causal, scale=None, attn_mask=None) -> AttentionCall:

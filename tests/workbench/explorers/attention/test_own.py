@@ -71,6 +71,8 @@ def test_own_file_is_drawn(rng):
         wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_allclose(view.wait().scene.result.attention, wanted, rtol=1e-4, atol=1e-6)
         assert view.error == ""
+        view._uploaded("large.npz", bytes(64_000_001))
+        assert "the limit is 64,000,000; open it in a notebook of your own" in view.error
     finally:
         view.close()
 
@@ -80,6 +82,7 @@ def test_grouped_heads_wide_values_and_bfloat16_files(rng):
     given = read_attention(npz(q=q, k=k, v=v))
     np.testing.assert_allclose(given.all_k[0], np.repeat(k, 2, axis=0), rtol=1e-6)
     assert given.all_v.shape == (1, 4, 40, 5)
+    assert read_attention(npz(q=q[0], k=k[0], v=v[0])).all_v.shape == (1, 1, 40, 5)
     held = [torch.tensor(x).bfloat16() for x in (q, k)]
     bits = [x.view(torch.int16).numpy().view("V2") for x in held]
     np.testing.assert_array_equal(read_attention(npz(q=bits[0], k=bits[1])).all_q[0], held[0].float())
@@ -93,6 +96,7 @@ def test_an_attention_matrix_is_the_attention_that_is_shown(causal, rng):
     for given in (from_matrix(weights), read_attention(npy(weights)), read_attention(npz(attention=weights[None]))):
         assert given.causal == causal and given.all_q.shape[1] == 2
         np.testing.assert_allclose(attention_of(given, 1), weights[1], atol=1e-6)
+    assert from_matrix(np.eye(3) + (0 if causal else np.eye(3, k=1))).causal == causal
 
 
 def test_a_mask_is_shown_as_uniform_attention_over_its_pairs(rng):
@@ -101,7 +105,8 @@ def test_a_mask_is_shown_as_uniform_attention_over_its_pairs(rng):
     given = read_attention(npy(mask))
     np.testing.assert_allclose(attention_of(given), mask / mask.sum(axis=1, keepdims=True), atol=1e-6)
     mask[3] = False
-    assert "rows that hold nothing" in from_matrix(mask).title
+    assert from_matrix(np.eye(3)).title == "your matrix"
+    assert from_matrix(mask).title == "your matrix (rows that hold nothing are shown as uniform attention)"
     view = explore(mask, method="xattention", block=16).wait()
     try:
         assert view.error == "" and view.state["input"] == "file"
@@ -153,3 +158,6 @@ def test_arrays_that_do_not_fit_are_named(rng):
             explore(*arguments)
     with pytest.raises(ValueError, match="attn_mask must broadcast"):
         explore(q, q, attn_mask=np.ones((20, 19), bool))
+    long = np.zeros((4097, 1), np.float32)
+    with pytest.raises(ValueError, match="4,097 tokens; at most 4,096 are read"):
+        from_arrays(long, long, attn_mask=np.ones((1, 4097), bool))

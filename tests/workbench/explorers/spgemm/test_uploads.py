@@ -114,3 +114,9 @@ def test_paths_open_in_python_and_the_recipe_remakes_them(tmp_path, rng, monkeyp
         view.close()
     with pytest.raises(FileNotFoundError):
         explorer(files=["absent.mtx"])
+
+
+@pytest.mark.parametrize("which", ["A", "B"])
+def test_what_a_visitor_sends_is_held_to_a_visitor_s_limits(view, send, which):
+    send(which, "long.mtx", b"%%MatrixMarket matrix coordinate real general\n2000001 1 0\n")
+    assert "at most 2,000,000 rows and columns are read, got 2,000,001 x 1; open it in a notebook" in view.error

@@ -335,6 +335,12 @@ def test_bad_input_is_named(change, words):
         pbs_attention(args.pop("q"), args.pop("k"), args.pop("v"), **args)
 
 
+def test_an_unknown_order_is_refused_where_blocks_are_scored_alone():
+    q, k, _ = qkv(t=64)
+    with pytest.raises(ValueError, match="scored_mask: permute must be one of keys, queries, both, none, random"):
+        scored_mask(q, k, permute="sideways", **SMALL)
+
+
 def test_threshold_one_keeps_blocks_whose_estimate_underflows():
     q, k, v = qkv(h=1)
     q, k = 40 * q.abs(), 0.1 * k
