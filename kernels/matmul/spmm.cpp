@@ -181,7 +181,8 @@ void by_panels(const Operands<S> &a, const Packed<S> &packed, int threads) {
     constexpr std::int64_t width = panel_vectors * lanes<S>;
     const int workers = threads > 0 ? threads : workbench::get_num_threads();
     const std::int64_t panels = (a.n + width - 1) / width, wanted = 4 * workers;
-    const std::int64_t parts = std::max<std::int64_t>(1, std::min((wanted + panels - 1) / panels, a.m / rows_per_panel_task));
+    std::int64_t parts = std::max<std::int64_t>(1, std::min((wanted + panels - 1) / panels, a.m / rows_per_panel_task));
+    while (panels * parts % workers && parts < a.m / rows_per_task) ++parts;  // as many tasks for every thread
     std::vector<std::vector<S>> copies(workers, std::vector<S>(packed.block * width + 16));
     workbench::parallel_for(panels * parts, threads, [&](std::int64_t task, int worker) {
         const std::int64_t column = task / parts * width, part = task % parts;
