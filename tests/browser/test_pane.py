@@ -43,7 +43,7 @@ def test_pane_that_failed_says_why_and_is_tried_again_a_few_times(pane):
     pane.wait_for_function("asked === 1")
     for _ in range(4):
         pane.evaluate("fail()")
-        pane.wait_for_timeout(200)
+        pane.wait_for_timeout(600)
     assert pane.evaluate("asked") == 3
     pane.click("text=Draw it again")
     assert pane.evaluate("asked") == 4
