@@ -80,7 +80,7 @@ def _load_scipy():
 
 
 @cache
-def _load_mkl():
+def load_mkl():
     if "MKL_RT" not in os.environ:  # pip puts the library where the loader does not look
         found = sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
         if found:
@@ -110,7 +110,7 @@ def _set_threads(threads, loaded):
 
     kernels.set_num_threads(threads)
     if "MKL" in loaded:
-        _load_mkl().mkl_set_num_threads(threads)
+        load_mkl().mkl_set_num_threads(threads)
     if "GraphBLAS" in loaded:
         _load_graphblas().ss.config["nthreads"] = threads
     if "torch" in loaded:
@@ -134,7 +134,7 @@ def _scipy(a, b, is_sorted):
 
 
 def _mkl(a, b, is_sorted):
-    return partial(_load_mkl().dot_product_mkl, a, b, reorder_output=is_sorted)
+    return partial(load_mkl().dot_product_mkl, a, b, reorder_output=is_sorted)
 
 
 def _graphblas(a, b, is_sorted):
@@ -173,7 +173,7 @@ def _torch(a, b, is_sorted):
 CONTENDERS = {"SciPy": _scipy, "MKL": _mkl, "GraphBLAS": _graphblas, "torch": _torch}
 PEERS = (
     Peer("SciPy", _load_scipy, "pip install scipy"),
-    Peer("MKL", _load_mkl, "pip install .[bench]"),
+    Peer("MKL", load_mkl, "pip install .[bench]"),
     Peer("GraphBLAS", _load_graphblas, "pip install .[bench]"),
     Peer("torch", _load_torch, "pip install torch==2.13.0"),
 )

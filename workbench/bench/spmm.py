@@ -54,13 +54,13 @@ def _torch(a, b):
 
 CONTENDERS = {
     "torch dense": _dense,
-    "MKL": lambda a, b: partial(spgemm._load_mkl().dot_product_mkl, a, b),
+    "MKL": lambda a, b: partial(spgemm.load_mkl().dot_product_mkl, a, b),
     "torch CSR": _torch,
     "SciPy": lambda a, b: lambda: a @ b,
 }
 PEERS = (
     Peer("torch dense", _load_torch, "pip install torch==2.13.0"),
-    Peer("MKL", spgemm._load_mkl, "pip install .[bench]"),
+    Peer("MKL", spgemm.load_mkl, "pip install .[bench]"),
     Peer("torch CSR", _load_torch, "pip install torch==2.13.0"),
     Peer("SciPy", lambda: sp, "pip install scipy"),
 )
@@ -71,7 +71,7 @@ def _set_threads(threads, loaded):
 
     kernels.set_num_threads(threads)
     if "MKL" in loaded:
-        spgemm._load_mkl().mkl_set_num_threads(threads)
+        spgemm.load_mkl().mkl_set_num_threads(threads)
     _load_torch().set_num_threads(threads)
 
 
