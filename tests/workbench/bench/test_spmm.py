@@ -31,3 +31,31 @@ def test_as_many_weights_are_gone_as_the_case_says():
     a = spmm.weights(768, 768, 90, "f32")
     assert abs(a.nnz / 768**2 - 0.1) < 0.002  # five standard deviations
     assert a.has_canonical_format
+
+
+def test_least_bytes_are_the_operands_and_the_result():
+    case = spmm._build((130, 70, 40), 80, "f64", 1, [])
+    pattern = case.facts["nnz"] * (8 + 4) + 131 * 4  # float64 values, int32 indices and 131 row pointers
+    assert case.result_bytes == 130 * 40 * 8
+    assert case.bytes == pattern + 70 * 40 * 8 + case.result_bytes
+
+
+def test_every_shape_is_run_at_every_sparsity_in_float32_and_one_in_float64():
+    names = [case.name for case in spmm._specs(False, 2, [])]
+    assert len(set(names)) == len(names) == 4 * 6 + 4
+    assert [name for name in names if name.endswith("f64")] == [f"768x768x256/{s}/f64" for s in (70, 80, 90, 95)]
+    assert len(spmm._specs(True, 2, [])) == 8
+
+
+def test_every_library_gets_the_threads_of_the_bench():
+    import torch
+
+    import kernels
+
+    before = kernels.get_num_threads(), torch.get_num_threads()
+    try:
+        spmm._set_threads(1, LOADED)
+        assert (kernels.get_num_threads(), torch.get_num_threads()) == (1, 1)
+    finally:
+        kernels.set_num_threads(before[0])
+        torch.set_num_threads(before[1])
