@@ -9,7 +9,7 @@ from scipy import sparse
 from kernels.attention.block_sparse import block_sparse_attention
 from kernels.attention.csr_softmax import csr_softmax, csr_softmax_gradient
 from kernels.check import as_csr, is_canonical
-from kernels.formats import BlockMask
+from kernels.formats.block_mask import BlockMask
 from kernels.masks.block_scores import pooled_block_scores, xattn_block_scores
 from kernels.masks.block_select import select_blocks
 from kernels.matmul.dataflow import output_births

@@ -11,7 +11,7 @@ from scipy import sparse
 
 import kernels
 import workbench.machines
-from kernels.formats import BlockMask
+from kernels.formats.block_mask import BlockMask
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
 from workbench.machines import roofline

@@ -1,4 +1,4 @@
-"""Sparse formats that SciPy lacks: frozen, validated."""
+"""A 0/1 matrix made of whole blocks."""
 
 from dataclasses import dataclass
 from functools import cached_property

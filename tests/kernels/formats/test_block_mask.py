@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels.formats import BlockMask
+from kernels.formats.block_mask import BlockMask
 
 
 def expanded(mask):

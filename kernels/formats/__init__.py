@@ -1,0 +1,1 @@
+"""Sparse formats that SciPy lacks, one file each: frozen, validated."""
