@@ -329,6 +329,14 @@ class SparsityView(View):
         self._turn("matrix", filename)
         self.refresh()
 
+    def offer(self, matrices: Mapping[str, Any]) -> None:
+        """Show other matrices in place of those given at first; the chosen name stays where they have it too."""
+        self._given = dict(matrices)
+        self._matrices = self._given | self._files
+        self._loaded = self._ordered = None
+        self.set_knobs(self._knobs_for(self._matrices))
+        self.refresh()
+
     def close(self):
         """Take the view off the page and let it, and the matrices it read, be freed."""
         self._loaded = self._ordered = self._painted = None

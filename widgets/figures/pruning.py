@@ -1,0 +1,367 @@
+"""Figures about pruning: quality over cost, methods at an equal budget, losses by layer, and where the bytes go."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+from widgets import theme
+from widgets.figures.sentence import say_instead
+
+__all__ = [
+    "LOSSES",
+    "Axis",
+    "LayerLoss",
+    "PruningScene",
+    "TradeoffPoint",
+    "at_budget",
+    "budget_figure",
+    "bytes_figure",
+    "layer_figure",
+    "layer_grid",
+    "pareto_front",
+    "shown_points",
+    "tradeoff_figure",
+]
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon", "hexagram")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+LOSSES = (
+    ("output_error", "relative error of the layer's outputs"),
+    ("weight_error", "relative error of the weights"),
+    ("density", "weights kept / all weights"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One quantity that points can be drawn over.
+
+    Parameters
+    ----------
+    key, label, unit : in links, what readers see, and what it is counted in.
+    better : whether more of it is better or less.
+    kind : how it comes about.
+    """
+
+    key: str
+    label: str
+    unit: str
+    better: Literal["higher", "lower"]
+    kind: Literal["counted", "measured", "modelled"]
+
+    @property
+    def told(self) -> str:
+        """The label with the unit, where it does not say it itself, and how the numbers come about."""
+        unit = "" if self.unit in self.label or self.unit in ("fraction", "relative") else f" [{self.unit}]"
+        return f"{self.label}{unit} ({self.kind})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerLoss:
+    """What pruning did to one matrix.
+
+    Parameters
+    ----------
+    name : of the layer in its model, such as "layers.3.feed_in".
+    density : weights kept over all weights.
+    weight_error, output_error : Frobenius norms of the change over those of the original; NaN where unknown.
+    """
+
+    name: str
+    density: float
+    weight_error: float = math.nan
+    output_error: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeoffPoint:
+    """One pruned model.
+
+    Parameters
+    ----------
+    key : unique in its scene; what a link stores.
+    method, level : what pruned it and how far, in words, such as "SparseGPT" and "2:4".
+    stage : "one-shot", or "recovered" after a short training.
+    quality, cost : axis key -> value; a key may be missing.
+    parts : what the bytes of the pruned matrices are, by kind ("values", "indices", ...).
+    layers : what happened to each matrix.
+    added : whether a reader asked for it on this page, in place of a record.
+    """
+
+    key: str
+    method: str
+    level: str
+    stage: str = "one-shot"
+    quality: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    layers: tuple[LayerLoss, ...] = ()
+    added: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningScene:
+    """All that the view of pruning draws.
+
+    Parameters
+    ----------
+    model : which model was pruned, in words.
+    dense : the model before.
+    points : pruned models, those of a method beside each other.
+    qualities, costs : what may be drawn over what; the first of each is drawn unless a reader chooses.
+    note : what a reader should know of these points, a sentence or "".
+    """
+
+    model: str
+    dense: TradeoffPoint
+    points: tuple[TradeoffPoint, ...]
+    qualities: tuple[Axis, ...]
+    costs: tuple[Axis, ...]
+    note: str = ""
+
+    def axis(self, key: str, kind: Literal["qualities", "costs"]) -> Axis:
+        """Return the axis of a key, or the first one where the scene lacks it."""
+        axes: tuple[Axis, ...] = getattr(self, kind)
+        return next((axis for axis in axes if axis.key == key), axes[0])
+
+
+def shown_points(scene: PruningScene, quality: Axis, cost: Axis, stage: str) -> list[TradeoffPoint]:
+    """Return the points of a stage that have both quantities."""
+    return [
+        point
+        for point in scene.points
+        if point.stage == stage and _known(point.quality, quality) and _known(point.cost, cost)
+    ]
+
+
+def pareto_front(points: Sequence[TradeoffPoint], quality: Axis, cost: Axis) -> list[TradeoffPoint]:
+    """Return the points that no other one beats in both quantities, from the cheapest on; of equal points the first."""
+    cheap, good = (_signed(cost, "lower"), _signed(quality, "higher"))
+    front: list[TradeoffPoint] = []
+    for point in sorted(points, key=lambda p: (cheap * p.cost[cost.key], -good * p.quality[quality.key])):
+        if not front or good * point.quality[quality.key] > good * front[-1].quality[quality.key]:
+            front.append(point)
+    return front
+
+
+def at_budget(points: Sequence[TradeoffPoint], quality: Axis, cost: Axis, most: float) -> list[TradeoffPoint]:
+    """Return each method's best point that costs at most ``most``, the best method first."""
+    best: dict[str, TradeoffPoint] = {}
+    good = _signed(quality, "higher")
+    for point in points:
+        within = point.cost[cost.key] <= most * (1 + 1e-9)
+        known = best.get(point.method)
+        if within and (known is None or good * point.quality[quality.key] > good * known.quality[quality.key]):
+            best[point.method] = point
+    return sorted(best.values(), key=lambda p: -good * p.quality[quality.key])
+
+
+def tradeoff_figure(
+    scene: PruningScene, quality: Axis, cost: Axis, stage: str, budget: float, chosen: str, appearance: theme.Theme
+) -> go.Figure:
+    """Draw quality over cost: a curve for each method by symbol and dash, the front, the budget and the dense model.
+
+    A point's key stands in ``customdata``, so that a click can name it.
+    """
+    points = shown_points(scene, quality, cost, stage)
+    colours, ink = theme.CATEGORIES[appearance], theme.PALETTE[appearance]["ink"]
+    figure = go.Figure()
+    for i, method in enumerate(dict.fromkeys(point.method for point in scene.points)):
+        own = sorted((p for p in points if p.method == method), key=lambda p: p.cost[cost.key])
+        if own:
+            figure.add_scatter(
+                **_over(own, quality, cost),
+                name=method,
+                mode="lines+markers",
+                marker={
+                    "symbol": _SYMBOLS[i % len(_SYMBOLS)],
+                    "size": [13 if point.added else 9 for point in own],
+                    "color": colours[i % len(colours)],
+                    "line": {"width": [2 if point.added else 0 for point in own], "color": ink},
+                },
+                line={"dash": _DASHES[i % len(_DASHES)], "color": colours[i % len(colours)], "width": 1.5},
+                hovertemplate="%{text}: %{y:.4g} at %{x:.4g}<extra>" + method + "</extra>",
+            )
+    front = pareto_front(points, quality, cost)
+    if front:
+        figure.add_scatter(
+            **_over(front, quality, cost),
+            name="Pareto front",
+            mode="lines",
+            line={"width": 7, "color": theme.PALETTE[appearance]["line"], "shape": "hv"},
+            hoverinfo="skip",
+            zorder=-1,
+        )
+    if _known(scene.dense.quality, quality) and _known(scene.dense.cost, cost):
+        figure.add_scatter(
+            **_over([scene.dense], quality, cost),
+            name="the model before pruning",
+            mode="markers",
+            marker={"symbol": "diamond-open", "size": 14, "color": ink, "line": {"width": 2}},
+            hovertemplate="before pruning: %{y:.4g} at %{x:.4g}<extra></extra>",
+        )
+    picked = [point for point in points if point.key == chosen]
+    if picked:
+        figure.add_scatter(
+            **_over(picked, quality, cost),
+            name="chosen",
+            mode="markers",
+            marker={"symbol": "circle-open", "size": 20, "color": theme.PALETTE[appearance]["highlight"],
+                    "line": {"width": 3}},
+            hoverinfo="skip",
+        )  # fmt: skip
+    most = budget * scene.dense.cost.get(cost.key, math.nan)
+    if most == most:
+        figure.add_vline(x=most, line={"color": theme.PALETTE[appearance]["muted"], "width": 2, "dash": "dot"})
+        figure.add_annotation(
+            x=most, y=1, yref="paper", yanchor="bottom", text=f"budget: {budget:.3g} of before", showarrow=False
+        )
+    figure.update_layout(
+        template=theme.template(appearance),
+        height=520,
+        margin={"t": 30, "b": 150},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+        xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
+        yaxis={"title": {"text": quality.told}},
+        clickmode="event",
+    )
+    if not points:
+        return say_instead(figure, f"No record holds {quality.label} over {cost.label} for this stage.")
+    return figure
+
+
+def budget_figure(
+    scene: PruningScene, quality: Axis, cost: Axis, stage: str, budget: float, appearance: theme.Theme
+) -> go.Figure:
+    """Draw every method's quality at an equal budget as bars, the best on top, each at what it really costs."""
+    most = budget * scene.dense.cost.get(cost.key, math.nan)
+    found = at_budget(shown_points(scene, quality, cost, stage), quality, cost, most)
+    figure = go.Figure(
+        go.Bar(
+            x=[point.quality[quality.key] for point in found],
+            y=[f"{point.method}, {point.level}" for point in found],
+            text=[f"{point.quality[quality.key]:.3g}" for point in found],
+            customdata=[[point.key, point.cost[cost.key] / scene.dense.cost[cost.key]] for point in found],
+            orientation="h",
+            textposition="auto",
+            hovertemplate="%{y}: %{x:.4g} at %{customdata[1]:.3f} of the cost before<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        template=theme.template(appearance),
+        title=f"Within {budget:.3g} of the cost before pruning",
+        height=120 + 34 * max(len(found), 2),
+        showlegend=False,
+        margin={"l": 190},
+        xaxis={"title": {"text": quality.told}},
+        yaxis={"autorange": "reversed"},
+        clickmode="event",
+    )
+    if not found:
+        return say_instead(figure, f"No method has a point within {budget:.3g} of the cost before pruning.")
+    return figure
+
+
+def layer_grid(names: Sequence[str]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
+    """Arrange layers by number and role: row names, column names, and each layer's (row, column).
+
+    "layers.3.feed_in" stands in row "layer 3", column "feed_in"; a name without a number in a row of its own.
+    """
+    parsed = []
+    for name in names:
+        found = re.search(r"(?:^|\.)(\d+)\.", name)
+        parsed.append((f"layer {found[1]}", name[found.end() :]) if found else ("other", name))
+    rows, columns = (list(dict.fromkeys(part)) for part in zip(*parsed, strict=True)) if parsed else ([], [])
+    return rows, columns, [(rows.index(row), columns.index(column)) for row, column in parsed]
+
+
+def layer_figure(point: TradeoffPoint | None, loss: str, layer: str, appearance: theme.Theme) -> go.Figure:
+    """Draw one loss of every matrix of a point as a grid of layers and roles, the chosen layer in a frame."""
+    label = dict(LOSSES)[loss]
+    layers = point.layers if point else ()
+    rows, columns, places = layer_grid([each.name for each in layers])
+    values = np.full((len(rows), len(columns)), np.nan)
+    names = np.full(values.shape, "", object)
+    for each, place in zip(layers, places, strict=True):
+        values[place], names[place] = getattr(each, loss), each.name
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=columns,
+            y=rows,
+            customdata=names,
+            zmin=0,
+            texttemplate="%{z:.2f}",
+            colorbar={"thickness": 12},
+            hovertemplate="%{customdata}: %{z:.4g}<extra></extra>",
+        )
+    )
+    for each, (row, column) in zip(layers, places, strict=True):
+        if each.name == layer:
+            figure.add_shape(
+                type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
+                line={"width": 4, "color": theme.PALETTE[appearance]["highlight"]},
+            )  # fmt: skip
+    kind = "counted" if loss in ("density", "weight_error") else "measured"
+    figure.update_layout(
+        template=theme.template(appearance),
+        title=f"{label[0].upper()}{label[1:]} ({kind})",
+        height=140 + 38 * max(len(rows), 3),
+        margin={"l": 70},
+        xaxis={"side": "bottom", "type": "category"},
+        yaxis={"autorange": "reversed", "type": "category"},
+        clickmode="event",
+    )
+    if not layers:
+        return say_instead(figure, "Choose a point above: the layers of that model are then shown one by one.")
+    if np.isnan(values).all():
+        return say_instead(figure, "This quantity was not taken for the chosen point.")
+    return figure
+
+
+def bytes_figure(scene: PruningScene, point: TradeoffPoint | None, appearance: theme.Theme) -> go.Figure:
+    """Draw what the bytes of the pruned matrices are, beside those of the dense matrices."""
+    figure = go.Figure()
+    shown = [(scene.dense, "before")] + ([(point, f"{point.method}, {point.level}")] if point else [])
+    kinds = dict.fromkeys(kind for each, _ in shown for kind in each.parts)
+    for i, kind in enumerate(kinds):
+        figure.add_bar(
+            x=[each.parts.get(kind, 0) / 1e6 for each, _ in shown],
+            y=[name for _, name in shown],
+            name=kind,
+            orientation="h",
+            marker={"pattern": {"shape": ("", "/", "x", ".", "-")[i % 5]}},
+            hovertemplate=f"{kind}: %{{x:.3f}} MB<extra></extra>",
+        )
+    figure.update_layout(
+        template=theme.template(appearance),
+        title="Bytes of the pruned matrices (counted)",
+        barmode="stack",
+        height=230,
+        margin={"l": 190, "t": 70},
+        xaxis={"title": {"text": "MB"}},
+        yaxis={"autorange": "reversed"},
+    )
+    return figure if kinds else say_instead(figure, "No record says what the bytes of this point are.")
+
+
+def _known(values: Mapping[str, float], axis: Axis) -> bool:
+    return math.isfinite(values.get(axis.key, math.nan))
+
+
+def _signed(axis: Axis, wanted: str) -> int:
+    return 1 if axis.better == wanted else -1
+
+
+def _over(points, quality, cost):
+    return {
+        "x": [point.cost[cost.key] for point in points],
+        "y": [point.quality[quality.key] for point in points],
+        "text": [point.level for point in points],
+        "customdata": [point.key for point in points],
+    }

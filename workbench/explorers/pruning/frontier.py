@@ -1,0 +1,287 @@
+"""From a method, a level and a model to a point: prune every layer, judge the model, count and time what is left."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from widgets.figures.pruning import Axis, LayerLoss, TradeoffPoint
+from workbench.explorers.pruning.method import VALUE_BITS, Compressed, Knowledge, PruningMethod, method
+from workbench.explorers.pruning.source import PruningSource, source
+from workbench.machines.stopwatch import Timing, measure
+from workbench.models.sparse_inference.statistics import (
+    InputStatistics,
+    gather_gradients,
+    gather_statistics,
+    linear_layers,
+    relative_output_error,
+)
+
+__all__ = [
+    "COSTS",
+    "DENSE",
+    "OUTPUT_ERROR",
+    "TOKENS",
+    "compress_layers",
+    "dense_point",
+    "judged_point",
+    "kept_weights",
+    "prune",
+    "times",
+    "with_weights",
+]
+
+TOKENS = (1, 32, 512)
+COSTS = (
+    Axis(key="stored", label="bytes, stored", unit="bytes", better="lower", kind="counted"),
+    Axis(key="read", label="bytes, read by the kernels", unit="bytes", better="lower", kind="counted"),
+    Axis(key="multiply_adds", label="multiply-adds for each token", unit="multiply-adds", better="lower",
+         kind="counted"),
+    *(
+        Axis(key=f"time_{t}", label=f"time, {t} token{'s' * (t > 1)}", unit="ms", better="lower", kind="measured")
+        for t in TOKENS
+    ),
+)  # fmt: skip
+OUTPUT_ERROR = Axis(
+    key="output_error", label="mean relative error of the layers' outputs", unit="relative", better="lower",
+    kind="measured",
+)  # fmt: skip
+DENSE = "dense"
+GRADIENT_BATCHES = 4
+Tell = Callable[[float, str], None]
+
+
+def prune(
+    model: nn.Module,
+    key: str,
+    level: str,
+    *,
+    statistics: Mapping[str, InputStatistics] | None = None,
+    gradients: Mapping[str, np.ndarray] | None = None,
+    layers: Iterable[str] | None = None,
+) -> dict[str, Compressed]:
+    """Prune the linear layers of a reader's own model in place.
+
+    Parameters
+    ----------
+    model : any module with torch.nn.Linear layers.
+    key, level : a method of the explorer and how far it prunes, such as "wanda" and "0.5", or "nm_magnitude" and "2:4".
+    statistics : what `gather_statistics` returned, for methods that need the inputs.
+    gradients : what `gather_gradients` returned, for methods that need them.
+    layers : names; None for those that `linear_layers` chooses.
+
+    Returns
+    -------
+    layer name -> Compressed, with the kept weights, the bits and the multiply-adds.
+
+    Raises
+    ------
+    KeyError : no such method or layer. ValueError : a level that the method refuses, or data that it needs is missing.
+
+    Examples
+    --------
+    ``prune(model, "wanda", "0.5", statistics=gather_statistics(model, batches))``
+    """
+    chosen, found = method(key), linear_layers(model, layers)
+    given = {"weights": found, "gram": statistics or {}, "gradient": gradients or {}}[chosen.needs]
+    missing = [name for name in found if name not in given]
+    if missing:
+        what = {"gram": "statistics=gather_statistics(model, batches)",
+                "gradient": "gradients=gather_gradients(model, batches, loss)"}[chosen.needs]  # fmt: skip
+        raise ValueError(f"prune: {key} needs the {chosen.needs} of layer {missing[0]!r}; pass {what}")
+    known = {name: _knowledge_of(name, statistics or {}, gradients or {}) for name in found}
+    made = {name: chosen.compress(_array(layer.weight), known[name], level) for name, layer in found.items()}
+    _set_weights(found, made)
+    return made
+
+
+def compress_layers(
+    of: PruningSource, by: PruningMethod, level: str, tell: Tell = lambda f, s: None
+) -> dict[str, Compressed]:
+    """Return what a method makes of every layer of a source's model; the model stays as it is."""
+    statistics, gradients = _gathered(of, by, tell)
+    layers = linear_layers(of.load())
+    made = {}
+    for i, (name, layer) in enumerate(layers.items()):
+        tell(i / len(layers), f"prune {name}")
+        made[name] = by.compress(_array(layer.weight), _knowledge_of(name, statistics, gradients), level)
+    return made
+
+
+def kept_weights(of: str, by: str, level: str, layer: str) -> np.ndarray:
+    """Return the weights of one layer after pruning, zero where they went: float32 (m, n)."""
+    chosen, found = source(of), method(by)
+    statistics, gradients = _gathered(chosen, found, lambda f, s: None)
+    weight = linear_layers(chosen.load(), [layer])[layer].weight
+    return found.compress(_array(weight), _knowledge_of(layer, statistics, gradients), level).weight
+
+
+def with_weights(of: PruningSource, made: Mapping[str, Compressed]) -> nn.Module:
+    """Return a copy of the source's model with the compressed weights."""
+    model = copy.deepcopy(of.load())
+    _set_weights(linear_layers(model), made)
+    return model
+
+
+def dense_point(of: PruningSource) -> TradeoffPoint:
+    """Return the model before pruning; its cost in time comes from a record."""
+    shapes = [tuple(layer.weight.shape) for layer in linear_layers(of.load()).values()]
+    weights = sum(m * n for m, n in shapes)
+    return TradeoffPoint(
+        key=DENSE,
+        method="before pruning",
+        level="all weights",
+        quality=_dense_quality(of.key),
+        cost={"stored": weights * VALUE_BITS / 8, "read": weights * 4.0, "multiply_adds": float(weights)},
+        parts={"values": weights * VALUE_BITS / 8},
+    )
+
+
+def judged_point(
+    of: PruningSource, by: PruningMethod, level: str, tell: Tell = lambda f, s: None, *, added: bool = False
+) -> TradeoffPoint:
+    """Prune a copy of the source's model right away and judge it.
+
+    Parameters
+    ----------
+    of, by, level : model, method and how far.
+    tell : ``tell(fraction, step)``, called as the work goes on; it may raise to stop it.
+    added : whether a reader asked for it on a page.
+    """
+    made = compress_layers(of, by, level, lambda f, step: tell(0.6 * f, step))
+    tell(0.6, "judge the pruned model")
+    quality = of.judge(with_weights(of, made))
+    tell(0.9, "count")
+    layers = linear_layers(of.load())
+    losses = tuple(
+        _loss(name, _array(layers[name].weight), each, _evaluation(of.key).get(name)) for name, each in made.items()
+    )
+    resident = sum(each.pack()[1] for each in made.values())
+    return TradeoffPoint(
+        key=f"{by.key}@{level}",
+        method=by.title,
+        level=level,
+        quality=quality | {"output_error": float(np.mean([each.output_error for each in losses]))},
+        cost={
+            "stored": sum(sum(each.bits.values()) for each in made.values()) / 8,
+            "read": float(resident),
+            "multiply_adds": float(sum(each.multiply_adds for each in made.values())),
+        },
+        parts=_bytes_by_kind(made.values()),
+        layers=losses,
+        added=added,
+    )
+
+
+def times(
+    of: PruningSource, chosen: Sequence[tuple[PruningMethod, str]], tokens: int, *, rounds: int = 7
+) -> dict[tuple[str, str], Timing]:
+    """Time the products of all pruned layers with activations of so many tokens, the dense ones beside them.
+
+    Every product is compared with that of the method's weights first.
+
+    Returns
+    -------
+    (method key, level) -> Timing of one pass through all layers, with (`DENSE`, "") for torch's dense product.
+
+    Raises
+    ------
+    ValueError : a kernel's product differs from that of its weights by more than 1e-4 of the largest element.
+    """
+    layers = linear_layers(of.load())
+    rng = np.random.default_rng(0)
+    inputs = {width: rng.standard_normal((width, tokens)).astype(np.float32)
+              for width in {layer.in_features for layer in layers.values()}}  # fmt: skip
+    weights = {name: layer.weight.detach() for name, layer in layers.items()}
+    given = {width: torch.from_numpy(x) for width, x in inputs.items()}
+    runs: dict[Any, Callable[[], Any]] = {
+        (DENSE, ""): lambda: [weight @ given[weight.shape[1]] for weight in weights.values()]
+    }
+    for by, level in chosen:
+        made = compress_layers(of, by, level)
+        packed = [(each.pack()[0], each.weight) for each in made.values()]
+        for product, weight in packed:
+            want = weight @ inputs[weight.shape[1]]
+            worst = np.abs(product(inputs[weight.shape[1]]) - want).max() / max(np.abs(want).max(), 1e-30)
+            if not worst <= 1e-4:
+                raise ValueError(f"times: the kernel of {by.title} at {level} is off by {worst:.1e} of its weights")
+        products = [(product, inputs[weight.shape[1]]) for product, weight in packed]
+        runs[by.key, level] = lambda products=products: [product(x) for product, x in products]
+    return measure(runs, rounds=rounds)
+
+
+# What is known of a model -------------------------------------------------------------------------------------------
+def _gathered(of, by, tell):
+    """Return the statistics and gradients that a method needs, each gathered once for a model."""
+    if by.needs == "gram":
+        tell(0.0, "run the model on calibration text")
+        return _statistics(of.key), {}
+    if by.needs == "gradient":
+        tell(0.0, "gradients of the model's loss")
+        return {}, _gradients(of.key)
+    return {}, {}
+
+
+@lru_cache(maxsize=2)
+def _statistics(key):
+    of = source(key)
+    return gather_statistics(of.load(), of.calibration())
+
+
+@lru_cache(maxsize=2)
+def _gradients(key):
+    of = source(key)
+    return gather_gradients(of.load(), of.calibration()[:GRADIENT_BATCHES], of.loss)
+
+
+@lru_cache(maxsize=2)
+def _evaluation(key):
+    of = source(key)
+    return {name: found.gram for name, found in gather_statistics(of.load(), of.evaluation()).items()}
+
+
+@cache
+def _dense_quality(key):
+    of = source(key)
+    return of.judge(of.load()) | {"output_error": 0.0}
+
+
+def _knowledge_of(name, statistics, gradients) -> Knowledge:
+    known = statistics.get(name)
+    return Knowledge(
+        gram=known.gram if known else None, tokens=known.tokens if known else 0, gradient=gradients.get(name)
+    )
+
+
+# Parts --------------------------------------------------------------------------------------------------------------
+def _array(weight) -> np.ndarray:
+    return weight.detach().numpy()
+
+
+@torch.no_grad()
+def _set_weights(layers, made):
+    for name, each in made.items():
+        layers[name].weight.copy_(torch.from_numpy(np.ascontiguousarray(each.weight)))
+
+
+def _loss(name, weight, each: Compressed, gram) -> LayerLoss:
+    size = np.linalg.norm(weight)
+    kept = each.kept if each.kept is not None else each.weight != 0
+    return LayerLoss(
+        name=name,
+        density=float(kept.mean()),
+        weight_error=float(np.linalg.norm(weight - each.weight) / size) if size else 0.0,
+        output_error=relative_output_error(weight, each.weight, gram) if gram is not None else float("nan"),
+    )
+
+
+def _bytes_by_kind(made):
+    found: dict[str, float] = {}
+    for each in made:
+        for kind, bits in each.bits.items():
+            found[kind] = found.get(kind, 0.0) + bits / 8
+    return found

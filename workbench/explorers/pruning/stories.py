@@ -1,0 +1,24 @@
+"""Settings of the pruning explorer worth seeing."""
+
+from widgets.views.frame.story import Story
+
+STORIES = (
+    Story(
+        "Same bytes, different harm",
+        {"within": 0.57, "cost": "stored"},
+        "All bars cost at most 0.57 of the dense bytes. Methods that know the layers' inputs (SparseGPT, Wanda) keep "
+        "more of the model than those that look at the weights alone.",
+    ),
+    Story(
+        "2:4 is bought for its speed",
+        {"within": 0.57, "cost": "time_512"},
+        "At half of the weights, 2:4 and unstructured pruning with a bitmap take the same bytes, and the unstructured "
+        "model is better. The regular pattern pays in time: move between bytes and times to see the order change.",
+    ),
+    Story(
+        "The layers are not equal",
+        {"point": "magnitude@0.7", "loss": "output_error", "layer": "layers.0.query"},
+        "The grid shows how much every layer's outputs change. Click a cell, and the picture below shows which weights "
+        "of that layer stay.",
+    ),
+)
