@@ -1,8 +1,9 @@
 r"""The k largest of an array of any size, exactly: their threshold, their mask, and quantiles.
 
-Selection goes by radix on the bits of the floats: one pass counts how often each value of the highest 11 bits occurs,
-which tells in which of 2,048 bins the k-th largest score lies; the scores of that bin are copied, and the next 11 bits
-decide among them. Nothing is sorted, and no step depends on the order of the threads.
+Floats are compared as the integers of their bits, turned so that both have one order. A small sample, drawn at fixed
+places, gives two values with the k-th largest score between them, most likely; one pass counts the scores above each and
+copies the few in between, where the same is done again, or the interval is narrowed by counting. What the counts do not
+confirm is tried again with a wider interval, so the answer is exact, and it does not depend on the order of threads.
 
 Both zeros are one value, infinities are the largest and smallest ones, and NaN is refused, since it has no place in any
 order. Of equal scores those of the lowest index (in C order) count as the larger ones.
@@ -54,12 +55,13 @@ def topk_threshold(scores, k, *, axis=None, num_threads=None) -> Any:
 
     Cost
     ----
-    Two passes over the scores and one over each smaller set of candidates; memory for the candidates, at most a copy of
-    the scores.
+    One pass over the scores, and a few over some per cent of them, of which copies are held; a few passes over each
+    row that fits into a cache.
 
     Source
     ------
-    Selection by distribution on digits (Knuth 1998, "The Art of Computer Programming" 3, section 5.2.5).
+    Floyd and Rivest 1975, Algorithm 489 (SELECT). *Differs from the paper:* the scores are not moved, and a small rest
+    is searched for the value of the threshold by interpolation and halving.
     """
     check_scores(scores, function="topk_threshold", name="scores")
     rows = _rows(scores, axis, "topk_threshold")
