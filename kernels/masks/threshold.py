@@ -1,8 +1,8 @@
 r"""The k largest of an array of any size, exactly: their threshold, their mask, and quantiles.
 
 Floats are compared as the integers of their bits, turned so that both have one order. A small sample, drawn at fixed
-places, gives two values with the k-th largest score between them, most likely; one pass counts the scores above each and
-copies the few in between, where the same is done again, or the interval is narrowed by counting. What the counts do not
+places, gives two values with the k-th largest score between them, most likely; one pass counts the scores above each,
+and copies the few in between, where the same is done again, or the interval is narrowed by counting. What the counts do not
 confirm is tried again with a wider interval, so the answer is exact, and it does not depend on the order of threads.
 
 Both zeros are one value, infinities are the largest and smallest ones, and NaN is refused, since it has no place in any
@@ -20,6 +20,7 @@ from kernels.work import Work
 __all__ = [
     "SCORES",
     "check_scores",
+    "mask_of_largest",
     "quantile_threshold",
     "quantile_threshold_reference",
     "topk_mask",
@@ -95,15 +96,20 @@ def topk_mask(scores, k, *, axis=None, num_threads=None) -> np.ndarray:
     ------
     As `topk_threshold`.
     """
-    check_scores(scores, function="topk_mask", name="scores")
-    rows = _rows(scores, axis, "topk_mask")
-    k = as_int(k, function="topk_mask", name="k", low=0, high=rows.shape[1])
-    threads = check_threads(num_threads, function="topk_mask")
+    return mask_of_largest(scores, k, axis=axis, num_threads=num_threads, function="topk_mask")
+
+
+def mask_of_largest(scores, k, *, axis=None, num_threads=None, function: str, name: str = "scores") -> np.ndarray:
+    """Return `topk_mask` for a function whose errors bear its own name, and its name of the scores."""
+    check_scores(scores, function=function, name=name)
+    rows = _rows(scores, axis, function)
+    k = as_int(k, function=function, name="k", low=0, high=rows.shape[1])
+    threads = check_threads(num_threads, function=function)
     mask = np.zeros(rows.shape, bool)
     if k == 0:
-        _refuse_nan(rows, "topk_mask")
+        _refuse_nan(rows, function, name)
     else:
-        _kth(rows, k, mask, threads, "topk_mask")
+        _kth(rows, k, mask, threads, function, name)
     return mask.reshape(scores.shape)
 
 
@@ -150,8 +156,8 @@ def quantile_threshold(scores, q, *, method="lower", axis=None, num_threads=None
     elif method == "higher":
         found = _kth(rows, rows.shape[1] - high, None, threads, name)
     else:
-        pair = [_kth(rows, rows.shape[1] - at, None, threads, name).astype(np.float64) for at in (low, high)]
-        found = _between(*pair, share).astype(scores.dtype)
+        below, above = (_kth(rows, rows.shape[1] - at, None, threads, name).astype(np.float64) for at in (low, high))
+        found = _between(below, above, share).astype(scores.dtype)
     return _shaped(found, scores, axis)
 
 
@@ -206,22 +212,22 @@ def _rows(scores, axis, function):
     return scores.reshape(int(np.prod(scores.shape[:-1], dtype=np.int64)), scores.shape[-1])
 
 
-def _kth(rows, k, mask, threads, function):
+def _kth(rows, k, mask, threads, function, name="scores"):
     """Return the k-th largest of each row, (rows,), after writing the mask if there is one."""
     bits = _BITS[rows.itemsize]
     kth = np.empty(rows.shape[0], rows.dtype)
     marks = np.empty((0, rows.shape[1]), np.uint8) if mask is None else mask.view(np.uint8)
     if rows.size and not core.topk(rows.view(bits), k, kth.view(bits), marks, threads):
-        _refuse_nan(rows, function)
+        _refuse_nan(rows, function, name)
     return kth
 
 
-def _refuse_nan(rows, function):
+def _refuse_nan(rows, function, name):
     nan = np.isnan(rows)
     if nan.any():
         raise ValueError(
-            f"{function}: scores must hold no NaN, got one at {int(nan.argmax())} of the flattened array; "
-            "np.nan_to_num(scores, nan=-np.inf) puts them last"
+            f"{function}: {name} must hold no NaN, got one at {int(nan.argmax())} of the flattened array; "
+            f"np.nan_to_num({name}, nan=-np.inf) puts them last"
         )
 
 
