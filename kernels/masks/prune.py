@@ -4,6 +4,7 @@ Every pruning criterion that gives one score per weight ends here; they differ i
 """
 
 from collections.abc import Mapping
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ def prune_mask(scores, sparsity, *, scope="layer", least=0.0, most=1.0, num_thre
     sparsity : share of the entries that go, in [0, 1]. Of N entries round(sparsity N) go, exactly.
     scope : "layer" prunes each array to this sparsity, "row" each row along the last axis, "global" all arrays
         together, so that layers differ.
-    least, most : with "global", the sparsity of every layer stays between them: round(least N) to round(most N) entries
-        of a layer of N go. Among all masks within these bounds the one that keeps the largest scores is chosen.
+    least, most : with "global", the sparsity of every layer stays between them, rounded outwards to whole entries: of a
+        layer of N entries floor(least N) to ceil(most N) go. Among all masks within these bounds the one that keeps the
+        largest scores is chosen.
     num_threads : 1 to 256; None means ``kernels.get_num_threads()``. The result does not depend on it.
 
     Returns
@@ -43,7 +45,7 @@ def prune_mask(scores, sparsity, *, scope="layer", least=0.0, most=1.0, num_thre
     Raises
     ------
     TypeError : scores are no floats, or layers of different dtype with "global".
-    ValueError : NaN, shares outside [0, 1], an unknown scope, or bounds that do not let the whole reach the sparsity.
+    ValueError : NaN, shares outside [0, 1], an unknown scope, or a sparsity that is not between least and most.
 
     Cost
     ----
@@ -70,6 +72,8 @@ def mask_at_sparsity(
         raise ValueError(
             f"{function}: least and most must be 0 and 1 unless scope='global', got {least} and {most} with {scope!r}"
         )
+    if not least <= sparsity <= most:
+        raise ValueError(f"{function}: sparsity must lie between least={least} and most={most}, got {sparsity}")
     check_threads(num_threads, function=function)
     layers = named_layers(scores, name)
     for label, each in layers:
@@ -103,8 +107,8 @@ def prune_mask_reference(scores, sparsity, scope="layer", least=0.0, most=1.0) -
         return topk_mask_reference(scores, scores.size - round(sparsity * scores.size))
     if scope == "row":
         return topk_mask_reference(scores, scores.shape[-1] - round(sparsity * scores.shape[-1]), axis=-1)
-    room = [each.size - round(least * each.size) for each in scores]  # entries of a layer that may still be kept
-    owed = [each.size - round(most * each.size) for each in scores]  # and that must be
+    room = [each.size - floor(least * each.size) for each in scores]  # entries of a layer that may still be kept
+    owed = [each.size - ceil(most * each.size) for each in scores]  # and that must be
     left = sum(each.size for each in scores) - round(sparsity * sum(each.size for each in scores))
     masks = [np.zeros(each.size, bool) for each in scores]
     order = sorted((-float(x), i, j) for i, each in enumerate(scores) for j, x in enumerate(each.ravel()))
@@ -130,13 +134,8 @@ def _global(named, sparsity, least, most, threads, function):
         raise TypeError(f"{function}: layers must have one dtype with scope='global', got {found}; convert with astype")
     size = sum(each.size for each in layers)
     kept = size - count_pruned(size, sparsity)
-    fewest = [each.size - count_pruned(each.size, most) for each in layers]
-    largest = [each.size - count_pruned(each.size, least) for each in layers]
-    if least > most or not sum(fewest) <= kept <= sum(largest):
-        raise ValueError(
-            f"{function}: least={least} and most={most} let {sum(fewest)} to {sum(largest)} of {size} entries stay, "
-            f"sparsity={sparsity} asks for {kept}; move the bounds"
-        )
+    fewest = [each.size - ceil(most * each.size) for each in layers]
+    largest = [each.size - floor(least * each.size) for each in layers]
 
     def own(counts):
         return [

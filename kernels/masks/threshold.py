@@ -1,9 +1,9 @@
 r"""The k largest of an array of any size, exactly: their threshold, their mask, and quantiles.
 
 Floats are compared as the integers of their bits, turned so that both have one order. A small sample, drawn at fixed
-places, gives two values with the k-th largest score between them, most likely; one pass counts the scores above each,
-and copies the few in between, where the same is done again, or the interval is narrowed by counting. What the counts do not
-confirm is tried again with a wider interval, so the answer is exact, and it does not depend on the order of threads.
+places, gives two values with the k-th largest score between them, most likely. One pass counts the scores above each
+and copies the few in between, where the same is done again; a short rest is searched by counting alone. What the counts
+do not confirm is tried again with a wider interval, so the answer is exact and does not depend on the order of threads.
 
 Both zeros are one value, infinities are the largest and smallest ones, and NaN is refused, since it has no place in any
 order. Of equal scores those of the lowest index (in C order) count as the larger ones.
