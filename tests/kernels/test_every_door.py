@@ -31,6 +31,8 @@ BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "que
 WINDOW = (0, 3, 0, 3)
 PLAN = plan_windows(A, A, 64, 0.5)
 PAIR = {"a": A, "b": A}
+GLOBAL = {"sparsity": 0.5, "scope": "global", "least": 0.0, "most": 0.9, "num_threads": 1}
+ENTRIES = {"shape": (4, 8), "nnz": 3, "value_bits": 16}
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
 # Good arguments of every public function; a new one is missed by the first test below.
@@ -72,6 +74,50 @@ DOORS = {
     "kernels.masks.block_select": {
         "select_blocks": {"scores": np.ones((1, 2, 3, 3)), "threshold": 0.9, "causal": True, "keep_sink": True,
                           "keep_diagonal": True, "eligible": None, "method": "topk", "k": 2},
+    },
+    "kernels.formats.storage": {
+        "dense_bits": {"shape": (4, 8), "value_bits": 16},
+        "csr_bits": ENTRIES | {"index_bits": 32},
+        "bitmap_bits": ENTRIES,
+        "position_bound_bits": ENTRIES,
+        "nm_bits": {"shape": (4, 8), "n": 2, "m": 4, "value_bits": 16},
+        "bsr_bits": {"shape": (4, 8), "blocks": 2, "block": (2, 2), "value_bits": 16, "bitmap": True},
+        "tiled_csl_bits": {"tile_nnz": [3, 0], "vector": 4},
+        "block_group_bits": {"row_blocks": [3, 0], "block_rows": 4, "group": 4, "value_bits": 8, "index_bits": 64},
+        "low_rank_bits": {"shape": (4, 8), "rank": 2, "value_bits": 16},
+        "block_diagonal_bits": {"n": 8, "block": 2, "value_bits": 16},
+        "quantised_bits": {"shape": (4, 8), "bits": 4, "group": 8, "scale_bits": 16, "zero_bits": 16},
+        "whole_bytes": {"bits": 9},
+    },
+    "kernels.pareto": {"pareto_front": {"points": np.ones((3, 2)), "lower_is_better": (True, False)}},
+    "kernels.masks.threshold": {
+        "topk_threshold": {"scores": X, "k": 2, "axis": -1, "num_threads": 1},
+        "topk_mask": {"scores": X, "k": 2, "axis": -1, "num_threads": 1},
+        "quantile_threshold": {"scores": X, "q": 0.5, "method": "linear", "axis": -1, "num_threads": 1},
+        "topk_mask_work": {"size": 5, "itemsize": 4},
+    },
+    "kernels.masks.prune": {"prune_mask": {"scores": [X, X]} | GLOBAL},
+    "kernels.masks.magnitude": {"magnitude_mask": {"weights": [X, X]} | GLOBAL},
+    "kernels.masks.blocks": {
+        "block_prune_mask": {"scores": [X, X], "block": (3, 2), "score": "norm"} | GLOBAL,
+        "block_scores": {"scores": X, "block": (3, 2), "score": "norm"},
+    },
+    "kernels.masks.nm": {"nm_mask": {"scores": X, "n": 2, "m": 4, "num_threads": 1}},
+    "kernels.masks.wanda": {
+        "wanda_scores": {"w": X, "gram_diagonal": np.ones(4)},
+        "wanda_mask": {"w": X, "gram_diagonal": np.ones(4), "sparsity": None, "n": 2, "m": 4, "num_threads": 1},
+    },
+    "kernels.masks.sparsegpt": {
+        "sparsegpt_prune": {"w": X, "gram": np.eye(4), "sparsity": None, "n": 2, "m": 4, "block": 4, "damp": 0.01,
+                            "samples": 3, "together": 1, "num_threads": 1},
+    },
+    "kernels.masks.movement": {
+        "movement_scores": {"scores": X, "w": X, "gradient": X, "lr": 0.1},
+        "snip_scores": {"w": X, "gradient": X},
+        "snip_momentum_scores": {"scores": X, "w": X, "gradient": X, "beta": 0.9},
+    },
+    "kernels.masks.schedules": {
+        "scheduled_sparsity": {"step": 3, "steps": 10, "final": 0.9, "schedule": "cubic"},
     },
     "kernels.masks.formula": {
         "parse_formula": {"text": "q >= k", "constants": None},
@@ -140,6 +186,10 @@ DOORS = {
 # Functions that are no door: they trust their arguments, measure what they are handed, or tell about this computer.
 INSIDE = {
     "kernels.check",
+    *(f"kernels.masks.prune.{name}" for name in ("count_pruned", "like", "mask_at_sparsity", "named_layers")),
+    "kernels.masks.nm.as_nm",
+    "kernels.masks.wanda.as_sparsity",
+    *(f"kernels.masks.threshold.{name}" for name in ("check_scores", "mask_of_largest")),
     "kernels.masks.formula_bounds",
     "kernels.masks.formula_tree",
     "kernels.masks.formula_values",
