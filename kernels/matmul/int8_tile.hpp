@@ -23,7 +23,7 @@ using Cell = std::uint8_t;  // of a packed panel
 constexpr int vectors = 4;
 inline vi spread(std::int32_t a) { return _mm512_set1_epi32(a); }
 inline void store(std::int32_t *p, vi a) { _mm512_storeu_si512(p, a); }
-inline vf to_float(vi a) { return _mm512_cvtepi32_ps(a); }
+inline vf to_float(const std::int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 inline void store_bytes(void *p, vf a) {  // whole numbers that fit
     _mm_storeu_si128(static_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
 }
@@ -64,7 +64,7 @@ inline vi lower(vi a, vi b) { return _mm256_unpacklo_epi16(a, b); }
 inline vi upper(vi a, vi b) { return _mm256_unpackhi_epi16(a, b); }
 inline vi add_pairs(vi sum, vi a, vi b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 inline void store(std::int32_t *p, vi a) { _mm256_storeu_si256(reinterpret_cast<vi *>(p), a); }
-inline vf to_float(vi a) { return _mm256_cvtepi32_ps(a); }
+inline vf to_float(const std::int32_t *p) { return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const vi *>(p))); }
 inline void pack_row(const std::uint8_t *from, Cell *to) {
     const vi wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
     _mm256_store_si256(reinterpret_cast<vi *>(to), _mm256_permute4x64_epi64(wide, 0xd8));  // what interleaving undoes
@@ -90,7 +90,11 @@ inline vi add_pairs(vi sum, vi a, vi b) {
     return (vi)((vu)sum + (vu)pairs);  // unsigned: it may wrap
 }
 inline void store(std::int32_t *p, vi a) { std::memcpy(p, &a, sizeof a); }
-inline vf to_float(vi a) { return __builtin_convertvector(a, vf); }
+inline vf to_float(const std::int32_t *p) {
+    vi a;
+    std::memcpy(&a, p, sizeof a);
+    return __builtin_convertvector(a, vf);
+}
 inline void pack_row(const std::uint8_t *from, Cell *to) {
     for (int c = 0; c < 8; ++c) to[c] = from[c];
 }
@@ -126,6 +130,22 @@ inline void add_groups(const I *columns, const std::int8_t *weights, std::int64_
 #endif
 
 constexpr int width = vectors * W;  // columns of a tile, cells of a panel's row
+
+// sums[rows, width] = bias + the products of some groups.
+template <int rows, class I>
+inline void tile(const std::int32_t *bias, const I *columns, const std::int8_t *weights, std::int64_t groups,
+                 std::int64_t step, const Cell *panel, std::int32_t *sums, std::int64_t stride) {
+    vi acc[rows][vectors];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; ++j) acc[r][j] = spread(bias ? bias[r] : 0);
+    add_groups<rows>(columns, weights, groups, step, panel, acc);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * W, acc[r][j]);
+}
 
 }  // namespace
 }  // namespace workbench::int8

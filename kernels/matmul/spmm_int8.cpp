@@ -47,15 +47,20 @@ struct Finish {
     int zero;
 };
 
-vf apply(const float *step, vf x) {
+template <class Body>
+void each(vf (&value)[vectors], Body body) {
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) value[j] = body(value[j]);
+}
+
+void apply(const float *step, vf (&value)[vectors]) {
     switch (static_cast<Function>(static_cast<int>(step[0]))) {
-        case gelu_: return gelu(x);
-        case relu: return max(set1(0.0f), x);
-        case tanh_: return tanh(x);
-        case exp_: return workbench::simd::exp(x);
-        case linear: break;
+        case gelu_: return each(value, [](vf x) { return gelu(x); });
+        case relu: return each(value, [](vf x) { return max(set1(0.0f), x); });
+        case tanh_: return each(value, [](vf x) { return tanh(x); });
+        case exp_: return each(value, [](vf x) { return workbench::simd::exp(x); });
+        case linear: return each(value, [&](vf x) { return add(mul(x, set1(step[1])), set1(step[2])); });
     }
-    return add(mul(x, set1(step[1])), set1(step[2]));
 }
 
 // Rounds to the nearest step, halves to even; NaN becomes the least value.
@@ -66,74 +71,67 @@ vf quantised(vf x, float to_steps, int zero) {
     return add(round(steps), set1(static_cast<float>(zero)));
 }
 
-// From sums to results, in registers: scale, add what was there, functions, and then the result's type.
-template <int rows, class T>
-void finish(const Finish &f, std::int64_t row, const vi (&acc)[rows][vectors], T *out, std::int64_t stride, const float *append) {
-    if constexpr (std::is_same_v<T, std::int32_t>) {
+// From sums to results: scale, add what was there, functions, and then the result's type.
+template <class T>
+void finish_row(const Finish &f, std::int64_t row, const std::int32_t *sums, const float *append, T *out) {
+    const vf factor = set1(f.scale ? f.scale[row] : 1.0f);
+    vf value[vectors];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; ++r)
+    for (int j = 0; j < vectors; ++j) {
+        value[j] = mul(to_float(sums + j * W), factor);
+        if (append) value[j] = add(value[j], load(append + j * W));
+    }
+    for (std::int64_t s = 0; s < f.step_count; ++s) apply(f.steps + 3 * s, value);
 #pragma GCC unroll 4
-            for (int j = 0; j < vectors; ++j) workbench::int8::store(out + r * stride + j * W, acc[r][j]);
-    } else {
-        vf value[rows][vectors];
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; ++r) {
-            const vf factor = set1(f.scale ? f.scale[row + r] : 1.0f);
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; ++j) {
-                value[r][j] = mul(to_float(acc[r][j]), factor);
-                if (append) value[r][j] = add(value[r][j], load(append + r * stride + j * W));
-            }
-        }
-        for (std::int64_t s = 0; s < f.step_count; ++s)
-            for (int r = 0; r < rows; ++r)
-                for (int j = 0; j < vectors; ++j) value[r][j] = apply(f.steps + 3 * s, value[r][j]);
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; ++j) {
-                T *to = out + r * stride + j * W;
-                if constexpr (std::is_same_v<T, float>)
-                    workbench::simd::store(to, value[r][j]);
-                else
-                    store_bytes(to, quantised<T>(value[r][j], f.to_steps, f.zero));
-            }
+    for (int j = 0; j < vectors; ++j) {
+        if constexpr (std::is_same_v<T, float>)
+            store(out + j * W, value[j]);
+        else
+            store_bytes(out + j * W, quantised<T>(value[j], f.to_steps, f.zero));
     }
 }
 
-// `rows` rows of one block row. Where the panel sticks out of the matrix, by way of a whole tile.
-template <int rows, class I, class T>
-void tile(const Weight &w, const I *columns, std::int64_t block_row, std::int64_t first, const Finish &f,
-          const Cell *panel, T *out, const float *append, std::int64_t stride, std::int64_t there) {
-    const std::int64_t begin = w.groups[block_row], row = block_row * w.height + first;
-    vi acc[rows][vectors];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) acc[r][j] = spread(f.bias ? f.bias[row + r] : 0);
-    add_groups<rows>(columns + 4 * begin, w.data + 4 * (begin * w.height + first), w.groups[block_row + 1] - begin,
-                     4 * w.height, panel, acc);
-    out += row * stride;
-    if (append) append += row * stride;
-    if (there == width) return finish<rows>(f, row, acc, out, stride, append);
-    T whole[rows * width];
-    float added[rows * width] = {};
-    if (append)
-        for (int r = 0; r < rows; ++r) std::copy(append + r * stride, append + r * stride + there, added + r * width);
-    finish<rows>(f, row, acc, whole, width, append ? added : nullptr);
-    for (int r = 0; r < rows; ++r) std::copy(whole + r * width, whole + r * width + there, out + r * stride);
+template <class T>
+void finish(const Finish &f, std::int64_t row, int rows, const std::int32_t *sums, T *out, const float *append,
+            std::int64_t stride, std::int64_t there) {
+    for (int r = 0; r < rows; ++r, sums += width, out += stride) {
+        const float *added = append ? append + r * stride : nullptr;
+        if constexpr (std::is_same_v<T, std::int32_t>) {
+            std::copy(sums, sums + there, out);
+        } else if (there == width) {
+            finish_row(f, row + r, sums, added, out);
+        } else {
+            T whole[width];
+            float padded[width] = {};
+            if (added) std::copy(added, added + there, padded);
+            finish_row(f, row + r, sums, added ? padded : nullptr, whole);
+            std::copy(whole, whole + there, out);
+        }
+    }
 }
 
 template <class I, class T>
 void block_row(const Weight &w, const I *columns, std::int64_t i, const Finish &f, const Cell *panel, T *out,
                const float *append, std::int64_t stride, std::int64_t there) {
-    std::int64_t r = 0;
-    for (; r + 4 <= w.height; r += 4) tile<4>(w, columns, i, r, f, panel, out, append, stride, there);
-    switch (w.height - r) {
-        case 3: return tile<3>(w, columns, i, r, f, panel, out, append, stride, there);
-        case 2: return tile<2>(w, columns, i, r, f, panel, out, append, stride, there);
-        case 1: return tile<1>(w, columns, i, r, f, panel, out, append, stride, there);
-        default: return;
+    alignas(64) std::int32_t sums[4 * width];
+    const std::int64_t begin = w.groups[i], groups = w.groups[i + 1] - begin;
+    for (std::int64_t r = 0; r < w.height; r += 4) {
+        const std::int64_t row = i * w.height + r;
+        const int rows = static_cast<int>(std::min<std::int64_t>(w.height - r, 4));
+        const std::int32_t *bias = f.bias ? f.bias + row : nullptr;
+        const std::int8_t *weights = w.data + 4 * (begin * w.height + r);
+        T *to = out + row * stride;
+        std::int32_t *held = sums;
+        std::int64_t held_stride = width;
+        if constexpr (std::is_same_v<T, std::int32_t>)
+            if (there == width) held = to, held_stride = stride;
+        switch (rows) {
+            case 4: tile<4>(bias, columns + 4 * begin, weights, groups, 4 * w.height, panel, held, held_stride); break;
+            case 3: tile<3>(bias, columns + 4 * begin, weights, groups, 4 * w.height, panel, held, held_stride); break;
+            case 2: tile<2>(bias, columns + 4 * begin, weights, groups, 4 * w.height, panel, held, held_stride); break;
+            default: tile<1>(bias, columns + 4 * begin, weights, groups, 4 * w.height, panel, held, held_stride);
+        }
+        if (held == sums) finish(f, row, rows, sums, to, append ? append + row * stride : nullptr, stride, there);
     }
 }
 
