@@ -28,8 +28,8 @@ using Out = nb::ndarray<S, nb::ndim<dims>, nb::c_contig, nb::device::cpu>;
 template <class S, int dims>
 using Maybe = std::optional<In<S, dims>>;
 
-constexpr std::int64_t rows_between_looks = 64, cells_per_task = 1 << 16;
-constexpr double groups_worth_a_thread = 4096;  // vector groups: waking a thread takes as long as about so many
+constexpr std::int64_t rows_between_looks = 64, tasks_of_a_thread = 8;
+constexpr double work_of_a_thread = 60000;  // rows of groups and sums of a panel: waking a thread takes as long
 
 enum Function : int { linear, gelu_, relu, tanh_, exp_ };  // the order of `_FUNCTIONS` in spmm_int8.py
 
@@ -177,8 +177,10 @@ bool spmm_int8(In<std::int64_t, 1> indptr, In<I, 1> positions, In<std::int8_t, 3
     const std::int64_t across = (n + width - 1) / width, panels = outer * across;
     const double work = static_cast<double>(panels) * (groups * w.height + m);
     std::int64_t workers = threads > 0 ? threads : workbench::get_num_threads();
-    workers = std::clamp<std::int64_t>(static_cast<std::int64_t>(work / groups_worth_a_thread), 1, workers);
-    const std::int64_t parts = panels % workers && panels < 4 * workers ? std::max<std::int64_t>(1, std::min(workers, w.block_rows)) : 1;
+    workers = std::clamp<std::int64_t>(static_cast<std::int64_t>(work / work_of_a_thread), 1, workers);
+    // Small tasks, since a thread comes late to the first ones; rising order lets it keep its copy of a panel.
+    const std::int64_t wanted = workers > 1 ? (tasks_of_a_thread * workers + panels - 1) / std::max<std::int64_t>(panels, 1) : 1;
+    const std::int64_t parts = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(1, w.block_rows / 8));
     struct Panel {
         std::unique_ptr<Cell[]> room;
         Cell *cells = nullptr;
