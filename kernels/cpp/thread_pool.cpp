@@ -27,6 +27,7 @@ int usable_cpus() {
 
 std::atomic<int> num_threads{0};
 constexpr std::chrono::milliseconds patience{20};  // how long a wait may go on without a look at the call
+constexpr std::chrono::microseconds last_task{50};  // how long the caller looks for its end before it sleeps
 thread_local bool inside_body = false;
 
 // From here on calls of this thread run serially: those of a body, and those of a signal handler while it waits.
@@ -49,7 +50,8 @@ struct Pool {
     std::int64_t tasks = 0;
     std::uint64_t round = 0;
     int helpers = 0;  // threads that live, beside the callers
-    int wanted = 0, running = 0;
+    int wanted = 0;
+    std::atomic<int> running{0};  // helpers that began this round and have not ended
     std::exception_ptr error;  // the first of the round
     const pid_t owner = getpid();
 
@@ -81,6 +83,7 @@ struct Pool {
             wake.wait(guard, [&] { return round != seen; });
             seen = round;
             if (worker > wanted) continue;
+            ++running;
             guard.unlock();
             here().call = call;
             work(worker);
@@ -110,12 +113,18 @@ struct Pool {
             call = here().call;
             tasks = n;
             next = 0;
-            running = wanted = std::min(threads - 1, helpers);
+            wanted = std::min(threads - 1, helpers);
             ++round;
         }
         wake.notify_all();
         work(0);
         std::unique_lock guard(lock);
+        wanted = 0;  // a helper that wakes only now finds nothing to do, and nobody waits for it
+        if (running != 0) {  // a helper ends its last task: to sleep and be woken takes longer than most of them
+            guard.unlock();
+            for (const auto end = std::chrono::steady_clock::now() + last_task; running != 0 && std::chrono::steady_clock::now() < end;) {}
+            guard.lock();
+        }
         while (!done.wait_for(guard, patience, [&] { return running == 0; })) {
             guard.unlock();
             try {
