@@ -2,11 +2,14 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
 
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <type_traits>
+#include <vector>
 
 #include "elementwise.hpp"
 #include "int8_tile.hpp"
@@ -28,8 +31,8 @@ using Out = nb::ndarray<S, nb::ndim<dims>, nb::c_contig, nb::device::cpu>;
 template <class S, int dims>
 using Maybe = std::optional<In<S, dims>>;
 
-constexpr std::int64_t rows_between_looks = 64, tasks_of_a_thread = 8;
-constexpr double work_of_a_thread = 60000;  // rows of groups and sums of a panel: waking a thread takes as long
+constexpr std::int64_t rows_between_looks = 64, tasks_of_a_thread = 8, cells_per_task = 1 << 15;
+constexpr double work_of_a_thread = 30000;  // rows of groups and of sums of a panel: waking a thread takes longer
 
 enum Function : int { linear, gelu_, relu, tanh_, exp_ };  // the order of `_FUNCTIONS` in spmm_int8.py
 
@@ -206,6 +209,57 @@ bool spmm_int8(In<std::int64_t, 1> indptr, In<I, 1> positions, In<std::int8_t, 3
     return true;
 }
 
+// Smallest and largest value, 0 among them, and whether all are finite.
+std::tuple<float, float, bool> value_range(In<float, 1> x, int threads) {
+    const std::int64_t n = static_cast<std::int64_t>(x.shape(0)), tasks = (n + cells_per_task - 1) / cells_per_task;
+    const float *from = x.data();
+    const workbench::WithoutGil released;
+    struct Part {
+        float low = 0, high = 0, fault = 0;
+    };
+    std::vector<Part> parts(tasks);
+    workbench::parallel_for(tasks, n < 2 * cells_per_task ? 1 : threads, [&](std::int64_t task, int) {
+        const std::int64_t end = std::min(n, (task + 1) * cells_per_task);
+        std::int64_t i = task * cells_per_task;
+        vf low = set1(0.0f), high = low, fault = low;  // low is the largest of -x
+        for (; i + W <= end; i += W) {
+            const vf value = load(from + i);
+            high = max(value, high);
+            low = max(sub(set1(0.0f), value), low);
+            fault = add(fault, mul(value, set1(0.0f)));  // 0, but NaN for what is not finite
+        }
+        Part found{-largest(low), largest(high), sum(fault)};
+        for (; i < end; ++i) {
+            found.low = std::min(found.low, from[i]);
+            found.high = std::max(found.high, from[i]);
+            found.fault += from[i] * 0.0f;
+        }
+        parts[task] = found;
+    });
+    Part all;
+    for (const Part &part : parts)
+        all = {std::min(all.low, part.low), std::max(all.high, part.high), all.fault + part.fault};
+    return {all.low, all.high, all.fault == 0.0f};
+}
+
+void quantize_u8(In<float, 1> x, double to_steps, int zero, Out<std::uint8_t, 1> out, int threads) {
+    const std::int64_t n = static_cast<std::int64_t>(x.shape(0)), tasks = (n + cells_per_task - 1) / cells_per_task;
+    const float *from = x.data(), factor = static_cast<float>(to_steps);
+    std::uint8_t *to = out.data();
+    const workbench::WithoutGil released;
+    workbench::parallel_for(tasks, n < 2 * cells_per_task ? 1 : threads, [&](std::int64_t task, int) {
+        const std::int64_t end = std::min(n, (task + 1) * cells_per_task);
+        std::int64_t i = task * cells_per_task;
+        for (; i + W <= end; i += W) store_bytes(to + i, quantised<std::uint8_t>(load(from + i), factor, zero));
+        if (i == end) return;
+        float last[W] = {};
+        std::uint8_t bytes[W];
+        std::copy(from + i, from + end, last);
+        store_bytes(bytes, quantised<std::uint8_t>(load(last), factor, zero));
+        std::copy(bytes, bytes + (end - i), to + i);
+    });
+}
+
 template <class I, class T>
 void bind(nb::module_ &m, const char *name) {
     m.def(name, &spmm_int8<I, T>, nb::arg("indptr").noconvert(), nb::arg("positions").noconvert(),
@@ -217,6 +271,9 @@ void bind(nb::module_ &m, const char *name) {
 }  // namespace
 
 WORKBENCH_BIND(spmm_int8) {
+    m.def("value_range", &value_range, nb::arg("x").noconvert(), nb::arg("threads"));
+    m.def("quantize_u8", &quantize_u8, nb::arg("x").noconvert(), nb::arg("to_steps"), nb::arg("zero"),
+          nb::arg("out").noconvert(), nb::arg("threads"));
     bind<std::uint16_t, std::int32_t>(m, "spmm_int8_to_int32");
     bind<std::uint16_t, float>(m, "spmm_int8_to_float32");
     bind<std::uint16_t, std::uint8_t>(m, "spmm_int8_to_uint8");
