@@ -161,7 +161,9 @@ def _check_weight(weight, function):
             "use BlockGroupedWeight.from_dense(weight)"
         )
     if weight.data.dtype != np.int8:
-        raise TypeError(f"{function}: weight must hold int8, got {weight.data.dtype}; use quantize_weight_s8_per_channel")
+        raise TypeError(
+            f"{function}: weight must hold int8, got {weight.data.dtype}; use quantize_weight_s8_per_channel"
+        )
     if weight.group * weight.block[1] != 4:
         raise ValueError(
             f"{function}: weight must have groups of four columns, got group {weight.group} of blocks {weight.block}; "
@@ -184,7 +186,9 @@ def _check_append(append, shape, out_dtype):
         raise ValueError(f'spmm_int8: append needs out_dtype "float32", got {out_dtype!r}; add it before quantising')
     check_array(append, function="spmm_int8", name="append", dtypes=(np.float32,))
     if append.shape != shape or not append.flags.c_contiguous:
-        raise ValueError(f"spmm_int8: append must be C-contiguous and of the result's shape {shape}, got {append.shape}")
+        raise ValueError(
+            f"spmm_int8: append must be C-contiguous and of the result's shape {shape}, got {append.shape}"
+        )
 
 
 def _steps(post):
