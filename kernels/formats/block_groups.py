@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kernels.check import as_int, as_ints, check_array, is_plain
+from kernels.check import as_int, as_ints, check_array
 
 __all__ = ["BlockGroupedWeight"]
 
@@ -74,7 +74,7 @@ class BlockGroupedWeight:
             object.__setattr__(self, name, value)
 
     def _count_kept(self, columns):
-        """Return the number of kept blocks after checking that indices rise in each row and padding repeats the last."""
+        """Return the number of kept blocks, after checking that indices rise and padding repeats the last of a row."""
         if len(self.indices) and not (self.indices.min() >= 0 and self.indices.max() < columns):
             raise ValueError(f"{_NAME}: indices must be in [0, {columns}); use {_NAME}.from_dense")
         step = self._steps()
@@ -170,6 +170,16 @@ class BlockGroupedWeight:
             return self.indices
         columns = self.indices.astype(np.int64)[:, None] * bc + np.arange(bc)
         return columns.reshape(-1).astype(_index_dtype(self.shape[1]))
+
+    @cached_property
+    def row_sums(self) -> np.ndarray:
+        """Sum of each row of the matrix, (m,), int64 for int8 and float64 for float32."""
+        total = np.zeros(
+            (self.shape[0] // self.block[0], self.block[0]), np.int64 if self.data.dtype == np.int8 else float
+        )
+        rows = np.repeat(np.arange(len(total)), np.diff(self.indptr))
+        np.add.at(total, rows, self.data.sum(axis=2, dtype=total.dtype))
+        return total.reshape(-1)
 
 
 def _index_dtype(count: int) -> np.dtype:

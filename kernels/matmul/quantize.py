@@ -119,8 +119,9 @@ def fold_zero_point(weight, *, x_scale, x_zero, weight_scale, bias=None) -> tupl
     """Return the int32 bias and the float32 scale with which `spmm_int8` computes a layer on quantised operands.
 
     With ``x = s_x (q_x - z)`` and ``w[i] = s_w[i] q_w[i]``, row i of ``W x + b`` is
-    ``s_x s_w[i] (q_w[i] q_x + round(b[i] / (s_x s_w[i])) - z sum(q_w[i]))``: the bracket behind the product is the bias,
-    the factor is the scale.
+    ``s_x s_w[i] (q_w[i] q_x + round(b[i] / (s_x s_w[i])) - z sum(q_w[i]))``: what stands behind the product is the bias,
+    what stands before the bracket is the scale. The sums of the weight's rows are kept with it, so that a layer whose
+    input is quantised anew each time can call this each time.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def fold_zero_point(weight, *, x_scale, x_zero, weight_scale, bias=None) -> tupl
     function = "fold_zero_point"
     if not isinstance(weight, BlockGroupedWeight) or weight.data.dtype != np.int8:
         raise TypeError(f"{function}: weight must be a BlockGroupedWeight of int8, got {type(weight).__name__}")
-    m, br = weight.shape[0], weight.block[0]
+    m = weight.shape[0]
     x_scale = as_number(x_scale, function=function, name="x_scale", low=_LEAST_SCALE, high=3e38)
     x_zero = as_int(x_zero, function=function, name="x_zero", low=0, high=255)
     check_array(weight_scale, function=function, name="weight_scale", dtypes=(np.float32,))
@@ -155,9 +156,7 @@ def fold_zero_point(weight, *, x_scale, x_zero, weight_scale, bias=None) -> tupl
     # At least the smallest normal float32, so that the scale is neither 0 nor infinite.
     if not np.all((weight_scale > 0) & (scale >= 1.2e-38) & (scale <= 3e38)):
         raise ValueError(f"{function}: weight_scale must be above 0, and it times x_scale within float32's range")
-    rows = np.zeros((m // br, br), np.int64)
-    np.add.at(rows, np.repeat(np.arange(m // br), np.diff(weight.indptr)), weight.data.sum(axis=2, dtype=np.int64))
-    folded = -x_zero * rows.reshape(m).astype(np.float64)
+    folded = -x_zero * weight.row_sums.astype(np.float64)
     if bias is not None:
         check_array(bias, function=function, name="bias")
         if bias.shape != (m,):

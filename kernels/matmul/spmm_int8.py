@@ -11,6 +11,7 @@ __all__ = ["spmm_int8", "spmm_int8_reference", "spmm_int8_work"]
 
 _FUNCTIONS = ("linear", "gelu", "relu", "tanh", "exp")  # the order of `Function` in spmm_int8.cpp
 _OUTPUTS = {"int32": np.int32, "float32": np.float32, "uint8": np.uint8, "int8": np.int8}
+_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 _NO_STEPS = np.empty((0, 3), np.float32)
 
 
@@ -87,9 +88,9 @@ def spmm_int8(
     if append is not None:
         _check_append(append, shape, out_dtype)
     out_scale = as_number(out_scale, function="spmm_int8", name="out_scale", low=1e-30, high=1e30)
-    limits = np.iinfo(_OUTPUTS[out_dtype]) if out_dtype in ("uint8", "int8") else np.iinfo(np.int8)
-    zero = as_int(out_zero, function="spmm_int8", name="out_zero", low=int(limits.min), high=int(limits.max))
-    if out_dtype in ("int32", "float32") and (out_scale != 1 or zero != 0):
+    limits = _LIMITS.get(out_dtype, (-128, 127))
+    zero = as_int(out_zero, function="spmm_int8", name="out_zero", low=limits[0], high=limits[1])
+    if out_dtype not in _LIMITS and (out_scale != 1 or zero != 0):
         raise ValueError(
             f'spmm_int8: out_scale and out_zero are for out_dtype "uint8" and "int8", got {out_dtype!r}; leave them out'
         )
@@ -139,7 +140,7 @@ def spmm_int8_reference(
 
 
 def spmm_int8_work(weight, n: int, *, out_bytes: int = 4) -> Work:
-    """Count the work for X with ``n`` columns: operands and result streamed once, a row of X gathered per weight column.
+    """Count the work for X with ``n`` columns: operands and result streamed once, a row of X gathered per column of W.
 
     Padding is work too. ``out_bytes`` is the size of an element of the result.
     """

@@ -49,6 +49,7 @@ def test_there_and_back(rng, block, group, dtype):
         assert weight.to_dense().dtype == weight.data.dtype == dtype
         kept = (w.reshape(rows, block[0], columns, block[1]) != 0).any(axis=(1, 3))
         assert weight.nnz_blocks == kept.sum()
+        np.testing.assert_array_equal(weight.row_sums, w.sum(axis=1, dtype=float))
         assert weight.padding == -kept.sum(axis=1) @ np.ones(rows, int) + group * int(weight.indptr[-1])
         assert np.array_equal(np.diff(weight.indptr), -(-kept.sum(axis=1) // group))
 
