@@ -13,6 +13,7 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "python_call.hpp"
 
@@ -40,6 +41,20 @@ class Inside {
     const bool before_ = inside_body;
 };
 
+// Let a thread run anywhere but on this CPU. A thread that wakes where it last ran, below the caller, would come only
+// when the caller sleeps: the system moves it at leisure.
+void keep_off(int cpu, pid_t thread) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0 || CPU_COUNT(&set) < 2) return;
+    CPU_CLR(cpu, &set);
+    sched_setaffinity(thread, sizeof set, &set);
+}
+
+struct Helper {
+    pid_t thread = 0;
+    int cpu = -1;  // where it last ran
+};
+
 struct Pool {
     std::timed_mutex busy;  // one parallel_for at a time
     std::mutex lock;
@@ -50,6 +65,7 @@ struct Pool {
     std::int64_t tasks = 0;
     std::uint64_t round = 0;
     int helpers = 0;  // threads that live, beside the callers
+    std::vector<Helper> places;
     int wanted = 0;
     std::atomic<int> running{0};  // helpers that began this round and have not ended
     std::exception_ptr error;  // the first of the round
@@ -79,6 +95,7 @@ struct Pool {
     void live(int worker, std::uint64_t seen) {
         const Inside inside;
         std::unique_lock guard(lock);
+        places[worker - 1] = {gettid(), sched_getcpu()};
         for (;;) {
             wake.wait(guard, [&] { return round != seen; });
             seen = round;
@@ -88,7 +105,9 @@ struct Pool {
             here().call = call;
             work(worker);
             here().call = nullptr;
+            const int cpu = sched_getcpu();
             guard.lock();
+            places[worker - 1].cpu = cpu;
             if (--running == 0) done.notify_one();
         }
     }
@@ -96,6 +115,7 @@ struct Pool {
     // Have so many helpers, or as many as the system lets start; needs the lock.
     void start_helpers(int count) {
         try {
+            places.resize(std::max(places.size(), static_cast<std::size_t>(count)));
             for (; helpers < count; ++helpers) std::thread([this, n = helpers + 1, seen = round] { live(n, seen); }).detach();
         } catch (const std::system_error &) {  // too many threads, or no memory for a stack: the next call tries again
         } catch (const std::bad_alloc &) {
@@ -115,6 +135,9 @@ struct Pool {
             next = 0;
             wanted = std::min(threads - 1, helpers);
             ++round;
+            const int cpu = sched_getcpu();
+            for (Helper &helper : places)
+                if (helper.cpu == cpu) keep_off(cpu, helper.thread);
         }
         wake.notify_all();
         work(0);
