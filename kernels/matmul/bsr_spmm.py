@@ -1,4 +1,4 @@
-"""C = A B with A sparse in blocks (BSR), B dense: block row i of C is the sum of its blocks times the rows of B they name."""
+"""C = A B with A sparse in blocks (BSR), B dense: a block row of C sums its blocks times the rows of B they name."""
 
 import numpy as np
 
@@ -46,7 +46,9 @@ def bsr_spmm(a, b, *, num_threads=None) -> np.ndarray:
     b = dense_operand(b, function="bsr_spmm", name="b", rows=a.shape[1], dtype=np.float32)
     threads = check_threads(num_threads, function="bsr_spmm")
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
-    core.bsr_spmm(a.indptr.astype(np.int64, copy=False), a.indices.astype(np.int64, copy=False), a.data, b, out, threads)
+    core.bsr_spmm(
+        a.indptr.astype(np.int64, copy=False), a.indices.astype(np.int64, copy=False), a.data, b, out, threads
+    )
     return out
 
 

@@ -82,6 +82,10 @@ DOORS = {
                           "ahead": False, "most_steps": None, "constants": None},
     },
     "kernels.matrix_bytes": {"matrix_bytes": {"matrix": A, "ending": ".npz"}},
+    "kernels.matmul.bsr_spmm": {
+        "bsr_spmm": {"a": A32.tobsr(blocksize=(1, 3)), "b": X, "num_threads": 1},
+        "bsr_spmm_work": {"a": A32.tobsr(blocksize=(1, 3)), "n": 4},
+    },
     "kernels.matmul.dataflow": {
         "dataflow_steps": PAIR | {"dataflow": "row", "limit": 5, "bins": 3, "windows": [0], "progress": None},
         "output_births": PAIR | {"dataflow": "row", "progress": None},

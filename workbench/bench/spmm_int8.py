@@ -1,8 +1,8 @@
 """SpMM of int8 weights in 4 x 1 blocks against dense int8 products of torch and ONNX Runtime, and dense float32.
 
 The shapes are those of Shen et al. 2023: the linear layers of BERT-Mini, BERT-base (DistilBERT has the same) and
-BERT-large with 128 to 384 tokens, 70 to 90 per cent of their blocks gone. A *product* takes bytes to int32 sums; a *layer*
-takes float32 to float32, the quantisation of its input and the bias included. Every library gets its operands as it likes
+BERT-large with 128 to 384 tokens, 70 to 90 per cent of their blocks gone. A *product* takes bytes to int32 sums; a
+*layer* takes float32 to float32, the quantisation of its input included. Every library gets its operands as it likes
 them best: the peers tokens by features, with the weight packed beforehand where they can.
 """
 
@@ -125,9 +125,19 @@ def _layer_float(w, x, threads):
 
 
 CONTENDERS = {
-    "product": {"ours": _product_ours, "torch int8": _product_torch, "ONNX Runtime": _product_ort, "torch f32": _product_float},
-    "layer": {"ours": _layer_ours, "torch int8": _layer_torch, "ONNX Runtime": _layer_ort, "torch f32": _layer_float},
-}  # fmt: skip
+    "product": {
+        "ours": _product_ours,
+        "torch int8": _product_torch,
+        "ONNX Runtime": _product_ort,
+        "torch f32": _product_float,
+    },
+    "layer": {
+        "ours": _layer_ours,
+        "torch int8": _layer_torch,
+        "ONNX Runtime": _layer_ort,
+        "torch f32": _layer_float,
+    },
+}
 PEERS = (
     Peer("torch int8", _load_torch, "pip install torch==2.13.0"),
     Peer("ONNX Runtime", _load_ort, "pip install .[bench]"),
