@@ -24,8 +24,9 @@ constexpr int vectors = 4;
 inline vi spread(std::int32_t a) { return _mm512_set1_epi32(a); }
 inline void store(std::int32_t *p, vi a) { _mm512_storeu_si512(p, a); }
 inline vf to_float(const std::int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
-inline void store_bytes(void *p, vf a) {  // whole numbers that fit
-    _mm_storeu_si128(static_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+inline void store_bytes(void *p, vf steps, int zero) {
+    const vi whole = _mm512_add_epi32(_mm512_cvtps_epi32(steps), spread(zero));
+    _mm_storeu_si128(static_cast<__m128i *>(p), _mm512_cvtepi32_epi8(whole));
 }
 
 // One row of X into the panel, columns in the order that interleaving undoes: it takes 4 bytes of each 16.
@@ -100,10 +101,10 @@ inline void pack_row(const std::uint8_t *from, Cell *to) {
 }
 #endif
 
-inline void store_bytes(void *p, vf a) {  // whole numbers that fit
+inline void store_bytes(void *p, vf steps, int zero) {
     float each[W];
-    simd::store(each, a);
-    for (int i = 0; i < W; ++i) static_cast<std::uint8_t *>(p)[i] = static_cast<std::uint8_t>(static_cast<int>(each[i]));
+    simd::store(each, round(steps));
+    for (int i = 0; i < W; ++i) static_cast<std::uint8_t *>(p)[i] = static_cast<std::uint8_t>(static_cast<int>(each[i]) + zero);
 }
 
 // The same by pairs: two rows of the panel interleaved, then sums of two products.

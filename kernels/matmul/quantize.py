@@ -120,8 +120,8 @@ def fold_zero_point(weight, *, x_scale, x_zero, weight_scale, bias=None) -> tupl
 
     With ``x = s_x (q_x - z)`` and ``w[i] = s_w[i] q_w[i]``, row i of ``W x + b`` is
     ``s_x s_w[i] (q_w[i] q_x + round(b[i] / (s_x s_w[i])) - z sum(q_w[i]))``: what stands behind the product is the
-    bias, what stands before the bracket is the scale. The sums of the weight's rows are kept with it, so that a layer whose
-    input is quantised anew each time can call this each time.
+    bias, what stands before the bracket is the scale. The sums of the rows of ``weight`` are counted once and kept with
+    it, so this may be called for each new input of a layer.
 
     Parameters
     ----------

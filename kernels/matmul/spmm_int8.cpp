@@ -66,12 +66,12 @@ void apply(const float *step, vf (&value)[vectors]) {
     }
 }
 
-// Rounds to the nearest step, halves to even; NaN becomes the least value.
+// Rounds to the nearest step, halves to even, and cuts; NaN becomes the least value.
 template <class T>
-vf quantised(vf x, float to_steps, int zero) {
+void store_quantised(T *out, vf x, float to_steps, int zero) {
     constexpr int least = std::is_same_v<T, std::uint8_t> ? 0 : -128;
-    const vf steps = smaller(max(mul(x, set1(to_steps)), set1(static_cast<float>(least - zero))), set1(static_cast<float>(least + 255 - zero)));
-    return add(round(steps), set1(static_cast<float>(zero)));
+    const vf low = set1(static_cast<float>(least - zero)), high = set1(static_cast<float>(least + 255 - zero));
+    store_bytes(out, smaller(max(mul(x, set1(to_steps)), low), high), zero);
 }
 
 // From sums to results: scale, add what was there, functions, and then the result's type.
@@ -90,7 +90,7 @@ void finish_row(const Finish &f, std::int64_t row, const std::int32_t *sums, con
         if constexpr (std::is_same_v<T, float>)
             store(out + j * W, value[j]);
         else
-            store_bytes(out + j * W, quantised<T>(value[j], f.to_steps, f.zero));
+            store_quantised(out + j * W, value[j], f.to_steps, f.zero);
     }
 }
 
@@ -221,14 +221,24 @@ std::tuple<float, float, bool> value_range(In<float, 1> x, int threads) {
     workbench::parallel_for(tasks, n < 2 * cells_per_task ? 1 : threads, [&](std::int64_t task, int) {
         const std::int64_t end = std::min(n, (task + 1) * cells_per_task);
         std::int64_t i = task * cells_per_task;
-        vf low = set1(0.0f), high = low, fault = low;  // low is the largest of -x
-        for (; i + W <= end; i += W) {
-            const vf value = load(from + i);
-            high = max(value, high);
-            low = max(sub(set1(0.0f), value), low);
-            fault = add(fault, mul(value, set1(0.0f)));  // 0, but NaN for what is not finite
+        constexpr int chains = 4;  // so many vectors at once, since each step waits for the one before it
+        vf low[chains], high[chains], fault[chains];
+#pragma GCC unroll 4
+        for (int c = 0; c < chains; ++c) low[c] = high[c] = fault[c] = set1(0.0f);
+        for (; i + chains * W <= end; i += chains * W)
+#pragma GCC unroll 4
+            for (int c = 0; c < chains; ++c) {
+                const vf value = load(from + i + c * W);
+                high[c] = max(value, high[c]);
+                low[c] = smaller(value, low[c]);
+                fault[c] = add(fault[c], mul(value, set1(0.0f)));  // 0, but NaN for what is not finite
+            }
+        Part found;
+        for (int c = 0; c < chains; ++c) {
+            found.low = std::min(found.low, -largest(sub(set1(0.0f), low[c])));
+            found.high = std::max(found.high, largest(high[c]));
+            found.fault += sum(fault[c]);
         }
-        Part found{-largest(low), largest(high), sum(fault)};
         for (; i < end; ++i) {
             found.low = std::min(found.low, from[i]);
             found.high = std::max(found.high, from[i]);
@@ -250,12 +260,12 @@ void quantize_u8(In<float, 1> x, double to_steps, int zero, Out<std::uint8_t, 1>
     workbench::parallel_for(tasks, n < 2 * cells_per_task ? 1 : threads, [&](std::int64_t task, int) {
         const std::int64_t end = std::min(n, (task + 1) * cells_per_task);
         std::int64_t i = task * cells_per_task;
-        for (; i + W <= end; i += W) store_bytes(to + i, quantised<std::uint8_t>(load(from + i), factor, zero));
+        for (; i + W <= end; i += W) store_quantised(to + i, load(from + i), factor, zero);
         if (i == end) return;
         float last[W] = {};
         std::uint8_t bytes[W];
         std::copy(from + i, from + end, last);
-        store_bytes(bytes, quantised<std::uint8_t>(load(last), factor, zero));
+        store_quantised(bytes, load(last), factor, zero);
         std::copy(bytes, bytes + (end - i), to + i);
     });
 }
