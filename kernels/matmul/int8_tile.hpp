@@ -19,7 +19,8 @@ inline std::int32_t four_bytes(const void *p) {
 
 #if defined(__AVX512VNNI__)
 using vi = __m512i;
-using Cell = std::uint8_t;  // of a packed panel
+using Cell = std::uint8_t;   // of a packed panel
+using Factor = std::int8_t;  // a weight as the tile reads it
 constexpr int vectors = 4;
 inline vi spread(std::int32_t a) { return _mm512_set1_epi32(a); }
 inline void store(std::int32_t *p, vi a) { _mm512_storeu_si512(p, a); }
@@ -37,7 +38,7 @@ inline void pack_row(const std::uint8_t *from, Cell *to) {
 
 // Adds the products of some groups: four rows of the panel interleaved byte by byte, then dot products of four bytes.
 template <int rows, class I>
-inline void add_groups(const I *columns, const std::int8_t *weights, std::int64_t groups, std::int64_t step,
+inline void add_groups(const I *columns, const Factor *weights, std::int64_t groups, std::int64_t step,
                        const Cell *panel, vi (&acc)[rows][vectors]) {
     for (std::int64_t g = 0; g < groups; ++g, columns += 4, weights += step) {
         const vi x0 = _mm512_load_si512(panel + std::int64_t{columns[0]} * 64), x1 = _mm512_load_si512(panel + std::int64_t{columns[1]} * 64);
@@ -55,7 +56,9 @@ inline void add_groups(const I *columns, const std::int8_t *weights, std::int64_
     }
 }
 #else
-using Cell = std::uint16_t;  // bytes of X are widened when a panel is packed: pairs of 16-bit products cannot overflow
+// Bytes of X are widened when a panel is packed, those of W once a call: sums of two 16-bit products cannot overflow.
+using Cell = std::uint16_t;
+using Factor = std::int16_t;
 constexpr int vectors = 2;
 #if defined(__AVX2__)
 using vi = __m256i;
@@ -109,19 +112,17 @@ inline void store_bytes(void *p, vf steps, int zero) {
 
 // The same by pairs: two rows of the panel interleaved, then sums of two products.
 template <int rows, class I>
-inline void add_groups(const I *columns, const std::int8_t *weights, std::int64_t groups, std::int64_t step,
+inline void add_groups(const I *columns, const Factor *weights, std::int64_t groups, std::int64_t step,
                        const Cell *panel, vi (&acc)[rows][vectors]) {
     constexpr int width = vectors * W;
     for (std::int64_t g = 0; g < groups; ++g, columns += 4, weights += step) {
-        std::int16_t wide[4 * rows];
-        for (int i = 0; i < 4 * rows; ++i) wide[i] = weights[i];
 #pragma GCC unroll 2
         for (int pair = 0; pair < 4; pair += 2) {
             const vi a = load_cells(panel + std::int64_t{columns[pair]} * width), b = load_cells(panel + std::int64_t{columns[pair + 1]} * width);
             const vi x[vectors] = {lower(a, b), upper(a, b)};
 #pragma GCC unroll 4
             for (int r = 0; r < rows; ++r) {
-                const vi w = spread(four_bytes(wide + 4 * r + pair));
+                const vi w = spread(four_bytes(weights + 4 * r + pair));
 #pragma GCC unroll 2
                 for (int j = 0; j < vectors; ++j) acc[r][j] = add_pairs(acc[r][j], x[j], w);
             }
@@ -134,7 +135,7 @@ constexpr int width = vectors * W;  // columns of a tile, cells of a panel's row
 
 // sums[rows, width] = bias + the products of some groups.
 template <int rows, class I>
-inline void tile(const std::int32_t *bias, const I *columns, const std::int8_t *weights, std::int64_t groups,
+inline void tile(const std::int32_t *bias, const I *columns, const Factor *weights, std::int64_t groups,
                  std::int64_t step, const Cell *panel, std::int32_t *sums, std::int64_t stride) {
     vi acc[rows][vectors];
 #pragma GCC unroll 4

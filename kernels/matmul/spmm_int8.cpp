@@ -39,7 +39,7 @@ enum Function : int { linear, gelu_, relu, tanh_, exp_ };  // the order of `_FUN
 struct Weight {
     std::int64_t block_rows, height, k;
     const std::int64_t *groups;
-    const std::int8_t *data;
+    const Factor *data;
 };
 
 struct Finish {
@@ -122,7 +122,7 @@ void block_row(const Weight &w, const I *columns, std::int64_t i, const Finish &
         const std::int64_t row = i * w.height + r;
         const int rows = static_cast<int>(std::min<std::int64_t>(w.height - r, 4));
         const std::int32_t *bias = f.bias ? f.bias + row : nullptr;
-        const std::int8_t *weights = w.data + 4 * (begin * w.height + r);
+        const Factor *weights = w.data + 4 * (begin * w.height + r);
         T *to = out + row * stride;
         std::int32_t *held = sums;
         std::int64_t held_stride = width;
@@ -161,8 +161,8 @@ template <class I, class T>
 bool spmm_int8(In<std::int64_t, 1> indptr, In<I, 1> positions, In<std::int8_t, 3> data, In<std::uint8_t, 3> x,
                Maybe<std::int32_t, 1> bias, Maybe<float, 1> scale, Maybe<float, 3> append, In<float, 2> steps,
                double to_steps, int zero, Out<T, 3> out, int threads) {
-    const Weight w{static_cast<std::int64_t>(indptr.shape(0)) - 1, static_cast<std::int64_t>(data.shape(1)),
-                   static_cast<std::int64_t>(x.shape(1)), indptr.data(), data.data()};
+    Weight w{static_cast<std::int64_t>(indptr.shape(0)) - 1, static_cast<std::int64_t>(data.shape(1)),
+             static_cast<std::int64_t>(x.shape(1)), indptr.data(), nullptr};
     const Finish f{bias ? bias->data() : nullptr, scale ? scale->data() : nullptr, append ? append->data() : nullptr,
                    steps.data(), static_cast<std::int64_t>(steps.shape(0)), static_cast<float>(to_steps), zero};
     const std::int64_t m = static_cast<std::int64_t>(out.shape(1)), n = static_cast<std::int64_t>(out.shape(2));
@@ -177,6 +177,14 @@ bool spmm_int8(In<std::int64_t, 1> indptr, In<I, 1> positions, In<std::int8_t, 3
         most = std::max(most, columns[i]);
     }
     if (!sound(w, groups) || least < 0 || (groups > 0 && most >= w.k)) return false;
+    std::unique_ptr<Factor[]> widened;
+    if constexpr (std::is_same_v<Factor, std::int8_t>) {
+        w.data = data.data();
+    } else {
+        widened.reset(new Factor[data.size() + 1]);
+        std::copy(data.data(), data.data() + data.size(), widened.get());
+        w.data = widened.get();
+    }
     const std::int64_t across = (n + width - 1) / width, panels = outer * across;
     const double work = static_cast<double>(panels) * (groups * w.height + m);
     std::int64_t workers = threads > 0 ? threads : workbench::get_num_threads();
