@@ -11,6 +11,7 @@ from scipy import sparse
 from kernels._native import core
 
 __all__ = [
+    "as_bsr",
     "as_csr",
     "as_int",
     "as_ints",
@@ -57,6 +58,25 @@ def as_csr(a, *, function: str, name: str, dtypes: Sequence = FLOATS, read_indic
     ValueError : wrong lengths, bad row pointers, or an index out of range.
     """
     return _checked(a, function, name, dtypes, read_indices)[0]
+
+
+def as_bsr(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> sparse.bsr_array:
+    """Return ``a`` as a ``bsr_array`` that shares its buffers, after checking all that a kernel's loop relies on.
+
+    Rules and errors are those of `as_csr`, for block rows and block columns; each block has ``a.blocksize``.
+    """
+    if not (sparse.issparse(a) and a.format == "bsr"):
+        kind = f"a {a.format} sparse array" if sparse.issparse(a) else type(a).__name__
+        raise TypeError(
+            f"{function}: {name} must be a scipy.sparse bsr_array or bsr_matrix, got {kind}; "
+            f"use bsr_array({_readable_by_scipy(a, name)}, blocksize=(4, 1))"
+        )
+    _check_buffers(a, function, name, dtypes, dimensions=3)
+    _check_structure(a, function, name, a.shape[1] // a.blocksize[1], read_indices=True)
+    used = int(a.indptr[-1])
+    if isinstance(a, sparse.bsr_array) and used == len(a.indices):
+        return a
+    return sparse.bsr_array((a.data[:used], a.indices[:used], a.indptr), shape=a.shape, copy=False)
 
 
 def is_canonical(a, *, function: str, name: str, dtypes: Sequence = FLOATS) -> tuple[sparse.csr_array, bool]:
@@ -222,7 +242,16 @@ def _checked(a, function, name, dtypes, read_indices=True):
     if a.ndim != 2:
         raise TypeError(f"{function}: {name} must have two dimensions, got {a.ndim}")
     _check_buffers(a, function, name, dtypes)
-    fault, where, rising = core.check_csr(a.indptr, a.indices, a.shape[1], read_indices)
+    rising = _check_structure(a, function, name, a.shape[1], read_indices)
+    used = int(a.indptr[-1])
+    if isinstance(a, sparse.csr_array) and used == len(a.indices):
+        return a, rising
+    return sparse.csr_array((a.data[:used], a.indices[:used], a.indptr), shape=a.shape, copy=False), rising
+
+
+def _check_structure(a, function, name, columns, read_indices):
+    """Raise ValueError for bad row pointers or column indices; return whether the indices of each row rise strictly."""
+    fault, where, rising = core.check_csr(a.indptr, a.indices, columns, read_indices)
     if fault:
         found = _FAULTS[fault].format(
             first=a.indptr[0],
@@ -230,15 +259,13 @@ def _checked(a, function, name, dtypes, read_indices=True):
             stored=len(a.indices),
             where=where,
             value=a.indices[where] if fault == 4 else None,
-            cols=a.shape[1],
+            cols=columns,
         )
         raise ValueError(
-            f"{function}: {name} is not a valid CSR matrix: {found}; {name}.check_format() may help find why"
+            f"{function}: {name} is not a valid {a.format.upper()} matrix: {found}; "
+            f"{name}.check_format() may help find why"
         )
-    used = int(a.indptr[-1])
-    if isinstance(a, sparse.csr_array) and used == len(a.indices):
-        return a, rising
-    return sparse.csr_array((a.data[:used], a.indices[:used], a.indptr), shape=a.shape, copy=False), rising
+    return rising
 
 
 def _readable_by_scipy(a, name):
@@ -250,13 +277,14 @@ def _readable_by_scipy(a, name):
     return name
 
 
-def _check_buffers(a, function, name, dtypes):
+def _check_buffers(a, function, name, dtypes, dimensions=1):
     accepted = [np.dtype(d) for d in dtypes]
     for part, wanted in (("data", accepted), ("indices", _INDEX_DTYPES), ("indptr", _INDEX_DTYPES)):
         buffer = getattr(a, part, None)
         check_unmasked(buffer, function=function, name=f"{name}.{part}")
-        if not isinstance(buffer, np.ndarray) or buffer.ndim != 1:
-            raise ValueError(f"{function}: {name}.{part} must be a one-dimensional NumPy array")
+        wanted_dimensions, spelled = (3, "three") if part == "data" and dimensions == 3 else (1, "one")
+        if not isinstance(buffer, np.ndarray) or buffer.ndim != wanted_dimensions:
+            raise ValueError(f"{function}: {name}.{part} must be a {spelled}-dimensional NumPy array")
         if buffer.dtype not in wanted:
             names = ", ".join(d.name for d in wanted)
             raise TypeError(
@@ -264,10 +292,12 @@ def _check_buffers(a, function, name, dtypes):
             )
         if not (buffer.flags.c_contiguous and buffer.flags.aligned):
             raise ValueError(f"{function}: {name}.{part} must be contiguous and aligned; pass {name}.copy()")
-    if len(a.indptr) != a.shape[0] + 1:
-        raise ValueError(
-            f"{function}: {name}.indptr has {len(a.indptr)} entries, {a.shape[0]} rows need {a.shape[0] + 1}"
-        )
+    height, width = a.blocksize if dimensions == 3 else (1, 1)
+    if height < 1 or width < 1 or a.shape[0] % height or a.shape[1] % width:
+        raise ValueError(f"{function}: {name} has blocks of {height} x {width}, which do not divide {a.shape}")
+    rows = a.shape[0] // height
+    if len(a.indptr) != rows + 1:
+        raise ValueError(f"{function}: {name}.indptr has {len(a.indptr)} entries, {rows} rows need {rows + 1}")
     if len(a.data) != len(a.indices):
         raise ValueError(
             f"{function}: {name} stores {len(a.data)} values but {len(a.indices)} indices; they must be equal"

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "python_call.hpp"
 
@@ -27,6 +28,7 @@ int usable_cpus() {
 
 std::atomic<int> num_threads{0};
 constexpr std::chrono::milliseconds patience{20};  // how long a wait may go on without a look at the call
+constexpr std::chrono::microseconds last_task{50};  // how long the caller looks for its end before it sleeps
 thread_local bool inside_body = false;
 
 // From here on calls of this thread run serially: those of a body, and those of a signal handler while it waits.
@@ -39,6 +41,20 @@ class Inside {
     const bool before_ = inside_body;
 };
 
+// Let a thread run anywhere but on this CPU. A thread that wakes where it last ran, below the caller, would come only
+// when the caller sleeps: the system moves it at leisure.
+void keep_off(int cpu, pid_t thread) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0 || CPU_COUNT(&set) < 2) return;
+    CPU_CLR(cpu, &set);
+    sched_setaffinity(thread, sizeof set, &set);
+}
+
+struct Helper {
+    pid_t thread = 0;
+    int cpu = -1;  // where it last ran
+};
+
 struct Pool {
     std::timed_mutex busy;  // one parallel_for at a time
     std::mutex lock;
@@ -49,7 +65,9 @@ struct Pool {
     std::int64_t tasks = 0;
     std::uint64_t round = 0;
     int helpers = 0;  // threads that live, beside the callers
-    int wanted = 0, running = 0;
+    std::vector<Helper> places;
+    int wanted = 0;
+    std::atomic<int> running{0};  // helpers that began this round and have not ended
     std::exception_ptr error;  // the first of the round
     const pid_t owner = getpid();
 
@@ -77,15 +95,19 @@ struct Pool {
     void live(int worker, std::uint64_t seen) {
         const Inside inside;
         std::unique_lock guard(lock);
+        places[worker - 1] = {gettid(), sched_getcpu()};
         for (;;) {
             wake.wait(guard, [&] { return round != seen; });
             seen = round;
             if (worker > wanted) continue;
+            ++running;
             guard.unlock();
             here().call = call;
             work(worker);
             here().call = nullptr;
+            const int cpu = sched_getcpu();
             guard.lock();
+            places[worker - 1].cpu = cpu;
             if (--running == 0) done.notify_one();
         }
     }
@@ -93,6 +115,7 @@ struct Pool {
     // Have so many helpers, or as many as the system lets start; needs the lock.
     void start_helpers(int count) {
         try {
+            places.resize(std::max(places.size(), static_cast<std::size_t>(count)));
             for (; helpers < count; ++helpers) std::thread([this, n = helpers + 1, seen = round] { live(n, seen); }).detach();
         } catch (const std::system_error &) {  // too many threads, or no memory for a stack: the next call tries again
         } catch (const std::bad_alloc &) {
@@ -110,12 +133,21 @@ struct Pool {
             call = here().call;
             tasks = n;
             next = 0;
-            running = wanted = std::min(threads - 1, helpers);
+            wanted = std::min(threads - 1, helpers);
             ++round;
+            const int cpu = sched_getcpu();
+            for (Helper &helper : places)
+                if (helper.cpu == cpu) keep_off(cpu, helper.thread);
         }
         wake.notify_all();
         work(0);
         std::unique_lock guard(lock);
+        wanted = 0;  // a helper that wakes only now finds nothing to do, and nobody waits for it
+        if (running != 0) {  // a helper ends its last task: to sleep and be woken takes longer than most of them
+            guard.unlock();
+            for (const auto end = std::chrono::steady_clock::now() + last_task; running != 0 && std::chrono::steady_clock::now() < end;) {}
+            guard.lock();
+        }
         while (!done.wait_for(guard, patience, [&] { return running == 0; })) {
             guard.unlock();
             try {

@@ -11,6 +11,7 @@ from scipy import sparse
 
 import kernels
 import workbench.machines
+from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.formats.block_mask import BlockMask
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
@@ -28,6 +29,7 @@ BITS = np.zeros((4, 2), np.uint8)
 ATTENTION = {"q": Q, "k": Q, "v": Q, "block_mask": MASK, "block_size": 16, "causal": True, "scale": 0.5,
              "key_positions": None, "attn_mask": SEEN, "num_threads": 1}  # fmt: skip
 BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "query_positions": None}
+GROUPED = BlockGroupedWeight.from_dense(np.ones((4, 3), np.int8))
 WINDOW = (0, 3, 0, 3)
 PLAN = plan_windows(A, A, 64, 0.5)
 PAIR = {"a": A, "b": A}
@@ -126,6 +128,10 @@ DOORS = {
                           "ahead": False, "most_steps": None, "constants": None},
     },
     "kernels.matrix_bytes": {"matrix_bytes": {"matrix": A, "ending": ".npz"}},
+    "kernels.matmul.bsr_spmm": {
+        "bsr_spmm": {"a": A32.tobsr(blocksize=(1, 3)), "b": X, "num_threads": 1},
+        "bsr_spmm_work": {"a": A32.tobsr(blocksize=(1, 3)), "n": 4},
+    },
     "kernels.matmul.dataflow": {
         "dataflow_steps": PAIR | {"dataflow": "row", "limit": 5, "bins": 3, "windows": [0], "progress": None},
         "output_births": PAIR | {"dataflow": "row", "progress": None},
@@ -138,6 +144,12 @@ DOORS = {
         "kept_on_chip": {"order": dataflow_order(A, A, "row"), "formed": 3, "windows": [0], "most": 5},
         "probe_slots": {"tags": np.array([3, 1]), "slots": 4},
     },
+    "kernels.matmul.quantize": {
+        "quantize_activation_u8": {"x": X, "low": -1.0, "high": 2.0, "num_threads": 1},
+        "quantize_weight_s8_per_channel": {"w": X},
+        "fold_zero_point": {"weight": GROUPED, "x_scale": 0.5, "x_zero": 3, "weight_scale": X[0],
+                            "bias": X[1]},
+    },
     "kernels.matmul.sddmm": {
         "sddmm": {"pattern": A32, "x": X, "y": X, "num_threads": 1},
         "sddmm_work": {"pattern": A32, "d": 4},
@@ -148,6 +160,12 @@ DOORS = {
         "row_flops": PAIR, "symbolic_nnz": PAIR, "spgemm_work": PAIR,
     },
     "kernels.matmul.spmm": {"spmm": {"a": A32, "b": X, "num_threads": 1}, "spmm_work": {"a": A32, "n": 4}},
+    "kernels.matmul.spmm_int8": {
+        "spmm_int8": {"weight": GROUPED, "x": X.astype(np.uint8), "bias": np.ones(4, np.int32), "scale": X[0],
+                      "append": np.ones((4, 4), np.float32), "post": ("gelu",), "out_dtype": "float32",
+                      "out_scale": 1.0, "out_zero": 0, "num_threads": 1},
+        "spmm_int8_work": {"weight": GROUPED, "n": 4, "out_bytes": 4},
+    },
     "kernels.matmul.traffic": {
         "dataflow_traffic": PAIR | {"dataflow": "row", "index_bytes": 4, "value_bytes": 8, "cache": "none"},
     },
