@@ -11,6 +11,7 @@ __all__ = ["spmm_int8", "spmm_int8_reference", "spmm_int8_work"]
 
 _FUNCTIONS = ("linear", "gelu", "relu", "tanh", "exp")  # the order of `Function` in spmm_int8.cpp
 _OUTPUTS = {"int32": np.int32, "float32": np.float32, "uint8": np.uint8, "int8": np.int8}
+_CALLS = {name: getattr(core, f"spmm_int8_to_{name}") for name in _OUTPUTS}
 _LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 _NO_STEPS = np.empty((0, 3), np.float32)
 
@@ -87,30 +88,24 @@ def spmm_int8(
         raise ValueError('spmm_int8: out_dtype "int32" takes no scale and no post; choose "float32", "uint8" or "int8"')
     if append is not None:
         _check_append(append, shape, out_dtype)
-    out_scale = as_number(out_scale, function="spmm_int8", name="out_scale", low=1e-30, high=1e30)
-    limits = _LIMITS.get(out_dtype, (-128, 127))
-    zero = as_int(out_zero, function="spmm_int8", name="out_zero", low=limits[0], high=limits[1])
-    if out_dtype not in _LIMITS and (out_scale != 1 or zero != 0):
-        raise ValueError(
-            f'spmm_int8: out_scale and out_zero are for out_dtype "uint8" and "int8", got {out_dtype!r}; leave them out'
-        )
+    to_steps, zero = _quantising(out_scale, out_zero, out_dtype)
     threads = check_threads(num_threads, function="spmm_int8")
     out = np.empty(shape, _OUTPUTS[out_dtype])
     if out.size == 0:
         return out
-    solid = (-1, *shape[-2:])
-    same = getattr(core, f"spmm_int8_to_{out_dtype}")(
+    panels, n = x.shape[0] if x.ndim == 3 else 1, x.shape[-1]
+    same = _CALLS[out_dtype](
         weight.indptr,
         weight.positions,
         weight.data,
-        x.reshape(-1, k, x.shape[-1]) if k else np.empty((out.size // (m * x.shape[-1]), 0, x.shape[-1]), np.uint8),
+        x.reshape(panels, k, n),
         bias,
         scale,
-        None if append is None else append.reshape(solid),
+        None if append is None else append.reshape(panels, m, n),
         steps,
-        1 / out_scale,
+        to_steps,
         zero,
-        out.reshape(solid),
+        out.reshape(panels, m, n),
         threads,
     )
     if not same:
@@ -190,6 +185,19 @@ def _check_append(append, shape, out_dtype):
         raise ValueError(
             f"spmm_int8: append must be C-contiguous and of the result's shape {shape}, got {append.shape}"
         )
+
+
+def _quantising(out_scale, out_zero, out_dtype):
+    """Return the reciprocal of the step, and the zero point."""
+    if out_dtype in _LIMITS:
+        low, high = _LIMITS[out_dtype]
+        scale = as_number(out_scale, function="spmm_int8", name="out_scale", low=1e-30, high=1e30)
+        return 1 / scale, as_int(out_zero, function="spmm_int8", name="out_zero", low=low, high=high)
+    if not (isinstance(out_scale, (int, float)) and out_scale == 1 and isinstance(out_zero, int) and out_zero == 0):
+        raise ValueError(
+            f'spmm_int8: out_scale and out_zero are for out_dtype "uint8" and "int8", got {out_dtype!r}; leave them out'
+        )
+    return 1.0, 0
 
 
 def _steps(post):
