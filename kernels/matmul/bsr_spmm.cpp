@@ -4,12 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 
+#include "panels.hpp"
 #include "python_call.hpp"
 #include "registry.hpp"
 #include "simd.hpp"
-#include "thread_pool.hpp"
 
 namespace nb = nanobind;
 using namespace workbench::simd;
@@ -20,7 +19,6 @@ template <class S, int dims>
 using In = nb::ndarray<const S, nb::ndim<dims>, nb::c_contig, nb::device::cpu>;
 
 constexpr int vectors = gemm_vectors, width = vectors * W;  // columns of C in registers
-constexpr std::int64_t tasks_of_a_thread = 8;
 constexpr double work_of_a_thread = 2e6;  // multiply-adds: waking a thread takes as long
 
 float widen(float x) { return x; }
@@ -95,38 +93,23 @@ void bsr_spmm(In<std::int64_t, 1> indptr, In<std::int64_t, 1> indices, In<S, 3> 
     float *to = out.data();
     const workbench::WithoutGil released;
     const std::int64_t panels = (n + width - 1) / width, entries = a.starts[a.rows] * a.height * a.width;
-    std::int64_t workers = threads > 0 ? threads : workbench::get_num_threads();
-    workers = std::clamp<std::int64_t>(static_cast<std::int64_t>(static_cast<double>(entries) * n / work_of_a_thread), 1, workers);
-    // Small tasks, since a thread comes late to the first ones; rising order lets it keep its copy of a panel.
-    const std::int64_t wanted = workers > 1 ? (tasks_of_a_thread * workers + panels - 1) / std::max<std::int64_t>(panels, 1) : 1;
-    const std::int64_t parts = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(1, a.rows / 8));
-    struct Panel {
-        std::unique_ptr<float[]> room;
-        float *cells = nullptr;
-        std::int64_t held = -1;
-    };
-    const auto copies = std::make_unique<Panel[]>(workers);
-    workbench::parallel_for(panels * parts, static_cast<int>(workers), [&](std::int64_t task, int worker) {
-        const std::int64_t which = task / parts, part = task % parts, column = which * width;
-        const std::int64_t there = std::min<std::int64_t>(width, n - column);
-        Panel &panel = copies[worker];
-        if (!panel.room) {
-            panel.room.reset(new float[k * width + 16]);
-            panel.cells = panel.room.get() + (64 - reinterpret_cast<std::uintptr_t>(panel.room.get()) % 64) % 64 / sizeof(float);
+    const int workers = workbench::threads_worth_waking(threads, static_cast<double>(entries) * n, work_of_a_thread);
+    const auto copy = [&](std::int64_t which, float *panel) {
+        const std::int64_t column = which * width, there = std::min<std::int64_t>(width, n - column);
+        for (std::int64_t p = 0; p < k; ++p) {
+            const float *line = from + p * n + column;
+            std::copy(line, line + there, panel + p * width);
+            std::fill(panel + p * width + there, panel + (p + 1) * width, 0.0f);
         }
-        if (panel.held != which)
-            for (std::int64_t p = 0; p < k; ++p) {
-                float *line = panel.cells + p * width;
-                std::copy(from + p * n + column, from + p * n + column + there, line);
-                std::fill(line + there, line + width, 0.0f);
-            }
-        panel.held = which;
+    };
+    const auto rows = [&](std::int64_t which, std::int64_t begin, std::int64_t end, const float *panel) {
         workbench::Pace pace;
-        for (std::int64_t i = a.rows * part / parts; i < a.rows * (part + 1) / parts; ++i) {
-            block_row(a, i, panel.cells, to + column, n, there);
+        for (std::int64_t i = begin; i < end; ++i) {
+            block_row(a, i, panel, to + which * width, n, std::min<std::int64_t>(width, n - which * width));
             pace.step(1 + (a.starts[i + 1] - a.starts[i]) * a.height * a.width);
         }
-    });
+    };
+    workbench::for_panels<float>(panels, a.rows, k * width, workers, copy, rows);
 }
 
 template <class S>

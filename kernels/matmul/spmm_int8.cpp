@@ -13,6 +13,7 @@
 
 #include "elementwise.hpp"
 #include "int8_tile.hpp"
+#include "panels.hpp"
 #include "python_call.hpp"
 #include "registry.hpp"
 #include "simd.hpp"
@@ -31,7 +32,7 @@ using Out = nb::ndarray<S, nb::ndim<dims>, nb::c_contig, nb::device::cpu>;
 template <class S, int dims>
 using Maybe = std::optional<In<S, dims>>;
 
-constexpr std::int64_t rows_between_looks = 64, tasks_of_a_thread = 8, cells_per_task = 1 << 15;
+constexpr std::int64_t rows_between_looks = 64, cells_per_task = 1 << 15;
 constexpr double work_of_a_thread = 30000;  // rows of groups and of sums of a panel: waking a thread takes longer
 
 enum Function : int { linear, gelu_, relu, tanh_, exp_ };  // the order of `_FUNCTIONS` in spmm_int8.py
@@ -187,33 +188,19 @@ bool spmm_int8(In<std::int64_t, 1> indptr, In<I, 1> positions, In<std::int8_t, 3
     }
     const std::int64_t across = (n + width - 1) / width, panels = outer * across;
     const double work = static_cast<double>(panels) * (groups * w.height + m);
-    std::int64_t workers = threads > 0 ? threads : workbench::get_num_threads();
-    workers = std::clamp<std::int64_t>(static_cast<std::int64_t>(work / work_of_a_thread), 1, workers);
-    // Small tasks, since a thread comes late to the first ones; rising order lets it keep its copy of a panel.
-    const std::int64_t wanted = workers > 1 ? (tasks_of_a_thread * workers + panels - 1) / std::max<std::int64_t>(panels, 1) : 1;
-    const std::int64_t parts = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(1, w.block_rows / 8));
-    struct Panel {
-        std::unique_ptr<Cell[]> room;
-        Cell *cells = nullptr;
-        std::int64_t held = -1;
+    const auto copy = [&](std::int64_t which, Cell *panel) {
+        const std::int64_t slab = which / across, column = which % across * width;
+        pack(from + slab * w.k * n + column, w.k, n, std::min<std::int64_t>(width, n - column), panel);
     };
-    const auto copies = std::make_unique<Panel[]>(workers);
-    workbench::parallel_for(panels * parts, static_cast<int>(workers), [&](std::int64_t task, int worker) {
-        const std::int64_t which = task / parts, part = task % parts, slab = which / across, column = which % across * width;
-        const std::int64_t there = std::min<std::int64_t>(width, n - column);
-        Panel &panel = copies[worker];
-        if (!panel.room) {
-            panel.room.reset(new Cell[w.k * width + 64]);
-            panel.cells = panel.room.get() + (64 - reinterpret_cast<std::uintptr_t>(panel.room.get()) % 64) % 64 / sizeof(Cell);
-        }
-        if (panel.held != which) pack(from + slab * w.k * n + column, w.k, n, there, panel.cells);
-        panel.held = which;
-        T *corner = to + slab * m * n + column;
-        const float *added = f.append ? f.append + slab * m * n + column : nullptr;
-        workbench::in_runs(w.block_rows * part / parts, w.block_rows * (part + 1) / parts, rows_between_looks, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t i = begin; i < end; ++i) block_row(w, columns, i, f, panel.cells, corner, added, n, there);
+    const auto rows = [&](std::int64_t which, std::int64_t begin, std::int64_t end, const Cell *panel) {
+        const std::int64_t corner = which / across * m * n + which % across * width;
+        const std::int64_t there = std::min<std::int64_t>(width, n - which % across * width);
+        const float *added = f.append ? f.append + corner : nullptr;
+        workbench::in_runs(begin, end, rows_between_looks, [&](std::int64_t first, std::int64_t stop) {
+            for (std::int64_t i = first; i < stop; ++i) block_row(w, columns, i, f, panel, to + corner, added, n, there);
         });
-    });
+    };
+    workbench::for_panels<Cell>(panels, w.block_rows, w.k * width, workbench::threads_worth_waking(threads, work, work_of_a_thread), copy, rows);
     return true;
 }
 
