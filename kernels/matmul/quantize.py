@@ -66,7 +66,7 @@ def quantize_activation_u8(x, *, low=None, high=None, num_threads=None) -> tuple
             raise ValueError(f"{function}: low must be at most high, got {low} and {high}; swap them")
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max((high - low) / 255, _LEAST_SCALE) if high > low else 1.0
-    zero = min(round(-low / scale), 255)
+    zero = round(-low / scale)
     q = np.empty(x.shape, np.uint8)
     core.quantize_u8(flat, 1 / scale, zero, q.reshape(-1), threads)
     return q, scale, zero
@@ -154,7 +154,7 @@ def fold_zero_point(weight, *, x_scale, x_zero, weight_scale, bias=None) -> tupl
         raise ValueError(f"{function}: weight_scale must have shape ({m},), got {weight_scale.shape}")
     scale = x_scale * weight_scale.astype(np.float64)
     # At least the smallest normal float32, so that the scale is neither 0 nor infinite.
-    if not np.all((weight_scale > 0) & (scale >= 1.2e-38) & (scale <= 3e38)):
+    if not np.all((scale >= 1.2e-38) & (scale <= 3e38)):
         raise ValueError(f"{function}: weight_scale must be above 0, and it times x_scale within float32's range")
     folded = -x_zero * weight.row_sums.astype(np.float64)
     if bias is not None:

@@ -65,6 +65,12 @@ def test_indices_take_two_bytes_up_to_65536_columns():
         np.testing.assert_array_equal(weight.to_dense(), w)
 
 
+def test_what_counts_for_the_index_dtype_are_columns_of_blocks():
+    weight = BlockGroupedWeight.from_dense(np.ones((1, 1 << 17), np.int8), block=(1, 2), group=2)
+    assert (weight.indices.dtype, weight.positions.dtype) == (np.uint16, np.int32)
+    assert weight.positions.tolist() == list(range(1 << 17))
+
+
 def test_nan_is_kept_and_an_empty_row_after_the_last_group_is_empty():
     w = np.zeros((8, 4), np.float32)
     w[0, 1] = np.nan

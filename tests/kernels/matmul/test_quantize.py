@@ -115,7 +115,9 @@ def test_folding_by_hand():
     folded, scale = fold_zero_point(weight, x_scale=0.25, x_zero=10, weight_scale=step, bias=np.array([1.0, 1.25]))
     assert scale.tolist() == [0.125, 0.5]
     assert folded.tolist() == [8 + 20, 2 - 50]  # 1.25 / 0.5 is a half, rounded to even
-    assert fold_zero_point(weight, x_scale=0.25, x_zero=10, weight_scale=step)[0].tolist() == [20, -50]
+    for zero in (0, 10, 255):
+        folded, _ = fold_zero_point(weight, x_scale=0.25, x_zero=zero, weight_scale=step)
+        assert folded.tolist() == [2 * zero, -5 * zero]
 
 
 def test_quantised_layer_equals_the_product_of_what_the_bytes_stand_for(rng):
