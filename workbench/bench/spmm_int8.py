@@ -219,7 +219,5 @@ BENCH = Bench(
     goals=(
         Goal("product, 70 per cent gone", "best", 1.8),
         Goal("product, 90 per cent gone", "best", 5.0),
-        Goal("layer, 70 per cent gone", "best", 1.8),
-        Goal("layer, 90 per cent gone", "best", 5.0),
     ),
 )
