@@ -154,7 +154,7 @@ def test_a_reader_adds_points_and_removes_them(view):
     "text", ["wanda", "wanda@", "@0.5", "a@b@c", ",".join(f"m@{i}" for i in range(MOST_ADDED + 1))]
 )
 def test_what_is_no_list_of_points_is_refused_in_a_sentence(text, view):
-    with pytest.raises(ValueError, match="^added: "):
+    with pytest.raises(ValueError, match=r"^added: "):
         added_points(text)
     view.added = text
     assert view.error.startswith("added: ")
