@@ -40,18 +40,19 @@ RECORDED = (
 
 
 def scenes(state, progress=None):
+    good = GOOD if state["model"] == "small" else SAME
     dense = TradeoffPoint(
         key="dense", method="before", level="all", quality={"cosine": 1.0}, cost={"stored": 100.0},
         parts={"values": 100.0},
     )  # fmt: skip
     points = list(RECORDED) if state["model"] == "small" else []
     yield PruningScene(
-        model=state["model"], dense=dense, points=tuple(points), qualities=(GOOD, SAME), costs=(STORED, TIME)
+        model=state["model"], dense=dense, points=tuple(points), qualities=(good,), costs=(STORED, TIME)
     )
     for method, level in added_points(state["added"]):
         points.append(point(f"{method}@{level}", 40.0, 0.65, added=True))
         yield PruningScene(
-            model=state["model"], dense=dense, points=tuple(points), qualities=(GOOD, SAME), costs=(STORED, TIME)
+            model=state["model"], dense=dense, points=tuple(points), qualities=(good,), costs=(STORED, TIME)
         )
 
 
@@ -124,7 +125,9 @@ def test_another_model_or_stage_forgets_the_point(view):
     view.point = "wanda@0.5"
     view.model = "other"
     assert view.point == ""
-    assert "No record holds cosine" in view._tradeoff.alt
+    assert "No record holds share that stays" in view._tradeoff.alt
+    assert view.quality == "same"  # the only one that this model has
+    assert shown_choices(view, "quality") == ["same"]
 
 
 def test_a_method_brings_its_levels(view):
@@ -201,7 +204,7 @@ def test_turning_what_is_only_drawn_computes_nothing():
         return scenes(state)
 
     shown = Tradeoffs(counting, HOOKS)
-    for key, value in {"quality": "same", "cost": "time_1", "within": 0.2, "point": "wanda@0.5", "loss": "density",
+    for key, value in {"cost": "time_1", "within": 0.2, "point": "wanda@0.5", "loss": "density",
                        "method": "nm", "stage": "recovered"}.items():  # fmt: skip
         setattr(shown, key, value)
     assert len(asked) == 1

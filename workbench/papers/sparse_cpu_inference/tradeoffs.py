@@ -37,18 +37,21 @@ def tradeoff_times(size, seed, report):
     torch.set_num_threads(threads)
     rows, chosen = [], _chosen(size)
     axes = {axis.key: axis for axis in frontier.COSTS}
-    work = [(of, tokens, some) for of in {each.key: each for each, _, _ in chosen}.values() for tokens in TIMED[size]
-            for some in _in_groups([(by, level) for each, by, level in chosen if each.key == of.key])]  # fmt: skip
+    told = set()  # the dense product is timed in every group, and told once
+    work = [
+        (of, tokens, some)
+        for of in {each.key: each for each, _, _ in chosen}.values()
+        for tokens in TIMED[size]
+        for some in _in_groups([(by, level) for each, by, level in chosen if each.key == of.key])
+    ]
     try:
         for i, (of, tokens, some) in enumerate(work):
             report(i / len(work), f"{of.title}, {tokens} tokens")
             found = frontier.times(of, some, tokens, rounds=ROUNDS[size])
-            dense = found.pop((frontier.DENSE, ""))
-            first = not any(
-                r["point"] == frontier.DENSE and r["model"] == of.key and r["tokens"] == tokens for r in rows
-            )
-            timed = ({(frontier.DENSE, ""): dense} if first else {}) | found
-            made = rows_of_times(timed, of, axes[f"time_{tokens}"], titles)
+            if (of.key, tokens) in told:
+                del found[frontier.DENSE, ""]
+            told.add((of.key, tokens))
+            made = rows_of_times(found, of, axes[f"time_{tokens}"], titles)
             rows += [each | {"tokens": tokens, "threads": threads} for each in made]
     finally:
         torch.set_num_threads(before)
