@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from kernels.pareto import pareto_front
 from widgets import theme
 from widgets.figures.sentence import say_instead
 
@@ -21,9 +22,9 @@ __all__ = [
     "at_budget",
     "budget_figure",
     "bytes_figure",
+    "front_points",
     "layer_figure",
     "layer_grid",
-    "pareto_front",
     "shown_points",
     "tradeoff_figure",
 ]
@@ -139,14 +140,14 @@ def shown_points(scene: PruningScene, quality: Axis, cost: Axis, stage: str) -> 
     ]
 
 
-def pareto_front(points: Sequence[TradeoffPoint], quality: Axis, cost: Axis) -> list[TradeoffPoint]:
-    """Return the points that no other one beats in both quantities, from the cheapest on; of equal points the first."""
-    cheap, good = (_signed(cost, "lower"), _signed(quality, "higher"))
-    front: list[TradeoffPoint] = []
-    for point in sorted(points, key=lambda p: (cheap * p.cost[cost.key], -good * p.quality[quality.key])):
-        if not front or good * point.quality[quality.key] > good * front[-1].quality[quality.key]:
-            front.append(point)
-    return front
+def front_points(points: Sequence[TradeoffPoint], quality: Axis, cost: Axis) -> list[TradeoffPoint]:
+    """Return the points that no other one beats in cost and quality, from the cheapest on."""
+    if not points:
+        return []
+    places = np.array([(point.cost[cost.key], point.quality[quality.key]) for point in points])
+    on_front = pareto_front(places, (cost.better == "lower", quality.better == "lower"))
+    found = [point for point, there in zip(points, on_front, strict=True) if there]
+    return sorted(found, key=lambda point: point.cost[cost.key] * _signed(cost, "lower"))
 
 
 def at_budget(points: Sequence[TradeoffPoint], quality: Axis, cost: Axis, most: float) -> list[TradeoffPoint]:
@@ -187,7 +188,7 @@ def tradeoff_figure(
                 line={"dash": _DASHES[i % len(_DASHES)], "color": colours[i % len(colours)], "width": 1.5},
                 hovertemplate="%{text}: %{y:.4g} at %{x:.4g}<extra>" + method + "</extra>",
             )
-    front = pareto_front(points, quality, cost)
+    front = front_points(points, quality, cost)
     if front:
         figure.add_scatter(
             **_over(front, quality, cost),

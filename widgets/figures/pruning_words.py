@@ -5,7 +5,7 @@ import html
 import numpy as np
 
 from widgets.figures.fact_table import fact_table
-from widgets.figures.pruning import LOSSES, at_budget, layer_grid, pareto_front, shown_points
+from widgets.figures.pruning import LOSSES, at_budget, front_points, layer_grid, shown_points
 
 __all__ = ["budget_words", "bytes_words", "layer_words", "number_rows", "point_html", "point_title", "tradeoff_words"]
 
@@ -20,7 +20,7 @@ def tradeoff_words(scene, quality, cost, stage) -> str:
     points = shown_points(scene, quality, cost, stage)
     if not points:
         return f"No point has {quality.label} over {cost.label}."
-    front = pareto_front(points, quality, cost)
+    front = front_points(points, quality, cost)
     told = "; ".join(
         f"{point_title(point)}: {point.quality[quality.key]:.3g} at {point.cost[cost.key]:.3g}" for point in front[:6]
     )

@@ -159,10 +159,13 @@ class PruningTradeoffView(View):
         return self._source(state, progress)
 
     def paint(self, scene):
-        """Draw the four plots and the table; a point that the scene lacks is forgotten."""
+        """Draw the four plots and the table; axes that the model does not have give way to its first ones."""
         point = self.chosen(scene)
-        self._panel.draw(self._shown_knobs())
         quality, cost = self._axes(scene)
+        if (quality.key, cost.key) != (self.quality, self.cost):
+            self._turn_along({"quality": quality.key, "cost": cost.key})
+            self._state_shown()
+        self._panel.draw(self._shown_knobs())
         self._tradeoff.show(
             tradeoff_figure(scene, quality, cost, self.stage, self.within, self.point, self.theme),
             tradeoff_words(scene, quality, cost, self.stage),
@@ -176,8 +179,8 @@ class PruningTradeoffView(View):
         self._facts.value = point_html(scene, point)
 
     def chosen(self, scene):
-        """Return the point that the knob "point" names, None where there is none."""
-        return next((point for point in scene.points if point.key == self.point), None)
+        """Return the point that the knob "point" names, of the stage that is shown; None where there is none."""
+        return next((p for p in scene.points if p.key == self.point and p.stage == self.stage), None)
 
     def table(self, scene):
         """Return every number of every point."""

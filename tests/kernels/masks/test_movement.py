@@ -52,6 +52,8 @@ def test_bad_arguments_are_refused():
     a = np.ones((2, 3))
     with pytest.raises(ValueError, match=r"gradient has shape \(3, 2\), w \(2, 3\)"):
         snip_scores(a, a.T)
+    with pytest.raises(ValueError, match=r"w has shape \(3, 2\), scores \(2, 3\)"):
+        snip_momentum_scores(a, a.T.copy(), a.T)
     with pytest.raises(TypeError, match="w is float32, scores is float64"):
         movement_scores(a, a.astype(np.float32), a)
     with pytest.raises(ValueError, match="lr must be a finite number from 0"):

@@ -106,6 +106,9 @@ def test_bad_arguments_are_refused():
             prune_mask([a, a], 0.5, scope="global", least=least, most=most)
     with pytest.raises(TypeError, match="one dtype with scope='global', got float32, float64"):
         prune_mask([a, a.astype(np.float32)], 0.5, scope="global")
+    for name in ("sparsity", "least", "most"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number from 0 to 1"):
+            prune_mask(a, **({"sparsity": 0.5, "scope": "global"} | {name: 1.5}))
     with pytest.raises(ValueError, match="scope must be one of layer, row, global"):
         prune_mask(a, 0.5, scope="all")
     with pytest.raises(ValueError, match=r"prune_mask: scores\['v'\] must hold no NaN"):

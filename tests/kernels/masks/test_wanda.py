@@ -49,7 +49,8 @@ def test_bad_arguments_are_refused():
         wanda_mask(w, diagonal, n=2, m=4)
     with pytest.raises(ValueError, match=r"got \(2, 6\) and \(6, 6\); pass np.diagonal"):
         wanda_scores(w, np.eye(6))
-    for bad_w, bad in ((w, -diagonal), (w, diagonal * np.inf), (w * np.nan, diagonal)):
+    one = np.eye(6)[2]
+    for bad_w, bad in ((w, 1 - 2 * one), (w, np.where(one, np.inf, 1)), (np.where(one, np.nan, w), diagonal)):
         with pytest.raises(ValueError, match="must be finite, and gram_diagonal not negative"):
             wanda_scores(bad_w, bad)
     with pytest.raises(TypeError, match="gram_diagonal must be a NumPy array of float64, got float32"):

@@ -92,8 +92,10 @@ def kept_weights_view(view: PruningTradeoffView, **state) -> SparsityView:
     view : what `explorer` returned.
     state : of the knobs of `SparsityView`, and ``query``, a link's query string.
     """
-    linked = SparsityView(_weights(view), **({"matrix": view.layer} if view.layer else {}), **state)
+    linked = SparsityView(_weights(view), **state)
     linked.title = "Kept weights"
+    if view.layer in dict(linked.knob("matrix").choices):
+        linked.matrix = view.layer
 
     def follow(change):
         if change["name"] == "layer":

@@ -135,7 +135,7 @@ def dense_point(of: PruningSource) -> TradeoffPoint:
         key=DENSE,
         method="before pruning",
         level="all weights",
-        quality=_dense_quality(of.key),
+        quality=_dense_quality(of),
         cost={"stored": weights * VALUE_BITS / 8, "read": weights * 4.0, "multiply_adds": float(weights)},
         parts={"values": weights * VALUE_BITS / 8},
     )
@@ -158,7 +158,7 @@ def judged_point(
     tell(0.9, "count")
     layers = linear_layers(of.load())
     losses = tuple(
-        _loss(name, _array(layers[name].weight), each, _evaluation(of.key).get(name)) for name, each in made.items()
+        _loss(name, _array(layers[name].weight), each, _evaluation(of).get(name)) for name, each in made.items()
     )
     resident = sum(each.pack()[1] for each in made.values())
     return TradeoffPoint(
@@ -219,34 +219,30 @@ def _gathered(of, by, tell):
     """Return the statistics and gradients that a method needs, each gathered once for a model."""
     if by.needs == "gram":
         tell(0.0, "run the model on calibration text")
-        return _statistics(of.key), {}
+        return _statistics(of), {}
     if by.needs == "gradient":
         tell(0.0, "gradients of the model's loss")
-        return {}, _gradients(of.key)
+        return {}, _gradients(of)
     return {}, {}
 
 
 @lru_cache(maxsize=2)
-def _statistics(key):
-    of = source(key)
+def _statistics(of: PruningSource):
     return gather_statistics(of.load(), of.calibration())
 
 
 @lru_cache(maxsize=2)
-def _gradients(key):
-    of = source(key)
+def _gradients(of: PruningSource):
     return gather_gradients(of.load(), of.calibration()[:GRADIENT_BATCHES], of.loss)
 
 
 @lru_cache(maxsize=2)
-def _evaluation(key):
-    of = source(key)
+def _evaluation(of: PruningSource):
     return {name: found.gram for name, found in gather_statistics(of.load(), of.evaluation()).items()}
 
 
 @cache
-def _dense_quality(key):
-    of = source(key)
+def _dense_quality(of: PruningSource):
     return of.judge(of.load()) | {"output_error": 0.0}
 
 

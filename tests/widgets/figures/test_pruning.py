@@ -1,0 +1,169 @@
+"""Figures about pruning: which points are drawn, the front, the budget, the layers' grid, and their words."""
+
+import math
+
+import numpy as np
+import pytest
+
+from widgets.figures.pruning import (
+    Axis,
+    LayerLoss,
+    PruningScene,
+    TradeoffPoint,
+    at_budget,
+    budget_figure,
+    bytes_figure,
+    front_points,
+    layer_figure,
+    layer_grid,
+    shown_points,
+    tradeoff_figure,
+)
+from widgets.figures.pruning_words import (
+    budget_words,
+    bytes_words,
+    layer_words,
+    number_rows,
+    point_html,
+    tradeoff_words,
+)
+from widgets.figures.sentence import sentence_of
+
+GOOD = Axis(key="cosine", label="cosine", unit="cosine", better="higher", kind="measured")
+BAD = Axis(key="cost_of_text", label="bits per byte", unit="bits per byte", better="lower", kind="measured")
+STORED = Axis(key="stored", label="bytes, stored", unit="bytes", better="lower", kind="counted")
+TIME = Axis(key="time_1", label="time, 1 token", unit="ms", better="lower", kind="measured")
+LAYERS = tuple(
+    LayerLoss(name=f"layers.{i}.{role}", density=0.5, weight_error=0.1 * i, output_error=0.1 * i + 0.01 * j)
+    for i in (0, 1)
+    for j, role in enumerate(("query", "feed_in"))
+)
+
+
+def point(key, method, stored, cosine, text=1.0, **more):
+    quality = {"cosine": cosine, "cost_of_text": text}
+    return TradeoffPoint(key=key, method=method, level=key[1:], quality=quality, cost={"stored": stored}, **more)
+
+
+POINTS = (
+    point("a1", "A", 50.0, 0.9, layers=LAYERS, parts={"values": 40.0, "indices": 10.0}),
+    point("a2", "A", 30.0, 0.7),
+    point("b1", "B", 50.0, 0.8, added=True),
+    point("b2", "B", 20.0, 0.75),
+    point("c1", "C", 80.0, 0.85),
+    point("r1", "A", 30.0, 0.95, stage="recovered"),
+)
+DENSE = TradeoffPoint(
+    key="dense", method="before pruning", level="all weights", quality={"cosine": 1.0}, cost={"stored": 100.0},
+    parts={"values": 100.0},
+)  # fmt: skip
+SCENE = PruningScene(
+    model="a model", dense=DENSE, points=POINTS, qualities=(GOOD, BAD), costs=(STORED, TIME), note="A remark."
+)
+
+
+def one_shot():
+    return shown_points(SCENE, GOOD, STORED, "one-shot")
+
+
+def test_points_of_a_stage_that_have_both_quantities_are_shown():
+    assert [p.key for p in one_shot()] == ["a1", "a2", "b1", "b2", "c1"]
+    assert [p.key for p in shown_points(SCENE, GOOD, STORED, "recovered")] == ["r1"]
+    assert not shown_points(SCENE, GOOD, TIME, "one-shot")
+
+
+def test_the_front_holds_what_nothing_beats_from_the_cheapest_on():
+    assert [p.key for p in front_points(one_shot(), GOOD, STORED)] == ["b2", "a1"]
+    assert front_points([], GOOD, STORED) == []
+    least = [point("x1", "X", 1.0, 0.0, 3.0), point("x2", "X", 2.0, 0.0, 2.0), point("x3", "X", 3.0, 0.0, 2.5)]
+    assert [p.key for p in front_points(least, BAD, STORED)] == ["x1", "x2"]
+
+
+def test_at_a_budget_each_method_has_its_best_point_within_it():
+    assert [p.key for p in at_budget(one_shot(), GOOD, STORED, 50)] == ["a1", "b1"]
+    assert [p.key for p in at_budget(one_shot(), GOOD, STORED, 49)] == ["b2", "a2"]
+    assert [p.key for p in at_budget(one_shot(), GOOD, STORED, 100)] == ["a1", "c1", "b1"]
+    assert at_budget(one_shot(), GOOD, STORED, 10) == []
+
+
+def test_the_tradeoff_is_drawn_with_the_front_the_budget_and_the_choice():
+    figure = tradeoff_figure(SCENE, GOOD, STORED, "one-shot", 0.5, "b1", "light")
+    by_name = {trace.name: trace for trace in figure.data}
+    assert list(by_name) == ["A", "B", "C", "Pareto front", "the model before pruning", "chosen"]
+    np.testing.assert_array_equal(by_name["A"].x, [30, 50])  # from the cheapest on
+    np.testing.assert_array_equal(by_name["A"].y, [0.7, 0.9])
+    assert list(by_name["A"].customdata) == ["a2", "a1"]
+    np.testing.assert_array_equal(by_name["Pareto front"].x, [20, 50])
+    assert (by_name["chosen"].x[0], by_name["chosen"].y[0]) == (50, 0.8)
+    assert figure.layout.shapes[0].x0 == 50  # half of the dense model's hundred bytes
+    assert by_name["B"].marker.size == (9, 13)  # the point computed here is larger
+    assert {by_name[name].marker.symbol for name in "ABC"} == {"circle", "square", "diamond"}
+
+
+def test_what_no_record_holds_is_a_sentence():
+    assert "time, 1 token" in sentence_of(tradeoff_figure(SCENE, GOOD, TIME, "one-shot", 0.5, "", "dark"))
+    assert "within 0.05" in sentence_of(budget_figure(SCENE, GOOD, STORED, "one-shot", 0.05, "light"))
+    assert "Choose a point" in sentence_of(layer_figure(None, "output_error", "", "light"))
+    bare = point("n", "N", 1.0, 1.0, layers=(LayerLoss(name="layers.0.a", density=1.0),))
+    assert "was not taken" in sentence_of(layer_figure(bare, "output_error", "", "light"))
+
+
+def test_bars_stand_at_what_points_really_cost():
+    figure = budget_figure(SCENE, GOOD, STORED, "one-shot", 0.5, "light")
+    assert list(figure.data[0].x) == [0.9, 0.8]
+    assert [list(row) for row in figure.data[0].customdata] == [["a1", 0.5], ["b1", 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "columns"),
+    [
+        (["layers.0.query", "layers.0.out", "layers.11.out"], ["layer 0", "layer 11"], ["query", "out"]),
+        (["encoder.layer.3.attention.self.query"], ["layer 3"], ["attention.self.query"]),
+        (["fc1", "fc2"], ["other"], ["fc1", "fc2"]),
+        ([], [], []),
+    ],
+)
+def test_layers_are_arranged_by_number_and_role(names, rows, columns):
+    found = layer_grid(names)
+    assert found[:2] == (rows, columns)
+    assert len(set(found[2])) == len(names)
+
+
+def test_the_grid_holds_each_layers_loss_and_frames_the_chosen_one():
+    figure = layer_figure(POINTS[0], "output_error", "layers.1.feed_in", "light")
+    np.testing.assert_allclose(figure.data[0].z, [[0.0, 0.01], [0.1, 0.11]])
+    frame = figure.layout.shapes[0]
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (0.5, 1.5, 0.5, 1.5)
+    assert "measured" in figure.layout.title.text
+    assert "counted" in layer_figure(POINTS[0], "density", "", "light").layout.title.text
+
+
+def test_bytes_are_stacked_by_kind_beside_those_before():
+    figure = bytes_figure(SCENE, POINTS[0], "light")
+    assert {trace.name: list(trace.x) for trace in figure.data} == {"values": [1e-4, 4e-5], "indices": [0, 1e-5]}
+    assert len(bytes_figure(SCENE, None, "light").data) == 1
+
+
+def test_words_say_what_the_pictures_show():
+    assert "5 pruned models" in tradeoff_words(SCENE, GOOD, STORED, "one-shot")
+    assert "B, 2: 0.75 at 20; A, 1: 0.9 at 50" in tradeoff_words(SCENE, GOOD, STORED, "one-shot")
+    assert "No point" in tradeoff_words(SCENE, GOOD, TIME, "one-shot")
+    assert "A, 1 0.9; B, 1 (computed here) 0.8" in budget_words(SCENE, GOOD, STORED, "one-shot", 0.5)
+    assert "no method" in budget_words(SCENE, GOOD, STORED, "one-shot", 0.01)
+    assert "largest 0.11 in layers.1.feed_in" in layer_words(POINTS[0], "output_error")
+    assert "No point is chosen" in layer_words(None, "output_error")
+    assert "values 0.000 MB" in bytes_words(SCENE, POINTS[0])
+    told = point_html(SCENE, POINTS[0])
+    assert "A remark." in told and "0.9" in told and "not taken" in told and "(counted)" in told
+    assert "no point chosen" in point_html(SCENE, None)
+    rows = number_rows(SCENE)
+    assert ("A", "1", "one-shot", "cosine (measured)", 0.9) in rows
+    assert ("A", "1", "one-shot", "bytes of indices (counted)", 10.0) in rows
+    assert all(math.isfinite(row[-1]) for row in rows)
+
+
+def test_an_axis_names_its_unit_once_and_how_it_came_about():
+    assert STORED.told == "bytes, stored (counted)"
+    assert TIME.told == "time, 1 token [ms] (measured)"
+    assert SCENE.axis("cost_of_text", "qualities") is BAD
+    assert SCENE.axis("unknown", "costs") is STORED

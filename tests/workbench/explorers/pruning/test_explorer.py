@@ -1,0 +1,137 @@
+"""The pruning explorer over a small model: records, points added, kept weights, and the real models' own numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from workbench.explorers.pruning import explorer, frontier
+from workbench.explorers.pruning.method import methods
+from workbench.explorers.pruning.recorded import points, rows_of_point, rows_of_times
+from workbench.explorers.pruning.source import sources
+from workbench.explorers.pruning.stories import STORIES
+from workbench.models.sparse_inference.statistics import linear_layers
+from workbench.record import validate_rows
+
+
+@pytest.fixture
+def rows(small):
+    found = rows_of_point(frontier.dense_point(small), small)
+    for key, level in (("magnitude", "0.5"), ("wanda", "0.7")):
+        found += rows_of_point(frontier.judged_point(small, methods()[key], level), small)
+    titles = {key: each.title for key, each in methods().items()}
+    timed = frontier.times(small, [(methods()["wanda"], "0.7")], 1, rounds=1)
+    return found + rows_of_times(timed, small, next(axis for axis in frontier.COSTS if axis.key == "time_1"), titles)
+
+
+@pytest.fixture
+def view(small, rows, monkeypatch):
+    monkeypatch.setattr(explorer, "recorded_rows", lambda: rows)
+    shown = explorer.explorer()
+    yield shown
+    shown.close()
+
+
+def test_points_survive_their_record(small, rows):
+    validate_rows("tradeoffs", rows)
+    found = {point.key: point for point in points(rows, small)}
+    assert list(found) == ["dense", "magnitude@0.5", "wanda@0.7"]
+    made = frontier.judged_point(small, methods()["wanda"], "0.7")
+    back = found["wanda@0.7"]
+    assert back.quality == made.quality and back.parts == made.parts
+    assert {key: x for key, x in back.cost.items() if key != "time_1"} == made.cost
+    assert back.cost["time_1"] > 0 and found["dense"].cost["time_1"] > 0 and "time_1" not in found["magnitude@0.5"].cost
+    assert [each.output_error for each in back.layers] == [each.output_error for each in made.layers]
+    assert points([{**each, "model": "another"} for each in rows], small) == []
+
+
+def test_it_opens_on_the_records_and_adds_points(view, small):
+    assert [point.key for point in view.scene.points] == ["magnitude@0.5", "wanda@0.7"]
+    with view.changes():
+        view.method, view.level = "nm_sparsegpt", "2:4"
+    view._button_pressed("add")
+    view.wait()
+    added = view.scene.points[-1]
+    assert (added.key, added.added, len(added.layers)) == ("nm_sparsegpt@2:4", True, 4)
+    assert added.quality == frontier.judged_point(small, methods()["nm_sparsegpt"], "2:4").quality
+
+
+def test_a_recorded_point_that_is_computed_again_keeps_its_time(view):
+    view.added = "wanda@0.7"
+    view.wait()
+    found = [point for point in view.scene.points if point.key == "wanda@0.7"]
+    assert len(found) == 1 and found[0].added and "time_1" in found[0].cost
+
+
+def test_kept_weights_follow_the_point_and_the_layer(view, small):
+    kept = explorer.kept_weights_view(view)
+    kept.wait()
+    assert kept.scene.source.nnz == 64 * 32  # no point is chosen: all weights of the first layer
+    view.point = "wanda@0.7"
+    kept.wait()
+    assert kept.scene.source.nnz == (frontier.kept_weights("small", "wanda", "0.7", "layers.0.0") != 0).sum()
+    view.layer = "layers.1.2"
+    kept.wait()
+    assert (kept.matrix, kept.scene.source.shape) == ("layers.1.2", (32, 64))
+    kept.matrix = "layers.0.2"
+    assert view.layer == "layers.0.2"
+    kept.close()
+    view.layer = "layers.0.0"  # a closed view follows no more
+
+
+def test_an_unknown_method_in_a_link_is_told_in_a_sentence(view):
+    view.added = "nothing@0.5"
+    view.wait()
+    assert "no pruning method 'nothing'" in view.error
+
+
+def test_without_the_first_models_weights_it_opens_on_another(monkeypatch):
+    found = dict(sources())
+    found["minilm"] = replace(found["minilm"], missing=lambda: "not installed")
+    monkeypatch.setattr(explorer, "sources", lambda: found)
+    monkeypatch.setattr(explorer, "source", found.get)
+    asked = {}
+    monkeypatch.setattr(explorer, "view_class", lambda: lambda scenes, hooks, query, **state: asked.update(
+        state, query=query))  # fmt: skip
+    explorer.explorer()
+    assert asked["model"] == "tiny_lm"
+    explorer.explorer(query="?within=0.3")
+    assert asked["query"] == "?within=0.3&model=tiny_lm"
+
+
+def test_stories_name_what_there_is():
+    knobs = {knob.key: knob for knob in explorer.view_class().knobs}
+    for story in STORIES:
+        for key, value in story.state.items():
+            knobs[key].validate(value)
+        if "point" in story.state:
+            by, _, level = story.state["point"].partition("@")
+            assert level in methods()[by].levels
+
+
+@pytest.mark.slow
+def test_the_shipped_language_model_is_judged_as_it_is(assert_close):
+    of = sources()["tiny_lm"]
+    found = of.judge(of.load())
+    assert found["agreement"] == 1
+    assert 1.0 < found["bits_per_byte"] < 1.8
+    batch = of.calibration()[0]
+    assert batch.shape == (4, 512)
+    held_out = {tuple(row) for each in of.evaluation() for row in each.tolist()}
+    assert not held_out & {tuple(row) for each in of.calibration() for row in each.tolist()}
+    assert float(of.distil(of.load(), of.load(), batch[:1])) == pytest.approx(0, abs=1e-6)
+    assert float(of.loss(of.load(), batch[:1])) > 0
+
+
+def test_every_source_has_its_layers_and_its_axes():
+    for of in sources().values():
+        if not of.missing():
+            assert len(linear_layers(of.load())) in (36, 42)
+        assert len({axis.key for axis in of.qualities}) == len(of.qualities)
+
+
+def test_every_method_says_where_it_is_published():
+    for key, by in methods().items():
+        assert "arXiv" in by.source and by.levels and by.title, key
+    assert len({by.title for by in methods().values()}) == len(methods())
+    assert np.all([by.one_shot for by in methods().values()])

@@ -1,0 +1,135 @@
+"""Points of every method on a small model: counts by hand, order of qualities, kernels equal to the weights."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.explorers.pruning import frontier
+from workbench.explorers.pruning.method import methods
+from workbench.models.sparse_inference.statistics import gather_gradients, gather_statistics, linear_layers
+
+WEIGHTS = 2 * (32 * 64 + 64 * 32)
+
+
+@pytest.mark.parametrize("key", list(methods()))
+def test_every_method_leaves_out_what_its_level_says(key, small):
+    by = methods()[key]
+    for level in by.levels:
+        made = frontier.compress_layers(small, by, level)
+        assert set(made) == set(linear_layers(small.load()))
+        gone = 1 - int(level[0]) / int(level[2]) if ":" in level else float(level)
+        for each in made.values():
+            assert each.weight.dtype == np.float32 and not each.weight[~each.kept].any()
+            size = 1 if key != "blocks_16" else 256  # a matrix has eight blocks of 16 x 16
+            assert abs(each.kept.size * gone - (~each.kept).sum()) <= max(size, 0.51 * 64)
+            assert each.multiply_adds == each.kept.sum()
+            assert each.bits["values"] == 16 * each.kept.sum()
+            assert each.bits["indices"] > 0
+
+
+@pytest.mark.parametrize("key", list(methods()))
+def test_kernels_multiply_with_the_weights_they_were_packed_from(key, small, rng, assert_close):
+    by = methods()[key]
+    for each in frontier.compress_layers(small, by, by.levels[0]).values():
+        product, size = each.pack()
+        x = rng.standard_normal((each.weight.shape[1], 7)).astype(np.float32)
+        assert_close(product(x), each.weight @ x)
+        assert size >= 4 * each.kept.sum()
+
+
+def test_bytes_are_those_worked_out_by_hand(small):
+    half = frontier.judged_point(small, methods()["magnitude"], "0.5")
+    assert half.cost["stored"] == WEIGHTS / 2 * 2 + WEIGHTS / 8  # half of the values, and a bitmap
+    assert half.parts == {"values": WEIGHTS, "indices": WEIGHTS / 8}
+    assert half.cost["multiply_adds"] == WEIGHTS / 2
+    two_of_four = frontier.judged_point(small, methods()["nm_magnitude"], "2:4")
+    assert two_of_four.cost["stored"] == half.cost["stored"]  # two bits for each of two of four: one for each place
+    dense = frontier.dense_point(small)
+    assert (dense.cost["stored"], dense.cost["read"], dense.cost["multiply_adds"]) == (
+        2 * WEIGHTS,
+        4 * WEIGHTS,
+        WEIGHTS,
+    )
+    assert dense.quality == {"cosine": pytest.approx(1), "output_error": 0}
+
+
+def test_methods_that_know_the_inputs_change_the_outputs_less(small):
+    error = {
+        key: frontier.judged_point(small, methods()[key], "0.5").quality["output_error"]
+        for key in ("magnitude", "wanda", "sparsegpt")
+    }
+    assert error["sparsegpt"] < error["wanda"] < error["magnitude"]
+
+
+def test_losses_of_layers_are_taken_on_text_that_nothing_was_fitted_to(small):
+    point = frontier.judged_point(small, methods()["magnitude"], "0.5", added=True)
+    model, x = small.load(), torch.cat(small.evaluation()).flatten(0, 1)
+    first = point.layers[0]
+    assert (first.name, point.key, point.added) == ("layers.0.0", "magnitude@0.5", True)
+    kept = frontier.compress_layers(small, methods()["magnitude"], "0.5")["layers.0.0"]
+    weight = model.layers[0][0].weight.numpy()
+    change = np.linalg.norm(x.numpy() @ (weight - kept.weight).T) / np.linalg.norm(x.numpy() @ weight.T)
+    assert first.output_error == pytest.approx(change, rel=1e-5)
+    assert first.weight_error == pytest.approx(np.linalg.norm(weight - kept.weight) / np.linalg.norm(weight), rel=1e-6)
+    assert first.density == 0.5
+
+
+def test_the_source_stays_as_it_is(small):
+    before = copy.deepcopy(small.load().state_dict())
+    frontier.judged_point(small, methods()["sparsegpt"], "0.7")
+    after = small.load().state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_kept_weights_of_a_layer_are_those_of_its_point(small):
+    found = frontier.kept_weights("small", "nm_wanda", "1:4", "layers.1.2")
+    np.testing.assert_array_equal(
+        found, frontier.compress_layers(small, methods()["nm_wanda"], "1:4")["layers.1.2"].weight
+    )
+
+
+def test_a_model_of_ones_own_is_pruned_by_one_call(small):
+    model = copy.deepcopy(small.load())
+    statistics = gather_statistics(model, small.calibration())
+    made = frontier.prune(model, "wanda", "0.5", statistics=statistics)
+    for name, layer in linear_layers(model).items():
+        np.testing.assert_array_equal(layer.weight.numpy(), made[name].weight)
+        assert float((layer.weight == 0).float().mean()) == pytest.approx(0.5, abs=0.02)
+    head = linear_layers(model, ["head"])
+    gradients = gather_gradients(model, small.calibration(), small.loss, layers=head)
+    frontier.prune(model, "snip", "0.9", layers=head, gradients=gradients)
+    assert int((model.head.weight == 0).sum()) == 144
+    with pytest.raises(ValueError, match="pass statistics=gather_statistics"):
+        frontier.prune(model, "wanda", "0.5")
+    with pytest.raises(ValueError, match="pass gradients=gather_gradients"):
+        frontier.prune(model, "snip", "0.5")
+    with pytest.raises(KeyError, match="did you mean 'wanda'"):
+        frontier.prune(model, "wandaa", "0.5")
+
+
+@pytest.mark.parametrize("key", list(methods()))
+@pytest.mark.parametrize("level", ["", "x", "1.5", "-0.1", "nan", "4:2", "0:4", "2:0", "1:2:3"])
+def test_a_level_that_is_none_is_refused(key, level, small):
+    with pytest.raises(ValueError, match=f"{key}: level must be"):
+        frontier.prune(copy.deepcopy(small.load()), key, level, statistics=frontier._statistics(small),
+                       gradients=frontier._gradients(small))  # fmt: skip
+
+
+def test_times_are_of_products_that_were_compared(small, monkeypatch):
+    chosen = [(methods()["magnitude"], "0.7"), (methods()["blocks_4x1"], "0.7")]
+    found = frontier.times(small, chosen, 8, rounds=1)
+    assert list(found) == [(frontier.DENSE, ""), ("magnitude", "0.7"), ("blocks_4x1", "0.7")]
+    assert all(timing.median_s > 0 for timing in found.values())
+    right = frontier.compress_layers
+
+    def wrong(*given):
+        made = right(*given)
+        for each in made.values():
+            each.weight[0, 0] += 1
+        return {name: type(each)(**{**vars(each), "pack": right(*given)[name].pack}) for name, each in made.items()}
+
+    monkeypatch.setattr(frontier, "compress_layers", wrong)
+    with pytest.raises(ValueError, match=r"the kernel of Magnitude at 0\.7 is off"):
+        frontier.times(small, chosen, 8, rounds=1)
