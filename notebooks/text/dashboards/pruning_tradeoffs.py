@@ -15,10 +15,10 @@
 # %% [markdown]
 # # Pruning trade-offs
 #
-# Every point is a real model after pruning: how good it still is, over what its matrices cost in bytes, in operations or
-# in measured time. The line joins the points that no other one beats. The bars line the methods up at an equal budget.
-# Click a point to see the layers of that model, and below which of their weights stay. Choose a method and how far it
-# prunes to compute a point of your own.
+# Every point is a real model after pruning: how good it still is, over what its matrices cost in bytes, in operations
+# or in measured time. The line joins the points that no other one beats. The bars line the methods up at an equal
+# budget. Click a point to see the layers of that model, and below which of their weights stay. Choose a method and how
+# far it prunes to compute a point of your own.
 
 # %% workbench={"step": "Load the models and the drawing tools"}
 from workbench.app import request

@@ -1,0 +1,137 @@
+"""A sentence encoder, sparse from end to end: what it still knows, and how long it takes."""
+
+import io
+from functools import cache, partial
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch.nn import functional as F
+
+import kernels
+from workbench.data import text
+from workbench.explorers.pruning.sources import minilm as judged
+from workbench.machines.stopwatch import measure
+from workbench.models.language import minilm
+from workbench.models.sparse_inference.compress import prune_while_distilling, quantise
+from workbench.models.sparse_inference.encoder import SparseEncoder
+from workbench.paper import row
+
+SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
+STEPS = {"tiny": 1, "small": 60, "full": 600}
+RATE, BATCH, WINDOW = 1e-3, 16, 128
+TEXTS = {"tiny": 16, "small": 64, "full": 200}
+LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
+ROUNDS = {"tiny": 1, "small": 3, "full": 7}
+
+
+def quality(size, seed, report, keep):
+    """Prune to 4x1 blocks while distilling, quantise, and compare sentence vectors with the dense model's."""
+    dense, rows = minilm.load(), []
+    for i, sparsity in enumerate(SPARSITIES[size]):
+        part = report.part(i, len(SPARSITIES[size]), f"{sparsity:.0%} of the blocks")
+        rows += keep({"sparsity": sparsity}, partial(_trained, sparsity, size, seed, part))
+    rows += _judged(dense, size, model="dense", sparsity=0.0, step="before pruning")
+    return rows
+
+
+def _trained(sparsity, size, seed, report):
+    dense = minilm.load()
+    batches = training_batches(STEPS[size], seed, 4 if size == "tiny" else BATCH)
+    pruned = prune_while_distilling(
+        dense, batches, sparsity=sparsity, steps=STEPS[size], rate=RATE, loss=judged.distil, report=report
+    )
+    report(0.96, "judge")
+    sparse = quantise(pruned, batches[:1] if size == "tiny" else judged.SOURCE.calibration(), least_sparsity=0.0)
+    rows = _judged(pruned, size, model="sparse", sparsity=sparsity, step="pruned, float32")
+    rows += _judged(SparseEncoder(sparse), size, model="sparse", sparsity=sparsity, step="pruned, int8")
+    held = sum(module.nbytes for module in sparse.modules() if hasattr(module, "nbytes"))
+    before = sum(4 * p.numel() for layer in dense.layers for name, p in layer.named_parameters() if "norm" not in name)
+    rows.append(row("bytes, linear layers", held, "bytes", "counted", model="sparse", sparsity=sparsity))
+    rows.append(row("bytes, linear layers", before, "bytes", "counted", model="dense", sparsity=0.0))
+    return rows
+
+
+def training_batches(steps, seed, batch=BATCH):
+    """Return windows of library sources, a batch for every step, in an order that the seed draws."""
+    windows = _library()
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+    return list(windows[order][torch.arange(steps * batch) % len(windows)].split(batch))
+
+
+@cache
+def _library():
+    return minilm.load().windows(" ".join(d.text for d in text.documents("library", "train")), WINDOW)
+
+
+def _judged(model, size, **labels):
+    """Compare sentence vectors of documentation with the dense model's, and search with half of a text for the other."""
+    windows = judged.SOURCE.evaluation()
+    windows = torch.cat(list(windows) + [b for b in judged._batches(judged.NEIGHBOURS)])[: TEXTS[size]]
+    dense = minilm.load()
+    with torch.no_grad():
+        now, before = (F.normalize(each(windows).mean(1), dim=1) for each in (model, dense))
+        first, second = (F.normalize(model(half).mean(1), dim=1) for half in windows.chunk(2, dim=1))
+    likeness = [(x @ x.T)[np.triu_indices(len(x), 1)].numpy() for x in (now, before)]
+    found = (first @ second.T).argmax(1) == torch.arange(len(windows))
+    return [
+        row("cosine of sentence vectors before and after", float((now * before).sum(1).mean()), "cosine", "measured",
+            **labels),
+        row("rank correlation of similarities", float(spearmanr(*likeness).statistic), "number", "measured", **labels),
+        row("second halves found by the first", float(found.float().mean()), "fraction", "measured", **labels),
+    ]  # fmt: skip
+
+
+def times(size, seed, report):
+    """Time the whole encoder, block-sparse int8 beside torch in float32, bfloat16 and dynamic int8, and ONNX Runtime.
+
+    The weights are pruned at once, since training does not change how long they take.
+    """
+    threads, before = kernels.get_num_threads(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    rows, cases = [], [(sparsity, b, t) for sparsity in SPARSITIES[size] for b, t in LENGTHS[size]]
+    try:
+        peers = _peers(minilm.load())
+        for i, (sparsity, b, t) in enumerate(cases):
+            report(i / len(cases), f"{sparsity:.0%}, batch {b}, {t} tokens")
+            tokens = torch.randint(1000, 30000, (b, t), generator=torch.Generator().manual_seed(seed))
+            runs = {name: partial(run, tokens) for name, run in peers.items()}
+            runs["block-sparse int8"] = partial(_sparse(sparsity), tokens)
+            with torch.inference_mode():
+                found = measure(runs, rounds=ROUNDS[size])
+            for name, timing in found.items():
+                labels = {"run": name, "sparsity": sparsity, "batch": b, "tokens": t, "threads": threads}
+                spread = 1e3 * timing.spread_s
+                rows.append(row("time of the encoder", 1e3 * timing.median_s, "ms", "measured", **labels, spread_ms=spread))
+    finally:
+        torch.set_num_threads(before)
+    return rows
+
+
+@cache
+def _sparse(sparsity):
+    from workbench.models.sparse_inference.compress import prune_blocks_at_once
+
+    batches = judged.SOURCE.calibration()[:1]
+    pruned = prune_blocks_at_once(minilm.load(), batches, sparsity=sparsity)
+    return SparseEncoder(quantise(pruned, batches, least_sparsity=0.0))
+
+
+def _peers(dense):
+    import copy
+
+    half = copy.deepcopy(dense).bfloat16()
+    found = {"float32": dense, "bfloat16": half}
+    dynamic = torch.ao.quantization.quantize_dynamic(copy.deepcopy(dense), {torch.nn.Linear}, dtype=torch.qint8)
+    found["dynamic int8"] = dynamic
+    try:
+        found |= _onnx(dense)
+    except ImportError:
+        pass  # the record names the peers that were there
+    return found
+
+
+def _onnx(dense):
+    import onnxruntime
+
+    raise ImportError(onnxruntime, io, dense)
