@@ -12,6 +12,7 @@ from scipy import sparse
 import kernels
 import workbench.machines
 from kernels.formats.block_mask import BlockMask
+from kernels.formats.tiled_csl import TiledCSL
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
 from workbench.machines import roofline
@@ -31,6 +32,7 @@ BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "que
 WINDOW = (0, 3, 0, 3)
 PLAN = plan_windows(A, A, 64, 0.5)
 PAIR = {"a": A, "b": A}
+TILED = TiledCSL.encode(X[:, :3], pad=True, reorder=False)
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
 # Good arguments of every public function; a new one is missed by the first test below.
@@ -95,6 +97,10 @@ DOORS = {
     "kernels.matmul.sddmm": {
         "sddmm": {"pattern": A32, "x": X, "y": X, "num_threads": 1},
         "sddmm_work": {"pattern": A32, "d": 4},
+    },
+    "kernels.matmul.skinny_spmm": {
+        "skinny_spmm": {"a": TILED, "b": X, "split_k": 1, "method": "entries", "num_threads": 1},
+        "skinny_spmm_work": {"a": TILED, "n": 4},
     },
     "kernels.matmul.spgemm": {
         "spgemm": PAIR | {"method": "hash", "sort": True, "drop_zeros": False, "num_threads": 1, "hashing": "low",
