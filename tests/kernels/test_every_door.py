@@ -12,6 +12,7 @@ from scipy import sparse
 import kernels
 import workbench.machines
 from kernels.formats.block_mask import BlockMask
+from kernels.formats.nm_packed import NMPacked
 from kernels.formats.tiled_csl import TiledCSL
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
@@ -32,6 +33,7 @@ BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "que
 WINDOW = (0, 3, 0, 3)
 PLAN = plan_windows(A, A, 64, 0.5)
 PAIR = {"a": A, "b": A}
+PACKED = NMPacked.from_dense(np.eye(3, 4, dtype=np.float32), 1, 2)
 TILED = TiledCSL.encode(X[:, :3], pad=True, reorder=False)
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
@@ -89,6 +91,10 @@ DOORS = {
     "kernels.matmul.dataflow_order": {
         "dataflow_order": PAIR | {"dataflow": "row"},
         "products_between": {"order": dataflow_order(A, A, "row"), "start": 0, "stop": 3},
+    },
+    "kernels.matmul.nm_spmm": {
+        "nm_spmm": {"a": PACKED, "b": X.T.copy(), "num_threads": 1},
+        "nm_spmm_work": {"a": PACKED, "columns": 4},
     },
     "kernels.matmul.on_chip": {
         "kept_on_chip": {"order": dataflow_order(A, A, "row"), "formed": 3, "windows": [0], "most": 5},
