@@ -46,9 +46,7 @@ def scenes(state, progress=None):
         parts={"values": 100.0},
     )  # fmt: skip
     points = list(RECORDED) if state["model"] == "small" else []
-    yield PruningScene(
-        model=state["model"], dense=dense, points=tuple(points), qualities=(good,), costs=(STORED, TIME)
-    )
+    yield PruningScene(model=state["model"], dense=dense, points=tuple(points), qualities=(good,), costs=(STORED, TIME))
     for method, level in added_points(state["added"]):
         points.append(point(f"{method}@{level}", 40.0, 0.65, added=True))
         yield PruningScene(

@@ -6,7 +6,9 @@ import numpy as np
 from scipy import sparse
 
 from kernels.formats import storage
+from kernels.formats.nm_packed import NMPacked
 from kernels.matmul.bsr_spmm import bsr_spmm
+from kernels.matmul.nm_spmm import nm_spmm
 from kernels.matmul.spmm import spmm
 from workbench.explorers.pruning.method import VALUE_BITS, Compressed
 
@@ -39,9 +41,6 @@ def n_of_m(weight: np.ndarray, kept: np.ndarray, n: int, m: int) -> Compressed:
     index = storage.nm_bits(weight.shape, n, m, value_bits=VALUE_BITS) - values
 
     def pack():
-        from kernels.formats.nm_packed import NMPacked
-        from kernels.matmul.nm_spmm import nm_spmm
-
         packed = NMPacked.from_dense(weight, n, m)
         return partial(nm_spmm, packed), packed.nbytes
 

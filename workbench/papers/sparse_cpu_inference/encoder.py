@@ -1,7 +1,10 @@
 """A sentence encoder, sparse from end to end: what it still knows, and how long it takes."""
 
-import io
+import copy
+import tempfile
 from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from workbench.data import text
 from workbench.explorers.pruning.sources import minilm as judged
 from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
-from workbench.models.sparse_inference.compress import prune_while_distilling, quantise
+from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
 from workbench.paper import row
 
@@ -65,9 +68,8 @@ def _library():
 
 
 def _judged(model, size, **labels):
-    """Compare sentence vectors of documentation with the dense model's, and search with half of a text for the other."""
-    windows = judged.SOURCE.evaluation()
-    windows = torch.cat(list(windows) + [b for b in judged._batches(judged.NEIGHBOURS)])[: TEXTS[size]]
+    """Compare sentence vectors of documentation with the dense model's; search with half of a text for the other."""
+    windows = judged.windows(judged.NEIGHBOURS)[: TEXTS[size]]
     dense = minilm.load()
     with torch.no_grad():
         now, before = (F.normalize(each(windows).mean(1), dim=1) for each in (model, dense))
@@ -101,8 +103,8 @@ def times(size, seed, report):
                 found = measure(runs, rounds=ROUNDS[size])
             for name, timing in found.items():
                 labels = {"run": name, "sparsity": sparsity, "batch": b, "tokens": t, "threads": threads}
-                spread = 1e3 * timing.spread_s
-                rows.append(row("time of the encoder", 1e3 * timing.median_s, "ms", "measured", **labels, spread_ms=spread))
+                labels["spread_ms"] = 1e3 * timing.spread_s
+                rows.append(row("time of the encoder", 1e3 * timing.median_s, "ms", "measured", **labels))
     finally:
         torch.set_num_threads(before)
     return rows
@@ -110,28 +112,38 @@ def times(size, seed, report):
 
 @cache
 def _sparse(sparsity):
-    from workbench.models.sparse_inference.compress import prune_blocks_at_once
-
     batches = judged.SOURCE.calibration()[:1]
     pruned = prune_blocks_at_once(minilm.load(), batches, sparsity=sparsity)
     return SparseEncoder(quantise(pruned, batches, least_sparsity=0.0))
 
 
 def _peers(dense):
-    import copy
-
-    half = copy.deepcopy(dense).bfloat16()
-    found = {"float32": dense, "bfloat16": half}
+    """Return the dense encoder in every form that is installed: name -> function of the tokens."""
+    found = {"float32": dense, "bfloat16": copy.deepcopy(dense).bfloat16()}
     dynamic = torch.ao.quantization.quantize_dynamic(copy.deepcopy(dense), {torch.nn.Linear}, dtype=torch.qint8)
     found["dynamic int8"] = dynamic
-    try:
+    if find_spec("onnxruntime") and find_spec("onnx"):
         found |= _onnx(dense)
-    except ImportError:
-        pass  # the record names the peers that were there
     return found
 
 
 def _onnx(dense):
+    """Return the encoder on ONNX Runtime, in float32 and with dynamic int8 weights."""
     import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    raise ImportError(onnxruntime, io, dense)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = kernels.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: str(Path(folder, f"{name}.onnx")) for name in ("float32", "int8")}
+        axes = {"tokens": {0: "batch", 1: "length"}}
+        torch.onnx.export(
+            dense, (torch.ones(1, 32, dtype=torch.long),), paths["float32"], dynamo=False,
+            input_names=["tokens"], output_names=["stream"], dynamic_axes=axes,
+        )  # fmt: skip
+        quantize_dynamic(paths["float32"], paths["int8"], weight_type=QuantType.QInt8)
+        sessions = {f"ONNX Runtime {name}": onnxruntime.InferenceSession(path, options) for name, path in paths.items()}
+    return {
+        name: lambda tokens, session=session: session.run(None, {"tokens": tokens.numpy()})
+        for name, session in sessions.items()
+    }

@@ -22,8 +22,13 @@ def _windows():
     return minilm.load().windows(" ".join(document.text for document in documents))
 
 
+def windows(part):
+    """Return some windows of the documentation, such as those of `NEIGHBOURS`: int64 (windows, 128)."""
+    return _windows()[part]
+
+
 def _batches(part):
-    return list(_windows()[part].split(BATCH))
+    return list(windows(part).split(BATCH))
 
 
 def _vectors(model, part):
