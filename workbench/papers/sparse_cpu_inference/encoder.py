@@ -127,6 +127,18 @@ def _peers(dense):
     return found
 
 
+class _TokensAlone(torch.nn.Module):
+    """The encoder without its keyword arguments, which the exporter cannot pass on."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tokens):
+        """Return the stream."""
+        return self.encoder(tokens)
+
+
 def _onnx(dense):
     """Return the encoder on ONNX Runtime, in float32 and with dynamic int8 weights."""
     import onnxruntime
@@ -138,7 +150,7 @@ def _onnx(dense):
         paths = {name: str(Path(folder, f"{name}.onnx")) for name in ("float32", "int8")}
         axes = {"tokens": {0: "batch", 1: "length"}}
         torch.onnx.export(
-            dense, (torch.ones(1, 32, dtype=torch.long),), paths["float32"], dynamo=False,
+            _TokensAlone(dense), (torch.ones(1, 32, dtype=torch.long),), paths["float32"], dynamo=False,
             input_names=["tokens"], output_names=["stream"], dynamic_axes=axes,
         )  # fmt: skip
         quantize_dynamic(paths["float32"], paths["int8"], weight_type=QuantType.QInt8)
