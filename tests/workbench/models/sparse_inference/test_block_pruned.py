@@ -1,5 +1,7 @@
 """Gradual block pruning and group lasso, against masks and steps worked out by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -57,11 +59,10 @@ def test_masks_stay_after_the_schedule_and_may_change_before():
     model = net()
     pruner = BlockPruner(model, target=0.6, schedule="cubic", criterion="snip", end=20)
     zeros = train(model, pruner, 30, rate=1.0)
-    for before, after in zip(zeros[19:], zeros[20:], strict=False):
+    for before, after in pairwise(zeros[19:]):
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    came_back = [(a & ~b).any() for before, after in zip(zeros[:19], zeros[1:20], strict=False)
-                 for a, b in zip(before, after, strict=True)]  # fmt: skip
-    assert any(came_back)
+    steps = [pair for before, after in pairwise(zeros[:20]) for pair in zip(before, after, strict=True)]
+    assert any((before & ~after).any() for before, after in steps)
 
 
 def test_events_come_every_few_steps_from_start_on_and_at_the_end():
