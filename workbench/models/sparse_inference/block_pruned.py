@@ -160,21 +160,24 @@ def group_lasso_(
         given = weight if norm_of == "weight" else weight.grad
         if given is None:
             raise ValueError("group_lasso_: a layer has no gradient; call it after loss.backward()")
-        share = (strength / (_norms(given, block) + 1e-12)).clamp(max=1.0)
+        norms = _tiles(given, block, "group_lasso_").square().sum(dim=(1, 3)).sqrt()
+        share = (strength / (norms + 1e-12)).clamp(max=1.0)
         weight.sub_(weight * _spread(share, block))
 
 
 def block_sparsity(weight: torch.Tensor, block: tuple[int, int] = (4, 1)) -> float:
     """Return the share of a weight's blocks that are 0 as a whole; accidental zeros inside kept blocks do not count."""
-    return float((_norms(weight.detach(), block) == 0).double().mean())
+    kept = (_tiles(weight.detach(), block, "block_sparsity") != 0).any(dim=3).any(dim=1)
+    return float((~kept).double().mean())
 
 
-def _norms(x, block):
-    br, bc = as_ints(block, 2, function="group_lasso_", name="block", low=1)
+def _tiles(x, block, function):
+    """Return a matrix cut into blocks, (m / br, br, n / bc, bc)."""
+    br, bc = as_ints(block, 2, function=function, name="block", low=1)
     m, n = x.shape
     if m % br or n % bc:
-        raise ValueError(f"group_lasso_: a weight of {m} x {n} has no whole {br} x {bc} blocks; choose another block")
-    return x.reshape(m // br, br, n // bc, bc).square().sum(dim=(1, 3)).sqrt()
+        raise ValueError(f"{function}: a weight of {m} x {n} has no whole {br} x {bc} blocks; choose another block")
+    return x.reshape(m // br, br, n // bc, bc)
 
 
 def _spread(values, block):

@@ -75,7 +75,7 @@ class SparseLinear(nn.Module):
         if low is not None and high is not None:
             low = as_number(low, function="SparseLinear.from_linear", name="low")
             high = as_number(high, function="SparseLinear.from_linear", name="high", low=low)
-        weight = linear.weight.detach().float().numpy()
+        weight = linear.weight.detach().float().contiguous().numpy()
         if sparsity is not None:
             weight = weight * block_prune_mask(np.abs(weight), sparsity, block=(br, bc))
         q, scale = quantize_weight_s8_per_channel(weight)
@@ -97,6 +97,8 @@ class SparseLinear(nn.Module):
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., k) to (..., m), float32."""
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"SparseLinear: x must have {self.in_features} features, got shape {tuple(x.shape)}")
         rows = x.reshape(-1, self.in_features)
         q, scale, zero = quantize_activation_u8(rows.t().contiguous().numpy(), low=self.low, high=self.high)
         out = self.columns(q, scale, zero)
@@ -172,23 +174,35 @@ def load_sparse(model: nn.Module, path: str | Path) -> nn.Module:
     FileNotFoundError : no such file.
     ValueError : the file is no such model, or one of another architecture.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not Path(path).exists():
         raise FileNotFoundError(f"load_sparse: no file {path}; write one with save_sparse(model, path)")
-    with safe_open(str(path), framework="pt") as stored:
-        about = stored.metadata() or {}
-        if about.get("format") != FORMAT:
-            raise ValueError(f"load_sparse: {path} is no file of save_sparse; its format is {about.get('format')!r}")
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            about = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"load_sparse: {path} is no file of save_sparse: {error}") from None
+    if about.get("format") != FORMAT:
+        raise ValueError(f"load_sparse: {path} is no file of save_sparse; its format is {about.get('format')!r}")
     layers = {name: _restored(name, facts, tensors) for name, facts in json.loads(about["layers"]).items()}
     try:
+        for name, layer in layers.items():
+            _check_place(model.get_submodule(name), name, layer)
         replace_linear(model, layers)
         model.load_state_dict({name: x for name, x in tensors.items() if not name.startswith(tuple(
             f"{layer}." for layer in layers))})  # fmt: skip
     except (AttributeError, RuntimeError) as error:
         raise ValueError(f"load_sparse: {path} is of another architecture: {error}") from None
     return model
+
+
+def _check_place(given, name, layer):
+    sides = [getattr(given, side, None) for side in ("out_features", "in_features")]
+    if sides != [layer.out_features, layer.in_features]:
+        wanted = f"{layer.out_features} x {layer.in_features}"
+        raise RuntimeError(f"layer {name!r} of the file is {wanted}, the model's is {type(given).__name__} {sides}")
 
 
 def _restored(name, facts, tensors) -> SparseLinear:
