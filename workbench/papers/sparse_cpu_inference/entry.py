@@ -56,5 +56,29 @@ PAPER = Paper(
             kind="timing",
             run=loaded_later("sparse_cpu_inference.products", "heights"),
         ),
+        Experiment(
+            key="encoder",
+            title="A sentence encoder, sparse from end to end: what it still knows",
+            kind="accuracy",
+            run=loaded_later("sparse_cpu_inference.encoder", "quality"),
+        ),
+        Experiment(
+            key="encoder_times",
+            title="A sentence encoder, sparse from end to end: its time",
+            kind="timing",
+            run=loaded_later("sparse_cpu_inference.encoder", "times"),
+        ),
+        Experiment(
+            key="tradeoffs",
+            title="Every method of the pruning explorer: quality and bytes",
+            kind="accuracy",
+            run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoffs"),
+        ),
+        Experiment(
+            key="tradeoff_times",
+            title="Every method of the pruning explorer: times",
+            kind="timing",
+            run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoff_times"),
+        ),
     ),
 )
