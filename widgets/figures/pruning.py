@@ -224,9 +224,9 @@ def tradeoff_figure(
         )
     figure.update_layout(
         template=theme.template(appearance),
-        height=520,
+        height=480,
         margin={"t": 30, "b": 150},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
         xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
         yaxis={"title": {"text": quality.told}},
         clickmode="event",
@@ -239,24 +239,30 @@ def tradeoff_figure(
 def budget_figure(
     scene: PruningScene, quality: Axis, cost: Axis, stage: str, budget: float, appearance: theme.Theme
 ) -> go.Figure:
-    """Draw every method's quality at an equal budget as bars, the best on top, each at what it really costs."""
+    """Draw every method's quality at an equal budget, the best on top: bars go from the model before pruning to it."""
     most = budget * scene.dense.cost.get(cost.key, math.nan)
     found = at_budget(shown_points(scene, quality, cost, stage), quality, cost, most)
+    before = scene.dense.quality.get(quality.key, 0.0)
     figure = go.Figure(
         go.Bar(
-            x=[point.quality[quality.key] for point in found],
+            x=[point.quality[quality.key] - before for point in found],
+            base=before,
             y=[f"{point.method}, {point.level}" for point in found],
-            text=[f"{point.quality[quality.key]:.3g}" for point in found],
-            customdata=[[point.key, point.cost[cost.key] / scene.dense.cost[cost.key]] for point in found],
+            text=[f"{point.quality[quality.key]:.4g}" for point in found],
+            customdata=[
+                [point.key, point.cost[cost.key] / scene.dense.cost[cost.key], point.quality[quality.key]]
+                for point in found
+            ],
             orientation="h",
             textposition="auto",
-            hovertemplate="%{y}: %{x:.4g} at %{customdata[1]:.3f} of the cost before<extra></extra>",
+            hovertemplate="%{y}: %{customdata[2]:.4g} at %{customdata[1]:.3f} of the cost before<extra></extra>",
         )
     )
+    figure.add_vline(x=before, line={"color": theme.PALETTE[appearance]["ink"], "width": 2})
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"Within {budget:.3g} of the cost before pruning",
-        height=120 + 34 * max(len(found), 2),
+        title=f"Within {budget:.3g} of the cost before pruning; the line is the model before",
+        height=120 + 30 * max(len(found), 2),
         showlegend=False,
         margin={"l": 190},
         xaxis={"title": {"text": quality.told}},
@@ -297,6 +303,8 @@ def layer_figure(point: TradeoffPoint | None, loss: str, layer: str, appearance:
             y=rows,
             customdata=names,
             zmin=0,
+            zmax=float(np.nanmax(values, initial=0.0)) or 1.0,
+            colorscale=theme.template(appearance).layout.colorscale.sequential,
             texttemplate="%{z:.2f}",
             colorbar={"thickness": 12},
             hovertemplate="%{customdata}: %{z:.4g}<extra></extra>",

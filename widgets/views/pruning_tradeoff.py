@@ -51,8 +51,8 @@ def pruning_knobs(
         Knob("cost", "Cost", axes[1][0][0], choices=axes[1], help="What the horizontal axis shows."),
         Knob("stage", "Stage", "one-shot", choices=STAGES, help="Right after pruning, or after a short training."),
         Knob(
-            "within", "Budget (share of the cost before)", 0.5, 0.05, 1.0, 0.01,
-            help="The bars show every method's best point within this share of the dense model's cost.",
+            "within", "Budget", 0.5, 0.05, 1.0, 0.01,
+            help="Share of the cost before pruning: the bars show every method's best point within it.",
         ),
         Knob("point", "Chosen point", "", help="A click on a point or a bar chooses it, too."),
         Knob("layer", "Layer", "", help="The layer whose kept weights are shown. A click on the grid chooses it, too."),
@@ -152,7 +152,8 @@ class PruningTradeoffView(View):
             part.layout.flex, part.layout.min_width, part.layout.max_width = f"1 1 {width}px", "0", "900px"
         above = ipywidgets.Box([self._tradeoff, side], layout=row)
         below = ipywidgets.Box([self._layers, self._facts], layout=row)
-        return [self._buttons, self._stories, above, below]
+        buttons = ipywidgets.Box([self._buttons, self._stories], layout=row)
+        return [buttons, above, below]
 
     def compute(self, state, progress):
         """Ask the source."""

@@ -110,8 +110,9 @@ def test_what_no_record_holds_is_a_sentence():
 
 def test_bars_stand_at_what_points_really_cost():
     figure = budget_figure(SCENE, GOOD, STORED, "one-shot", 0.5, "light")
-    assert list(figure.data[0].x) == [0.9, 0.8]
-    assert [list(row) for row in figure.data[0].customdata] == [["a1", 0.5], ["b1", 0.5]]
+    assert figure.data[0].base == 1.0  # what the model was before
+    np.testing.assert_allclose(figure.data[0].x, [-0.1, -0.2])
+    assert [list(row) for row in figure.data[0].customdata] == [["a1", 0.5, 0.9], ["b1", 0.5, 0.8]]
 
 
 @pytest.mark.parametrize(

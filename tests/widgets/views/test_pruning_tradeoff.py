@@ -89,7 +89,7 @@ def names(pane):
 
 def test_it_draws_the_records_at_once(view):
     assert names(view._tradeoff) == ["wanda", "magnitude", "Pareto front", "the model before pruning"]
-    assert list(view._budget_bars.figure.data[0].x) == [0.8, 0.7]
+    assert list(view._budget_bars.figure.data[0].text) == ["0.8", "0.7"]
     assert "Choose a point" in view._layers.alt
     assert view.error == ""
 
