@@ -262,7 +262,7 @@ class PruningTradeoffView(View):
 
     def _name_at(self, place):
         point = self.chosen(self.scene) if self.scene else None
-        if point is None:
+        if point is None or self._layers.figure is None:
             return None
         grid = self._layers.figure.data[0]
         try:

@@ -18,6 +18,7 @@ from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
 from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
+from workbench.models.sparse_inference.sparse_linear import SparseLinear
 from workbench.paper import row
 
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
@@ -48,7 +49,7 @@ def _trained(sparsity, size, seed, report):
     sparse = quantise(pruned, batches[:1] if size == "tiny" else judged.SOURCE.calibration(), least_sparsity=0.0)
     rows = _judged(pruned, size, model="sparse", sparsity=sparsity, step="pruned, float32")
     rows += _judged(SparseEncoder(sparse), size, model="sparse", sparsity=sparsity, step="pruned, int8")
-    held = sum(module.nbytes for module in sparse.modules() if hasattr(module, "nbytes"))
+    held = sum(layer.nbytes for layer in sparse.modules() if isinstance(layer, SparseLinear))
     before = sum(4 * p.numel() for layer in dense.layers for name, p in layer.named_parameters() if "norm" not in name)
     rows.append(row("bytes, linear layers", held, "bytes", "counted", model="sparse", sparsity=sparsity))
     rows.append(row("bytes, linear layers", before, "bytes", "counted", model="dense", sparsity=0.0))
