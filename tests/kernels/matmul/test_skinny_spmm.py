@@ -93,7 +93,7 @@ def test_split_k_adds_groups_of_tiles_in_order(rng, assert_close):
     w, b = weights(20, 64 * 7, 0.3, rng), columns(64 * 7, 9, rng)
     for reorder in (True, False):
         a = TiledCSL.encode(w, 16, 64, reorder=reorder, pad=True)
-        for split_k in (2, 3, 7, 100):
+        for split_k in (2, 3, 7, 2**70):
             width = 64 * -(-7 // min(split_k, 7))
             parts = []
             for start in range(0, 64 * 7, width):
@@ -152,6 +152,7 @@ def test_a_tile_full_of_filling_words_is_read_within_its_bounds():
 def test_work_counts(rng):
     a = TiledCSL.encode(weights(128, 128, 0.3, rng))
     work = skinny_spmm_work(a, 8)
+    assert skinny_spmm_work(a, 0).flops == 0
     assert work.flops == 2 * a.nnz * 8 and work.gathers == a.nnz
     assert work.bytes_streamed == 4 * a.padded_nnz + 4 * 4 + 4 * 8 * (128 + 128)
 
