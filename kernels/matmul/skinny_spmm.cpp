@@ -82,12 +82,14 @@ inline void values_of(const std::uint32_t *words, float *to) {
 #endif
 }
 
-// A panel of B, its rows padded to whole vectors; behind the rows of each tile lies one of zeros.
+// A panel of B, its rows padded to whole vectors (a single column stays one, if A's words lie in rows); behind the rows
+// of each tile lies one of zeros.
 struct Panel {
     std::int64_t first, columns, width, tile_size;
     Buffer rows;
     Panel(const Operands &a, std::int64_t first_column)
-        : first(first_column), columns(std::min(panel_columns, a.n - first_column)), width((columns + W - 1) / W * W),
+        : first(first_column), columns(std::min(panel_columns, a.n - first_column)),
+          width(columns == 1 && a.row_ends ? 1 : (columns + W - 1) / W * W),
           tile_size((a.tile_k + 1) * width), rows(a.across() * tile_size) {
         float *to = rows.data;
         for (std::int64_t t = 0; t < a.across(); ++t)
@@ -101,9 +103,9 @@ struct Panel {
 
 // Words taken apart: their values, and the places of their rows of B in a panel.
 struct Entries {
-    Buffer values;
+    Buffer values, picked;
     std::vector<std::uint32_t> from;
-    explicit Entries(std::int64_t size) : values(size), from(size) {}
+    explicit Entries(std::int64_t size) : values(size), picked(size), from(size) {}
 };
 
 // What a thread needs: sums of one tile of C, and its words taken apart or laid out.
@@ -112,7 +114,7 @@ struct Scratch {
     Entries entries;
     Scratch(const Operands &a, std::int64_t width)
         : sums(a.tile_m * width), dense(a.row_ends ? 0 : a.tile_m * a.tile_k),
-          entries(a.row_ends ? a.tile_m * a.tile_k + block : 0) {}
+          entries(a.row_ends ? a.tile_m * a.tile_k + 2 * block : 0) {}
 };
 
 // How the positions of a tile are read, and where in a panel its rows of B begin. A call of it handles 16 words.
@@ -203,7 +205,43 @@ inline void add_whole_row(const float *x, const std::uint32_t *from, std::int64_
     for (; j < read.pitch; j += W) add_row<1>(x, from, entries, read.zero_row, b + j, out + j);
 }
 
-// Words that lie row by row: a run of rows is taken apart, then each row is summed in registers.
+// A single column: the values of B are picked one by one, which is faster than the processor's own gathering of 16.
+inline void pick(const float *b, const std::uint32_t *from, std::int64_t entries, float *to) {
+#pragma GCC unroll 8
+    for (std::int64_t p = 0; p < entries; ++p) {
+        std::uint32_t bits;
+        get(b + from[p], bits);
+        asm("" : "+r"(bits));  // or the compiler gathers
+        put(to + p, bits);
+    }
+}
+
+// The sum over p of x[p] * y[p]; word p goes to chain p mod 16, and the chains are added by halves.
+inline float dot_row(const float *x, const float *y, std::int64_t entries) {
+    constexpr int parts = block / W;
+    vf acc[parts];
+    for (auto &sums : acc) sums = set1(0.0f);
+    const auto add_block = [&](const float *left, const float *right) {
+        for (int i = 0; i < parts; ++i) acc[i] = fma(load(left + i * W), load(right + i * W), acc[i]);
+    };
+    const std::int64_t whole = entries / block * block;
+    for (std::int64_t p = 0; p < whole; p += block) add_block(x + p, y + p);
+    Sixteen lane, left, right;
+    float last[block], last_picked[block], chain[block];
+    for (int i = 0; i < block; ++i) lane[i] = i;
+    const auto counts = lane < static_cast<std::uint32_t>(entries - whole);
+    get(x + whole, left);
+    get(y + whole, right);
+    put(last, left & counts);
+    put(last_picked, right & counts);
+    add_block(last, last_picked);
+    for (int i = 0; i < parts; ++i) store(chain + i * W, acc[i]);
+    for (int half = block / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) chain[i] += chain[i + half];
+    return chain[0];
+}
+
+// Words that lie row by row: a run of rows is taken apart, then each row is summed in registers. No vectors: one column.
 template <int vectors>
 void add_tile_by_rows(const Operands &a, std::int64_t tile, std::int64_t rows, const Reading &read, const float *b,
                       Scratch &scratch) {
@@ -220,9 +258,14 @@ void add_tile_by_rows(const Operands &a, std::int64_t tile, std::int64_t rows, c
             read.places(words, from + p);
             p += block;
         });
+        float *picked = scratch.entries.picked.data;
+        if constexpr (vectors == 0) pick(b, from, p, picked);
         for (std::int64_t at = begin; r < stop; at = ends[r++])
-            add_whole_row<vectors>(x + at - begin, from + at - begin, ends[r] - at, read, b,
-                                   scratch.sums.data + r * read.pitch);
+            if constexpr (vectors == 0)
+                scratch.sums.data[r] += dot_row(x + at - begin, picked + at - begin, ends[r] - at);
+            else
+                add_whole_row<vectors>(x + at - begin, from + at - begin, ends[r] - at, read, b,
+                                       scratch.sums.data + r * read.pitch);
         begin = ends[stop - 1];
     }
 }
@@ -251,10 +294,11 @@ void multiply(const Operands &a, const Panel &panel, std::int64_t split_k, float
     for (int i = 0; i < workers; ++i) scratch.emplace_back(a, panel.width);
     const std::int64_t share = (a.across() + split_k - 1) / split_k;
     const Reading read(a, panel.width);
-    const auto add = !a.row_ends                          ? add_tile_dense
-                     : panel.width <= W                   ? add_tile_by_rows<1>
-                     : panel.width < 4 * W || W < 16      ? add_tile_by_rows<2>
-                                                          : add_tile_by_rows<4>;
+    const auto add = !a.row_ends                     ? add_tile_dense
+                     : panel.width == 1              ? add_tile_by_rows<0>
+                     : panel.width <= W              ? add_tile_by_rows<1>
+                     : panel.width < 4 * W || W < 16 ? add_tile_by_rows<2>
+                                                     : add_tile_by_rows<4>;
     workbench::parallel_for(a.row_tiles() * split_k, workers, [&](std::int64_t task, int worker) {
         const std::int64_t row_tile = task / split_k, part = task % split_k, top = row_tile * a.tile_m;
         const std::int64_t rows = std::min(a.tile_m, a.m - top);

@@ -31,8 +31,8 @@ def skinny_spmm(a, b, *, split_k=1, method="auto", num_threads=None) -> np.ndarr
     -------
     (m, n) float32, summed in float32. Within a group tiles are added from left to right: "dense_tile" adds one column
     after the other; "entries" sums the words of a row of a tile in four chains, word p in chain p mod 4, which are
-    added in pairs. Infinity or NaN in row j of b reaches, with "entries", the rows of a that have a nonzero in column
-    j, and with "dense_tile" all rows.
+    added in pairs; for a single column, as for a 65th, there are sixteen chains, added by halves. Infinity or NaN in
+    row j of b reaches, with "entries", the rows of a that have a nonzero in column j, and with "dense_tile" all rows.
 
     Raises
     ------

@@ -87,7 +87,7 @@ def test_malformed_parts_are_named(change, error, told):
         (np.ones((2, 8)), 2, TypeError, "float32, got float64"),
         (np.ones(8, np.float32), 2, ValueError, "two dimensions"),
         (np.ones((2, 6), np.float32), 4, ValueError, "m must divide the 6 columns"),
-        (np.float32([[1, 0, 0, 0, 0, 1, 1, 1]]), 2, ValueError, r"w\[0, 4:8\] has more than 2 values"),
+        (np.float32([[0] * 12, [0, 0, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0]]), 2, ValueError, r"w\[1, 4:8\] has more than 2"),
         (np.float32([[1, 0, 0, 0, 0, 1, 1, 1]]), 2.0, TypeError, "n must be an int"),
     ],
 )

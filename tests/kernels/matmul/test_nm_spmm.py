@@ -67,6 +67,7 @@ def test_infinity_and_nan_stay_with_the_values_they_meet():
 def test_work_counts(rng):
     a = NMPacked.from_dense(pruned(6, 40, 2, 4, rng), 2, 4)
     work = nm_spmm_work(a, 8)
+    assert nm_spmm_work(a, 0).flops == 0
     assert work.flops == 2 * 6 * 20 * 8 and work.gathers == 6 * 20
     assert work.bytes_streamed == 6 * 20 * 5 + 4 * 8 * (6 + 40)
 

@@ -71,18 +71,29 @@ def test_every_half_precision_value_is_read_exactly():
 def test_words_of_a_row_are_added_in_four_chains():
     w = np.zeros((1, 64), np.float16)
     w[0, :5] = 1
-    b = np.zeros((64, 1), np.float32)
+    b = np.zeros((64, 2), np.float32)
     b[:5, 0] = 1, 2.0**25, 1, -(2.0**25), 1  # (1 + 1 + 2^25) + (1 - 2^25): the pair (2, 2^25) is exact
     a = TiledCSL.encode(w, 1, 64, reorder=False)
     assert skinny_spmm(a, b)[0, 0] == np.float32(2.0**25 + 2) + np.float32(1 - 2.0**25)
     assert skinny_spmm(a, b, method="dense_tile")[0, 0] == 1  # 1 + 2^25 + 1 rounds to 2^25
 
 
+def test_words_of_a_row_are_added_in_sixteen_chains_for_one_column():
+    w = np.zeros((1, 64), np.float16)
+    w[0, :25] = 1
+    b = np.zeros((64, 65), np.float32)
+    b[[0, 8, 16, 24], 0] = 1, 2.0**25, 1, -(2.0**25)  # chain 0 has (0, 16), chain 8 has (8, 24), and the halves meet
+    b[:, 64] = b[:, 0]
+    a = TiledCSL.encode(w, 1, 64, reorder=False)
+    assert skinny_spmm(a, b[:, :1].copy())[0, 0] == skinny_spmm(a, b)[0, 64] == 2
+    assert skinny_spmm(a, b[:, :2].copy())[0, 0] == 0  # all of them in chain 0, one after the other
+
+
 def test_split_k_adds_groups_of_tiles_in_order(rng, assert_close):
     w, b = weights(20, 64 * 7, 0.3, rng), columns(64 * 7, 9, rng)
     for reorder in (True, False):
         a = TiledCSL.encode(w, 16, 64, reorder=reorder, pad=True)
-        for split_k in (2, 3, 7, 100):
+        for split_k in (2, 3, 7, 2**70):
             width = 64 * -(-7 // min(split_k, 7))
             parts = []
             for start in range(0, 64 * 7, width):
@@ -141,6 +152,7 @@ def test_a_tile_full_of_filling_words_is_read_within_its_bounds():
 def test_work_counts(rng):
     a = TiledCSL.encode(weights(128, 128, 0.3, rng))
     work = skinny_spmm_work(a, 8)
+    assert skinny_spmm_work(a, 0).flops == 0
     assert work.flops == 2 * a.nnz * 8 and work.gathers == a.nnz
     assert work.bytes_streamed == 4 * a.padded_nnz + 4 * 4 + 4 * 8 * (128 + 128)
 

@@ -99,6 +99,8 @@ class SparseLinear(nn.Module):
         """Map (..., k) to (..., m), float32."""
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"SparseLinear: x must have {self.in_features} features, got shape {tuple(x.shape)}")
+        if x.dtype != torch.float32:
+            raise TypeError(f"SparseLinear: x must be float32, got {x.dtype}; pass x.float()")
         rows = x.reshape(-1, self.in_features)
         q, scale, zero = quantize_activation_u8(rows.t().contiguous().numpy(), low=self.low, high=self.high)
         out = self.columns(q, scale, zero)

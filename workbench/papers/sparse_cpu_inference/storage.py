@@ -4,7 +4,7 @@ from kernels.formats.block_groups import BlockGroupedWeight
 from workbench.paper import row
 from workbench.papers.sparse_cpu_inference.layers import LAYERS, drawn_weight
 
-DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.7, 1.0)
+DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 GROUP, WIDE_INDEX = 4, 8
 LAYERS_OF = {"tiny": LAYERS[:1], "small": LAYERS[:3], "full": LAYERS}
 

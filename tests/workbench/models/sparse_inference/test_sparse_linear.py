@@ -93,8 +93,9 @@ def test_shapes_layouts_and_gradients():
     assert layer(x[:0]).shape == (0, 5, 16)
     with pytest.raises(ValueError, match=r"24 features, got shape \(5, 48\)"):
         layer(inputs(5, 48))
-    with pytest.raises(TypeError, match="float32"):
-        layer(x.double())
+    for other in (torch.float64, torch.bfloat16):
+        with pytest.raises(TypeError, match=r"must be float32, got torch\.\w+; pass x\.float"):
+            layer(x.to(other))
 
 
 def test_inputs_beyond_the_range_are_cut():
