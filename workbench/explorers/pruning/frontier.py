@@ -178,39 +178,44 @@ def judged_point(
 
 
 def times(
-    of: PruningSource, chosen: Sequence[tuple[PruningMethod, str]], tokens: int, *, rounds: int = 7
-) -> dict[tuple[str, str], Timing]:
+    of: PruningSource, chosen: Sequence[tuple[PruningMethod, str]], tokens: Sequence[int] = TOKENS, *, rounds: int = 7
+) -> dict[int, dict[tuple[str, str], Timing]]:
     """Time the products of all pruned layers with activations of so many tokens, the dense ones beside them.
 
     Every product is compared with that of the method's weights first.
 
     Returns
     -------
-    (method key, level) -> Timing of one pass through all layers, with (`DENSE`, "") for torch's dense product.
+    tokens -> (method key, level) -> Timing of one pass through all layers, with (`DENSE`, "") for torch's dense product.
 
     Raises
     ------
     ValueError : a kernel's product differs from that of its weights by more than 1e-4 of the largest element.
     """
-    layers = linear_layers(of.load())
+    dense = {name: layer.weight.detach() for name, layer in linear_layers(of.load()).items()}
+    packed = {
+        (by.key, level): [(each.pack()[0], each.weight) for each in compress_layers(of, by, level).values()]
+        for by, level in chosen
+    }
+    return {count: _timed(dense, packed, count, rounds) for count in tokens}
+
+
+def _timed(dense, packed, tokens, rounds):
     rng = np.random.default_rng(0)
     inputs = {width: rng.standard_normal((width, tokens)).astype(np.float32)
-              for width in {layer.in_features for layer in layers.values()}}  # fmt: skip
-    weights = {name: layer.weight.detach() for name, layer in layers.items()}
+              for width in {weight.shape[1] for weight in dense.values()}}  # fmt: skip
     given = {width: torch.from_numpy(x) for width, x in inputs.items()}
-    runs: dict[Any, Callable[[], Any]] = {
-        (DENSE, ""): lambda: [weight @ given[weight.shape[1]] for weight in weights.values()]
+    runs: dict[tuple[str, str], Callable[[], Any]] = {
+        (DENSE, ""): lambda: [weight @ given[weight.shape[1]] for weight in dense.values()]
     }
-    for by, level in chosen:
-        made = compress_layers(of, by, level)
-        packed = [(each.pack()[0], each.weight) for each in made.values()]
-        for product, weight in packed:
-            want = weight @ inputs[weight.shape[1]]
-            worst = np.abs(product(inputs[weight.shape[1]]) - want).max() / max(np.abs(want).max(), 1e-30)
+    for (key, level), layers in packed.items():
+        for product, weight in layers:
+            x = inputs[weight.shape[1]]
+            want = weight @ x
+            worst = np.abs(product(x) - want).max() / max(np.abs(want).max(), 1e-30)
             if not worst <= 1e-4:
-                raise ValueError(f"times: the kernel of {by.title} at {level} is off by {worst:.1e} of its weights")
-        products = [(product, inputs[weight.shape[1]]) for product, weight in packed]
-        runs[by.key, level] = lambda products=products: [product(x) for product, x in products]
+                raise ValueError(f"times: the kernel of {key} at {level} is off by {worst:.1e} of its weights")
+        runs[key, level] = lambda layers=layers: [product(inputs[weight.shape[1]]) for product, weight in layers]
     return measure(runs, rounds=rounds)
 
 

@@ -39,20 +39,19 @@ def tradeoff_times(size, seed, report):
     axes = {axis.key: axis for axis in frontier.COSTS}
     told = set()  # the dense product is timed in every group, and told once
     work = [
-        (of, tokens, some)
+        (of, some)
         for of in {each.key: each for each, _, _ in chosen}.values()
-        for tokens in TIMED[size]
         for some in _in_groups([(by, level) for each, by, level in chosen if each.key == of.key])
     ]
     try:
-        for i, (of, tokens, some) in enumerate(work):
-            report(i / len(work), f"{of.title}, {tokens} tokens")
-            found = frontier.times(of, some, tokens, rounds=ROUNDS[size])
-            if (of.key, tokens) in told:
-                del found[frontier.DENSE, ""]
-            told.add((of.key, tokens))
-            made = rows_of_times(found, of, axes[f"time_{tokens}"], titles)
-            rows += [each | {"tokens": tokens, "threads": threads} for each in made]
+        for i, (of, some) in enumerate(work):
+            report(i / len(work), f"{of.title}, {', '.join(f'{by.title} {level}' for by, level in some)}")
+            for tokens, found in frontier.times(of, some, TIMED[size], rounds=ROUNDS[size]).items():
+                if (of.key, tokens) in told:
+                    del found[frontier.DENSE, ""]
+                told.add((of.key, tokens))
+                made = rows_of_times(found, of, axes[f"time_{tokens}"], titles)
+                rows += [each | {"tokens": tokens, "threads": threads} for each in made]
     finally:
         torch.set_num_threads(before)
     return rows

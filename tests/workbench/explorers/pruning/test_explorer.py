@@ -20,7 +20,7 @@ def rows(small):
     for key, level in (("magnitude", "0.5"), ("wanda", "0.7")):
         found += rows_of_point(frontier.judged_point(small, methods()[key], level), small)
     titles = {key: each.title for key, each in methods().items()}
-    timed = frontier.times(small, [(methods()["wanda"], "0.7")], 1, rounds=1)
+    timed = frontier.times(small, [(methods()["wanda"], "0.7")], (1,), rounds=1)[1]
     return found + rows_of_times(timed, small, next(axis for axis in frontier.COSTS if axis.key == "time_1"), titles)
 
 

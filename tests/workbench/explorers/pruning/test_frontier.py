@@ -119,7 +119,9 @@ def test_a_level_that_is_none_is_refused(key, level, small):
 
 def test_times_are_of_products_that_were_compared(small, monkeypatch):
     chosen = [(methods()["magnitude"], "0.7"), (methods()["blocks_4x1"], "0.7")]
-    found = frontier.times(small, chosen, 8, rounds=1)
+    by_tokens = frontier.times(small, chosen, (1, 8), rounds=1)
+    assert list(by_tokens) == [1, 8]
+    found = by_tokens[8]
     assert list(found) == [(frontier.DENSE, ""), ("magnitude", "0.7"), ("blocks_4x1", "0.7")]
     assert all(timing.median_s > 0 for timing in found.values())
     right = frontier.compress_layers
@@ -131,5 +133,5 @@ def test_times_are_of_products_that_were_compared(small, monkeypatch):
         return {name: type(each)(**{**vars(each), "pack": right(*given)[name].pack}) for name, each in made.items()}
 
     monkeypatch.setattr(frontier, "compress_layers", wrong)
-    with pytest.raises(ValueError, match=r"the kernel of Magnitude at 0\.7 is off"):
-        frontier.times(small, chosen, 8, rounds=1)
+    with pytest.raises(ValueError, match=r"the kernel of magnitude at 0\.7 is off"):
+        frontier.times(small, chosen, (8,), rounds=1)
