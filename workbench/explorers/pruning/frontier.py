@@ -186,7 +186,7 @@ def times(
 
     Returns
     -------
-    tokens -> (method key, level) -> Timing of one pass through all layers, with (`DENSE`, "") for torch's dense product.
+    tokens -> (method key, level) -> Timing of one pass through all layers; (`DENSE`, "") is the dense product of torch.
 
     Raises
     ------

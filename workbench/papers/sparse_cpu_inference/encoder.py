@@ -22,7 +22,7 @@ from workbench.models.sparse_inference.sparse_linear import SparseLinear
 from workbench.paper import row
 
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
-STEPS = {"tiny": 1, "small": 60, "full": 600}
+STEPS = {"tiny": 1, "small": 40, "full": 200}
 RATE, BATCH, WINDOW = 1e-3, 16, 128
 TEXTS = {"tiny": 16, "small": 64, "full": 200}
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
@@ -68,13 +68,13 @@ def _library():
     return minilm.load().windows(" ".join(d.text for d in text.documents("library", "train")), WINDOW)
 
 
-def _judged(model, size, **labels):
+def _judged(encoder, size, **labels):
     """Compare sentence vectors of documentation with the dense model's; search with half of a text for the other."""
     windows = judged.windows(judged.NEIGHBOURS)[: TEXTS[size]]
     dense = minilm.load()
     with torch.no_grad():
-        now, before = (F.normalize(each(windows).mean(1), dim=1) for each in (model, dense))
-        first, second = (F.normalize(model(half).mean(1), dim=1) for half in windows.chunk(2, dim=1))
+        now, before = (F.normalize(each(windows).mean(1), dim=1) for each in (encoder, dense))
+        first, second = (F.normalize(encoder(half).mean(1), dim=1) for half in windows.chunk(2, dim=1))
     likeness = [(x @ x.T)[np.triu_indices(len(x), 1)].numpy() for x in (now, before)]
     found = (first @ second.T).argmax(1) == torch.arange(len(windows))
     return [
