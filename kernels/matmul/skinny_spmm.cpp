@@ -104,8 +104,8 @@ struct Panel {
 // Words taken apart: their values, and the places of their rows of B in a panel.
 struct Entries {
     Buffer values, picked;
-    std::vector<std::uint32_t> from;
-    explicit Entries(std::int64_t size) : values(size), picked(size), from(size) {}
+    std::unique_ptr<std::uint32_t[]> from;  // not cleared: pages that are not reached cost nothing
+    explicit Entries(std::int64_t size) : values(size), picked(size), from(new std::uint32_t[size]) {}
 };
 
 // What a thread needs: sums of one tile of C, and its words taken apart or laid out.
@@ -248,7 +248,7 @@ void add_tile_by_rows(const Operands &a, std::int64_t tile, std::int64_t rows, c
     const std::int32_t *ends = a.row_ends + tile * a.tile_m;
     const std::int64_t first = a.offsets[tile] * a.vector;
     float *x = scratch.entries.values.data;
-    std::uint32_t *from = scratch.entries.from.data();
+    std::uint32_t *from = scratch.entries.from.get();
     for (std::int64_t r = 0, begin = 0; r < rows;) {
         std::int64_t stop = r + 1;
         while (stop < rows && ends[stop] - begin <= run) ++stop;

@@ -70,6 +70,8 @@ def test_without_a_sparsity_it_takes_the_zeros_that_there_are():
     layer = SparseLinear.from_linear(dense)
     assert layer.sparsity == pytest.approx(2 * 21 / 96)
     assert layer.nbytes == layer.weight.nbytes + 2 * 64
+    without = SparseLinear.from_linear(linear(bias=False))
+    assert without.nbytes == without.weight.nbytes + 64
     assert "24, out_features=16, 43.8% 4x1 sparse" in repr(layer)
 
 
