@@ -24,7 +24,7 @@ from workbench.paper import row
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
 STEPS = {"tiny": 1, "small": 40, "full": 200}
 RATE, BATCH, WINDOW = 1e-3, 16, 128
-TEXTS = {"tiny": 16, "small": 64, "full": 200}
+TEXTS = {"tiny": 4, "small": 64, "full": 200}
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
 
@@ -41,7 +41,8 @@ def quality(size, seed, report, keep):
 
 def _trained(sparsity, size, seed, report):
     dense = minilm.load()
-    batches = training_batches(STEPS[size], seed, 4 if size == "tiny" else BATCH)
+    documents = 1 if size == "tiny" else None
+    batches = training_batches(STEPS[size], seed, 2 if size == "tiny" else BATCH, documents)
     pruned = prune_while_distilling(
         dense, batches, sparsity=sparsity, steps=STEPS[size], rate=RATE, loss=judged.distil, report=report
     )
@@ -56,16 +57,16 @@ def _trained(sparsity, size, seed, report):
     return rows
 
 
-def training_batches(steps, seed, batch=BATCH):
-    """Return windows of library sources, a batch for every step, in an order that the seed draws."""
-    windows = _library()
+def training_batches(steps, seed, batch=BATCH, documents=None):
+    """Return windows of (the first so many) library sources, a batch for every step, in the order that a seed draws."""
+    windows = _library(documents)
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return list(windows[order][torch.arange(steps * batch) % len(windows)].split(batch))
 
 
 @cache
-def _library():
-    return minilm.load().windows(" ".join(d.text for d in text.documents("library", "train")), WINDOW)
+def _library(documents):
+    return minilm.load().windows(" ".join(d.text for d in text.documents("library", "train")[:documents]), WINDOW)
 
 
 def _judged(encoder, size, **labels):
@@ -94,7 +95,7 @@ def times(size, seed, report):
     torch.set_num_threads(threads)
     rows, cases = [], [(sparsity, b, t) for sparsity in SPARSITIES[size] for b, t in LENGTHS[size]]
     try:
-        peers = _peers(minilm.load())
+        peers = _peers(minilm.load(), size)
         for i, (sparsity, b, t) in enumerate(cases):
             report(i / len(cases), f"{sparsity:.0%}, batch {b}, {t} tokens")
             tokens = torch.randint(1000, 30000, (b, t), generator=torch.Generator().manual_seed(seed))
@@ -113,13 +114,15 @@ def times(size, seed, report):
 
 @cache
 def _sparse(sparsity):
-    batches = judged.SOURCE.calibration()[:1]
+    batches = [judged.windows(slice(0, 2))]
     pruned = prune_blocks_at_once(minilm.load(), batches, sparsity=sparsity)
     return SparseEncoder(quantise(pruned, batches, least_sparsity=0.0))
 
 
-def _peers(dense):
+def _peers(dense, size):
     """Return the dense encoder in every form that is installed: name -> function of the tokens."""
+    if size == "tiny":
+        return {"float32": dense}
     found = {"float32": dense, "bfloat16": copy.deepcopy(dense).bfloat16()}
     dynamic = torch.ao.quantization.quantize_dynamic(copy.deepcopy(dense), {torch.nn.Linear}, dtype=torch.qint8)
     found["dynamic int8"] = dynamic
