@@ -261,6 +261,24 @@ def test_training_is_the_same_for_equal_seeds_only():
     assert digits.accuracy(first) > 0.5 > 0.2 > digits.accuracy(digits.net(0))
 
 
+def test_a_net_is_drawn_from_its_seed_alone():
+    first = digits.net(0)[2].weight
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    assert torch.equal(digits.net(0)[2].weight, first) and not torch.equal(digits.net(1)[2].weight, first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_blocks_go_in_the_first_step_or_over_three_fifths_of_them(monkeypatch):
+    seen, right = [], digits.BlockPruner
+    monkeypatch.setattr(digits, "BlockPruner", lambda *a, **how: seen.append(how) or right(*a, **how))
+    for way in (digits.Way(at_once=True), digits.Way(schedule="exp", criterion="snip_momentum")):
+        digits.pruned(digits.net(0), way, 0.8, 1, seed=0)
+    steps = math.ceil(1437 / 64)
+    assert [how["end"] for how in seen] == [1, round(0.6 * steps)]
+    assert (seen[1]["schedule"], seen[1]["criterion"], seen[1]["target"]) == ("exp", "snip_momentum", 0.8)
+
+
 def test_sums_are_compared_with_torch(monkeypatch):
     x, _ = digits.data()["test"]
     small = quantise(digits.pruned_at_once(digits.net(0), 0.8), [x], layers=digits.HIDDEN)
@@ -301,8 +319,18 @@ def test_rank_correlation_is_spearmans(rng):
     assert patterns.rank_correlation(a, np.exp(a)) == pytest.approx(1.0)
 
 
+def test_windows_are_drawn_once_each():
+    plan = patterns.Plan(windows=40, tokens=32, documents=8)
+    batches = patterns.windows_of_text(plan, seed=1)
+    assert [len(batch) for batch in batches] == [16, 16, 8] and len(torch.unique(torch.cat(batches), dim=0)) == 40
+    assert not torch.equal(batches[0], patterns.windows_of_text(plan, seed=2)[0])
+
+
 def test_every_layer_has_an_error_and_the_mean_is_theirs(tiny_run):
     rows = tiny_run("sparse_cpu_inference", "patterns").rows
+    cosines = values(rows, "cosine of sentence vectors before and after")
+    assert len(cosines) == 3 and all(-1 <= x < 0.99 for x in cosines)
+    assert len(values(rows, "rank correlation of similarities")) == 3
     for block in ("1 x 1", "4 x 1", "16 x 1"):
         each = values(rows, "output error of a layer", block=block)
         assert len(each) == 36 and 0 < min(each) < max(each)
