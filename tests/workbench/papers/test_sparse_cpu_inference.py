@@ -333,7 +333,7 @@ def test_every_layer_has_an_error_and_the_mean_is_theirs(tiny_run):
     assert len(values(rows, "rank correlation of similarities")) == 3
     for block in ("1 x 1", "4 x 1", "16 x 1"):
         each = values(rows, "output error of a layer", block=block)
-        assert len(each) == 36 and 0 < min(each) < max(each)
+        assert len(each) == 6 and 0 < min(each) < max(each)  # one transformer block at this size
         assert values(rows, "mean output error of the layers", block=block) == pytest.approx([np.mean(each)])
 
 

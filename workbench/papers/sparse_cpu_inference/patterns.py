@@ -21,16 +21,22 @@ BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much a size does: windows of text, their tokens, sparsities, and documents read (None: all)."""
+    """How much a size does: windows of text, their tokens, sparsities, and what is read and pruned (None: all).
+
+    Parameters
+    ----------
+    documents, blocks : how many documents are read, and how many transformer blocks are pruned, from the first one on.
+    """
 
     windows: int
     tokens: int = 128
     sparsities: tuple[float, ...] = SPARSITIES
     documents: int | None = None
+    blocks: int | None = None
 
 
 PLANS = {
-    "tiny": Plan(windows=3, tokens=16, sparsities=(0.5,), documents=8),
+    "tiny": Plan(windows=3, tokens=16, sparsities=(0.5,), documents=8, blocks=1),
     "small": Plan(windows=16),
     "full": Plan(windows=64),
 }
@@ -39,15 +45,17 @@ PLANS = {
 def patterns(size, seed, report):
     """Prune every linear layer of MiniLM by size, block by block; compare its outputs and the sentence vectors."""
     plan, model = PLANS[size], minilm.load()
-    batches = windows_of_text(plan, seed)
+    batches, chosen = windows_of_text(plan, seed), linear_layers(model)
+    if plan.blocks is not None:
+        chosen = {name: layer for name, layer in chosen.items() if int(name.split(".")[1]) < plan.blocks}
     report(0.0, "inputs of every layer")
-    grams = {name: found.gram for name, found in gather_statistics(model, batches).items()}
+    grams = {name: found.gram for name, found in gather_statistics(model, batches, layers=chosen).items()}
     dense = vectors(model, batches)
     cases = [(sparsity, block) for sparsity in plan.sparsities for block in BLOCKS]
     rows = []
     for place, (sparsity, block) in enumerate(cases):
         report(0.2 + 0.8 * place / len(cases), f"{block[0]} x {block[1]} blocks, {sparsity:.0%} gone")
-        pruned = pruned_copy(model, sparsity, block)
+        pruned = pruned_copy(model, sparsity, block, list(chosen))
         labels = {"block": "{} x {}".format(*block), "sparsity": sparsity, "windows": plan.windows}
         rows += _layer_rows(model, pruned, grams, labels)
         rows += _vector_rows(dense, vectors(pruned, batches), labels)
@@ -63,10 +71,10 @@ def windows_of_text(plan, seed) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def pruned_copy(model, sparsity, block):
-    """Return a copy whose linear layers each lack the blocks of the least mean size of their weights."""
+def pruned_copy(model, sparsity, block, layers=None):
+    """Return a copy whose named linear layers each lack the blocks of the least mean size of their weights."""
     pruned = copy.deepcopy(model)
-    for layer in linear_layers(pruned).values():
+    for layer in linear_layers(pruned, layers).values():
         layer.weight.mul_(torch.from_numpy(block_prune_mask(layer.weight.abs().numpy(), sparsity, block=block)))
     return pruned
 
@@ -85,7 +93,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def _layer_rows(model, pruned, grams, labels):
     after, rows = linear_layers(pruned), []
-    for name, layer in linear_layers(model).items():
+    for name, layer in linear_layers(model, grams).items():
         error = relative_output_error(layer.weight.numpy(), after[name].weight.numpy(), grams[name])
         rows.append(row("output error of a layer", error, "relative", "measured", layer=name, **labels))
     mean = fmean(each["value"] for each in rows)
