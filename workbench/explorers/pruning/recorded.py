@@ -21,10 +21,10 @@ def rows_of_point(point: TradeoffPoint, of: PruningSource) -> list[Row]:
     values = {**point.quality, **point.cost}
     rows = [row(axes[key].label, value, axes[key].unit, axes[key].kind, **labels) for key, value in values.items()]
     rows += [row(PART + kind, value, "bytes", "counted", **labels) for kind, value in point.parts.items()]
+    short = {key: labels[key] for key in ("model", "point", "stage")}  # there are many such rows
     for each in point.layers:
-        rows.append(
-            row(LOSS, each.output_error, "relative", "measured", **labels, layer=each.name, density=each.density)
-        )
+        about = {"layer": each.name, "density": each.density}
+        rows.append(row(LOSS, each.output_error, "relative", "measured", **short, **about))
     return rows
 
 

@@ -11,7 +11,7 @@ from workbench.explorers.pruning.recorded import rows_of_point, rows_of_times
 from workbench.explorers.pruning.source import PruningSource, sources
 
 MODELS = {"tiny": ("tiny_lm",), "small": ("tiny_lm",), "full": ("minilm", "tiny_lm")}
-METHODS = {"tiny": ("magnitude", "wanda")}
+METHODS = {"tiny": ("magnitude",)}
 LEVELS = {"tiny": 1, "small": 2}  # of each method; all at full size
 TIMED = {"tiny": (1,), "small": (32,), "full": frontier.TOKENS}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
