@@ -67,6 +67,10 @@ DOORS = {
         "csr_softmax": {"scores": A},
         "csr_softmax_gradient": {"probabilities": A, "gradient": np.ones(5)},
     },
+    "kernels.transforms.layer_norm": {
+        "layer_norm_columns": {"x": X, "weight": X[:, 0].copy(), "bias": X[:, 1].copy(), "eps": 1e-5, "num_threads": 1},
+        "layer_norm_columns_work": {"width": 3, "n": 4},
+    },
     "kernels.masks.block_scores": {
         "antidiagonal_reshape": {"q": Q, "k": Q, "stride": 4, "mode": "random", "seed": 1, "query_every": 1},
         "lines_read": {"stride": 4, "mode": "random", "seed": 1},

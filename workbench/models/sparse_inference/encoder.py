@@ -3,14 +3,17 @@
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from kernels.attention.block_sparse import block_shape, block_sparse_attention
 from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.matmul.quantize import quantize_activation_u8
+from kernels.transforms.layer_norm import layer_norm_columns
 from workbench.models.language.minilm import MiniLM
 from workbench.models.sparse_inference.sparse_linear import SparseLinear
 
 __all__ = ["SparseEncoder"]
+
+BLOCK = 64  # of queries and keys that attention takes at a time
 
 
 class SparseEncoder:
@@ -47,7 +50,7 @@ class SparseEncoder:
         model, (b, t) = self.model, tokens.shape
         x = model.norm(model.words(tokens) + model.positions.weight[:t] + model.segments.weight[0])
         columns = x.flatten(0, 1).t().contiguous().numpy()
-        allowed = None if real is None else real[:, None, None, :]
+        allowed = None if real is None else real[:, None, None, :].numpy()
         for layer in self._layers:
             columns = layer(columns, b, t, allowed)
         return torch.from_numpy(columns).t().view(b, t, -1)
@@ -66,8 +69,8 @@ class _FusedLayer:
     def __call__(self, x: np.ndarray, b, t, allowed) -> np.ndarray:
         """Map the stream (width, b t) to the next layer's."""
         qkv = torch.from_numpy(self.qkv.columns(*_bytes(self.qkv, x)))
-        q, k, v = qkv.view(3, self.heads, -1, b, t).permute(0, 3, 1, 4, 2)  # (b, h, t, d) each
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        heads = qkv.view(3, self.heads, -1, b, t).permute(0, 3, 1, 4, 2).contiguous()  # q, k and v, (b, h, t, d) each
+        attended = torch.from_numpy(_attention(*heads.numpy(), allowed))
         attended = attended.permute(1, 3, 0, 2).reshape(len(x), b * t)  # back to (h d, b t)
         x = _normalised(self.out.columns(*_bytes(self.out, attended.numpy()), append=x), self.norm_attention)
         hidden = self.feed_in.columns(
@@ -90,9 +93,12 @@ def _joined(layers) -> SparseLinear:
     return SparseLinear(weight, scale, bias, min(x.low for x in layers), max(x.high for x in layers))
 
 
+def _attention(q, k, v, allowed):
+    """Return the attention of all queries to all keys, but to those that are not ``allowed`` (b, 1, 1, t)."""
+    whole = np.ones((1, 1, *block_shape(q.shape[2], k.shape[2], block_size=BLOCK)), bool)
+    return block_sparse_attention(q, k, v, whole, block_size=BLOCK, causal=False, attn_mask=allowed)
+
+
 def _normalised(x: np.ndarray, norm: nn.LayerNorm) -> np.ndarray:
-    """Normalise every column, in place."""
-    columns = torch.from_numpy(x)
-    variance, mean = torch.var_mean(columns, 0, correction=0)
-    columns.sub_(mean).mul_((variance + norm.eps).rsqrt_()).mul_(norm.weight[:, None]).add_(norm.bias[:, None])
-    return x
+    """Normalise every column."""
+    return layer_norm_columns(x, norm.weight.numpy(), norm.bias.numpy(), eps=norm.eps)
