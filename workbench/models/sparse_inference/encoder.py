@@ -20,7 +20,8 @@ class SparseEncoder:
     """MiniLM with sparse int8 layers, run in the layout of the kernel.
 
     Query, key and value are one product. The feed-forward part's GELU and its quantisation, and the residual sums, are
-    fused into the products. Attention and normalisation are in float32.
+    fused into the products. Attention and normalisation are in float32. Nothing between the products is torch's: two
+    libraries with threads of their own would wait for each other's.
 
     Parameters
     ----------
@@ -44,12 +45,12 @@ class SparseEncoder:
         self.model = model
         self._layers = [_FusedLayer(layer) for layer in model.layers]
 
-    @torch.no_grad()
     def __call__(self, tokens: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
         """Return the stream after all layers: tokens int64 (b, t) -> (b, t, width); ``real`` as in `MiniLM.forward`."""
         model, (b, t) = self.model, tokens.shape
-        x = model.norm(model.words(tokens) + model.positions.weight[:t] + model.segments.weight[0])
-        columns = x.flatten(0, 1).t().contiguous().numpy()
+        words, positions, segments = (_array(part.weight) for part in (model.words, model.positions, model.segments))
+        rows = words[tokens.numpy()] + (positions[:t] + segments[0])  # (b, t, width)
+        columns = _normalised(np.ascontiguousarray(rows.reshape(b * t, -1).T), model.norm)
         allowed = None if real is None else real[:, None, None, :].numpy()
         for layer in self._layers:
             columns = layer(columns, b, t, allowed)
@@ -68,11 +69,11 @@ class _FusedLayer:
 
     def __call__(self, x: np.ndarray, b, t, allowed) -> np.ndarray:
         """Map the stream (width, b t) to the next layer's."""
-        qkv = torch.from_numpy(self.qkv.columns(*_bytes(self.qkv, x)))
-        heads = qkv.view(3, self.heads, -1, b, t).permute(0, 3, 1, 4, 2).contiguous()  # q, k and v, (b, h, t, d) each
-        attended = torch.from_numpy(_attention(*heads.numpy(), allowed))
-        attended = attended.permute(1, 3, 0, 2).reshape(len(x), b * t)  # back to (h d, b t)
-        x = _normalised(self.out.columns(*_bytes(self.out, attended.numpy()), append=x), self.norm_attention)
+        qkv = self.qkv.columns(*_bytes(self.qkv, x)).reshape(3, self.heads, -1, b, t)
+        q, k, v = np.ascontiguousarray(qkv.transpose(0, 3, 1, 4, 2))  # (b, h, t, d) each
+        attended = _attention(q, k, v, allowed).transpose(1, 3, 0, 2)
+        attended = np.ascontiguousarray(attended).reshape(len(x), b * t)  # back to (h d, b t)
+        x = _normalised(self.out.columns(*_bytes(self.out, attended), append=x), self.norm_attention)
         hidden = self.feed_in.columns(
             *_bytes(self.feed_in, x), post=("gelu",), out_dtype="uint8", out_scale=self.step, out_zero=self.zero
         )
@@ -101,4 +102,8 @@ def _attention(q, k, v, allowed):
 
 def _normalised(x: np.ndarray, norm: nn.LayerNorm) -> np.ndarray:
     """Normalise every column."""
-    return layer_norm_columns(x, norm.weight.numpy(), norm.bias.numpy(), eps=norm.eps)
+    return layer_norm_columns(x, _array(norm.weight), _array(norm.bias), eps=norm.eps)
+
+
+def _array(parameter: torch.Tensor) -> np.ndarray:
+    return parameter.detach().numpy()
