@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "block_rules.hpp"
+#include "half.hpp"
 #include "python_call.hpp"
 #include "registry.hpp"
 #include "simd.hpp"
@@ -38,18 +39,8 @@ using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;  // th
 
 float widen(float x) { return x; }
 double widen(double x) { return x; }
-float from_bits(std::uint32_t bits) {
-    float y;
-    std::memcpy(&y, &bits, sizeof y);
-    return y;
-}
-float widen(BFloat16 x) { return from_bits(static_cast<std::uint32_t>(x.bits) << 16); }  // the upper half of a float
-float widen(Half x) {
-    const std::uint32_t exponent = (x.bits >> 10) & 31u, fraction = x.bits & 1023u;
-    const std::uint32_t shifted = exponent == 31 ? 255u : exponent + 112u;
-    const float size = exponent == 0 ? static_cast<float>(fraction) * 0x1p-24f : from_bits(shifted << 23 | fraction << 13);
-    return x.bits & 0x8000u ? -size : size;
-}
+float widen(BFloat16 x) { return workbench::float_from_bits(static_cast<std::uint32_t>(x.bits) << 16); }  // the upper half of a float
+float widen(Half x) { return workbench::float_from_half(x.bits); }
 
 template <class S>
 struct Buffer {

@@ -13,6 +13,7 @@ import kernels
 import workbench.machines
 from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.formats.block_mask import BlockMask
+from kernels.formats.tiled_csl import TiledCSL
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
 from workbench.machines import roofline
@@ -35,6 +36,7 @@ PLAN = plan_windows(A, A, 64, 0.5)
 PAIR = {"a": A, "b": A}
 GLOBAL = {"sparsity": 0.5, "scope": "global", "least": 0.0, "most": 0.9, "num_threads": 1}
 ENTRIES = {"shape": (4, 8), "nnz": 3, "value_bits": 16}
+TILED = TiledCSL.encode(X[:, :3], pad=True, reorder=False)
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
 # Good arguments of every public function; a new one is missed by the first test below.
@@ -153,6 +155,10 @@ DOORS = {
     "kernels.matmul.sddmm": {
         "sddmm": {"pattern": A32, "x": X, "y": X, "num_threads": 1},
         "sddmm_work": {"pattern": A32, "d": 4},
+    },
+    "kernels.matmul.skinny_spmm": {
+        "skinny_spmm": {"a": TILED, "b": X, "split_k": 1, "method": "entries", "num_threads": 1},
+        "skinny_spmm_work": {"a": TILED, "n": 4},
     },
     "kernels.matmul.spgemm": {
         "spgemm": PAIR | {"method": "hash", "sort": True, "drop_zeros": False, "num_threads": 1, "hashing": "low",
