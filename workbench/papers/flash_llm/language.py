@@ -12,42 +12,45 @@ import numpy as np
 import torch
 
 from kernels.formats.storage import tiled_csl_bits
-from kernels.masks.magnitude import magnitude_mask
-from kernels.masks.wanda import wanda_mask
 from workbench.data import text
 from workbench.models.language import tiny_lm
 from workbench.models.sparse_inference.statistics import gather_statistics, linear_layers
+from workbench.models.sparse_inference.tiled_csl import CRITERIA, pruning_mask
 from workbench.paper import row
 
 CORPORA = ("documentation", "library")
-WINDOW, BATCH, CONTEXT = 256, 4, 512
-RATE, WARM = 1e-3, 0.1  # the highest rate, and the share of the steps in which it rises
+WINDOW, CONTEXT = 256, 512
+RATE, WARM = 5e-4, 0.1  # the highest rate, and the share of the steps in which it rises
 TILE = (128, 64)
-CRITERIA = ("magnitude", "Wanda")
-TRAINED, TRAINED_BY = (0.8, 0.9), "Wanda"
+TRAINED, TRAINED_BY = (0.8, 0.9), "wanda"
 DENSE = "dense"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How much a size does: sparsities, pieces of held-out text and characters of each, steps, seeds, training text."""
+    """How much a size does: sparsities, pieces of held-out text and characters of each, training."""
 
     sparsities: tuple[float, ...]
     pieces: int
     characters: int
     calibration: int
     steps: int
+    batch: int
     seeds: int
     training: int
 
 
 SETTINGS = {
-    "tiny": Setting(sparsities=(0.8,), pieces=1, characters=500, calibration=1, steps=1, seeds=1, training=20_000),
+    "tiny": Setting(
+        sparsities=(0.8,), pieces=1, characters=300, calibration=1, steps=1, batch=1, seeds=1,
+        training=20_000,
+    ),
     "small": Setting(
-        sparsities=(0.5, 0.7, 0.8, 0.9), pieces=2, characters=4000, calibration=4, steps=10, seeds=1, training=200_000
+        sparsities=(0.5, 0.7, 0.8, 0.9), pieces=2, characters=4000, calibration=4, steps=10, batch=4, seeds=1,
+        training=200_000,
     ),
     "full": Setting(
-        sparsities=(0.5, 0.6, 0.7, 0.8, 0.9), pieces=6, characters=6000, calibration=16, steps=80, seeds=3,
+        sparsities=(0.5, 0.6, 0.7, 0.8, 0.9), pieces=6, characters=6000, calibration=16, steps=60, batch=4, seeds=3,
         training=2_000_000,
     ),
 }  # fmt: skip
@@ -77,14 +80,10 @@ def language(size, seed, report, keep):
 
 def masks(statistics, sparsity, criterion) -> dict[str, np.ndarray]:
     """Return layer name -> bool, True where a weight stays."""
-    found = {}
-    for name, layer in linear_layers(tiny_lm.load()).items():
-        weight = layer.weight.detach().numpy()
-        if criterion == "Wanda":
-            found[name] = wanda_mask(weight, np.diag(statistics[name].gram).copy(), sparsity)
-        else:
-            found[name] = magnitude_mask(weight, sparsity)
-    return found
+    return {
+        name: pruning_mask(layer.weight.detach().numpy(), sparsity, criterion, gram=statistics[name].gram)
+        for name, layer in linear_layers(tiny_lm.load()).items()
+    }
 
 
 @torch.no_grad()
@@ -95,14 +94,14 @@ def masked(kept) -> tiny_lm.TinyLM:
     return model
 
 
-def train(model, kept, steps, seed, ids):
+def train(model, kept, steps, batch, seed, ids):
     """Train a model in place on windows of ``ids``, int64 (tokens,), with AdamW; weights that went stay 0."""
     model.train().requires_grad_(True)
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / steps))
     for _ in range(steps):
-        starts = rng.integers(0, len(ids) - WINDOW, BATCH)
+        starts = rng.integers(0, len(ids) - WINDOW, batch)
         optimiser.zero_grad()
         model.loss(torch.stack([ids[start : start + WINDOW + 1] for start in starts])).backward()
         optimiser.step()
@@ -141,7 +140,7 @@ def _apply(model, kept):
 
 
 def _trained(kept, pieces, setting, labels):
-    model = train(masked(kept), kept, setting.steps, labels["seed"], _training_tokens(setting.training))
+    model = train(masked(kept), kept, setting.steps, setting.batch, labels["seed"], _training_tokens(setting.training))
     return _rows(model, kept, pieces, **labels)
 
 
