@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from workbench.machines import roofline
+from workbench.machines import roofline as module
 from workbench.machines.roofline import WEIGHT_FORMATS, Ceilings, ceilings, roofline
 
 
 def test_ceilings_are_measured_once(monkeypatch):
-    monkeypatch.setattr(roofline, "COPY_BYTES", 2**20)
-    monkeypatch.setattr(roofline, "FMA_STEPS", 10_000)
-    roofline._measured.cache_clear()
+    monkeypatch.setattr(module, "COPY_BYTES", 2**20)
+    monkeypatch.setattr(module, "FMA_STEPS", 10_000)
+    module._measured.cache_clear()
     first = ceilings(1)
     assert ceilings(1) is first and first.threads == 1
     assert first.copy_gbps > 0.1 and first.fma_gflops_f32 > 0.1 and first.fma_gflops_f64 > 0.1
-    roofline._measured.cache_clear()
+    module._measured.cache_clear()
 
 
 def test_thread_count_is_checked():

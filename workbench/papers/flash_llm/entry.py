@@ -15,7 +15,7 @@ PAPER = Paper(
     ),
     year=2023,
     arxiv="2309.10285",
-    family="sparse inference",
+    family="sparse weights",
     summary=(
         "A model that writes one token at a time reads all of its weights for a few products each, so the machine "
         "waits for memory while its multipliers idle. Flash-LLM stores pruned weights sparse, reads only what is left, "

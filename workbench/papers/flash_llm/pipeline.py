@@ -5,11 +5,12 @@ Cores. The rates are those of NVIDIA's data sheet; nothing is fitted to the pape
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kernels.check import as_number, check_choice
 from workbench.machines.roofline import TILE_K, TILE_M
 
-__all__ = ["A100", "ACTIVITIES", "Gpu", "Span", "dense_cycles", "loop", "sparse_cycles", "step_cycles"]
+__all__ = ["A100", "ACTIVITIES", "OVERLAPS", "Gpu", "Span", "dense_cycles", "loop", "sparse_cycles", "step_cycles"]
 
 ACTIVITIES = ("load the nonzeros", "copy the activations", "clear the tile", "multiply", "scatter")
 OVERLAPS = ("none", "loads with the product", "loads with the product and with each other")
@@ -38,8 +39,7 @@ class Gpu:
 A100 = Gpu(peak_flops=312e12, bandwidth=1555e9, multiprocessors=108, clock_hz=1.41e9)  # 40 GB, from memory
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """One activity on one tile: cycles from ``start`` to ``stop``."""
 
     activity: str
