@@ -26,6 +26,7 @@ __all__ = [
     "check_unmasked",
     "is_canonical",
     "is_plain",
+    "unchangeable_copy",
 ]
 
 FLOATS = (np.float32, np.float64)
@@ -217,6 +218,11 @@ def check_array(x, *, function: str, name: str, dtypes: Sequence = FLOATS) -> No
         return
     wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
     raise TypeError(f"{function}: {name} must be a NumPy array of {wanted}, got {_described(x, name)}")
+
+
+def unchangeable_copy(x: np.ndarray) -> np.ndarray:
+    """Return a flat copy that lies in a bytes object, so that not even its owner can make it writeable."""
+    return np.frombuffer(x.tobytes(), x.dtype)
 
 
 def _span(low, high):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernels._native import core
-from kernels.check import as_int, as_ints, check_array
+from kernels.check import as_int, as_ints, check_array, unchangeable_copy
 
 __all__ = ["TiledCSL", "encode_reference"]
 
@@ -62,7 +62,7 @@ class TiledCSL:
             check_array(found, function="TiledCSL", name=name, dtypes=(dtype,))
             if found.ndim != 1:
                 raise ValueError(f"TiledCSL: {name} must have one dimension, got {found.ndim}")
-            object.__setattr__(self, name, _unchangeable(found))
+            object.__setattr__(self, name, unchangeable_copy(found))
         m, k = as_ints(self.shape, 2, function="TiledCSL", name="shape", low=0, high=2**31 - 1)
         tiling = _tiling(self.tile_m, self.tile_k, self.vector, "TiledCSL")
         for name, value in zip(("shape", "tile_m", "tile_k", "vector"), ((m, k), *tiling), strict=True):
@@ -76,7 +76,7 @@ class TiledCSL:
         if in_rows:
             ends = np.empty((len(self.tile_offsets) - 2) * self.tile_m, np.int32)
             core.tiled_csl_row_ends(self.nz, self.tile_offsets, *tiling, ends)
-            ends = _unchangeable(ends)
+            ends = unchangeable_copy(ends)
         object.__setattr__(self, "nnz", nnz)
         object.__setattr__(self, "row_ends", ends)
 
@@ -232,11 +232,6 @@ def _dealt(places, pads, vector):
                 lists[lane].append(max(banks, key=len).pop())
     words = [main[lane].pop() for _ in range(rounds) for lane in range(LANES) for _ in range(vector)]
     return words + [tail[lane].pop() for lane in range(rest) for _ in range(vector)]
-
-
-def _unchangeable(x):
-    """Return a copy that lies in a bytes object, so that not even its owner can make it writeable."""
-    return np.frombuffer(x.tobytes(), x.dtype)
 
 
 def _tiling(tile_m, tile_k, vector, function):

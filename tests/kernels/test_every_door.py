@@ -13,6 +13,7 @@ import kernels
 import workbench.machines
 from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.formats.block_mask import BlockMask
+from kernels.formats.nm_packed import NMPacked
 from kernels.formats.tiled_csl import TiledCSL
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
@@ -36,6 +37,7 @@ PLAN = plan_windows(A, A, 64, 0.5)
 PAIR = {"a": A, "b": A}
 GLOBAL = {"sparsity": 0.5, "scope": "global", "least": 0.0, "most": 0.9, "num_threads": 1}
 ENTRIES = {"shape": (4, 8), "nnz": 3, "value_bits": 16}
+PACKED = NMPacked.from_dense(np.eye(3, 4, dtype=np.float32), 1, 2)
 TILED = TiledCSL.encode(X[:, :3], pad=True, reorder=False)
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
@@ -141,6 +143,10 @@ DOORS = {
     "kernels.matmul.dataflow_order": {
         "dataflow_order": PAIR | {"dataflow": "row"},
         "products_between": {"order": dataflow_order(A, A, "row"), "start": 0, "stop": 3},
+    },
+    "kernels.matmul.nm_spmm": {
+        "nm_spmm": {"a": PACKED, "b": X.T.copy(), "num_threads": 1},
+        "nm_spmm_work": {"a": PACKED, "columns": 4},
     },
     "kernels.matmul.on_chip": {
         "kept_on_chip": {"order": dataflow_order(A, A, "row"), "formed": 3, "windows": [0], "most": 5},

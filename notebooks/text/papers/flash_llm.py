@@ -7,7 +7,7 @@
 #   workbench:
 #     description: 'A model that writes one token at a time waits for its weights: read them sparse, multiply the
 #       zeros as well, and see on which machine that pays.'
-#     thumbnail: 'record:replay/speed over dense, loop?n=16&words=reordered&overlap=loads with the product and with each other&sparsity=0.7|0.8|0.9'
+#     thumbnail: 'record:format/words that meet in the fullest bank?sparsity=0.8'
 #     title: 'Flash-LLM: load as sparse, compute as dense'
 # ---
 
@@ -206,8 +206,8 @@ Markdown(f"```python\n{inspect.getsource(skinny_spmm_reference)}```")
 # ## 4. The fast form
 #
 # On a CPU the nearest cache takes the place of shared memory, and there are no banks. Our kernel has two methods.
-# `dense_tile` is the paper's: expand each tile, multiply it densely. `entries` does one multiply-add of a row of $B$ for
-# each word, and wants the words row by row. All must agree.
+# `dense_tile` is the paper's: expand each tile, multiply it densely. `entries` does one multiply-add of a row of $B$
+# for each word, and wants the words row by row. All must agree.
 
 # %%
 weights = random_weights(256, 192, 0.8, seed=2)
@@ -396,8 +396,8 @@ except FileNotFoundError as missing:
 shown
 
 # %% [markdown]
-# *published* values were read in the paper's abstract, in its repository or in its released code; those *from memory*
-# could not be checked. Nothing here ran on a GPU: the kernel itself, its times against cuBLAS, Sputnik and SparTA, and
+# *published* values were read in the paper's abstract, in its repository or in its released code; those *from
+# memory* could not be checked. Nothing here ran on a GPU: the kernel itself, its times against cuBLAS, Sputnik and SparTA, and
 # the comparison with DeepSpeed and FasterTransformer are not tested. The model of the A100 rests on three numbers of its
 # data sheet and is fitted to nothing; it has one thread block on each multiprocessor.
 #
