@@ -396,10 +396,10 @@ except FileNotFoundError as missing:
 shown
 
 # %% [markdown]
-# *published* values were read in the paper's abstract, in its repository or in its released code; those *from
-# memory* could not be checked. Nothing here ran on a GPU: the kernel itself, its times against cuBLAS, Sputnik and SparTA, and
-# the comparison with DeepSpeed and FasterTransformer are not tested. The model of the A100 rests on three numbers of its
-# data sheet and is fitted to nothing; it has one thread block on each multiprocessor.
+# *published* values were read in the paper's abstract, in its repository or in its released code; those *from memory*
+# could not be checked. Nothing here ran on a GPU: the kernel itself, its times against cuBLAS, Sputnik and SparTA, and
+# the comparison with DeepSpeed and FasterTransformer are not tested. The model of the A100 rests on three numbers of
+# its data sheet and is fitted to nothing; it has one thread block on each multiprocessor.
 #
 # Left out: pruning by Taylor scores and training of models with billions of parameters, split products on the model,
 # and several GPUs. Our language model has seven million parameters, so its loss says little about OPT-30B.

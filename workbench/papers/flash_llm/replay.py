@@ -1,7 +1,5 @@
 """The paper's twelve products on a model of its GPU: what the memory traffic allows, and what the loop makes of it."""
 
-import numpy as np
-
 from kernels.formats.tiled_csl import TiledCSL
 from workbench.machines.roofline import roofline
 from workbench.paper import row
@@ -71,14 +69,3 @@ def _loops(n, sparsity, conflicts):
             rows.append(row("cycles of a tile", cycles, "cycles", "modelled", **labels))
             rows.append(row("speed over dense, loop", dense_cycles(n) / cycles, "x", "modelled", **labels))
     return rows
-
-
-def means(rows, quantity, **labels) -> dict[float, float]:
-    """Return the mean of a quantity at each sparsity, over all products and columns that carry the labels."""
-    found: dict[float, list[float]] = {}
-    for each in rows:
-        if each["quantity"] == quantity and all(each.get(key) == x for key, x in labels.items()):
-            found.setdefault(each["sparsity"], []).append(each["value"])
-    if not found:
-        raise LookupError(f"no row of {quantity!r} with {labels}")
-    return {sparsity: float(np.mean(x)) for sparsity, x in found.items()}
