@@ -220,7 +220,7 @@ for packed, method in ((small, "dense_tile"), (small, "entries"), (TiledCSL.enco
 assert np.abs(weights.astype(float) @ b - wanted).max() < 1e-9
 
 # %% [markdown]
-# One call puts it into a model. Here the language model that ships with the workbench gets weights of which 80 per cent
+# One call puts it into a model, also into yours. Here the language model that ships with the workbench gets weights of which 80 per cent
 # are zero; with the same weights dense it must write the same.
 
 # %%
@@ -453,6 +453,9 @@ check("flash_llm/ridge", tokens)
 # %% [markdown]
 # **6.** Write the encoder of one tile, without padding: a function of a tile in half precision that returns its words,
 # row by row.
+
+# %%
+given("flash_llm/words")  # rows and sparsity of the tiles that your function will be tried on
 
 # %%
 encode = ...  # def encode(tile): ...
