@@ -220,8 +220,8 @@ for packed, method in ((small, "dense_tile"), (small, "entries"), (TiledCSL.enco
 assert np.abs(weights.astype(float) @ b - wanted).max() < 1e-9
 
 # %% [markdown]
-# One call puts it into a model, also into yours. Here the language model that ships with the workbench gets weights of which 80 per cent
-# are zero; with the same weights dense it must write the same.
+# One call puts it into a model, also into yours. Here the language model that ships with the workbench gets weights of
+# which 80 per cent are zero; with the same weights dense it must write the same.
 
 # %%
 from workbench.models.language import tiny_lm
@@ -243,8 +243,7 @@ full = sum(2 * layer.out_features * layer.in_features for layer in layers)
 f"{sum(layer.nbytes for layer in layers) / full:.2f} of the bytes of the dense layers in 16 bits (counted)"
 
 # %% [markdown]
-# That is more than 0.4, for two reasons. A CPU also wants to know where each row of a tile ends, and matrices as small
-# as these do not fill whole tiles.
+# That is a little more than the 0.4 of the format: a CPU also wants to know where each row of a tile ends.
 
 # %% [markdown]
 # ## 5. Play
@@ -334,7 +333,7 @@ show(figure, "Time of a product of 4096 x 4096 weights with 16 columns, by spars
 # %%
 at = {"sparsity": 0.8} | shape
 table(
-    ["ms at 80% (measured)", *(f"{n} columns" for n in (1, 8, 16, 64))],
+    ["ms at 80% (measured)", *(f"N = {n}" for n in (1, 8, 16, 64))],
     [
         [name, *(f"{mean(times, contender=name, n=n, **at):.2f}" for n in (1, 8, 16, 64))]
         for name in dict.fromkeys(r["contender"] for r in times)
@@ -427,7 +426,7 @@ check("flash_llm/position", answer)
 # words with these positions are stored at once. How many meet in the fullest bank?
 
 # %%
-given("flash_llm/bytes").tolist(), given("flash_llm/conflict").tolist()
+given("flash_llm/bytes").tolist(), " ".join(map(str, given("flash_llm/conflict")))
 
 # %%
 size, conflict = ..., ...

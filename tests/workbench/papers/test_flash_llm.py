@@ -65,9 +65,11 @@ def overlaps(*speeds):
 
 def timed(columns=(8, 16), sparsities=PAPERS, **ms):
     """Rows of times; each contender's milliseconds at each sparsity."""
-    names = {"lscd": products.LSCD, "entries": products.ENTRIES, "csr": products.CSR, "wide": products.DENSE32,
+    names = {"lscd": products.LSCD, "entries": products.ENTRIES, "csr": products.CSR, "torch": products.CSR_TORCH,
+             "scipy": products.CSR_SCIPY, "wide": products.DENSE32,
              "half": products.DENSE16}  # fmt: skip
-    given = {"entries": (1.0,) * len(sparsities)} | ms
+    slow = (99.0,) * len(sparsities)  # the fastest CSR counts
+    given = {"entries": (1.0,) * len(sparsities), "torch": slow, "scipy": slow} | ms
     return [
         {"quantity": "time", "contender": names[name], "m": 4, "k": 4, "n": n, "sparsity": s, "value": x, "threads": 2}
         for name, values in given.items()
@@ -121,6 +123,7 @@ CASES = [
     ("sparse", timed(lscd=(1.0,) * 3, csr=(3.7, 3.1, 2.1)), "reproduced"),
     ("sparse", timed(lscd=(1.0,) * 3, csr=(1.7, 0.7, 0.4)), "partly"),
     ("sparse", timed(lscd=(1.0,) * 3, csr=(0.9, 0.7, 0.4)), "not reproduced"),
+    ("sparse", timed(lscd=(1.0,) * 3, csr=(3.7, 3.1, 2.1), scipy=(0.9, 0.7, 0.4)), "not reproduced"),
     ("crossing", timed(lscd=(1.0,) * 3, csr=(1.7, 0.7, 0.4)), "reproduced"),
     ("crossing", timed(sparsities=(0.5, 0.9, 0.99), lscd=(1.0,) * 3, csr=(4.7, 2.7, 0.4)), "partly"),
     ("crossing", timed(lscd=(1.0,) * 3, csr=(0.9, 0.7, 0.4)), "not reproduced"),
@@ -250,7 +253,7 @@ def test_random_weights_have_exactly_so_many_zeros():
 
 def test_a_wrong_product_is_not_timed(monkeypatch):
     monkeypatch.setattr(products, "spmm", lambda a, b, **how: 2 * (a @ b))
-    with pytest.raises(ValueError, match="CSR differs from the dense product"):
+    with pytest.raises(ValueError, match="CSR, ours differs from the dense product"):
         products.products("tiny", 1, Report())
 
 

@@ -23,7 +23,8 @@ SHAPES = {
 COLUMNS = {"tiny": (1, 8), "small": (1, 16), "full": (1, 8, 16, 32, 64)}
 SPARSITIES = {"tiny": (0.8,), "small": (0.7, 0.8, 0.9), "full": (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)}
 ROUNDS = {"tiny": 1, "small": 5, "full": 7}
-DENSE32, DENSE16, CSR = "dense, 32 bits", "dense, bfloat16", "CSR"
+DENSE32, DENSE16 = "dense, 32 bits", "dense, bfloat16"
+CSR, CSR_TORCH, CSR_SCIPY = "CSR, ours", "CSR, torch", "CSR, SciPy"  # SciPy's has one thread
 LSCD, ENTRIES = "tiled-CSL, computed dense", "tiled-CSL, entry by entry"
 TOLERANCE = {DENSE16: 3e-2}  # others 1e-4: the weights are the same, in half precision
 CPU_TILE_K = 512
@@ -53,13 +54,16 @@ def _contenders(weights, threads):
     csr = sparse.csr_array(wide)
     paper = TiledCSL.encode(weights, pad=True)
     rows = TiledCSL.encode(weights, tile_k=CPU_TILE_K, reorder=False, pad=True)
+    of_torch = torch.sparse_csr_tensor(*map(torch.from_numpy, (csr.indptr, csr.indices, csr.data)), size=csr.shape)
     dense, half = torch.from_numpy(wide), torch.from_numpy(wide).bfloat16()
-    full, kept = 2 * weights.size, 2 * csr.nnz
+    full, kept, stored = 2 * weights.size, 2 * csr.nnz, csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes
     how = {"num_threads": threads}
     return {
         DENSE32: (lambda b: (torch.from_numpy(b).t() @ dense.t()).t(), 4 * weights.size, full),
         DENSE16: (lambda b: (torch.from_numpy(b).t().bfloat16() @ half.t()).t(), 2 * weights.size, full),
-        CSR: (lambda b: spmm(csr, b, **how), csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes, kept),
+        CSR: (lambda b: spmm(csr, b, **how), stored, kept),
+        CSR_TORCH: (lambda b: of_torch @ torch.from_numpy(b), stored, kept),
+        CSR_SCIPY: (lambda b: csr @ b, stored, kept),
         LSCD: (lambda b: skinny_spmm(paper, b, method="dense_tile", **how), paper.nbytes, full),
         ENTRIES: (lambda b: skinny_spmm(rows, b, method="entries", **how), rows.nbytes, kept),
     }
