@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kernels._native import core, get_num_threads, isa
 from kernels.check import as_int, as_number, check_choice, check_threads
@@ -38,7 +39,7 @@ class Ceilings:
     threads: int
     isa: str
 
-    def floor_s(self, flops, bytes, dtype=np.float64) -> float:
+    def floor_s(self, flops, bytes, dtype: DTypeLike = np.float64) -> float:
         """Return the least seconds that ``flops`` operations and ``bytes`` moved can take: the larger of the two."""
         peaks = {np.dtype(np.float32): self.fma_gflops_f32, np.dtype(np.float64): self.fma_gflops_f64}
         if np.dtype(dtype) not in peaks:

@@ -38,6 +38,8 @@ class SparseDecodeLinear(nn.Module):
     are padded (`padded_shape`).
     """
 
+    bias: torch.Tensor | None
+
     def __init__(self, weight: TiledCSL, bias: np.ndarray | None = None):
         super().__init__()
         self.weight = weight

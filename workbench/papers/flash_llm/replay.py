@@ -1,5 +1,7 @@
 """The paper's twelve products on a model of its GPU: what the memory traffic allows, and what the loop makes of it."""
 
+from typing import Any
+
 from kernels.formats.tiled_csl import TiledCSL
 from workbench.machines.roofline import roofline
 from workbench.paper import row
@@ -18,7 +20,7 @@ MEASURED = {  # means over the paper's products on an A100, as its repository re
     "Sputnik": {0.7: 3.6, 0.8: 3.0, 0.9: 2.0},
     "SparTA": {0.7: 1.4, 0.8: 1.4, 0.9: 1.6},
 }
-MACHINE = {"peak_flops": A100.peak_flops, "bandwidth": A100.bandwidth}
+MACHINE: dict[str, Any] = {"peak_flops": A100.peak_flops, "bandwidth": A100.bandwidth}
 
 
 def replay(size, seed, report):

@@ -54,6 +54,8 @@ def test_pads_to_whole_tiles_and_says_so():
     assert (ours.out_features, ours.in_features) == (130, 70)
     assert paper.nbytes == paper.weight.nbytes + 4 * 130
     assert ours.nbytes == ours.weight.nbytes + 4 * 130 + 4 * 2 * 128  # two tiles of 128 row ends
+    bare = SparseDecodeLinear.from_linear(layer(bias=False), tile_k=64, reorder=True)
+    assert bare.nbytes == bare.weight.nbytes
     x = torch.randn(2, 70, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(ours(x), paper(x), atol=1e-4) and "0.0% sparse" in repr(ours)
 
