@@ -196,7 +196,8 @@ def test_the_view_opens_on_the_language_model():
 
 
 # Model of the GPU ---------------------------------------------------------------------------------------------------
-ROUND = pipeline.Gpu(peak_flops=1024.0, bandwidth=16.0, multiprocessors=1, clock_hz=1.0, shared_bytes=64)
+# A multiprocessor gets 16 bytes of memory and 1024 operations in a cycle.
+ROUND = pipeline.Gpu(peak_flops=4096.0, bandwidth=64.0, multiprocessors=2, clock_hz=2.0, shared_bytes=64)
 
 
 def test_cycles_of_a_tile_worked_out_by_hand():
@@ -230,6 +231,17 @@ def test_nothing_runs_before_what_it_needs(overlap):
         assert stops[load, tile].stop <= stops[copied, tile].start
         if tile:
             assert stops[multiply, tile - 1].stop <= stops[scatter, tile].start
+
+
+def test_the_loop_starts_at_once_and_knows_three_ways():
+    assert min(span.start for span in pipeline.loop(CYCLES)) == 0
+    with pytest.raises(ValueError, match="overlap must be one of"):
+        pipeline.loop(CYCLES, 4, "all")
+
+
+def test_a_sparse_tile_waits_for_its_words_and_their_scatter():
+    """256 x 64 weights, a quarter kept: 4096 words, 1024 cycles to load and 1.5 * 128 to scatter."""
+    assert pipeline.sparse_cycles(8, 0.75, conflicts=1.5, gpu=ROUND) == 1024 + 192
 
 
 def test_a_dense_tile_waits_for_memory_or_for_arithmetic():
