@@ -214,7 +214,11 @@ DOORS = {
         "table_snapshot": TRACED | {"window": 0},
     },
     "workbench.machines.peaks": {"stored_peaks": {"threads": 1}},
-    "workbench.machines.roofline": {"ceilings": {"threads": 1}},
+    "workbench.machines.roofline": {
+        "ceilings": {"threads": 1},
+        "roofline": {"m": 64, "k": 32, "n": 8, "sparsity": 0.5, "peak_flops": 1e12, "bandwidth": 1e11,
+                     "fmt": "tiled-csl", "activation_bytes": 2},
+    },
 }  # fmt: skip
 
 # Functions that are no door: they trust their arguments, measure what they are handed, or tell about this computer.

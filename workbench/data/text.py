@@ -11,6 +11,7 @@ import hashlib
 import platform
 import re
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,7 +74,7 @@ def documents(corpora=("documentation", "library"), split=None) -> tuple[Documen
     return tuple(document for document in _split(split) if document.corpus in corpora)
 
 
-def sample(characters: int, corpora="documentation", split="held_out") -> tuple[str, str]:
+def sample(characters: int, corpora: str | Sequence[str] = "documentation", split: str = "held_out") -> tuple[str, str]:
     """Return the first ``characters`` characters of a split's documents, joined by blank lines, and their names.
 
     Raises

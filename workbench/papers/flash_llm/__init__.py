@@ -1,0 +1,1 @@
+"""The paper Flash-LLM: entry, claims, experiments and exercises."""
