@@ -57,12 +57,6 @@ PAPER = Paper(
             run=loaded_later("sparse_cpu_inference.products", "heights"),
         ),
         Experiment(
-            key="encoder",
-            title="A sentence encoder, sparse from end to end: what it still knows",
-            kind="accuracy",
-            run=loaded_later("sparse_cpu_inference.encoder", "quality"),
-        ),
-        Experiment(
             key="encoder_times",
             title="A sentence encoder, sparse from end to end: its time",
             kind="timing",
