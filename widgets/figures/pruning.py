@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -228,7 +229,7 @@ def tradeoff_figure(
         margin={"t": 30, "b": 150},
         legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
         xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
-        yaxis={"title": {"text": quality.told}},
+        yaxis={"title": {"text": _wrapped(quality.told, 34)}},
         clickmode="event",
     )
     if not points:
@@ -261,11 +262,11 @@ def budget_figure(
     figure.add_vline(x=before, line={"color": theme.PALETTE[appearance]["ink"], "width": 2})
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"Within {budget:.3g} of the cost before pruning; the line is the model before",
-        height=120 + 30 * max(len(found), 2),
+        title=f"Within {budget:.3g} of the cost before pruning<br>(the line is the model before)",
+        height=160 + 30 * max(len(found), 2),
         showlegend=False,
-        margin={"l": 190},
-        xaxis={"title": {"text": quality.told}},
+        margin={"l": 170, "t": 64},
+        xaxis={"title": {"text": _wrapped(quality.told, 42)}},
         yaxis={"autorange": "reversed"},
         clickmode="event",
     )
@@ -365,6 +366,10 @@ def _known(values: Mapping[str, float], axis: Axis) -> bool:
 
 def _signed(axis: Axis, wanted: str) -> int:
     return 1 if axis.better == wanted else -1
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "<br>".join(textwrap.wrap(text, width))
 
 
 def _over(points, quality, cost):

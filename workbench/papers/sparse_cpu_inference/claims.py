@@ -253,9 +253,9 @@ def _judge_encoder(rows):
     if len(names) < 2:
         raise LookupError("needs two other encoders or more")
     won = [above(min(case.values()), 1) for case in over]
-    shown = ", ".join(f"{name} {_range([case[name] for case in over])}" for name in names)
+    shown = ", ".join(f"over {name} {_range([case[name] for case in over])}" for name in names)
     return (
-        f"as fast as {shown}; the fastest in {sum(won)} of {len(won)} cases (measured)",
+        f"{shown}; the fastest in {sum(won)} of {len(won)} cases (measured)",
         verdict(all(won), sum(won) > len(won) / 2),
     )
 
