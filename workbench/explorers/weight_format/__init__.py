@@ -1,0 +1,1 @@
+"""One sparse weight in several storage formats: weights, formats and machines of the view."""
