@@ -239,7 +239,13 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
             orientation="h",
             marker={
                 "color": CATEGORIES[theme][(0, 1, 2, 6)[i]],
-                "pattern": {"shape": _PATTERNS[kind], "fgcolor": PALETTE[theme]["paper"], "size": 7, "solidity": 0.35},
+                "pattern": {
+                    "shape": _PATTERNS[kind],
+                    "fillmode": "overlay",
+                    "fgcolor": PALETTE[theme]["paper"],
+                    "size": 7,
+                    "solidity": 0.35,
+                },
             },
             hovertemplate="%{x:,} B of " + kind + "<extra>%{y}</extra>",
         )
@@ -349,7 +355,11 @@ def times_figure(scene: WeightScene, products: Sequence[Product], machine: Machi
             cliponaxis=False,
             marker={
                 "color": [CATEGORIES[theme][0 if memory else 1] for memory in bound],
-                "pattern": {"shape": ["" if memory else "/" for memory in bound], "fgcolor": PALETTE[theme]["paper"]},
+                "pattern": {
+                    "shape": ["" if memory else "/" for memory in bound],
+                    "fillmode": "overlay",
+                    "fgcolor": PALETTE[theme]["paper"],
+                },
             },
             customdata=["memory" if memory else "arithmetic" for memory in bound],
             hovertemplate="%{x:.4g} us, limited by %{customdata}<extra>%{y}</extra>",
@@ -362,7 +372,7 @@ def times_figure(scene: WeightScene, products: Sequence[Product], machine: Machi
         height=140 + 38 * len(names),
         margin={"t": 70, "l": 8},
         showlegend=False,
-        xaxis={"title": {"text": "microseconds"}, "range": [0, 1.75 * max([each.least_us for each in products])]},
+        xaxis={"title": {"text": "microseconds"}, "range": [0, 2.3 * max([each.least_us for each in products])]},
         yaxis={"autorange": "reversed", "type": "category"},
     )
     if not any(each.flops for each in products):

@@ -166,7 +166,12 @@ def registers_figure(stored, theme="light") -> go.Figure:
             textangle=0,
             marker={
                 "color": CATEGORIES[theme][(2, 0, 1, 6)[i]],
-                "pattern": {"shape": ("", "/", "x", ".")[i], "fgcolor": PALETTE[theme]["paper"], "solidity": 0.15},
+                "pattern": {
+                    "shape": ("", "/", "x", ".")[i],
+                    "fillmode": "overlay",
+                    "fgcolor": PALETTE[theme]["paper"],
+                    "solidity": 0.15,
+                },
             },
             hovertemplate=f"{role}: {count} of {REGISTERS} registers<extra></extra>",
         )
@@ -274,7 +279,7 @@ def banks_figure(banks, step, theme="light") -> go.Figure:
             row=at, col=1, x=list(range(32)), y=counts,
             marker={"color": [CATEGORIES[theme][0] if count < 2 else PALETTE[theme]["highlight"] for count in counts],
                     "pattern": {"shape": ["" if count < 2 else "/" for count in counts],
-                                "fgcolor": PALETTE[theme]["paper"]}},
+                                "fillmode": "overlay", "fgcolor": PALETTE[theme]["paper"]}},
             hovertemplate="bank %{x}: %{y} words at once<extra></extra>",
         )  # fmt: skip
     figure.update_layout(

@@ -261,6 +261,15 @@ from workbench.papers import get
 get("flash_llm").view()
 
 # %% [markdown]
+# What does a tile of 128 x 64 look like in this format and in others? Step through the stores of 32 lanes, switch the
+# dealing off and on, and compare the bytes.
+
+# %%
+from workbench.explorers.weight_format.explorer import explorer as weight_formats
+
+weight_formats(rows=128, columns=64, sparsity=0.8, value_bits="16", section="step", format="tiled_csl")
+
+# %% [markdown]
 # Now change the machine. How much faster could the product be, if its ridge were elsewhere? Move the peak and the
 # sparsity in this cell, and look for the number of columns from which on the sparse format no longer helps.
 

@@ -223,7 +223,17 @@ from workbench.papers import get
 get("sparse_cpu_inference").view()
 
 # %% [markdown]
-# All of these lost their weights in one blow. The paper removes them *while the network is trained*, along a schedule.
+# And what does the kernel read? Here is a small weight in groups of 4 x 1 blocks, one group after the other: its values
+# and columns, the rows of activations it names, the registers it fills. Look at the same weight in other formats, and
+# at the bytes that each takes.
+
+# %%
+from workbench.explorers.weight_format.explorer import explorer as weight_formats
+
+weight_formats(pattern="blocks", section="step", format="groups")
+
+# %% [markdown]
+# All of these pruned encoders lost their weights in one blow. The paper removes them *while the network is trained*, along a schedule.
 # With $p$ from 0 to 1 and the target $f$: exp $1 - (1 - f)^p$, cos $f (1 - \cos(p \pi / 2))$, linear $f p$,
 # cube $f p^3$. A fifth one, cubic, is $f (1 - (1 - p)^3)$ and removes most at the start.
 

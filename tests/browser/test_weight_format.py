@@ -1,0 +1,63 @@
+"""The explorer of weight formats in real Chromium: tabs, steps, the link, exports."""
+
+from urllib.parse import urlsplit
+
+import pytest
+
+CELL = """
+from workbench.app import request
+from workbench.explorers.weight_format.explorer import explorer
+
+explorer(query=request.query_string())
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(notebook_folder):
+    card = {"title": "Formats", "description": "Formats.", "thumbnail": "", "papers": []}
+    return notebook_folder({"dashboards/formats": [card, "md:# Formats", CELL]})
+
+
+@pytest.fixture
+def open_view(open_dashboard, folder):
+    def open_it(query="", on=None):
+        page = open_dashboard("formats", query, folder, on)
+        painted(page)
+        return page
+
+    return open_it
+
+
+def painted(page):
+    page.wait_for_selector(".wb-plot-area[data-painted]")
+    page.wait_for_selector(".wb-bar[data-busy=false]", state="attached")
+    page.wait_for_timeout(400)
+
+
+def test_bars_of_every_kind_are_seen_and_the_steps_follow_the_buttons(open_view, new_page):
+    page = open_view("pattern=blocks")
+    colours = page.evaluate(
+        """() => [...document.querySelectorAll(".wb-plot-area .bars .point path")].map((path) =>
+            path.style.fill.startsWith("url") || path.style.fillOpacity !== "0")"""
+    )
+    assert len(colours) >= 24 and all(colours)
+    page.get_by_role("tab", name="Step by step").click()
+    page.wait_for_function("() => location.search.includes('section=step')")
+    painted(page)
+    page.get_by_role("button", name="CSR, 16-bit indices").click()
+    page.wait_for_function("() => location.search.includes('format=csr16')")
+    page.get_by_role("button", name=">", exact=True).click()
+    page.wait_for_function("() => location.search.includes('step=2')")
+    painted(page)
+    assert "One entry of row 0" in page.locator(".wb-view").inner_text()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy link").click()
+    query = urlsplit(page.evaluate("() => navigator.clipboard.readText()")).query
+    other = open_view(query, new_page())
+    assert "One entry of row 0" in other.locator(".wb-view").inner_text() and len(query) < 2000
+
+
+def test_the_roofline_of_another_machine_in_the_dark(open_view, axe):
+    page = open_view("section=roofline&machine=a100&value_bits=16&rows=128&columns=64&theme=dark")
+    assert "312 Tflop/s" in page.locator(".wb-view").inner_text()
+    assert not axe(page)
