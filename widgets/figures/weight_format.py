@@ -12,7 +12,7 @@ from widgets.theme import CATEGORIES, PALETTE, template
 
 __all__ = [
     "KINDS", "PADDING", "Banks", "Kernel", "Machine", "Product", "StoredWeight", "WeightScene", "bytes_figure",
-    "product", "roofline_figure", "share_of_dense", "times_figure",
+    "hatched", "product", "roofline_figure", "share_of_dense", "times_figure",
 ]  # fmt: skip
 
 PADDING = "stored zeros (padding)"
@@ -227,6 +227,11 @@ def share_of_dense(scene: WeightScene, bits: int) -> float:
     return bits / max(scene.formats[0].total_bits, 1)
 
 
+def hatched(shape, theme, **more) -> dict:
+    """Return the pattern of bars that are drawn in their colour, with marks in the page's colour over it."""
+    return {"shape": shape, "fillmode": "overlay", "fgcolor": PALETTE[theme]["paper"], **more}
+
+
 def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     """Draw the bytes of every format by kind, padding hatched, over the lower bound; the format ``shown`` is bold."""
     names = [f"<b>{each.label}</b>" if each.key == shown else each.label for each in scene.formats]
@@ -239,13 +244,7 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
             orientation="h",
             marker={
                 "color": CATEGORIES[theme][(0, 1, 2, 6)[i]],
-                "pattern": {
-                    "shape": _PATTERNS[kind],
-                    "fillmode": "overlay",
-                    "fgcolor": PALETTE[theme]["paper"],
-                    "size": 7,
-                    "solidity": 0.35,
-                },
+                "pattern": hatched(_PATTERNS[kind], theme, size=7, solidity=0.35),
             },
             hovertemplate="%{x:,} B of " + kind + "<extra>%{y}</extra>",
         )
@@ -355,11 +354,7 @@ def times_figure(scene: WeightScene, products: Sequence[Product], machine: Machi
             cliponaxis=False,
             marker={
                 "color": [CATEGORIES[theme][0 if memory else 1] for memory in bound],
-                "pattern": {
-                    "shape": ["" if memory else "/" for memory in bound],
-                    "fillmode": "overlay",
-                    "fgcolor": PALETTE[theme]["paper"],
-                },
+                "pattern": hatched(["" if memory else "/" for memory in bound], theme),
             },
             customdata=["memory" if memory else "arithmetic" for memory in bound],
             hovertemplate="%{x:.4g} us, limited by %{customdata}<extra>%{y}</extra>",

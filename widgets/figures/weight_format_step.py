@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from widgets.figures.sentence import say_instead
+from widgets.figures.weight_format import hatched
 from widgets.theme import CATEGORIES, PALETTE, template
 
 __all__ = ["TILE", "banks_figure", "index_picture", "lanes_figure", "registers_figure", "tile_of", "tile_picture",
@@ -166,12 +167,7 @@ def registers_figure(stored, theme="light") -> go.Figure:
             textangle=0,
             marker={
                 "color": CATEGORIES[theme][(2, 0, 1, 6)[i]],
-                "pattern": {
-                    "shape": ("", "/", "x", ".")[i],
-                    "fillmode": "overlay",
-                    "fgcolor": PALETTE[theme]["paper"],
-                    "solidity": 0.15,
-                },
+                "pattern": hatched(("", "/", "x", ".")[i], theme, solidity=0.15),
             },
             hovertemplate=f"{role}: {count} of {REGISTERS} registers<extra></extra>",
         )
@@ -278,8 +274,7 @@ def banks_figure(banks, step, theme="light") -> go.Figure:
         figure.add_bar(
             row=at, col=1, x=list(range(32)), y=counts,
             marker={"color": [CATEGORIES[theme][0] if count < 2 else PALETTE[theme]["highlight"] for count in counts],
-                    "pattern": {"shape": ["" if count < 2 else "/" for count in counts],
-                                "fillmode": "overlay", "fgcolor": PALETTE[theme]["paper"]}},
+                    "pattern": hatched(["" if count < 2 else "/" for count in counts], theme)},
             hovertemplate="bank %{x}: %{y} words at once<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
