@@ -234,8 +234,8 @@ weight_formats(pattern="blocks", section="step", format="groups")
 
 # %% [markdown]
 # All of these pruned encoders lost their weights in one blow. The paper removes them *while the network is trained*,
-# along a schedule. With $p$ from 0 to 1 and the target $f$: exp $1 - (1 - f)^p$, cos $f (1 - \cos(p \pi / 2))$, linear $f p$,
-# cube $f p^3$. A fifth one, cubic, is $f (1 - (1 - p)^3)$ and removes most at the start.
+# along a schedule. With $p$ from 0 to 1 and the target $f$: exp $1 - (1 - f)^p$, cos $f (1 - \cos(p \pi / 2))$,
+# linear $f p$, cube $f p^3$. A fifth one, cubic, is $f (1 - (1 - p)^3)$ and removes most at the start.
 
 # %%
 from kernels.masks.schedules import SCHEDULES, scheduled_sparsity
