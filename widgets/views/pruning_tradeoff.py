@@ -212,7 +212,11 @@ class PruningTradeoffView(View):
         scene, found = self.scene, []
         for knob in super()._shown_knobs():
             value = getattr(self, knob.key)
-            if knob.key == "point":
+            if knob.key == "stage":
+                there = {point.stage for point in scene.points} if scene else set()
+                if len(there | {value}) < 2:
+                    continue  # nothing to choose
+            elif knob.key == "point":
                 points = [p for p in scene.points if p.stage == self.stage] if scene else ()
                 knob = _offering(knob, value, [(point.key, point_title(point)) for point in points])
             elif knob.key == "layer":

@@ -116,6 +116,12 @@ def test_points_offered_are_those_of_the_stage(view):
     assert list(view._tradeoff.figure.data[0].y) == [0.9]
 
 
+def test_a_stage_is_offered_where_there_are_several(view):
+    assert "stage" in [knob.key for knob in view._shown_knobs()]
+    view.model = "other"  # without any point
+    assert "stage" not in [knob.key for knob in view._shown_knobs()]
+
+
 def test_another_model_or_stage_forgets_the_point(view):
     view.point, view.layer = "wanda@0.5", "layers.0.out"
     view.stage = "recovered"

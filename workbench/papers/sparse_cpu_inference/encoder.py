@@ -1,4 +1,4 @@
-"""A sentence encoder, sparse from end to end: what it still knows, and how long it takes."""
+"""A sentence encoder, sparse from end to end, and how long it takes."""
 
 import copy
 import tempfile
@@ -6,84 +6,19 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.stats import spearmanr
-from torch.nn import functional as F
 
 import kernels
-from workbench.data import text
 from workbench.explorers.pruning.sources import minilm as judged
 from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
-from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
+from workbench.models.sparse_inference.compress import prune_blocks_at_once, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
-from workbench.models.sparse_inference.sparse_linear import SparseLinear
 from workbench.paper import row
 
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
-STEPS = {"tiny": 1, "small": 40, "full": 200}
-RATE, BATCH, WINDOW = 1e-3, 16, 128
-TEXTS = {"tiny": 4, "small": 64, "full": 200}
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
-
-
-def quality(size, seed, report, keep):
-    """Prune to 4x1 blocks while distilling, quantise, and compare sentence vectors with the dense model's."""
-    dense, rows = minilm.load(), []
-    for i, sparsity in enumerate(SPARSITIES[size]):
-        part = report.part(i, len(SPARSITIES[size]), f"{sparsity:.0%} of the blocks")
-        rows += keep({"sparsity": sparsity}, partial(_trained, sparsity, size, seed, part))
-    rows += _judged(dense, size, model="dense", sparsity=0.0, step="before pruning")
-    return rows
-
-
-def _trained(sparsity, size, seed, report):
-    dense = minilm.load()
-    documents = 1 if size == "tiny" else None
-    batches = training_batches(STEPS[size], seed, 2 if size == "tiny" else BATCH, documents)
-    pruned = prune_while_distilling(
-        dense, batches, sparsity=sparsity, steps=STEPS[size], rate=RATE, loss=judged.distil, report=report
-    )
-    report(0.96, "judge")
-    sparse = quantise(pruned, batches[:1] if size == "tiny" else judged.SOURCE.calibration(), least_sparsity=0.0)
-    rows = _judged(pruned, size, model="sparse", sparsity=sparsity, step="pruned, float32")
-    rows += _judged(SparseEncoder(sparse), size, model="sparse", sparsity=sparsity, step="pruned, int8")
-    held = sum(layer.nbytes for layer in sparse.modules() if isinstance(layer, SparseLinear))
-    before = sum(4 * p.numel() for layer in dense.layers for name, p in layer.named_parameters() if "norm" not in name)
-    rows.append(row("bytes, linear layers", held, "bytes", "counted", model="sparse", sparsity=sparsity))
-    rows.append(row("bytes, linear layers", before, "bytes", "counted", model="dense", sparsity=0.0))
-    return rows
-
-
-def training_batches(steps, seed, batch=BATCH, documents=None):
-    """Return windows of (the first so many) library sources, a batch for every step, in the order that a seed draws."""
-    windows = _library(documents)
-    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-    return list(windows[order][torch.arange(steps * batch) % len(windows)].split(batch))
-
-
-@cache
-def _library(documents):
-    return minilm.load().windows(" ".join(d.text for d in text.documents("library", "train")[:documents]), WINDOW)
-
-
-def _judged(encoder, size, **labels):
-    """Compare sentence vectors of documentation with the dense model's; search with half of a text for the other."""
-    windows = judged.windows(judged.NEIGHBOURS)[: TEXTS[size]]
-    dense = minilm.load()
-    with torch.no_grad():
-        now, before = (F.normalize(each(windows).mean(1), dim=1) for each in (encoder, dense))
-        first, second = (F.normalize(encoder(half).mean(1), dim=1) for half in windows.chunk(2, dim=1))
-    likeness = [(x @ x.T)[np.triu_indices(len(x), 1)].numpy() for x in (now, before)]
-    found = (first @ second.T).argmax(1) == torch.arange(len(windows))
-    return [
-        row("cosine of sentence vectors before and after", float((now * before).sum(1).mean()), "cosine", "measured",
-            **labels),
-        row("rank correlation of similarities", float(spearmanr(*likeness).statistic), "number", "measured", **labels),
-        row("second halves found by the first", float(found.float().mean()), "fraction", "measured", **labels),
-    ]  # fmt: skip
 
 
 def times(size, seed, report):
