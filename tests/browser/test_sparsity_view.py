@@ -230,6 +230,7 @@ def test_every_export_opens(open_view, tmp_path):
     assert len(labels) == 12
     for label in labels:
         menu.select_option(label=label)
+        page.wait_for_timeout(150)  # Chromium drops a frame's eleventh download within one second
         with page.expect_download() as download:
             page.get_by_role("button", name="Export").click()
         file = tmp_path / download.value.suggested_filename

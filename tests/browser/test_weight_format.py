@@ -29,7 +29,7 @@ def open_view(open_dashboard, folder):
 
 
 def painted(page):
-    page.wait_for_selector(".wb-plot-area[data-painted]")
+    page.wait_for_selector(".wb-plot-area[data-painted]", state="attached")
     page.wait_for_selector(".wb-bar[data-busy=false]", state="attached")
     page.wait_for_timeout(400)
 

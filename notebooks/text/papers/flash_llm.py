@@ -7,7 +7,7 @@
 #   workbench:
 #     description: 'A model that writes one token at a time waits for its weights: read them sparse, multiply the
 #       zeros as well, and see on which machine that pays.'
-#     thumbnail: 'record:format/words that meet in the fullest bank?sparsity=0.8'
+#     thumbnail: 'record:format/words that meet in the fullest bank?sparsity=0.8&words=row by row|reordered'
 #     title: 'Flash-LLM: load as sparse, compute as dense'
 # ---
 
