@@ -46,7 +46,7 @@ def test_bars_of_every_kind_are_seen_and_the_steps_follow_the_buttons(open_view,
     painted(page)
     page.get_by_role("button", name="CSR, 16-bit indices").click()
     page.wait_for_function("() => location.search.includes('format=csr16')")
-    page.get_by_role("button", name=">", exact=True).click()
+    page.get_by_role("button", name="Step forward").click()
     page.wait_for_function("() => location.search.includes('step=2')")
     painted(page)
     assert "One entry of row 0" in page.locator(".wb-view").inner_text()
