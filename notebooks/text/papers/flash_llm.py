@@ -110,8 +110,8 @@ gantt(OVERLAPS[0])
 
 # %% [markdown]
 # One after the other, the memory is idle while the tile is multiplied and scattered. Now the loads of the next tile run
-# beside the product of this one, and beside each other. Only the scatter is left over, since it needs the loaded words
-# and the threads that multiply.
+# beside the product of this one, and beside each other. What sets the pace in this model is the memory: first the
+# nonzeros, then the activations. The scatter fits beside the activations, except where there are very few columns.
 
 # %%
 gantt(OVERLAPS[2])
@@ -323,9 +323,10 @@ table(
 )
 
 # %% [markdown]
-# The bound is far above what the paper measured at 90 per cent, and the scatter explains only a part of the gap. What
-# the model leaves out counts more there: launching, summing up the parts of split products, and offsets that must have
-# arrived before the words can be asked for.
+# The bound is far above what the paper measured at 90 per cent. The loop comes nearer because it copies the activations
+# from memory for every thread block, which is more than a GPU with a cache does. What the model leaves out counts
+# too: launching, summing up the parts of split products, and offsets that must have arrived before the words can be
+# asked for.
 #
 # Next, our CPU. The curves compare the time of one product with 16 columns over the sparsity.
 
@@ -406,8 +407,9 @@ shown
 # %% [markdown]
 # *published* values were read in the paper's abstract, in its repository or in its released code; those *from memory*
 # could not be checked. Nothing here ran on a GPU: the kernel itself, its times against cuBLAS, Sputnik and SparTA, and
-# the comparison with DeepSpeed and FasterTransformer are not tested. The model of the A100 rests on three numbers of
-# its data sheet and is fitted to nothing; it has one thread block on each multiprocessor.
+# the comparison with DeepSpeed and FasterTransformer are not tested. The model of the A100 rests on five constants
+# that are given from memory, and is fitted to nothing; it has one thread block on each multiprocessor. Our sparse
+# decoder keeps its cache and its attention in float32; the decoder in bfloat16 that it is compared with does not.
 #
 # Left out: pruning by Taylor scores and training of models with billions of parameters, split products on the model,
 # and several GPUs. Our language model has seven million parameters, so its loss says little about OPT-30B.

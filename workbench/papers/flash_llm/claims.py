@@ -40,10 +40,7 @@ def _judge_bytes(rows):
 
 
 def _judge_conflicts(rows):
-    """Reproduced if more than half of the conflicts go at every sparsity that the paper has; partly if some go.
-
-    Conflicts are the words in the fullest bank beyond the one that costs nothing.
-    """
+    """Reproduced if at least 2.5 words meet in a bank row by row, and at most 1.5 reordered; partly if fewer meet."""
     quantity = "words that meet in the fullest bank"
     before, after = (
         {r["sparsity"]: r["value"] for r in rows_with(rows, quantity, words=words) if r["sparsity"] in _PAPERS}
@@ -51,10 +48,10 @@ def _judge_conflicts(rows):
     )
     if not before:
         raise LookupError(f"no row of {quantity!r} at {_PAPERS}")
-    most = [below(after[s] - 1, (x - 1) / 2) for s, x in before.items()]
     fewer = [below(after[s], x) for s, x in before.items()]
+    word = verdict(at_least(min(before.values()), 2.5) and at_most(max(after.values()), 1.5), all(fewer))
     shown = ", ".join(f"{x:.2f} before and {after[s]:.2f} after at {s:.0%}" for s, x in sorted(before.items()))
-    return f"{shown} (random weights; counted)", verdict(all(most), all(fewer))
+    return f"{shown} (random weights; counted)", word
 
 
 def _judge_exact(rows):
@@ -267,7 +264,7 @@ CLAIMS = (
     ),
     Claim(
         key="loop",
-        statement="The scatter that nothing hides explains why less than that was measured.",
+        statement="Copying the activations beside the nonzeros explains why less than that was measured.",
         where=_REPO,
         paper_value="1.4x / 1.7x / 2.1x over cuBLAS at 70 / 80 / 90 %",
         tag="published",

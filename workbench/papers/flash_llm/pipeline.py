@@ -1,7 +1,8 @@
 """A model of the kernel's loop on a GPU: five activities for each tile, overlapped or one after the other.
 
 One thread block on one multiprocessor of an A100, which has an equal share of the memory bandwidth and of the Tensor
-Cores. The rates are those of NVIDIA's data sheet; nothing is fitted to the paper's times.
+Cores. The rates are given from memory; nothing is fitted to the paper's times. Activations are charged to memory for
+every thread block, although a GPU finds many of them in its cache.
 """
 
 from dataclasses import dataclass
