@@ -27,7 +27,6 @@ class PruningSource:
     calibration : () -> batches that the model takes, none of which is judged on.
     evaluation : () -> batches of other text for the error of each layer's outputs.
     loss : (model, batch) -> scalar tensor, whose gradient methods may ask for; it is not zero at the dense model.
-    distil : (model, dense model, batch) -> scalar tensor, what a short training after pruning makes small.
     judge : model -> quality by axis key.
     qualities : the axes of `judge`, the one that says most first.
     missing : () -> "" or the sentence that says what must be installed.
@@ -39,7 +38,6 @@ class PruningSource:
     calibration: Callable[[], Sequence[Any]]
     evaluation: Callable[[], Sequence[Any]]
     loss: Callable[[nn.Module, Any], torch.Tensor]
-    distil: Callable[[nn.Module, nn.Module, Any], torch.Tensor]
     judge: Callable[[nn.Module], dict[str, float]]
     qualities: tuple[Axis, ...]
     missing: Callable[[], str] = lambda: ""

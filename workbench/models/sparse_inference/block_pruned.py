@@ -13,13 +13,14 @@ from torch import nn
 
 from kernels.check import as_int, as_ints, as_number, check_choice
 from kernels.masks.blocks import block_prune_mask
+from kernels.masks.movement import snip_momentum_scores, snip_scores
 from kernels.masks.schedules import SCHEDULES, scheduled_sparsity
 from workbench.models.sparse_inference.statistics import linear_layers
 
 __all__ = ["CRITERIA", "BlockPruner", "block_sparsity", "group_lasso_"]
 
 CRITERIA = ("magnitude", "snip", "snip_momentum")
-KEPT_MOMENTUM = 0.9
+_SCORES = {"snip": snip_scores, "snip_momentum": snip_momentum_scores}
 
 
 class BlockPruner:
@@ -114,10 +115,9 @@ class BlockPruner:
                 continue
             if layer.weight.grad is None:
                 raise ValueError(f"BlockPruner.step: layer {label!r} has no gradient; call it after loss.backward()")
-            worth = (layer.weight * layer.weight.grad).abs()
-            if self.criterion == "snip_momentum":
-                worth += KEPT_MOMENTUM * self._scores[label]
-            self._scores[label] = worth
+            parts = layer.weight.numpy(), layer.weight.grad.numpy()
+            before = (self._scores[label].numpy(),) if self.criterion == "snip_momentum" else ()
+            self._scores[label] = torch.from_numpy(_SCORES[self.criterion](*before, *parts))
 
     def _choose(self):
         scores = {label: np.ascontiguousarray(worth.numpy()) for label, worth in self._scores.items()}

@@ -52,6 +52,7 @@ def test_bytes_are_those_worked_out_by_hand(small):
         4 * WEIGHTS,
         WEIGHTS,
     )
+    assert dense.parts == {"values": 2 * WEIGHTS}
     assert dense.quality == {"cosine": pytest.approx(1), "output_error": 0}
 
 
@@ -124,6 +125,9 @@ def test_times_are_of_products_that_were_compared(small, monkeypatch):
     found = by_tokens[8]
     assert list(found) == [(frontier.DENSE, ""), ("magnitude", "0.7"), ("blocks_4x1", "0.7")]
     assert all(timing.median_s > 0 for timing in found.values())
+    multiplied = []
+    frontier._one_pass([(multiplied.append, layer) for layer in "abc"])
+    assert multiplied == ["a", "b", "c"]
     right = frontier.compress_layers
 
     def wrong(*given):

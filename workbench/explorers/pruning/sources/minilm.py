@@ -59,13 +59,6 @@ def loss(model, batch):
     return F.cross_entropy(first @ second.T / TEMPERATURE, torch.arange(len(batch)))
 
 
-def distil(model, teacher, batch):
-    """Return the mean squared difference of the token vectors."""
-    with torch.no_grad():
-        wanted = teacher(batch)
-    return F.mse_loss(model(batch), wanted)
-
-
 def judge(model):
     """Compare sentence vectors with the dense model's: their cosine, and whether they find the same neighbours."""
     dense, now = _dense(), _vectors(model, NEIGHBOURS)
@@ -85,7 +78,6 @@ SOURCE = PruningSource(
     calibration=lambda: _batches(CALIBRATION),
     evaluation=lambda: _batches(EVALUATION),
     loss=loss,
-    distil=distil,
     judge=judge,
     qualities=(
         Axis(

@@ -3,7 +3,6 @@
 from functools import cache
 
 import torch
-from torch.nn import functional as F
 
 from widgets.figures.pruning import Axis
 from workbench.data import text
@@ -41,14 +40,6 @@ def judge(model):
     return {"bits_per_byte": model.bits_per_byte(_judged()), "agreement": float(same.float().mean())}
 
 
-def distil(model, teacher, batch):
-    """Return the Kullback-Leibler divergence of the next-token distributions from the teacher's, in nats."""
-    with torch.no_grad():
-        wanted = teacher(batch).log_softmax(-1)
-    found = model(batch).log_softmax(-1)
-    return F.kl_div(found.flatten(0, 1), wanted.flatten(0, 1), log_target=True, reduction="batchmean")
-
-
 SOURCE = PruningSource(
     key="tiny_lm",
     title="Tiny language model",
@@ -56,7 +47,6 @@ SOURCE = PruningSource(
     calibration=lambda: _batches("train"),
     evaluation=lambda: _batches("held_out"),
     loss=lambda model, batch: model.loss(batch),
-    distil=distil,
     judge=judge,
     qualities=(
         Axis(
