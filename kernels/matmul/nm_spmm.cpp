@@ -22,7 +22,7 @@ using DenseOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 constexpr int panel_vectors = 8;                                   // of C's row: eight registers hold its sums
 constexpr std::int64_t panel_floats = 8192;                        // of B: 32 KB, which the nearest cache holds
-constexpr std::int64_t most_rows = 1024, least_rows = 64, soon = 4;  // rows of a task; rows fetched before their turn
+constexpr std::int64_t most_rows = 256, least_rows = 64, soon = 4;  // rows of a task; rows fetched before their turn
 
 struct Operands {
     std::int64_t rows, k, columns;
@@ -73,7 +73,8 @@ inline void add_groups(const Operands &a, const float *values, const std::uint8_
 }
 
 template <int vectors, int keep, int of>
-void panel(const Operands &a, std::int64_t column, std::int64_t first_row, std::int64_t end_row, float *copy) {
+void panel(const Operands &a, std::int64_t column, std::int64_t first_row, std::int64_t end_row, float *copy,
+           float *sums) {
     constexpr std::int64_t width = vectors * W;
     const std::int64_t there = std::min(width, a.columns - column), groups = a.k / a.m;
     const std::int64_t step = std::max<std::int64_t>(1, panel_floats / width / a.m);
@@ -91,20 +92,14 @@ void panel(const Operands &a, std::int64_t column, std::int64_t first_row, std::
             const std::uint8_t *positions = a.positions + at;
             for (std::int64_t p = 0; p < count * a.n; p += 16) __builtin_prefetch(values + soon * a.kept() + p);
             __builtin_prefetch(positions + soon * a.kept());
-            float *out = a.out + i * a.columns + column;
-            if (there == width) {
-                add_groups<vectors, keep, of>(a, values, positions, count, copy, out, g == 0);
-                continue;
-            }
-            float whole[width] = {};
-            std::copy(out, out + (g == 0 ? 0 : there), whole);
-            add_groups<vectors, keep, of>(a, values, positions, count, copy, whole, g == 0);
-            std::copy(whole, whole + there, out);
+            add_groups<vectors, keep, of>(a, values, positions, count, copy, sums + (i - first_row) * width, g == 0);
         }
     }
+    for (std::int64_t i = first_row; i < end_row; ++i)
+        std::copy_n(sums + (i - first_row) * width, there, a.out + i * a.columns + column);
 }
 
-using Panel = void (*)(const Operands &, std::int64_t, std::int64_t, std::int64_t, float *);
+using Panel = void (*)(const Operands &, std::int64_t, std::int64_t, std::int64_t, float *, float *);
 
 template <int keep, int of, int vectors = panel_vectors>
 Panel panel_of(int wanted) {
@@ -134,13 +129,13 @@ void nm_spmm(Values values, Positions positions, int n, int m, Values b, DenseOu
     std::int64_t parts = std::max<std::int64_t>(1, (a.rows + most_rows - 1) / most_rows);
     while (panels * parts % workers && parts < a.rows / least_rows) ++parts;  // as many tasks for every thread
     const std::int64_t size = std::max<std::int64_t>(panel_floats, a.m * width);
-    std::vector<std::vector<float>> copies(workers, std::vector<float>(size + 16));
+    std::vector<std::vector<float>> scratch(workers, std::vector<float>(size + std::min(a.rows, most_rows) * width + 16));
     workbench::parallel_for(panels * parts, threads, [&](std::int64_t task, int worker) {
         const std::int64_t column = task / parts * width, part = task % parts;
         const int vectors = static_cast<int>((std::min(width, a.columns - column) + W - 1) / W);
-        float *copy = copies[worker].data();
+        float *copy = scratch[worker].data();
         copy += (64 - reinterpret_cast<std::uintptr_t>(copy) % 64) % 64 / sizeof(float);
-        panel_for(a, vectors)(a, column, a.rows * part / parts, a.rows * (part + 1) / parts, copy);
+        panel_for(a, vectors)(a, column, a.rows * part / parts, a.rows * (part + 1) / parts, copy, copy + size);
     });
 }
 
