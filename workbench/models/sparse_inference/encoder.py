@@ -63,9 +63,7 @@ class _FusedLayer:
         self.qkv = _joined([layer.query, layer.key, layer.value])
         self.out, self.feed_in, self.feed_out = layer.out, layer.feed_in, layer.feed_out
         self.norm_attention, self.norm_feed = layer.norm_attention, layer.norm_feed
-        low, high = min(self.feed_out.low, 0.0), max(self.feed_out.high, 0.0)
-        self.step = (high - low) / 255 or 1.0
-        self.zero = round(-low / self.step)
+        _, self.step, self.zero = _bytes(self.feed_out, np.zeros(1, np.float32))
 
     def __call__(self, x: np.ndarray, b, t, allowed) -> np.ndarray:
         """Map the stream (width, b t) to the next layer's."""
