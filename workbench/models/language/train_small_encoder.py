@@ -56,9 +56,10 @@ RECORD, CARD = (WEIGHTS / f"small_encoder.{kind}" for kind in ("json", "md"))
 CORPORA = ("documentation", "library")
 JUDGED = slice(160, 360)  # windows of the documentation that pruned encoders are judged on
 WINDOW = 128  # tokens of such a window
-TEXTS = {150: 6000, 450: 4000, 900: 600}  # characters of a training text at most -> how many
+TEXTS = {150: 4600, 450: 1800, 900: 160}  # characters of a training text at most -> how many
 LINE = 40  # characters of a line that no training text may share with text that is judged or held out
-STEPS, BATCH, RATE, RIDGE, PAIRS_WEIGHT, WORD_SIZE = 1500, 32, 1e-3, 0.05, 10.0, 0.1
+STEPS, BATCH, RATE, RIDGE, PAIRS_WEIGHT, WORD_SIZE = 1200, 32, 1e-3, 0.05, 10.0, 0.1
+ALIKE = 256  # texts of nearly the same number of tokens, from which a batch is drawn
 HALF, HELD_OUT = 240, 200  # characters of half a held-out text; texts of each corpus
 PROBES = 12  # held-out texts of which the record keeps the teacher's cosines
 
@@ -103,8 +104,8 @@ def training_documents(judged: tuple[int, int]) -> dict[str, list[str]]:
     }
 
 
-def training_texts(documents, counts=None, seed=0) -> list[list[str]]:
-    """Return the training texts, those of a length together: all of the documentation, the rest drawn from the library.
+def training_texts(documents, counts=None, seed=0) -> list[str]:
+    """Return the training texts: of each length all that the documentation has, and the rest drawn from the library.
 
     Parameters
     ----------
@@ -115,14 +116,14 @@ def training_texts(documents, counts=None, seed=0) -> list[list[str]]:
     ------
     ValueError : the documents hold less text.
     """
-    rng, found = np.random.default_rng(seed), []
+    rng, found = np.random.default_rng(seed), list[str]()
     for length, count in (counts or TEXTS).items():
         first, rest = ([piece for each in documents[corpus] for piece in cut(each, length)] for corpus in CORPORA)
         first = first[:count]
         if len(first) + len(rest) < count:
             raise ValueError(f"training_texts: {count} texts of {length} characters are more than there are; ask fewer")
         drawn = np.sort(rng.choice(len(rest), count - len(first), replace=False))
-        found.append(first + [rest[i] for i in drawn])
+        found += first + [rest[i] for i in drawn]
     return found
 
 
@@ -137,20 +138,26 @@ def _digest(texts):
 # Training ------------------------------------------------------------------------------------------------------------
 
 
-def teacher_vectors(groups, path) -> list[torch.Tensor]:
-    """Return the teacher's vectors of groups of texts, each (texts, 384), from the file ``path`` if it holds them."""
-    texts = list(chain.from_iterable(groups))
+def teacher_vectors(texts, path) -> torch.Tensor:
+    """Return the teacher's vectors of texts, float32 (texts, 384), from the file ``path`` if it holds them."""
     known = np.load(path) if path.exists() else {}
     if str(known.get("texts", "")) != _digest(texts):
-        parts = []
+        teacher = minilm.load()
+        vectors = np.empty((len(texts), teacher.config.width), np.float32)
+        order = _by_length([teacher.encode(words)[0] for words in texts])
         for start in range(0, len(texts), BATCH):
-            parts.append(minilm.load().embed(texts[start : start + BATCH]).numpy())
-            if len(parts) % 20 == 0:
-                LOG.info("teacher: %d of %d texts", start + BATCH, len(texts))
-        known = {"vectors": np.concatenate(parts), "texts": np.array(_digest(texts))}
+            some = order[start : start + BATCH]
+            vectors[some] = teacher.embed([texts[i] for i in some]).numpy()
+            if start // BATCH % 20 == 0:
+                LOG.info("teacher: %d of %d texts, the longest last", start, len(texts))
+        known = {"vectors": vectors, "texts": np.array(_digest(texts))}
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **known)
-    return list(torch.from_numpy(known["vectors"]).split([len(group) for group in groups]))
+    return torch.from_numpy(known["vectors"])
+
+
+def _by_length(rows):
+    return np.argsort([len(row) for row in rows], kind="stable")
 
 
 def main_directions(vectors, count) -> torch.Tensor:
@@ -195,21 +202,18 @@ def loss(vectors, wanted, cosines):
     return 1 - (vectors * wanted).sum(1).mean() + PAIRS_WEIGHT * (vectors @ vectors.T - cosines).square().mean()
 
 
-def train(groups, taught, steps, seed=0, report=lambda step, value: None) -> MiniLM:
-    """Train an encoder on groups of texts and their teacher's vectors by AdamW, warm-up and a cosine schedule."""
+def train(texts, taught, steps, seed=0, report=lambda step, value: None) -> MiniLM:
+    """Train an encoder on texts and their teacher's vectors by AdamW, warm-up and a cosine schedule."""
     model, rng = new_pupil(seed), np.random.default_rng(seed)
-    rows = [[model.encode(words)[0, : model.config.context] for words in group] for group in groups]
-    directions = main_directions(torch.cat(taught), model.config.width)
-    wanted = [F.normalize(vectors @ directions, dim=1) for vectors in taught]
-    set_words(model, [row.numpy() for row in chain.from_iterable(rows)], torch.cat(wanted))
+    rows = [model.encode(words)[0, : model.config.context] for words in texts]
+    wanted = F.normalize(taught @ main_directions(taught, model.config.width), dim=1)
+    set_words(model, [row.numpy() for row in rows], wanted)
+    alike = np.array_split(_by_length(rows), max(1, len(rows) // ALIKE))
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    share = np.array([len(group) for group in groups]) / sum(map(len, groups))
     for step in range(steps):
-        group = rng.choice(len(groups), p=share)
-        chosen = torch.from_numpy(rng.choice(len(rows[group]), BATCH, replace=False))
-        tokens = [rows[group][i] for i in chosen]
-        teacher = taught[group][chosen]
-        value = loss(model.pool(tokens), wanted[group][chosen], teacher @ teacher.T)
+        chosen = rng.choice(alike[rng.integers(len(alike))], BATCH, replace=False)
+        teacher = taught[chosen]
+        value = loss(model.pool([rows[i] for i in chosen]), wanted[chosen], teacher @ teacher.T)
         optimiser.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -299,10 +303,10 @@ def ship(steps, seed, threads, folder, *, evaluate=False):
     torch.set_num_threads(threads)
     start = time.monotonic()
     judged = judged_span((minilm.load(), small_encoder.load() if evaluate else new_pupil()))
-    groups = training_texts(training_documents(judged), seed=seed)
-    taught = teacher_vectors(groups, folder / "teacher.npz")
+    texts = training_texts(training_documents(judged), seed=seed)
+    taught = teacher_vectors(texts, folder / "teacher.npz")
     LOG.info("the teacher's vectors are there after %.1f min", (time.monotonic() - start) / 60)
-    before, run = train(groups, taught, 0, seed), None
+    before, run = train(texts, taught, 0, seed), None
     if evaluate:
         run = json.loads(RECORD.read_text("utf-8"))["training"]
     else:
@@ -315,13 +319,13 @@ def ship(steps, seed, threads, folder, *, evaluate=False):
                     "step %d  loss %.3f  %.1f min", step + 1, np.mean(curve[-50:]), (time.monotonic() - start) / 60
                 )
 
-        model = train(groups, taught, steps, seed, report)
+        model = train(texts, taught, steps, seed, report)
         tiny_lm.save(model, small_encoder.FILE)
         small_encoder.load.cache_clear()
         run = {
             "text": text.provenance(),
-            "texts": {str(length): len(group) for length, group in zip(TEXTS, groups, strict=True)},
-            "texts_sha256": _digest(chain.from_iterable(groups)),
+            "texts": {str(length): count for length, count in TEXTS.items()},
+            "texts_sha256": _digest(texts),
             "teacher": f"{minilm.PACKAGE} {version(minilm.PACKAGE)}",
             "steps": steps,
             "seed": seed,
@@ -337,7 +341,7 @@ def ship(steps, seed, threads, folder, *, evaluate=False):
         "small encoder": model.embed,
         "small encoder before training": before.embed,
         "small encoder, weights drawn at random": new_pupil(seed).embed,
-        "TF-IDF": tf_idf(list(chain.from_iterable(groups))),
+        "TF-IDF": tf_idf(texts),
     }
     record = {
         "schema": 1,

@@ -56,9 +56,8 @@ def test_all_of_the_documentation_is_taken_and_the_rest_drawn():
     documents = {"documentation": ["aaa bbb ccc ddd", "eee fff"], "library": [f"w{i} " * 9 for i in range(8)]}
     counts = {7: 6, 11: 2}
     found = training.training_texts(documents, counts, seed=3)
-    assert [len(group) for group in found] == [6, 2]
-    assert found[0][:3] == ["aaa bbb", "ccc ddd", "eee fff"] and found[1] == ["aaa bbb ccc", "eee fff"]
-    assert all(piece[0] == "w" for piece in found[0][3:])
+    assert found[:3] == ["aaa bbb", "ccc ddd", "eee fff"] and found[6:] == ["aaa bbb ccc", "eee fff"]
+    assert all(piece[0] == "w" for piece in found[3:6])
     assert found == training.training_texts(documents, counts, seed=3)
     assert found != training.training_texts(documents, counts, seed=4)
     with pytest.raises(ValueError, match="more than there are"):
@@ -98,12 +97,12 @@ def test_training_is_repeatable_and_brings_vectors_nearer_to_the_teachers(docume
         small_encoder, "CONFIG", MiniConfig(vocabulary=4096, layers=2, heads=2, width=16, hidden=32, context=64)
     )
     some = {"documentation": documents["documentation"][:5], "library": []}
-    groups = training.training_texts(some, {60: 24, 90: 12})
-    draw = torch.Generator().manual_seed(0)
-    taught = [F.normalize(torch.randn(len(group), 24, generator=draw), dim=1) for group in groups]
+    monkeypatch.setattr(training, "ALIKE", 16)
+    texts = training.training_texts(some, {60: 24, 90: 12})
+    taught = F.normalize(torch.randn(len(texts), 24, generator=torch.Generator().manual_seed(0)), dim=1)
     told = []
-    found = training.train(groups, taught, 40, report=lambda step, value: told.append(value))
-    again = training.train(groups, taught, 40)
+    found = training.train(texts, taught, 40, report=lambda step, value: told.append(value))
+    again = training.train(texts, taught, 40)
     assert all(torch.equal(x, again.state_dict()[name]) for name, x in found.state_dict().items())
     assert len(told) == 40 and np.mean(told[-8:]) < np.mean(told[:8]) - 0.1
     assert not found.training and not any(p.requires_grad for p in found.parameters())
@@ -113,18 +112,22 @@ def test_the_teachers_vectors_are_kept_and_taken_again_only_for_other_text(tmp_p
     asked = []
 
     class Teacher:
+        config = MiniConfig(width=2)
+
+        def encode(self, words):
+            return torch.zeros(1, len(words))
+
         def embed(self, texts):
             asked.extend(texts)
             return torch.tensor([[len(words), 1.0] for words in texts])
 
     monkeypatch.setattr(training.minilm, "load", Teacher)
     path = tmp_path / "kept" / "teacher.npz"
-    first = training.teacher_vectors([["a", "bb"], ["ccc"]], path)
-    assert [x.tolist() for x in first] == [[[1, 1], [2, 1]], [[3, 1]]]
-    again = training.teacher_vectors([["a", "bb"], ["ccc"]], path)
-    assert asked == ["a", "bb", "ccc"] and all(map(torch.equal, first, again))
-    training.teacher_vectors([["a", "bb"], ["ccd"]], path)
-    assert asked == ["a", "bb", "ccc", "a", "bb", "ccd"]
+    first = training.teacher_vectors(["ccc", "a", "bb"], path)
+    assert first.tolist() == [[3, 1], [1, 1], [2, 1]] and asked == ["a", "bb", "ccc"]
+    assert torch.equal(training.teacher_vectors(["ccc", "a", "bb"], path), first) and len(asked) == 3
+    assert training.teacher_vectors(["ccc", "a", "b"], path).tolist() == [[3, 1], [1, 1], [1, 1]]
+    assert len(asked) == 6
 
 
 def test_halves_follow_each_other_in_held_out_text():
