@@ -100,6 +100,7 @@ def test_without_the_first_models_weights_it_opens_on_another(monkeypatch):
     assert asked["query"] == "?within=0.3&model=small_encoder"
 
 
+@pytest.mark.slow
 def test_a_model_without_a_record_is_shown_dense_at_once_and_with_points_of_ones_own(monkeypatch):
     found = dict(sources())
     found["minilm"] = replace(found["minilm"], missing=lambda: "not installed")

@@ -92,7 +92,7 @@ def test_it_ranks_held_out_texts_as_its_teacher_does_and_a_random_encoder_does_n
         stats.spearmanr(training.probe_cosines(each.embed), record["teacher_cosines"])[0]
         for each in (model, training.new_pupil(1).eval())
     )
-    assert ours > FLOOR > drawn
+    assert ours > 0.6 > 0.5 > drawn
 
 
 def test_the_record_keeps_the_teachers_cosines(record):

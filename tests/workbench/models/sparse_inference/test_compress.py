@@ -153,9 +153,8 @@ def test_the_encoder_that_ships_runs_on_the_kernel_and_finds_the_same_texts(tmp_
     save_sparse(fast, tmp_path / "fast.safetensors")
     fused = SparseEncoder(load_sparse(MiniLM(small_encoder.CONFIG).eval(), tmp_path / "fast.safetensors"))
     before, after = (F.normalize(run(batches[4]).mean(1), dim=1) for run in (dense, fused))
-    own = (before * after).sum(1)
-    assert own.mean() > OWN
-    assert ((after @ before.T).argmax(1) == torch.arange(16)).float().mean() >= FOUND
+    assert 0.95 < (before * after).sum(1).mean() < 0.9999
+    assert torch.equal((after @ before.T).argmax(1), torch.arange(16))  # each is still nearest to itself
 
 
 def test_other_models_and_outputs_are_taken():
