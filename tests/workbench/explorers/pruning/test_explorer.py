@@ -109,7 +109,7 @@ def test_a_model_without_a_record_is_shown_dense_at_once_and_with_points_of_ones
     shown = explorer.explorer()
     shown.wait()
     assert (shown.model, shown.error, shown.scene.points) == ("small_encoder", "", ())
-    assert shown.scene.dense.quality == {"cosine": pytest.approx(1), "neighbours": 1.0, "output_error": 0.0}
+    assert shown.scene.dense.quality == {"cosine": 1.0, "neighbours": 1.0, "output_error": 0.0}
     assert shown.scene.dense.cost["multiply_adds"] == 4 * (4 * 128 * 128 + 2 * 128 * 512)
     shown.added = "magnitude@0.5"
     shown.wait()
@@ -130,7 +130,7 @@ def test_an_encoder_is_judged_by_its_vectors_and_their_neighbours(monkeypatch):
     monkeypatch.setattr(sentence_encoder, "NEAREST", 1)
     monkeypatch.setattr(sentence_encoder, "EVALUATION", slice(0, 2))
     judge = sources()["small_encoder"].judge
-    assert judge(model) == {"cosine": pytest.approx(1), "neighbours": 1.0}
+    assert judge(model) == {"cosine": 1.0, "neighbours": 1.0}
     # The first two turned by 60 and 0 degrees. The nearest of the first and of the third was the second, and is now the
     # other one of them; that of the second stays.
     assert judge("other") == {"cosine": pytest.approx(0.75), "neighbours": pytest.approx(1 / 3)}
