@@ -59,16 +59,16 @@ table(
 # %% [markdown]
 # ## 2. The picture
 #
-# Here is one trained weight of a sentence encoder, 384 outputs by 384 inputs, with a fifth of its weights left. Choose
-# a pattern from the menu and zoom in until you see single entries: single weights, then blocks of four and of sixteen
+# Here is one trained weight of a sentence encoder with a fifth of its weights left, one row for each output. Choose a
+# pattern from the menu and zoom in until you see single entries: single weights, then blocks of four and of sixteen
 # outputs by one input.
 
 # %%
 from kernels.masks.blocks import block_prune_mask
 from widgets.views.sparsity import SparsityView
-from workbench.models.language import minilm
+from workbench.models.language.small_encoder import encoder
 
-trained = minilm.load().layers[0].query.weight.numpy()
+trained = encoder().layers[0].query.weight.numpy()
 kept = {name: block_prune_mask(np.abs(trained), 0.8, block=block) for name, block in shapes.items()}
 SparsityView({name: kept[name] for name in ("4 x 1", "single weights", "16 x 1")}, window="0:32:0:32")
 

@@ -15,7 +15,7 @@ from workbench.models.sparse_inference.statistics import linear_layers
 
 __all__ = ["explorer", "kept_weights_view", "scenes", "view_class"]
 
-FIRST_MODEL = "minilm"
+FIRST_MODEL, EMBEDDED = "minilm", "small_encoder"
 MOST_KNOWN = 64
 NOTE = "Embeddings, biases and normalisation stay as they are and are not counted."
 
@@ -40,12 +40,10 @@ def view_class() -> type[PruningTradeoffView]:
 def explorer(*, query: str = "", **state) -> PruningTradeoffView:
     """Return the view in any state of its knobs, or in the state that a link's query string describes.
 
-    Where the weights of the first model are not installed, it opens on one that ships with the workbench.
+    Where the weights of the first model are not installed, it opens on the encoder that ships with the workbench.
     """
-    first = source(FIRST_MODEL)
-    if first.missing() and "model" not in state and "model=" not in query:
-        there = next(key for key, each in sources().items() if not each.missing())
-        state, query = {**state, "model": there}, query and f"{query}&model={there}"
+    if source(FIRST_MODEL).missing() and "model" not in state and "model=" not in query:
+        state, query = {**state, "model": EMBEDDED}, query and f"{query}&model={EMBEDDED}"
     hooks = PruningHooks(
         levels={key: each.levels for key, each in methods().items()},
         budget=lambda state: source(state["model"]).missing() or None,

@@ -133,6 +133,10 @@ class MiniLM(nn.Module):
         if attention is not None:
             pooled = [self(row[None], attention=attention).mean(1) for row in rows]
             return F.normalize(torch.cat(pooled), dim=1)
+        return self.pool(rows)
+
+    def pool(self, rows):
+        """Return the vectors of `embed` for the tokens of each text, with gradients; rows of int64 (t,)."""
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         real = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
         x = self(tokens, real=real) * real[:, :, None]

@@ -257,8 +257,8 @@ def load(path=WEIGHTS / "tiny_lm.safetensors") -> TinyLM:
     return model.eval().requires_grad_(False)
 
 
-def save(model: TinyLM, path):
-    """Store a model's weights in half precision, its sizes in the file's metadata."""
+def save(model, path):
+    """Store a model's weights in half precision, the sizes in its ``config`` in the file's metadata."""
     from safetensors.torch import save_file
 
     weights = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}

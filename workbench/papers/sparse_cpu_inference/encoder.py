@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import kernels
-from workbench.explorers.pruning.sources import minilm as judged
+from workbench.explorers.pruning.sentence_encoder import windows
 from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
 from workbench.models.sparse_inference.compress import prune_blocks_at_once, quantise
@@ -49,7 +49,7 @@ def times(size, seed, report):
 
 @cache
 def _sparse(sparsity):
-    batches = [judged.windows(slice(0, 2))]
+    batches = [windows(minilm.load, slice(0, 2))]
     pruned = prune_blocks_at_once(minilm.load(), batches, sparsity=sparsity)
     return SparseEncoder(quantise(pruned, batches, least_sparsity=0.0))
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from workbench.explorers.pruning import explorer, frontier
+from workbench.explorers.pruning import explorer, frontier, sentence_encoder
 from workbench.explorers.pruning.method import methods
 from workbench.explorers.pruning.recorded import points, rows_of_point, rows_of_times
 from workbench.explorers.pruning.source import sources
@@ -94,9 +95,45 @@ def test_without_the_first_models_weights_it_opens_on_another(monkeypatch):
     monkeypatch.setattr(explorer, "view_class", lambda: lambda scenes, hooks, query, **state: asked.update(
         state, query=query))  # fmt: skip
     explorer.explorer()
-    assert asked["model"] == "tiny_lm"
+    assert asked["model"] == "small_encoder"
     explorer.explorer(query="?within=0.3")
-    assert asked["query"] == "?within=0.3&model=tiny_lm"
+    assert asked["query"] == "?within=0.3&model=small_encoder"
+
+
+@pytest.mark.slow
+def test_a_model_without_a_record_is_shown_dense_at_once_and_with_points_of_ones_own(monkeypatch):
+    found = dict(sources())
+    found["minilm"] = replace(found["minilm"], missing=lambda: "not installed")
+    monkeypatch.setattr(explorer, "source", found.get)
+    monkeypatch.setattr(explorer, "recorded_rows", list)
+    shown = explorer.explorer()
+    shown.wait()
+    assert (shown.model, shown.error, shown.scene.points) == ("small_encoder", "", ())
+    assert shown.scene.dense.quality == {"cosine": 1.0, "neighbours": 1.0, "output_error": 0.0}
+    assert shown.scene.dense.cost["multiply_adds"] == 4 * (4 * 128 * 128 + 2 * 128 * 512)
+    shown.added = "magnitude@0.5"
+    shown.wait()
+    (point,) = shown.scene.points
+    assert len(point.layers) == 24 and 0.5 < point.quality["cosine"] < 0.9999
+    shown.close()
+
+
+def _unit(*degrees):
+    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float32))
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_an_encoder_is_judged_by_its_vectors_and_their_neighbours(monkeypatch):
+    model = sources()["small_encoder"].load()
+    monkeypatch.setattr(sentence_encoder, "_vectors", lambda load, of: _unit(60, 30, 80))
+    monkeypatch.setattr(sentence_encoder, "_dense", lambda load: _unit(0, 30, 100))
+    monkeypatch.setattr(sentence_encoder, "NEAREST", 1)
+    monkeypatch.setattr(sentence_encoder, "EVALUATION", slice(0, 2))
+    judge = sources()["small_encoder"].judge
+    assert judge(model) == {"cosine": 1.0, "neighbours": 1.0}
+    # The first two turned by 60 and 0 degrees. The nearest of the first and of the third was the second, and is now the
+    # other one of them; that of the second stays.
+    assert judge("other") == {"cosine": pytest.approx(0.75), "neighbours": pytest.approx(1 / 3)}
 
 
 def test_stories_name_what_there_is():
@@ -125,7 +162,7 @@ def test_the_shipped_language_model_is_judged_as_it_is(assert_close):
 def test_every_source_has_its_layers_and_its_axes():
     for of in sources().values():
         if not of.missing():
-            assert len(linear_layers(of.load())) in (36, 42)
+            assert len(linear_layers(of.load())) in (24, 36, 42)
         assert len({axis.key for axis in of.qualities}) == len(of.qualities)
 
 

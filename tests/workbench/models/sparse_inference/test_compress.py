@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from workbench.data import text
+from workbench.models.language import small_encoder
 from workbench.models.language.minilm import MiniConfig, MiniLM
 from workbench.models.sparse_inference.block_pruned import block_sparsity
 from workbench.models.sparse_inference.compress import (
@@ -141,6 +143,18 @@ def test_a_file_brings_the_compressed_model_back_bit_by_bit(model, batches, tmp_
     again = load_sparse(MiniLM(CONFIG).eval(), tmp_path / "fast.safetensors")
     assert torch.equal(again(batches[0]), fast(batches[0]))
     assert torch.equal(SparseEncoder(again)(batches[0]), SparseEncoder(fast)(batches[0]))
+
+
+def test_the_encoder_that_ships_runs_on_the_kernel_and_finds_the_same_texts(tmp_path):
+    dense = small_encoder.load()
+    batches = list(dense.windows(text.sample(24_000)[0], 64)[:80].split(16))
+    fast = compress(dense, batches[:4], sparsity=0.5, least_sparsity=0.0)
+    assert sum(isinstance(layer, SparseLinear) for layer in fast.modules()) == 24
+    save_sparse(fast, tmp_path / "fast.safetensors")
+    fused = SparseEncoder(load_sparse(MiniLM(small_encoder.CONFIG).eval(), tmp_path / "fast.safetensors"))
+    before, after = (F.normalize(run(batches[4]).mean(1), dim=1) for run in (dense, fused))
+    assert 0.95 < (before * after).sum(1).mean() < 0.9999
+    assert torch.equal((after @ before.T).argmax(1), torch.arange(16))  # each is still nearest to itself
 
 
 def test_other_models_and_outputs_are_taken():
