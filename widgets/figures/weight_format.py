@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from widgets.figures.roofline import decades
 from widgets.figures.sentence import say_instead
 from widgets.theme import CATEGORIES, PALETTE, template
 
@@ -147,12 +148,14 @@ class Machine:
     ----------
     gflops, gbps : 10^9 operations and 10^9 bytes a second.
     origin : where they come from, words that go on after "with".
+    remark : what the ceilings do not hold for, a sentence, or "".
     """
 
     label: str
     gflops: float
     gbps: float
     origin: str
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -261,7 +264,7 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     )
     bound = scene.bound_bits / 8
     figure.add_scatter(
-        name=f"least bytes for values at unknown places: {bound:,.0f} B",
+        name="least at unknown places",
         x=[bound, bound],
         y=[names[0], names[-1]],
         mode="lines",
@@ -270,15 +273,17 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     )
     figure.update_layout(
         template=template(theme),
-        title="Bytes of the weight, by format (counted)",
+        title="Bytes of the weight, by format (counted)<br><span style='font-size:13px'>dashed: the least for values "
+        f"at unknown places, {bound:,.0f} B</span>",
         barmode="stack",
-        height=150 + 40 * len(names),
-        margin={"t": 48, "b": 110, "l": 8},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
+        height=170 + 40 * len(names),
+        margin={"t": 70, "b": 110, "l": 8},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container",
+                "traceorder": "normal"},
         xaxis={"title": {"text": "bytes"}, "range": [0, 1.42 * max([*totals, bound, 1])], "exponentformat": "SI"},
         yaxis={"autorange": "reversed", "type": "category"},
         bargap=0.3,
-    )
+    )  # fmt: skip
     if not scene.weight.size:
         return say_instead(figure, "The weight has no place at all, so there is nothing to store.")
     return figure
@@ -294,8 +299,8 @@ def roofline_figure(
     products : of `product`, one for each format of the scene.
     """
     ridge = machine.gflops / machine.gbps
-    spread = np.array([ridge, *(each.intensity for each in products if each.intensity > 0)])
-    low, high = 10 ** np.floor(np.log10(spread.min() / 1.5)), 10 ** np.ceil(np.log10(spread.max() * 1.5))
+    across = decades([ridge, *(each.intensity for each in products if each.intensity > 0)])
+    low, high = 10.0 ** np.array(across)
     figure = go.Figure()
     figure.add_scatter(
         name=f"ceilings: {machine.gflops:,.4g} Gflop/s, {machine.gbps:,.4g} GB/s",
@@ -326,11 +331,9 @@ def roofline_figure(
         margin={"t": 48, "b": 150},
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
     )
-    bottom = machine.gbps * low
-    figure.update_xaxes(title="flops for each byte", type="log", exponentformat="SI", range=np.log10([low, high]))
-    figure.update_yaxes(
-        title="Gflop/s", type="log", exponentformat="SI", dtick=1, range=np.log10([bottom, 2 * machine.gflops])
-    )
+    up = decades([machine.gflops, *(each.gflops for each in products if each.gflops > 0)])
+    figure.update_xaxes(title="flops for each byte", type="log", exponentformat="SI", dtick=1, range=across)
+    figure.update_yaxes(title="Gflop/s", type="log", exponentformat="SI", dtick=1, range=up)
     if not any(each.flops for each in products):
         return say_instead(figure, "There is nothing to multiply, so no format has a place under the ceilings.")
     return figure
