@@ -288,8 +288,9 @@ class WeightFormatView(View):
         machine, tokens = self._machine(scene), self.tokens
         products = [product(scene, each, tokens, machine) for each in scene.formats]
         self._machine_note.value = (
-            f"<p class='wb wb-note'>Modelled with {machine.origin}. {machine.remark} Weight, activations and result are "
-            "moved once, and every format is granted the machine's full peak, also one whose kernel cannot use it.</p>"
+            f"<p class='wb wb-note'>Modelled with {machine.origin}. {machine.remark} Weight, activations and result "
+            "are moved once, and every format is granted the machine's full peak, also one whose kernel cannot use it."
+            "</p>"
         )
         self._panes["roofline"].show(
             roofline_figure(scene, products, machine, tokens, self.format, theme=self.theme),

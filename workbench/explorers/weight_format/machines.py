@@ -25,8 +25,9 @@ def _this_cpu(value_bits):
     peaks = stored_peaks()
     threads = peaks.ceilings.threads
     narrower = (
-        f"The flat ceiling is that of float32 arithmetic. Instructions for {value_bits}-bit values make more operations "
-        "a second, but their peak is not measured: what arithmetic limits here is a kernel that computes in float32."
+        f"The flat ceiling is that of float32 arithmetic. Instructions for {value_bits}-bit values make more "
+        "operations a second, but their peak is not measured: what arithmetic limits here is a kernel that computes in "
+        "float32."
     )
     return Machine(
         label=f"this CPU in float32, {threads} thread{'s' * (threads != 1)}",
