@@ -17,7 +17,7 @@ def stored(key, places, value_edges, index=(), pointer=(), **more):
     index_edges = value_edges if len(index) else [0] * len(value_edges)
     given = {
         "label": key.upper(), "about": f"About {key}.", "unit": "entry", "index_bits": 16, "line": 4, "index_line": 4,
-        "multiply_adds": len(places), "kernel": KERNEL, "bits": dict.fromkeys(("values", "indices", "pointers", PADDING), 0),
+        "multiply_adds": len(places), "kernel": KERNEL,
     }  # fmt: skip
     return StoredWeight(
         key=key, row=row, column=column, value=value, read=np.arange(len(places)), index=np.array(index, np.int64),

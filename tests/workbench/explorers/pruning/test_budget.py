@@ -41,7 +41,7 @@ def test_levels_at_nine_sixteenths_of_a_square_matrix():
         assert solve_budget(key, SQUARE, 0.5625) == "0.5"
     for key in ("nm_magnitude", "nm_wanda", "nm_sparsegpt"):
         assert solve_budget(key, SQUARE, 0.5625) == "2:4"
-        assert solve_budget(key, SQUARE, 0.5) == "7:16"  # 7 values of 16 + 4 bits in 256; 3:8 has less
+        assert solve_budget(key, SQUARE, 0.5) == "6:16"  # 6 values of 16 + 4 bits in 256; 3:8 and 1:4 have less
     level = solve_budget("blocks_16", SQUARE, 0.5625)  # 323 blocks with a bitmap; 324 are 9/16 without any index
     assert bits("blocks_16", level)["values"] == 323 * 256 * 16
     assert solve_budget("blocks_16", SQUARE, 0.56) == "0.441"  # 322 blocks; 322 x 4,096 + 576 bits
