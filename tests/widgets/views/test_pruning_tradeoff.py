@@ -274,8 +274,11 @@ def test_turning_what_is_only_drawn_computes_nothing():
         return scenes(state)
 
     shown = Tradeoffs(counting, HOOKS)
-    for key, value in {"cost": "time_1", "within": 0.2, "value_bits": "4", "indices": False, "kept": "wanda@0.5", "point": "wanda@0.5",
-                       "loss": "density", "method": "nm", "stage": "recovered"}.items():  # fmt: skip
+    turned = {
+        "cost": "time_1", "within": 0.2, "value_bits": "4", "indices": False, "kept": "wanda@0.5", "point": "wanda@0.5",
+        "loss": "density", "method": "nm", "stage": "recovered",
+    }  # fmt: skip
+    for key, value in turned.items():
         setattr(shown, key, value)
     assert len(asked) == 1
     assert "No record" in shown._tradeoff.alt
