@@ -67,7 +67,7 @@ def test_bars_are_bytes_and_the_legend_reads_as_the_bars_are_stacked(weight_scen
                                   [[3, 3, 3, 6], [0, 6, 0.375, 6], [0, 12, 0, 12], [5, 0, 1.125, 4]])  # fmt: skip
     assert list(bars[0].y) == ["DENSE", "<b>CSR</b>", "NM", "WORDS"]
     assert bars[KINDS.index(PADDING)].marker.pattern.shape == "/"  # not by colour alone
-    texts = next(trace for trace in figure.data if trace.mode == "text")
+    texts = figure.data[len(KINDS)]
     assert texts.text[1] == " 21 B, 2.62 x dense" and list(texts.x) == [8, 21, 4.5, 28]
     bound = figure.data[-1]
     assert list(bound.x) == [3.75, 3.75] and "4 B" in figure.layout.title.text

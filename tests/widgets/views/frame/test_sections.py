@@ -29,7 +29,7 @@ HOOKS = SimpleNamespace(
 
 class Parts(SectionedView):
     knobs = (
-        Knob("kind", "Kind", "drawn", choices=(("drawn", "drawn"), ("file", "from a file"))),
+        Knob("source", "Source", "drawn", choices=(("drawn", "drawn"), ("file", "from a file"))),
         SIZE,
         Knob("more", "More", 0, 0, 9),
         Knob("section", "Part", "one", choices=(("one", "One"), ("two", "Two"))),
@@ -46,10 +46,10 @@ class Parts(SectionedView):
         return self.framed({"one": (ipywidgets.HTML(),), "two": (panels["two"],)}, panels)
 
     def takes_files(self):
-        return self.kind == "file"
+        return self.source == "file"
 
     def _shown_knobs(self):
-        return [self.knob("kind"), *([SIZE] if self.kind == "drawn" else [])]
+        return [self.knob("source"), *([SIZE] if self.source == "drawn" else [])]
 
     def compute(self, state, progress):
         return dict(state)
@@ -84,9 +84,9 @@ def test_one_section_is_open_and_its_tab_is_chosen(view):
 def test_panels_and_the_controls_above_follow_the_state(view):
     view._panels["two"]._receive(None, {"type": "turn", "key": "more", "value": 4}, [])
     assert view.more == 4 and view._panels["two"].values["more"] == 4
-    assert [control["key"] for control in view._panel.controls] == ["kind", "size"]
-    view.kind = "file"
-    assert [control["key"] for control in view._panel.controls] == ["kind"]
+    assert [control["key"] for control in view._panel.controls] == ["source", "size"]
+    view.source = "file"
+    assert [control["key"] for control in view._panel.controls] == ["source"]
 
 
 def test_a_value_that_a_knob_refuses_is_told_and_shown_as_it_was(view):
@@ -96,7 +96,7 @@ def test_a_value_that_a_knob_refuses_is_told_and_shown_as_it_was(view):
 
 def test_files_are_asked_for_where_they_are_taken_and_a_bad_one_is_told(view):
     assert view._uploads.layout.display == "none"
-    view.kind = "file"
+    view.source = "file"
     assert view._uploads.layout.display is None
     view._uploaded(receive, "w.npy", b"")
     assert view.error == "w.npy is empty; choose another file."
