@@ -13,12 +13,13 @@ from widgets.theme import CATEGORIES, PALETTE, template
 
 __all__ = [
     "KINDS", "PADDING", "Banks", "Kernel", "Machine", "Product", "StoredWeight", "WeightScene", "bytes_figure",
-    "hatched", "product", "roofline_figure", "share_of_dense", "times_figure",
+    "hatched", "product", "rate", "roofline_figure", "share_of_dense", "times_figure",
 ]  # fmt: skip
 
 PADDING = "stored zeros (padding)"
 KINDS = ("values", "indices", "pointers", PADDING)
 _PATTERNS = {"values": "", "indices": ".", "pointers": "x", PADDING: "/"}
+LEAST_WIDTH = 540  # of bars with their names and numbers, in pixels: a narrower page scrolls them
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon")
 
 
@@ -235,6 +236,17 @@ def hatched(shape, theme, **more) -> dict:
     return {"shape": shape, "fillmode": "overlay", "fgcolor": PALETTE[theme]["paper"], **more}
 
 
+def rate(value: float) -> str:
+    """Return a rate in four digits, or in all that stand before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _title(text, below):
+    """Return a title of two lines at the left of the pane, where a page that scrolls shows it first."""
+    return {"text": f"{text}<br><span style='font-size:13px'>{below}</span>", "x": 0, "xref": "container",
+            "xanchor": "left", "pad": {"l": 8}}  # fmt: skip
+
+
 def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     """Draw the bytes of every format by kind, padding hatched, over the lower bound; the format ``shown`` is bold."""
     names = [f"<b>{each.label}</b>" if each.key == shown else each.label for each in scene.formats]
@@ -273,8 +285,10 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     )
     figure.update_layout(
         template=template(theme),
-        title="Bytes of the weight, by format (counted)<br><span style='font-size:13px'>dashed: the least for values "
-        f"at unknown places, {bound:,.0f} B</span>",
+        title=_title(
+            "Bytes of the weight, by format (counted)",
+            f"dashed: the least for values at unknown places, {bound:,.0f} B",
+        ),
         barmode="stack",
         height=170 + 40 * len(names),
         margin={"t": 70, "b": 110, "l": 8},
@@ -283,6 +297,7 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
         xaxis={"title": {"text": "bytes"}, "range": [0, 1.42 * max([*totals, bound, 1])], "exponentformat": "SI"},
         yaxis={"autorange": "reversed", "type": "category"},
         bargap=0.3,
+        meta={"leastWidth": LEAST_WIDTH},
     )  # fmt: skip
     if not scene.weight.size:
         return say_instead(figure, "The weight has no place at all, so there is nothing to store.")
@@ -303,7 +318,7 @@ def roofline_figure(
     low, high = 10.0 ** np.array(across)
     figure = go.Figure()
     figure.add_scatter(
-        name=f"ceilings: {machine.gflops:,.4g} Gflop/s, {machine.gbps:,.4g} GB/s",
+        name="ceilings",
         x=[low, ridge, high],
         y=[machine.gbps * low, machine.gflops, machine.gflops],
         mode="lines",
@@ -326,12 +341,15 @@ def roofline_figure(
         )
     figure.update_layout(
         template=template(theme),
-        title=f"Roofline, {machine.label}, {tokens:,} columns of activations (modelled)",
-        height=460,
-        margin={"t": 48, "b": 150},
+        title=_title(
+            f"Roofline, {machine.label} (modelled)",
+            f"{tokens:,} columns; ceilings {rate(machine.gflops)} Gflop/s, {rate(machine.gbps)} GB/s",
+        ),
+        height=480,
+        margin={"t": 70, "b": 150},
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
     )
-    up = decades([machine.gflops, *(each.gflops for each in products if each.gflops > 0)])
+    up = decades([machine.gflops, machine.gbps * low, *(each.gflops for each in products if each.gflops > 0)])
     figure.update_xaxes(title="flops for each byte", type="log", exponentformat="SI", dtick=1, range=across)
     figure.update_yaxes(title="Gflop/s", type="log", exponentformat="SI", dtick=1, range=up)
     if not any(each.flops for each in products):
@@ -365,13 +383,13 @@ def times_figure(scene: WeightScene, products: Sequence[Product], machine: Machi
     )
     figure.update_layout(
         template=template(theme),
-        title="Least time of the product (modelled)<br><span style='font-size:13px'>plain: memory limits it; "
-        "hatched: arithmetic does</span>",
+        title=_title("Least time of the product (modelled)", "plain: memory limits it; hatched: arithmetic does"),
         height=140 + 38 * len(names),
         margin={"t": 70, "l": 8},
         showlegend=False,
         xaxis={"title": {"text": "microseconds"}, "range": [0, 2.3 * max([each.least_us for each in products])]},
         yaxis={"autorange": "reversed", "type": "category"},
+        meta={"leastWidth": LEAST_WIDTH},
     )
     if not any(each.flops for each in products):
         return say_instead(figure, "There is nothing to multiply, so no product takes any time.")

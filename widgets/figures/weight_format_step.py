@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from widgets.figures.sentence import say_instead
-from widgets.figures.weight_format import hatched
+from widgets.figures.weight_format import LEAST_WIDTH, hatched
 from widgets.theme import CATEGORIES, PALETTE, template
 
 __all__ = ["TILE", "banks_figure", "index_picture", "lanes_figure", "registers_figure", "tile_of", "tile_picture",
@@ -220,12 +220,14 @@ def lanes_figure(stored, step, theme="light") -> go.Figure:
     kernel = stored.kernel
     figure.update_layout(
         template=template(theme),
-        title=f"{kernel.instruction}, {lanes} of {lanes * kernel.vectors} columns of activations",
+        title={"text": f"{kernel.instruction}, {lanes} of {lanes * kernel.vectors} columns of activations", "x": 0,
+               "xref": "container", "xanchor": "left", "pad": {"l": 8}},
         height=110 + 24 * len(lines),
         margin={"t": 44, "b": 44, "l": 8},
         xaxis={"title": {"text": "lane = column of activations"}, "dtick": 1, "showgrid": False},
         yaxis={"tickvals": list(range(len(lines))), "ticktext": names, "autorange": "reversed", "showgrid": False},
-    )
+        meta={"leastWidth": LEAST_WIDTH},
+    )  # fmt: skip
     if not lines:
         return say_instead(figure, "The weight holds no entry, so no step reads anything.")
     return figure

@@ -23,14 +23,13 @@ def machines(value_bits: int) -> dict[str, Machine]:
 
 def _this_cpu(value_bits):
     peaks = stored_peaks()
-    threads = peaks.ceilings.threads
     narrower = (
         f"The flat ceiling is that of float32 arithmetic. Instructions for {value_bits}-bit values make more "
         "operations a second, but their peak is not measured: what arithmetic limits here is a kernel that computes in "
         "float32."
     )
     return Machine(
-        label=f"this CPU in float32, {threads} thread{'s' * (threads != 1)}",
+        label="this CPU in float32",
         gflops=peaks.ceilings.fma_gflops_f32,
         gbps=peaks.ceilings.copy_gbps,
         origin=peaks.origin,
