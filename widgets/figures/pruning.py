@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from kernels.pareto import pareto_front
 from widgets import theme
+from widgets.figures.layout import LEGEND_BELOW, title_at_left
 from widgets.figures.sentence import say_instead
 
 __all__ = [
@@ -256,11 +257,12 @@ def tradeoff_figure(
         )
     figure.update_layout(
         template=theme.template(appearance),
-        height=480,
-        margin={"t": 30, "b": 150},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
+        height=500,
+        margin={"t": 30, "b": 170},
+        legend=LEGEND_BELOW,
+        meta={"leastWidth": 520},
         xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
-        yaxis={"title": {"text": wrapped(quality.told, 34)}},
+        yaxis={"title": {"text": _wrapped(quality.told, 34)}},
         clickmode="event",
     )
     if not points:
@@ -293,11 +295,12 @@ def budget_figure(
     figure.add_vline(x=before, line={"color": theme.PALETTE[appearance]["ink"], "width": 2})
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"Within {budget:.3g} of the cost before pruning<br>(the line is the model before)",
+        title=title_at_left(f"Within {budget:.3g} of the cost before pruning", "the line is the model before"),
         height=160 + 30 * max(len(found), 2),
         showlegend=False,
+        meta={"leastWidth": 420},
         margin={"l": 170, "t": 64},
-        xaxis={"title": {"text": wrapped(quality.told, 42)}},
+        xaxis={"title": {"text": _wrapped(quality.told, 42)}},
         yaxis={"autorange": "reversed"},
         clickmode="event",
     )
@@ -322,10 +325,11 @@ def bytes_figure(scene: PruningScene, point: TradeoffPoint | None, appearance: t
         )
     figure.update_layout(
         template=theme.template(appearance),
-        title="Bytes of the pruned matrices (counted)",
+        title=title_at_left("Bytes of the pruned matrices (counted)"),
         barmode="stack",
-        height=230,
-        margin={"l": 190, "t": 70},
+        height=240,
+        margin={"l": 190, "t": 44, "b": 84},
+        legend=LEGEND_BELOW,
         xaxis={"title": {"text": "MB"}},
         yaxis={"autorange": "reversed"},
     )
@@ -340,8 +344,7 @@ def _signed(axis: Axis, wanted: str) -> int:
     return 1 if axis.better == wanted else -1
 
 
-def wrapped(text: str, width: int) -> str:
-    """Return the text of an axis in lines of at most so many letters."""
+def _wrapped(text: str, width: int) -> str:
     return "<br>".join(textwrap.wrap(text, width))
 
 

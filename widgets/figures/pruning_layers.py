@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from widgets import theme
-from widgets.figures.pruning import DASHES, LOSSES, SYMBOLS, TradeoffPoint, wrapped
+from widgets.figures.layout import LEGEND_BELOW, title_at_left
+from widgets.figures.pruning import DASHES, LOSSES, SYMBOLS, TradeoffPoint
 from widgets.figures.sentence import say_instead
 
 __all__ = ["comparison_figure", "layer_figure", "layer_grid"]
@@ -57,7 +58,7 @@ def layer_figure(point: TradeoffPoint | None, loss: str, layer: str, appearance:
             )  # fmt: skip
     figure.update_layout(
         template=theme.template(appearance),
-        title=_loss_title(loss),
+        title=title_at_left(_loss_title(loss)),
         height=140 + 38 * max(len(rows), 3),
         margin={"l": 70},
         xaxis={"side": "bottom", "type": "category"},
@@ -73,7 +74,7 @@ def layer_figure(point: TradeoffPoint | None, loss: str, layer: str, appearance:
 
 def comparison_figure(points: Sequence[TradeoffPoint], loss: str, layer: str, appearance: theme.Theme) -> go.Figure:
     """Draw one loss of every matrix as a line for each point, the chosen layer marked by a line across."""
-    label, colours = dict(LOSSES)[loss], theme.CATEGORIES[appearance]
+    colours = theme.CATEGORIES[appearance]
     names = list(dict.fromkeys(each.name for point in points for each in point.layers))
     rows, columns, places = layer_grid(names)
     short = {name: f"{rows[row].removeprefix('layer ')} {columns[column]}"
@@ -93,13 +94,13 @@ def comparison_figure(points: Sequence[TradeoffPoint], loss: str, layer: str, ap
         figure.add_vline(x=names.index(layer), line={"width": 2, "color": theme.PALETTE[appearance]["highlight"]})
     figure.update_layout(
         template=theme.template(appearance),
-        title=_loss_title(loss),
-        height=430,
-        margin={"t": 44, "b": 150},
+        title=title_at_left(_loss_title(loss)),
+        height=400,
+        margin={"t": 44, "b": 120},
         showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
+        legend=LEGEND_BELOW,
         xaxis={"type": "category", "tickangle": -90, "tickfont": {"size": 10}, "tickmode": "linear"},
-        yaxis={"title": {"text": wrapped(label, 34)}, "rangemode": "tozero"},
+        yaxis={"rangemode": "tozero"},
         meta={"leastWidth": 12 * len(names)},
     )
     if not names:

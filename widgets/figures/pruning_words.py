@@ -4,7 +4,7 @@ import html
 
 import numpy as np
 
-from widgets.figures.fact_table import fact_table
+from widgets.figures.fact_table import fact_table, short_number
 from widgets.figures.pruning import LOSSES, at_budget, front_points, shown_points
 from widgets.figures.pruning_layers import layer_grid
 
@@ -26,7 +26,8 @@ def tradeoff_words(scene, quality, cost, stage) -> str:
         return f"No point has {quality.label} over {cost.label}."
     front = front_points(points, quality, cost)
     told = "; ".join(
-        f"{point_title(point)}: {point.quality[quality.key]:.3g} at {point.cost[cost.key]:.3g}" for point in front[:6]
+        f"{point_title(point)}: {point.quality[quality.key]:.3g} at {short_number(point.cost[cost.key])}"
+        for point in front[:6]
     )
     more = f", and {len(front) - 6} more" if len(front) > 6 else ""
     return (
@@ -86,7 +87,7 @@ def point_html(scene, point) -> str:
     for axis, values in [(axis, "quality") for axis in scene.qualities] + [(axis, "cost") for axis in scene.costs]:
         numbers = [getattr(each, values).get(axis.key) for each in (chosen, scene.dense)]
         if any(number is not None for number in numbers):
-            rows.append((axis.told, *("not taken" if number is None else f"{number:,.4g}" for number in numbers)))
+            rows.append((axis.told, *("not taken" if number is None else short_number(number) for number in numbers)))
     note = f"<p class='wb wb-note'>{html.escape(scene.note)}</p>" if scene.note else ""
     name = point_title(point) if point else "no point chosen"
     return fact_table(f"{scene.model}", ("quantity", name, "before pruning"), rows) + note

@@ -7,13 +7,15 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from widgets.figures.fact_table import short_number
+from widgets.figures.layout import LEGEND_BELOW, title_at_left
 from widgets.figures.roofline import decades
 from widgets.figures.sentence import say_instead
 from widgets.theme import CATEGORIES, PALETTE, template
 
 __all__ = [
     "KINDS", "PADDING", "Banks", "Kernel", "Machine", "Product", "StoredWeight", "WeightScene", "bytes_figure",
-    "hatched", "product", "rate", "roofline_figure", "share_of_dense", "times_figure",
+    "hatched", "product", "roofline_figure", "share_of_dense", "times_figure",
 ]  # fmt: skip
 
 PADDING = "stored zeros (padding)"
@@ -236,17 +238,6 @@ def hatched(shape, theme, **more) -> dict:
     return {"shape": shape, "fillmode": "overlay", "fgcolor": PALETTE[theme]["paper"], **more}
 
 
-def rate(value: float) -> str:
-    """Return a rate in four digits, or in all that stand before the point."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def _title(text, below):
-    """Return a title of two lines at the left of the pane, where a page that scrolls shows it first."""
-    return {"text": f"{text}<br><span style='font-size:13px'>{below}</span>", "x": 0, "xref": "container",
-            "xanchor": "left", "pad": {"l": 8}}  # fmt: skip
-
-
 def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     """Draw the bytes of every format by kind, padding hatched, over the lower bound; the format ``shown`` is bold."""
     names = [f"<b>{each.label}</b>" if each.key == shown else each.label for each in scene.formats]
@@ -285,15 +276,14 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     )
     figure.update_layout(
         template=template(theme),
-        title=_title(
+        title=title_at_left(
             "Bytes of the weight, by format (counted)",
             f"dashed: the least for values at unknown places, {bound:,.0f} B",
         ),
         barmode="stack",
         height=170 + 40 * len(names),
         margin={"t": 70, "b": 110, "l": 8},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container",
-                "traceorder": "normal"},
+        legend=LEGEND_BELOW,
         xaxis={"title": {"text": "bytes"}, "range": [0, 1.42 * max([*totals, bound, 1])], "exponentformat": "SI"},
         yaxis={"autorange": "reversed", "type": "category"},
         bargap=0.3,
@@ -341,13 +331,13 @@ def roofline_figure(
         )
     figure.update_layout(
         template=template(theme),
-        title=_title(
+        title=title_at_left(
             f"Roofline, {machine.label} (modelled)",
-            f"{tokens:,} columns; ceilings {rate(machine.gflops)} Gflop/s, {rate(machine.gbps)} GB/s",
+            f"{tokens:,} columns; ceilings {short_number(machine.gflops)} Gflop/s, {short_number(machine.gbps)} GB/s",
         ),
         height=480,
         margin={"t": 70, "b": 150},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
+        legend=LEGEND_BELOW,
     )
     up = decades([machine.gflops, machine.gbps * low, *(each.gflops for each in products if each.gflops > 0)])
     figure.update_xaxes(title="flops for each byte", type="log", exponentformat="SI", dtick=1, range=across)
@@ -383,7 +373,9 @@ def times_figure(scene: WeightScene, products: Sequence[Product], machine: Machi
     )
     figure.update_layout(
         template=template(theme),
-        title=_title("Least time of the product (modelled)", "plain: memory limits it; hatched: arithmetic does"),
+        title=title_at_left(
+            "Least time of the product (modelled)", "plain: memory limits it; hatched: arithmetic does"
+        ),
         height=140 + 38 * len(names),
         margin={"t": 70, "l": 8},
         showlegend=False,

@@ -17,7 +17,7 @@ from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
 from widgets.controls.upload import UploadField
-from widgets.figures.fact_table import fact_table
+from widgets.figures.fact_table import fact_table, short_number
 from widgets.figures.spgemm_dataflows import STEPPED
 from widgets.figures.spgemm_kept import kept_html
 from widgets.figures.spgemm_scene import TrafficScene
@@ -50,7 +50,6 @@ from widgets.figures.spgemm_words import (
     machine_words,
     matrix_arrays,
     section_columns,
-    short_number,
     total_bytes,
 )
 from widgets.views.frame.export import npz_bytes

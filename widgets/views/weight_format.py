@@ -17,12 +17,12 @@ from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
 from widgets.controls.upload import UploadField
+from widgets.figures.fact_table import short_number
 from widgets.figures.weight_format import (
     Machine,
     WeightScene,
     bytes_figure,
     product,
-    rate,
     roofline_figure,
     times_figure,
 )
@@ -270,7 +270,9 @@ class WeightFormatView(SectionedView):
     def _machine(self, scene):
         if self.machine != CUSTOM:
             return scene.machines[self.machine]
-        told = f"your peak of {rate(self.peak)} Gflop/s and your bandwidth of {rate(self.bandwidth)} GB/s"
+        told = (
+            f"your peak of {short_number(self.peak)} Gflop/s and your bandwidth of {short_number(self.bandwidth)} GB/s"
+        )
         return Machine(label="a machine of your own", gflops=self.peak, gbps=self.bandwidth, origin=told)
 
     # Words, data, files ---------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from widgets.figures.weight_format import (
     Machine,
     bytes_figure,
     product,
-    rate,
     roofline_figure,
     share_of_dense,
     times_figure,
@@ -105,7 +104,3 @@ def test_what_cannot_be_drawn_is_a_sentence(weight_scene):
     assert "nothing to store" in sentence_of(bytes_figure(empty, "csr"))
     assert "nothing to multiply" in sentence_of(roofline_figure(empty, none, ONE, 4, "csr"))
     assert "nothing to multiply" in sentence_of(times_figure(empty, none, ONE, "csr"))
-
-
-def test_rates_are_read_without_powers_of_ten():
-    assert [rate(x) for x in (0.01234, 37.70471, 999.94, 312e3)] == ["0.01234", "37.7", "999.9", "312,000"]
