@@ -21,7 +21,7 @@ __all__ = [
 PADDING = "stored zeros (padding)"
 KINDS = ("values", "indices", "pointers", PADDING)
 _PATTERNS = {"values": "", "indices": ".", "pointers": "x", PADDING: "/"}
-LEAST_WIDTH = 540  # of bars with their names and numbers, in pixels: a narrower page scrolls them
+LEAST_WIDTH = 620  # of bars with their names and numbers, in pixels: a narrower page scrolls them
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon")
 
 
@@ -284,7 +284,7 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
         height=170 + 40 * len(names),
         margin={"t": 70, "b": 110, "l": 8},
         legend=LEGEND_BELOW,
-        xaxis={"title": {"text": "bytes"}, "range": [0, 1.42 * max([*totals, bound, 1])], "exponentformat": "SI"},
+        xaxis={"title": {"text": "bytes"}, "range": [0, 1.6 * max([*totals, bound, 1])], "exponentformat": "SI"},
         yaxis={"autorange": "reversed", "type": "category"},
         bargap=0.3,
         meta={"leastWidth": LEAST_WIDTH},
