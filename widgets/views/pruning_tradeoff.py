@@ -334,10 +334,10 @@ class PruningTradeoffView(View):
     def _button_pressed(self, key):
         if self._closing:
             return
-        level, self._buttons.text = self.level, ""
-        if key == "solve":
+        level, self._buttons.text, solve = self.level, "", self._hooks.solve
+        if key == "solve" and solve is not None:
             try:
-                level, self._buttons.text = self._hooks.solve(self.state)
+                level, self._buttons.text = solve(self.state)
             except ValueError as error:
                 self._failed(error)
                 return

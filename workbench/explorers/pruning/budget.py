@@ -52,8 +52,6 @@ def solve_budget(
     shapes = _shapes(shape)
     target = as_number(target_ratio, function=name, name="target_ratio", above=0, high=1)
     value_bits = as_int(value_bits, function=name, name="value_bits", low=1, high=64)
-    if by.count is None:
-        raise ValueError(f"{name}: what {key} stores is not known before it prunes; give it a level")
     most = Fraction(str(target))  # the number that was written, not the nearest one in binary
 
     def ratio(level):
@@ -74,13 +72,15 @@ def stored_ratio(
 
     Parameters
     ----------
-    by : a method with a ``count``.
+    by : a method.
     shapes, value_bits, with_indices : as for `solve_budget`.
 
     Raises
     ------
-    ValueError : a level that the method refuses, or shapes that its pattern does not divide.
+    ValueError : a level that the method refuses, shapes its pattern does not divide, or a method that cannot count.
     """
+    if by.count is None:
+        raise ValueError(f"{by.key}: what it stores is not known before it prunes; give it a level")
     stored = dense = 0
     for shape in shapes:
         stored += sum(bits for kind, bits in by.count(shape, level, value_bits).items()
@@ -92,7 +92,8 @@ def stored_ratio(
 def _shapes(shape) -> list[Shape]:
     several = list(shape)
     each = several if several and hasattr(several[0], "__len__") else [several]
-    return [as_ints(one, 2, function="solve_budget", name="shape (m, n)", low=1) for one in each]
+    sides = (as_ints(one, 2, function="solve_budget", name="shape (m, n)", low=1) for one in each)
+    return [(m, n) for m, n in sides]
 
 
 def _share(ratio, most, shapes):

@@ -89,7 +89,8 @@ def scenes(state, progress=lambda fraction, step: None):
 def _level_at_budget(state) -> tuple[str, str]:
     """Return the level at which the method to compute takes the budget of stored bytes, and a sentence about it."""
     by, bits = method(state["method"]), int(state["value_bits"])
-    shapes = [tuple(layer.weight.shape) for layer in linear_layers(source(state["model"]).load()).values()]
+    layers = linear_layers(source(state["model"]).load()).values()
+    shapes = [(layer.out_features, layer.in_features) for layer in layers]
     level = solve_budget(by.key, shapes, state["within"], bits, with_indices=state["indices"])
     found = stored_ratio(by, shapes, level, bits, with_indices=state["indices"])
     return level, (

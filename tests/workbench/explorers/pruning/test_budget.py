@@ -1,5 +1,6 @@
 """Budgets are met exactly: hand values, the next level exceeds, and what is counted is what methods store."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -93,6 +94,12 @@ def test_without_indices_the_values_alone_must_fit():
 def test_what_cannot_be_met_is_told_with_what_can(key, shape, target, told):
     with pytest.raises(ValueError, match=told):
         solve_budget(key, shape, target)
+
+
+def test_a_method_that_cannot_count_says_so():
+    silent = replace(method("wanda"), count=None)
+    with pytest.raises(ValueError, match="wanda: what it stores is not known before it prunes"):
+        stored_ratio(silent, [SQUARE], "0.5")
 
 
 def test_unknown_methods_and_wrong_types_are_refused():
