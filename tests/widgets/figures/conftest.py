@@ -1,5 +1,7 @@
 """A weight of eight places in four formats, small enough to be counted on paper."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def stored(key, places, value_edges, index=(), pointer=(), **more):
 def weight_scene():
     """Values of 8 bits: dense, CSR, 1:2, and words that are stored into banks."""
     everywhere = [(r, c) for r in range(2) for c in range(4)]
-    dense = stored("dense", everywhere, [0, 4, 8], unit="row", index_bits=0,
+    dense = stored("dense", everywhere, [0, 4, 8], unit="row", index_bits=0, kernel=replace(KERNEL, dot=2),
                    bits={"values": 24, "indices": 0, "pointers": 0, PADDING: 40})  # fmt: skip
     csr = stored("csr", [(0, 0), (0, 3), (1, 2)], [0, 1, 2, 3], [0, 3, 2], [0, 2, 3],
                  bits={"values": 24, "indices": 48, "pointers": 96, PADDING: 0})  # fmt: skip

@@ -83,6 +83,7 @@ def test_the_registers_add_up_to_32(weight_scene):
 def test_lanes_hold_rows_of_activations_weights_and_results(weight_scene):
     grid = lanes_figure(weight_scene.stored("csr"), 1).data[0]
     assert [row[0] for row in grid.customdata] == ["X[3, n]", "W[0, .] = -7", "C[0, n] += W X"]
+    assert [row[0] for row in grid.z] == [1.5, 2.5, 3.5]  # a colour for each kind of register
     assert len(grid.x) == 4  # lanes
     picked = lanes_figure(weight_scene.stored("nm"), 3).data[0]
     assert [row[0] for row in picked.customdata][:2] == ["X[2, n], picked", "X[3, n], not read"]

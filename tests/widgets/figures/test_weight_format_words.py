@@ -47,7 +47,7 @@ def test_bytes_are_told_format_by_format(weight_scene):
     [
         ("csr", 1, "One entry of row 0 and column 3: 1 value (1 B) and 1 index (2 B). It takes 2 x fma with 1 row of "
                    "activations, for 8 columns of them."),
-        ("dense", 0, "One row of row 0 and columns 0 to 3: 4 values (4 B, 2 of them stored zeros). It takes 8 x fma "
+        ("dense", 0, "One row of row 0 and columns 0 to 3: 4 values (4 B, 2 of them stored zeros). It takes 4 x fma "
                      "with 4 rows of activations"),
         ("nm", 2, "One 1 of 2 of row 1 and column 0: 1 value (1 B, 1 of them stored zeros) and 1 index (1 bits)"),
         ("words", 0, "in the fullest bank meet 2 words if they lie row by row and 1 if they are dealt"),

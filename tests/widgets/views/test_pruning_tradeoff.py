@@ -217,6 +217,7 @@ def test_points_are_kept_and_compared_layer_by_layer(view):
     view._keep_pressed("forget")
     assert names(view._comparison) == ["wanda, 0.7"]
     view.kept = ",".join(f"m@{i}" for i in range(MOST_KEPT))  # not there: a link from elsewhere
+    assert view.error == ""
     view._keep_pressed("keep")
     assert f"Up to {MOST_KEPT} points" in view._keeping.text and names(view._comparison) == ["wanda, 0.7"]
     view.stage = "recovered"

@@ -78,6 +78,15 @@ def test_a_point_is_computed_at_the_budget_of_bytes(view):
     assert "less than nm_wanda can reach; its smallest is 0.078125" in view.error
 
 
+def test_the_recipe_remakes_the_view(view):
+    with view.changes():
+        view.value_bits, view.indices, view.kept, view.point = "4", False, "magnitude@0.5", "wanda@0.7"
+    made = {}
+    exec(view.recipe(), made)
+    assert made["view"].state == view.state and made["view"]._comparison.spec == view._comparison.spec
+    made["view"].close()
+
+
 def test_kept_weights_follow_the_point_and_the_layer(view, small):
     kept = explorer.kept_weights_view(view)
     kept.wait()

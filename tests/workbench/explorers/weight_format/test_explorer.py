@@ -53,6 +53,15 @@ def test_the_link_brings_the_state_back(view):
     again.close()
 
 
+def test_the_recipe_remakes_the_view(view):
+    with view.changes():
+        view.value_bits, view.tile_rows, view.section, view.format = "16", 32, "step", "tiled_csl"
+    made = {}
+    exec(view.recipe(), made)
+    assert made["view"].state == view.state
+    made["view"].close()
+
+
 @pytest.mark.parametrize("key", list(STORIES))
 def test_stories_show_what_they_tell_of(key):
     story = STORIES[key]
