@@ -106,6 +106,7 @@ def test_a_point_of_ones_own_joins_the_records(open_view):
     page.wait_for_function("() => document.body.innerText.includes('Magnitude, 0.9 (computed here)')")
     painted(page)
     control(page, "point").select_option(label="Magnitude, 0.9 (computed here)")
+    page.wait_for_function("() => location.search.includes('point=magnitude%400.9')")
     painted(page)
     assert "704 x 256 with 18,022 entries" in page.locator(".wb-view").nth(1).inner_text()
 
