@@ -11,6 +11,7 @@ from workbench.explorers.pruning.method import method, methods
 from workbench.models.sparse_inference.statistics import linear_layers
 
 SQUARE = (384, 384)
+COUNTED = [key for key, by in methods().items() if by.count]
 MINILM = [(384, 384)] * 4 + [(1536, 384), (384, 1536)]
 
 
@@ -18,13 +19,17 @@ def bits(key, level, value_bits=16, shape=SQUARE):
     return method(key).count(shape, level, value_bits)
 
 
-@pytest.mark.parametrize("key", list(methods()))
+@pytest.mark.parametrize("key", COUNTED)
 def test_what_is_counted_is_what_the_method_stores(key, small):
     by = methods()[key]
     for level in (*by.levels, *(("3:8", "5:16") if by.ladder == "n:m" else ("0.4321", "0"))):
         made = frontier.compress_layers(small, by, level)
         for name, layer in linear_layers(small.load()).items():
             assert by.count(tuple(layer.weight.shape), level, 16) == made[name].bits, (name, level)
+
+
+def test_every_method_that_needs_no_training_can_count():
+    assert set(COUNTED) == {key for key, by in methods().items() if by.one_shot} and len(COUNTED) >= 9
 
 
 def test_hand_values_of_a_square_matrix():
@@ -48,7 +53,7 @@ def test_levels_at_nine_sixteenths_of_a_square_matrix():
     assert solve_budget("blocks_16", SQUARE, 0.56) == "0.441"  # 322 blocks; 322 x 4,096 + 576 bits
 
 
-@pytest.mark.parametrize("key", list(methods()))
+@pytest.mark.parametrize("key", COUNTED)
 @pytest.mark.parametrize(("target", "value_bits"), [(0.5625, 16), (0.45, 16), (0.35, 32), (0.25, 16), (0.8, 4)])
 def test_no_level_is_above_the_budget_and_the_next_one_is(key, target, value_bits):
     by, most = method(key), Fraction(str(target))
