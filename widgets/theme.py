@@ -137,6 +137,7 @@ _CSS = """
 .wb-stepper-sentence.wb-stale,.widget-html.wb-stale{opacity:.8;}
 .wb-view{background:var(--wb-paper);}
 .wb-view,.wb-view .widget-box,.wb-view .widget-html-content{overflow:visible;}
+.wb-view .widget-html-content{min-width:0;}
 .wb-numbers{border-collapse:collapse;margin:6px 4px;}
 .wb-numbers caption{text-align:left;font-weight:600;font-size:15px;color:var(--wb-ink);padding:0 0 4px;}
 .wb-numbers th{text-align:left;font-weight:400;padding:1px 18px 1px 0;}

@@ -106,8 +106,35 @@ def test_a_point_of_ones_own_joins_the_records(open_view):
     page.wait_for_function("() => document.body.innerText.includes('Magnitude, 0.9 (computed here)')")
     painted(page)
     control(page, "point").select_option(label="Magnitude, 0.9 (computed here)")
+    page.wait_for_function("() => location.search.includes('point=magnitude%400.9')")
     painted(page)
     assert "704 x 256 with 18,022 entries" in page.locator(".wb-view").nth(1).inner_text()
+
+
+def test_a_point_at_the_budget_is_kept_beside_another_by_keyboard(open_view):
+    page = open_view("model=tiny_lm&method=magnitude&within=0.3&point=magnitude%400.5")
+    page.get_by_role("button", name="Keep the chosen point for comparison").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.search.includes('kept=magnitude%400.5')")
+    page.get_by_role("button", name="Compute it at the budget of bytes").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.body.innerText.includes('Magnitude, 0.762504 (computed here)')")
+    painted(page)
+    assert (
+        chosen(page, "point") == "Magnitude, 0.762504 (computed here)"
+    )  # 0.2375 of the values, and a bit for each place
+    assert "0.3000 of the dense bytes" in page.locator(".wb-view").first.inner_text()
+    lines = page.locator(".wb-plot-area[aria-label*='layer by layer']")
+    assert lines.locator(".scatterlayer .trace").count() == 2
+    control(page, "value_bits").select_option("4")
+    page.wait_for_function("() => location.search.includes('value_bits=4')")
+    painted(page)
+    assert "not rounded to 4 bits" in page.locator(".wb-view").first.inner_text()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    told = page.locator(".wb-view .wb-note").filter(has_text="not rounded to 4 bits").bounding_box()
+    assert told["x"] + told["width"] <= 390
 
 
 def test_every_export_opens(open_view, tmp_path):

@@ -57,6 +57,41 @@ def test_bars_of_every_kind_are_seen_and_the_steps_follow_the_buttons(open_view,
     assert "One entry of row 0" in other.locator(".wb-view").inner_text() and len(query) < 2000
 
 
+def test_tiles_of_tiled_csl_are_turned_by_keyboard(open_view):
+    page = open_view("section=step&format=tiled_csl&value_bits=16&rows=128&columns=128&sparsity=0.8")
+    assert "a tile of 128 x 64" in page.locator(".wb-view").inner_text()
+    page.locator("[data-key=tile_rows]").first.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => location.search.includes('tile_rows=64')")
+    painted(page)
+    assert "a tile of 64 x 64" in page.locator(".wb-view").inner_text()
+
+
+@pytest.mark.parametrize("section", ("bytes", "step", "roofline"))
+def test_nothing_sticks_out_on_a_phone(open_view, new_page, section):
+    page = open_view(f"pattern=blocks&section={section}", new_page(viewport={"width": 390, "height": 844}))
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    clipped = page.evaluate(
+        """() => [...document.querySelectorAll(".wb-plot-area[data-painted]")].filter((area) => area.offsetParent &&
+            [...area.querySelectorAll(".gtitle, .ytick text, .textpoint text, .bartext")].some((text) => {
+              const at = text.getBoundingClientRect(), pane = area.getBoundingClientRect();
+              return at.left < pane.left - 1 || at.right > pane.right + 1;
+            })).map((area) => area.getAttribute("aria-label"))"""
+    )
+    assert not clipped  # what is wider than the phone lies in a pane that scrolls
+
+
+def test_it_is_painted_in_jupyterlab(open_lab, folder):
+    page = open_lab("dashboards/formats.ipynb", folder)
+    painted(page)
+    page.get_by_role("tab", name="Roofline").last.click()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.wb-note')].some((p) => p.innerText.includes('Modelled'))"
+    )
+    painted(page)
+    assert page.locator(".wb-plot-area .scatterlayer .point").count() >= 6
+
+
 def test_the_roofline_of_another_machine_in_the_dark(open_view, axe):
     page = open_view("section=roofline&machine=a100&value_bits=16&rows=128&columns=64&theme=dark")
     assert "312 Tflop/s" in page.locator(".wb-view").inner_text()

@@ -42,3 +42,9 @@ def fact_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str
         f"{_STYLE}<div class='wb wb-facts' tabindex='0' role='region' aria-label='{label}'><table><caption>{label}"
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def short_number(value: float) -> str:
+    """Return a number as a table shows it: four digits, or all that stand before the point."""
+    whole = abs(value) >= 1000 or (float(value).is_integer() and abs(value) >= 10)
+    return f"{value:,.0f}" if whole else f"{value:.4g}"

@@ -1,10 +1,9 @@
 """Figures about pruning: quality over cost, methods at an equal budget, losses by layer, and where the bytes go."""
 
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import plotly.graph_objects as go
 
 from kernels.pareto import pareto_front
 from widgets import theme
+from widgets.figures.layout import LEGEND_BELOW, title_at_left
 from widgets.figures.sentence import say_instead
 
 __all__ = [
@@ -24,14 +24,15 @@ __all__ = [
     "budget_figure",
     "bytes_figure",
     "front_points",
-    "layer_figure",
-    "layer_grid",
+    "recounted",
     "shown_points",
     "tradeoff_figure",
 ]
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon", "hexagram")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon", "hexagram")
+STORED, VALUES, INDICES = "stored", "values", "indices"  # the cost that parts add up to, and kinds of parts
+VALUE_BITS = 16  # of a value in the parts of a scene's points
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LOSSES = (
     ("output_error", "relative error of the layer's outputs"),
     ("weight_error", "relative error of the weights"),
@@ -90,7 +91,7 @@ class TradeoffPoint:
     method, level : what pruned it and how far, in words, such as "SparseGPT" and "2:4".
     stage : "one-shot", or "recovered" after a short training.
     quality, cost : axis key -> value; a key may be missing.
-    parts : what the bytes of the pruned matrices are, by kind ("values", "indices", ...).
+    parts : what the bytes of the pruned matrices are, by kind (`VALUES` of `VALUE_BITS` each, `INDICES`, ...).
     layers : what happened to each matrix.
     added : whether a reader asked for it on this page, in place of a record.
     """
@@ -130,6 +131,37 @@ class PruningScene:
         """Return the axis of a key, or the first one where the scene lacks it."""
         axes: tuple[Axis, ...] = getattr(self, kind)
         return next((axis for axis in axes if axis.key == key), axes[0])
+
+
+def recounted(scene: PruningScene, value_bits: int, with_indices: bool) -> PruningScene:
+    """Return the scene as if every stored value took ``value_bits``, with or without the bytes of indices.
+
+    The cost `STORED` of every point, the model before pruning among them, is added up anew from its parts; a point
+    whose parts are not known loses it. Qualities stay those of the values as they were judged.
+    """
+    if value_bits == VALUE_BITS and with_indices:
+        return scene
+
+    def counted(point):
+        parts = {kind: size * (value_bits / VALUE_BITS if kind == VALUES else 1) for kind, size in point.parts.items()
+                 if with_indices or kind != INDICES}  # fmt: skip
+        cost = {key: value for key, value in point.cost.items() if key != STORED}
+        return replace(point, parts=parts, cost=cost | ({STORED: sum(parts.values())} if point.parts else {}))
+
+    told = f"values of {value_bits} bits" + ("" if with_indices else ", without indices")
+    caution = (
+        f"Quality is that of weights that were not rounded to {value_bits} bits, and scales of rounded values are not "
+        "counted."
+    )
+    return replace(
+        scene,
+        dense=counted(scene.dense),
+        points=tuple(counted(point) for point in scene.points),
+        costs=tuple(
+            replace(axis, label=f"{axis.label}, {told}") if axis.key == STORED else axis for axis in scene.costs
+        ),
+        note=" ".join(filter(None, (scene.note, caution if value_bits < VALUE_BITS else ""))),
+    )
 
 
 def shown_points(scene: PruningScene, quality: Axis, cost: Axis, stage: str) -> list[TradeoffPoint]:
@@ -181,12 +213,12 @@ def tradeoff_figure(
                 name=method,
                 mode="lines+markers",
                 marker={
-                    "symbol": _SYMBOLS[i % len(_SYMBOLS)],
+                    "symbol": SYMBOLS[i % len(SYMBOLS)],
                     "size": [13 if point.added else 9 for point in own],
                     "color": colours[i % len(colours)],
                     "line": {"width": [2 if point.added else 0 for point in own], "color": ink},
                 },
-                line={"dash": _DASHES[i % len(_DASHES)], "color": colours[i % len(colours)], "width": 1.5},
+                line={"dash": DASHES[i % len(DASHES)], "color": colours[i % len(colours)], "width": 1.5},
                 hovertemplate="%{text}: %{y:.4g} at %{x:.4g}<extra>" + method + "</extra>",
             )
     front = front_points(points, quality, cost)
@@ -225,9 +257,10 @@ def tradeoff_figure(
         )
     figure.update_layout(
         template=theme.template(appearance),
-        height=480,
-        margin={"t": 30, "b": 150},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
+        height=500,
+        margin={"t": 30, "b": 170},
+        legend=LEGEND_BELOW,
+        meta={"leastWidth": 520},
         xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
         yaxis={"title": {"text": _wrapped(quality.told, 34)}},
         clickmode="event",
@@ -262,9 +295,10 @@ def budget_figure(
     figure.add_vline(x=before, line={"color": theme.PALETTE[appearance]["ink"], "width": 2})
     figure.update_layout(
         template=theme.template(appearance),
-        title=f"Within {budget:.3g} of the cost before pruning<br>(the line is the model before)",
+        title=title_at_left(f"Within {budget:.3g} of the cost before pruning", "the line is the model before"),
         height=160 + 30 * max(len(found), 2),
         showlegend=False,
+        meta={"leastWidth": 420},
         margin={"l": 170, "t": 64},
         xaxis={"title": {"text": _wrapped(quality.told, 42)}},
         yaxis={"autorange": "reversed"},
@@ -272,65 +306,6 @@ def budget_figure(
     )
     if not found:
         return say_instead(figure, f"No method has a point within {budget:.3g} of the cost before pruning.")
-    return figure
-
-
-def layer_grid(names: Sequence[str]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
-    """Arrange layers by number and role: row names, column names, and each layer's (row, column).
-
-    "layers.3.feed_in" stands in row "layer 3", column "feed_in"; a name without a number in a row of its own.
-    """
-    parsed = []
-    for name in names:
-        found = re.search(r"(?:^|\.)(\d+)\.", name)
-        parsed.append((f"layer {found[1]}", name[found.end() :]) if found else ("other", name))
-    rows, columns = (list(dict.fromkeys(part)) for part in zip(*parsed, strict=True)) if parsed else ([], [])
-    return rows, columns, [(rows.index(row), columns.index(column)) for row, column in parsed]
-
-
-def layer_figure(point: TradeoffPoint | None, loss: str, layer: str, appearance: theme.Theme) -> go.Figure:
-    """Draw one loss of every matrix of a point as a grid of layers and roles, the chosen layer in a frame."""
-    label = dict(LOSSES)[loss]
-    layers = point.layers if point else ()
-    rows, columns, places = layer_grid([each.name for each in layers])
-    values = np.full((len(rows), len(columns)), np.nan)
-    names = np.full(values.shape, "", object)
-    for each, place in zip(layers, places, strict=True):
-        values[place], names[place] = getattr(each, loss), each.name
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            x=columns,
-            y=rows,
-            customdata=names,
-            zmin=0,
-            zmax=float(np.nanmax(values, initial=0.0)) or 1.0,
-            colorscale=theme.template(appearance).layout.colorscale.sequential,
-            texttemplate="%{z:.2f}",
-            colorbar={"thickness": 12},
-            hovertemplate="%{customdata}: %{z:.4g}<extra></extra>",
-        )
-    )
-    for each, (row, column) in zip(layers, places, strict=True):
-        if each.name == layer:
-            figure.add_shape(
-                type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
-                line={"width": 4, "color": theme.PALETTE[appearance]["highlight"]},
-            )  # fmt: skip
-    kind = "counted" if loss in ("density", "weight_error") else "measured"
-    figure.update_layout(
-        template=theme.template(appearance),
-        title=f"{label[0].upper()}{label[1:]} ({kind})",
-        height=140 + 38 * max(len(rows), 3),
-        margin={"l": 70},
-        xaxis={"side": "bottom", "type": "category"},
-        yaxis={"autorange": "reversed", "type": "category"},
-        clickmode="event",
-    )
-    if not layers:
-        return say_instead(figure, "Choose a point above: the layers of that model are then shown one by one.")
-    if np.isnan(values).all():
-        return say_instead(figure, "This quantity was not taken for the chosen point.")
     return figure
 
 
@@ -350,10 +325,11 @@ def bytes_figure(scene: PruningScene, point: TradeoffPoint | None, appearance: t
         )
     figure.update_layout(
         template=theme.template(appearance),
-        title="Bytes of the pruned matrices (counted)",
+        title=title_at_left("Bytes of the pruned matrices (counted)"),
         barmode="stack",
-        height=230,
-        margin={"l": 190, "t": 70},
+        height=240,
+        margin={"l": 190, "t": 44, "b": 84},
+        legend=LEGEND_BELOW,
         xaxis={"title": {"text": "MB"}},
         yaxis={"autorange": "reversed"},
     )

@@ -4,10 +4,14 @@ import html
 
 import numpy as np
 
-from widgets.figures.fact_table import fact_table
-from widgets.figures.pruning import LOSSES, at_budget, front_points, layer_grid, shown_points
+from widgets.figures.fact_table import fact_table, short_number
+from widgets.figures.pruning import LOSSES, at_budget, front_points, shown_points
+from widgets.figures.pruning_layers import layer_grid
 
-__all__ = ["budget_words", "bytes_words", "layer_words", "number_rows", "point_html", "point_title", "tradeoff_words"]
+__all__ = [
+    "budget_words", "bytes_words", "comparison_words", "layer_words", "number_rows", "point_html", "point_title",
+    "tradeoff_words",
+]  # fmt: skip
 
 
 def point_title(point) -> str:
@@ -22,7 +26,8 @@ def tradeoff_words(scene, quality, cost, stage) -> str:
         return f"No point has {quality.label} over {cost.label}."
     front = front_points(points, quality, cost)
     told = "; ".join(
-        f"{point_title(point)}: {point.quality[quality.key]:.3g} at {point.cost[cost.key]:.3g}" for point in front[:6]
+        f"{point_title(point)}: {point.quality[quality.key]:.3g} at {short_number(point.cost[cost.key])}"
+        for point in front[:6]
     )
     more = f", and {len(front) - 6} more" if len(front) > 6 else ""
     return (
@@ -54,6 +59,18 @@ def layer_words(point, loss) -> str:
     )
 
 
+def comparison_words(points, loss) -> str:
+    """Return the mean and the worst layer of every point that is compared."""
+    told = []
+    for point in points:
+        known = {each.name: getattr(each, loss) for each in point.layers if np.isfinite(getattr(each, loss))}
+        if known:
+            worst = max(known, key=lambda name: known[name])
+            mean = np.mean(list(known.values()))
+            told.append(f"{point_title(point)}: mean {mean:.3g}, largest {known[worst]:.3g} in {worst}")
+    return f"{dict(LOSSES)[loss]}, layer by layer. " + ("; ".join(told) or "No point is compared") + "."
+
+
 def bytes_words(scene, point) -> str:
     """Return the bytes of the chosen point beside those before."""
     before = sum(scene.dense.parts.values())
@@ -70,14 +87,14 @@ def point_html(scene, point) -> str:
     for axis, values in [(axis, "quality") for axis in scene.qualities] + [(axis, "cost") for axis in scene.costs]:
         numbers = [getattr(each, values).get(axis.key) for each in (chosen, scene.dense)]
         if any(number is not None for number in numbers):
-            rows.append((axis.told, *("not taken" if number is None else f"{number:,.4g}" for number in numbers)))
+            rows.append((axis.told, *("not taken" if number is None else short_number(number) for number in numbers)))
     note = f"<p class='wb wb-note'>{html.escape(scene.note)}</p>" if scene.note else ""
     name = point_title(point) if point else "no point chosen"
     return fact_table(f"{scene.model}", ("quantity", name, "before pruning"), rows) + note
 
 
-def number_rows(scene):
-    """Return (method, level, stage, quantity, value) of every number of every point and of its layers."""
+def number_rows(scene, compared=()):
+    """Return (method, level, stage, quantity, value) of every number of every point, and of the layers of some."""
     found = []
     for point in (scene.dense, *scene.points):
         words = (point.method, point.level, point.stage)
@@ -85,4 +102,8 @@ def number_rows(scene):
                   if axis.key in point.quality]  # fmt: skip
         found += [(*words, axis.told, float(point.cost[axis.key])) for axis in scene.costs if axis.key in point.cost]
         found += [(*words, f"bytes of {kind} (counted)", float(n)) for kind, n in point.parts.items()]
+    for point in compared:
+        words = (point.method, point.level, point.stage)
+        found += [(*words, f"{label}, {each.name}", getattr(each, loss)) for loss, label in LOSSES
+                  for each in point.layers if np.isfinite(getattr(each, loss))]  # fmt: skip
     return found

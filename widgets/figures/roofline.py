@@ -1,5 +1,6 @@
 """A roofline: what memory and arithmetic allow, and where products lie under it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import plotly.graph_objects as go
 
 from widgets.theme import CATEGORIES, PALETTE, template
 
-__all__ = ["RooflinePoint", "RooflineScene", "roofline_alt", "roofline_figure"]
+__all__ = ["RooflinePoint", "RooflineScene", "decades", "roofline_alt", "roofline_figure"]
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x")
 
@@ -55,10 +56,15 @@ class RooflineScene:
         return self.peak_flops / self.bandwidth
 
 
+def decades(values: Sequence[float]) -> list[float]:
+    """Return the range of a logarithmic axis over values > 0: whole powers of ten, with some room on either side."""
+    return [float(np.floor(np.log10(min(values) / 1.5))), float(np.ceil(np.log10(max(values) * 1.5)))]
+
+
 def roofline_figure(scene: RooflineScene, *, theme="light", height=420) -> go.Figure:
     """Draw the roof and the points, both axes logarithmic."""
-    at = [scene.ridge, *(point.intensity for point in scene.points)]
-    span = np.array([min(at) / 2, scene.ridge, max(at) * 2])
+    across = decades([scene.ridge, *(point.intensity for point in scene.points)])
+    span = np.array([10 ** across[0], scene.ridge, 10 ** across[1]])
     figure = go.Figure(layout={"template": template(theme), "height": height})
     roof = np.minimum(scene.peak_flops, span * scene.bandwidth)
     figure.add_scatter(x=span, y=roof, mode="lines", name="roof", line={"color": PALETTE[theme]["ink"], "width": 2})
@@ -75,8 +81,11 @@ def roofline_figure(scene: RooflineScene, *, theme="light", height=420) -> go.Fi
             marker={"size": 10, "symbol": SYMBOLS[place % len(SYMBOLS)],
                     "color": CATEGORIES[theme][place % len(CATEGORIES[theme])]},
         )  # fmt: skip
-    figure.update_xaxes(type="log", title=f"operations per byte ({scene.machine}, ridge at {scene.ridge:.3g})")
-    figure.update_yaxes(type="log", title=f"operations per second ({scene.kind})")
+    up = decades([scene.peak_flops, *(point.flops_per_s for point in scene.points)])
+    axis = {"type": "log", "dtick": 1, "exponentformat": "SI"}  # powers of ten alone have a label
+    ridge = f"operations per byte ({scene.machine}, ridge at {scene.ridge:.3g})"
+    figure.update_xaxes(title=ridge, range=across, **axis)
+    figure.update_yaxes(title=f"operations per second ({scene.kind})", range=up, **axis)
     return figure
 
 

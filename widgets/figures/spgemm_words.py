@@ -135,8 +135,3 @@ def machine_words(machine):
         "roofline": "; ".join(f"{n}: {y:.3g} {roof.ops} a cycle at {x:.3g} a byte" for n, y, x in points)
         + "; modelled.",
     }
-
-
-def short_number(value):
-    """Return a number as a table shows it."""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:,.4g}"

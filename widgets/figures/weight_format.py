@@ -7,6 +7,9 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from widgets.figures.fact_table import short_number
+from widgets.figures.layout import LEGEND_BELOW, title_at_left
+from widgets.figures.roofline import decades
 from widgets.figures.sentence import say_instead
 from widgets.theme import CATEGORIES, PALETTE, template
 
@@ -18,6 +21,7 @@ __all__ = [
 PADDING = "stored zeros (padding)"
 KINDS = ("values", "indices", "pointers", PADDING)
 _PATTERNS = {"values": "", "indices": ".", "pointers": "x", PADDING: "/"}
+LEAST_WIDTH = 620  # of bars with their names and numbers, in pixels: a narrower page scrolls them
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon")
 
 
@@ -147,12 +151,14 @@ class Machine:
     ----------
     gflops, gbps : 10^9 operations and 10^9 bytes a second.
     origin : where they come from, words that go on after "with".
+    remark : what the ceilings do not hold for, a sentence, or "".
     """
 
     label: str
     gflops: float
     gbps: float
     origin: str
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -261,7 +267,7 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     )
     bound = scene.bound_bits / 8
     figure.add_scatter(
-        name=f"least bytes for values at unknown places: {bound:,.0f} B",
+        name="least at unknown places",
         x=[bound, bound],
         y=[names[0], names[-1]],
         mode="lines",
@@ -270,15 +276,19 @@ def bytes_figure(scene: WeightScene, shown: str, theme="light") -> go.Figure:
     )
     figure.update_layout(
         template=template(theme),
-        title="Bytes of the weight, by format (counted)",
+        title=title_at_left(
+            "Bytes of the weight, by format (counted)",
+            f"dashed: the least for values at unknown places, {bound:,.0f} B",
+        ),
         barmode="stack",
-        height=150 + 40 * len(names),
-        margin={"t": 48, "b": 110, "l": 8},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
-        xaxis={"title": {"text": "bytes"}, "range": [0, 1.42 * max([*totals, bound, 1])], "exponentformat": "SI"},
+        height=170 + 40 * len(names),
+        margin={"t": 70, "b": 110, "l": 8},
+        legend=LEGEND_BELOW,
+        xaxis={"title": {"text": "bytes"}, "range": [0, 1.6 * max([*totals, bound, 1])], "exponentformat": "SI"},
         yaxis={"autorange": "reversed", "type": "category"},
         bargap=0.3,
-    )
+        meta={"leastWidth": LEAST_WIDTH},
+    )  # fmt: skip
     if not scene.weight.size:
         return say_instead(figure, "The weight has no place at all, so there is nothing to store.")
     return figure
@@ -294,11 +304,11 @@ def roofline_figure(
     products : of `product`, one for each format of the scene.
     """
     ridge = machine.gflops / machine.gbps
-    spread = np.array([ridge, *(each.intensity for each in products if each.intensity > 0)])
-    low, high = 10 ** np.floor(np.log10(spread.min() / 1.5)), 10 ** np.ceil(np.log10(spread.max() * 1.5))
+    across = decades([ridge, *(each.intensity for each in products if each.intensity > 0)])
+    low, high = 10.0 ** np.array(across)
     figure = go.Figure()
     figure.add_scatter(
-        name=f"ceilings: {machine.gflops:,.4g} Gflop/s, {machine.gbps:,.4g} GB/s",
+        name="ceilings",
         x=[low, ridge, high],
         y=[machine.gbps * low, machine.gflops, machine.gflops],
         mode="lines",
@@ -321,16 +331,17 @@ def roofline_figure(
         )
     figure.update_layout(
         template=template(theme),
-        title=f"Roofline, {machine.label}, {tokens:,} columns of activations (modelled)",
-        height=460,
-        margin={"t": 48, "b": 150},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container"},
+        title=title_at_left(
+            f"Roofline, {machine.label} (modelled)",
+            f"{tokens:,} columns; ceilings {short_number(machine.gflops)} Gflop/s, {short_number(machine.gbps)} GB/s",
+        ),
+        height=480,
+        margin={"t": 70, "b": 150},
+        legend=LEGEND_BELOW,
     )
-    bottom = machine.gbps * low
-    figure.update_xaxes(title="flops for each byte", type="log", exponentformat="SI", range=np.log10([low, high]))
-    figure.update_yaxes(
-        title="Gflop/s", type="log", exponentformat="SI", dtick=1, range=np.log10([bottom, 2 * machine.gflops])
-    )
+    up = decades([machine.gflops, machine.gbps * low, *(each.gflops for each in products if each.gflops > 0)])
+    figure.update_xaxes(title="flops for each byte", type="log", exponentformat="SI", dtick=1, range=across)
+    figure.update_yaxes(title="Gflop/s", type="log", exponentformat="SI", dtick=1, range=up)
     if not any(each.flops for each in products):
         return say_instead(figure, "There is nothing to multiply, so no format has a place under the ceilings.")
     return figure
@@ -362,13 +373,15 @@ def times_figure(scene: WeightScene, products: Sequence[Product], machine: Machi
     )
     figure.update_layout(
         template=template(theme),
-        title="Least time of the product (modelled)<br><span style='font-size:13px'>plain: memory limits it; "
-        "hatched: arithmetic does</span>",
+        title=title_at_left(
+            "Least time of the product (modelled)", "plain: memory limits it; hatched: arithmetic does"
+        ),
         height=140 + 38 * len(names),
         margin={"t": 70, "l": 8},
         showlegend=False,
         xaxis={"title": {"text": "microseconds"}, "range": [0, 2.3 * max([each.least_us for each in products])]},
         yaxis={"autorange": "reversed", "type": "category"},
+        meta={"leastWidth": LEAST_WIDTH},
     )
     if not any(each.flops for each in products):
         return say_instead(figure, "There is nothing to multiply, so no product takes any time.")

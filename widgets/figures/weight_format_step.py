@@ -4,8 +4,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from widgets.figures.layout import LEGEND_BELOW, title_at_left
 from widgets.figures.sentence import say_instead
-from widgets.figures.weight_format import hatched
+from widgets.figures.weight_format import LEAST_WIDTH, hatched
 from widgets.theme import CATEGORIES, PALETTE, template
 
 __all__ = ["TILE", "banks_figure", "index_picture", "lanes_figure", "registers_figure", "tile_of", "tile_picture",
@@ -177,8 +178,7 @@ def registers_figure(stored, theme="light") -> go.Figure:
         barmode="stack",
         height=210,
         margin={"t": 44, "b": 96, "l": 8},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "xref": "container",
-                "traceorder": "normal"},
+        legend=LEGEND_BELOW,
         xaxis={"range": [0, REGISTERS], "dtick": 4},
         yaxis={"showticklabels": False},
     )  # fmt: skip
@@ -220,12 +220,13 @@ def lanes_figure(stored, step, theme="light") -> go.Figure:
     kernel = stored.kernel
     figure.update_layout(
         template=template(theme),
-        title=f"{kernel.instruction}, {lanes} of {lanes * kernel.vectors} columns of activations",
+        title=title_at_left(f"{kernel.instruction}, {lanes} of {lanes * kernel.vectors} columns of activations"),
         height=110 + 24 * len(lines),
         margin={"t": 44, "b": 44, "l": 8},
         xaxis={"title": {"text": "lane = column of activations"}, "dtick": 1, "showgrid": False},
         yaxis={"tickvals": list(range(len(lines))), "ticktext": names, "autorange": "reversed", "showgrid": False},
-    )
+        meta={"leastWidth": LEAST_WIDTH},
+    )  # fmt: skip
     if not lines:
         return say_instead(figure, "The weight holds no entry, so no step reads anything.")
     return figure

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from widgets.figures.fact_table import short_number
 from widgets.figures.weight_format import KINDS, product, share_of_dense
 
 __all__ = [
@@ -92,7 +93,7 @@ def _size(bits):
 def roofline_words(scene, products, machine, tokens) -> str:
     """Return every format's place on the roofline."""
     told = "; ".join(
-        f"{stored.label} {each.intensity:.3g} flops a byte, {each.gflops:,.4g} Gflop/s"
+        f"{stored.label} {each.intensity:.3g} flops a byte, {short_number(each.gflops)} Gflop/s"
         for stored, each in zip(scene.formats, products, strict=True)
     )
     return f"{machine.label}, {tokens:,} columns of activations, with {machine.origin} (modelled): {told}."

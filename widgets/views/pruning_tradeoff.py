@@ -11,15 +11,18 @@ from widgets.controls.knob import Knob
 from widgets.figures.plot_pane import PlotPane
 from widgets.figures.pruning import (
     LOSSES,
+    VALUE_BITS,
     Axis,
     budget_figure,
     bytes_figure,
-    layer_figure,
+    recounted,
     tradeoff_figure,
 )
+from widgets.figures.pruning_layers import comparison_figure, layer_figure
 from widgets.figures.pruning_words import (
     budget_words,
     bytes_words,
+    comparison_words,
     layer_words,
     number_rows,
     point_html,
@@ -29,10 +32,12 @@ from widgets.figures.pruning_words import (
 from widgets.views.frame.story import Story
 from widgets.views.frame.view import View
 
-__all__ = ["MOST_ADDED", "STAGES", "PruningHooks", "PruningTradeoffView", "added_points", "pruning_knobs"]
+__all__ = ["MOST_ADDED", "MOST_KEPT", "STAGES", "PruningHooks", "PruningTradeoffView", "added_points", "pruning_knobs"]
 
 STAGES = (("one-shot", "right after pruning"), ("recovered", "after a short training"))
 MOST_ADDED = 8  # points computed on a page; each is a whole evaluation of the model
+MOST_KEPT = 5  # points compared with the chosen one, layer by layer: six lines can be told apart
+COUNTED_BITS = ("32", "16", "8", "4")
 NOTHING = (("", "nothing yet"),)
 
 
@@ -49,6 +54,11 @@ def pruning_knobs(
         Knob("model", "Model", models[0][0], choices=tuple(models), help="Which model is pruned."),
         Knob("quality", "Quality", axes[0][0][0], choices=axes[0], help="What the vertical axis shows."),
         Knob("cost", "Cost", axes[1][0][0], choices=axes[1], help="What the horizontal axis shows."),
+        Knob(
+            "value_bits", "Bits of a value", str(VALUE_BITS), choices=tuple((bits, bits) for bits in COUNTED_BITS),
+            help="What a stored weight is counted as; quality stays that of the weights that were judged.",
+        ),
+        Knob("indices", "Count the indices", True, help="Whether stored bytes say where the kept weights are."),
         Knob("stage", "Stage", "one-shot", choices=STAGES, help="Right after pruning, or after a short training."),
         Knob(
             "within", "Budget", 0.5, 0.05, 1.0, 0.01,
@@ -63,6 +73,7 @@ def pruning_knobs(
             help="Share of the weights that go, or n:m, which keeps n of every m.",
         ),
         Knob("added", "Points computed here", "", help="As method@level, separated by commas."),
+        Knob("kept", "Kept for comparison", "", help="As method@level, separated by commas."),
     )  # fmt: skip
 
 
@@ -86,12 +97,15 @@ class PruningHooks:
     budget : state -> None or the sentence that refuses.
     recipe : Python lines that make ``view``, given the state's differences from the defaults as keyword text.
     stories : settings worth seeing.
+    solve : state -> (the level at which the method to compute takes the budget of stored bytes, a sentence that says
+        so); ValueError where it cannot.
     """
 
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     budget: Callable[[Mapping[str, Any]], str | None] = lambda state: None
     recipe: Callable[[str], str] = lambda words: f"view = ...  # {words}"
     stories: Sequence[Story] = ()
+    solve: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
 
 
 class PruningTradeoffView(View):
@@ -108,8 +122,23 @@ class PruningTradeoffView(View):
 
     title = "Pruning trade-offs"
     kind = "measured"
-    paint_only = frozenset({"quality", "cost", "stage", "within", "point", "layer", "loss", "method", "level"})
-    hidden = frozenset({"added"})
+    paint_only = frozenset(
+        {
+            "quality",
+            "cost",
+            "value_bits",
+            "indices",
+            "stage",
+            "within",
+            "point",
+            "layer",
+            "loss",
+            "method",
+            "level",
+            "kept",
+        }
+    )
+    hidden = frozenset({"added", "kept"})
     _source: Any  # None once closed
 
     def __init__(
@@ -127,18 +156,25 @@ class PruningTradeoffView(View):
     # Picture --------------------------------------------------------------------------------------------------------
     def build(self):
         """Make the plots, the table of the chosen point and the buttons."""
-        self._tradeoff, self._budget_bars, self._layers, self._bytes = (PlotPane() for _ in range(4))
-        names = ("quality over cost", "methods at the budget", "losses of the layers", "bytes")
-        for pane, name in zip((self._tradeoff, self._budget_bars, self._layers, self._bytes), names, strict=True):
+        panes = [PlotPane() for _ in range(5)]
+        names = ("quality over cost", "methods at the budget", "losses of the layers", "points layer by layer", "bytes")
+        for pane, name in zip(panes, names, strict=True):
             pane.title = name
+        self._tradeoff, self._budget_bars, self._layers, self._comparison, self._bytes = panes
         self._tradeoff.on_click(lambda points: self._point_clicked(self._tradeoff, points))
         self._budget_bars.on_click(lambda points: self._point_clicked(self._budget_bars, points))
         self._layers.on_click(self._layer_clicked)
         self._facts = ipywidgets.HTML()
+        solved = [("solve", "Compute it at the budget of bytes")] if self._hooks.solve else []
         self._buttons = Choices(
-            [("add", "Compute this method at this level"), ("clear", "Remove the points computed here")],
+            [("add", "Compute this method at this level"), *solved, ("clear", "Remove the points computed here")],
             self._button_pressed,
             label="A point of your own",
+        )
+        self._keeping = Choices(
+            [("keep", "Keep the chosen point for comparison"), ("forget", "Forget the points that were kept")],
+            self._keep_pressed,
+            label="Points compared layer by layer",
         )
         self._stories = Choices(
             [(str(i), story.label) for i, story in enumerate(self._hooks.stories)],
@@ -148,10 +184,13 @@ class PruningTradeoffView(View):
         self._stories.layout.display = "" if self._hooks.stories else "none"
         row = {"display": "flex", "flex_flow": "row wrap"}
         side = ipywidgets.VBox([self._budget_bars, self._bytes])
-        for part, width in ((self._tradeoff, 560), (side, 420), (self._layers, 460), (self._facts, 460)):
+        compared = ipywidgets.VBox([self._keeping, self._comparison])
+        for part, width in (
+            (self._tradeoff, 560), (side, 420), (self._layers, 460), (compared, 460), (self._facts, 460)
+        ):  # fmt: skip
             part.layout.flex, part.layout.min_width, part.layout.max_width = f"1 1 {width}px", "0", "900px"
         above = ipywidgets.Box([self._tradeoff, side], layout=row)
-        below = ipywidgets.Box([self._layers, self._facts], layout=row)
+        below = ipywidgets.Box([self._layers, compared, self._facts], layout=row)
         buttons = ipywidgets.Box([self._buttons, self._stories], layout=row)
         return [buttons, above, below]
 
@@ -160,8 +199,9 @@ class PruningTradeoffView(View):
         return self._source(state, progress)
 
     def paint(self, scene):
-        """Draw the four plots and the table; axes that the model does not have give way to its first ones."""
-        point = self.chosen(scene)
+        """Draw the plots and the table; axes that the model does not have give way to its first ones."""
+        scene = self._recounted(scene)
+        point, compared = self.chosen(scene), self.compared(scene)
         quality, cost = self._axes(scene)
         if (quality.key, cost.key) != (self.quality, self.cost):
             self._turn_along({"quality": quality.key, "cost": cost.key})
@@ -176,6 +216,9 @@ class PruningTradeoffView(View):
             budget_words(scene, quality, cost, self.stage, self.within),
         )
         self._layers.show(layer_figure(point, self.loss, self.layer, self.theme), layer_words(point, self.loss))
+        self._comparison.show(
+            comparison_figure(compared, self.loss, self.layer, self.theme), comparison_words(compared, self.loss)
+        )
         self._bytes.show(bytes_figure(scene, point, self.theme), bytes_words(scene, point))
         self._facts.value = point_html(scene, point)
 
@@ -183,12 +226,20 @@ class PruningTradeoffView(View):
         """Return the point that the knob "point" names, of the stage that is shown; None where there is none."""
         return next((p for p in scene.points if p.key == self.point and p.stage == self.stage), None)
 
+    def compared(self, scene):
+        """Return the points whose layers are drawn as lines: those that were kept, and the chosen one."""
+        there = {p.key: p for p in scene.points if p.stage == self.stage}
+        return [there[key] for key in dict.fromkeys((*self._kept(), self.point)) if key in there]
+
     def table(self, scene):
-        """Return every number of every point."""
-        return ("method", "level", "stage", "quantity", "value"), number_rows(scene)
+        """Return every number of every point, and of the layers of those that are compared."""
+        scene = self._recounted(scene)
+        columns = ("method", "level", "stage", "quantity", "value")
+        return columns, number_rows(scene, self.compared(scene))
 
     def alt_text(self, scene):
         """Return the front in words."""
+        scene = self._recounted(scene)
         return tradeoff_words(scene, *self._axes(scene), self.stage)
 
     def recipe(self):
@@ -203,6 +254,12 @@ class PruningTradeoffView(View):
         except ValueError as error:
             return str(error)
         return self._hooks.budget(state)
+
+    def _recounted(self, scene):
+        return recounted(scene, int(self.value_bits), self.indices)
+
+    def _kept(self):
+        return [key for key in self.kept.split(",") if key][:MOST_KEPT]
 
     def _axes(self, scene):
         return scene.axis(self.quality, "qualities"), scene.axis(self.cost, "costs")
@@ -237,7 +294,7 @@ class PruningTradeoffView(View):
         if "method" in keys and levels and self.level not in levels:
             turned["level"] = levels[0]
         if keys & {"model", "stage"} and "point" not in keys:
-            turned |= {"point": "", "layer": ""}
+            turned |= {"point": "", "layer": "", "kept": ""}
         self._turn_along(turned)
         super()._state_changed(set(keys) | set(turned))
 
@@ -277,12 +334,34 @@ class PruningTradeoffView(View):
     def _button_pressed(self, key):
         if self._closing:
             return
+        level, self._buttons.text, solve = self.level, "", self._hooks.solve
+        if key == "solve" and solve is not None:
+            try:
+                level, self._buttons.text = solve(self.state)
+            except ValueError as error:
+                self._failed(error)
+                return
         with self.changes():
             if key == "clear":
                 self.added = ""
-            else:
-                asked = [f"{method}@{level}" for method, level in added_points(self.added)]
-                self.added = ",".join(dict.fromkeys([*asked, f"{self.method}@{self.level}"]))
+                return
+            asked, own = [f"{by}@{how_far}" for by, how_far in added_points(self.added)], f"{self.method}@{level}"
+            self.added = ",".join(dict.fromkeys([*asked, own]))
+            if key == "solve":  # its level stands in no menu, so the point is shown
+                self.stage, self.point = "one-shot", own
+
+    def _keep_pressed(self, key):
+        if self._closing:
+            return
+        keys, self._keeping.text = list(dict.fromkeys((*self._kept(), self.point))), ""
+        if key == "forget":
+            self.kept = ""
+        elif not self.point:
+            self._keeping.text = "Choose a point first: click on it, or take it from the menu of chosen points."
+        elif len(keys) > MOST_KEPT:
+            self._keeping.text = f"Up to {MOST_KEPT} points are kept beside the chosen one: forget them to begin anew."
+        else:
+            self.kept = ",".join(keys)
 
     def _story_chosen(self, key):
         story = self._hooks.stories[int(key)]

@@ -3,11 +3,11 @@
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import ipywidgets
 import numpy as np
-import traitlets
 
 from widgets.canvas.canvas import RasterCanvas
 from widgets.canvas.cells import CellImage
@@ -16,9 +16,8 @@ from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
-from widgets.controls.upload import Upload, UploadField
-from widgets.figures.fact_table import fact_table
-from widgets.figures.plot_pane import PlotPane
+from widgets.controls.upload import UploadField
+from widgets.figures.fact_table import fact_table, short_number
 from widgets.figures.spgemm_dataflows import STEPPED
 from widgets.figures.spgemm_kept import kept_html
 from widgets.figures.spgemm_scene import TrafficScene
@@ -51,13 +50,12 @@ from widgets.figures.spgemm_words import (
     machine_words,
     matrix_arrays,
     section_columns,
-    short_number,
     total_bytes,
 )
 from widgets.views.frame.export import npz_bytes
+from widgets.views.frame.sections import SectionedView, flexible, pane, row
 from widgets.views.frame.story import Story
 from widgets.views.frame.table_twin import ColumnRows
-from widgets.views.frame.view import View
 from widgets.views.frame.worker import Progress
 
 SMALL = 64  # up to this many rows and columns every cell is drawn on its own
@@ -102,7 +100,7 @@ class TrafficHooks:
     file_choice: str = "file"
 
 
-class SpGEMMTrafficView(View):
+class SpGEMMTrafficView(SectionedView):
     """C = A B as its dataflows see it: every partial product, every byte, and a model of a machine at work.
 
     Parameters
@@ -132,18 +130,12 @@ class SpGEMMTrafficView(View):
 
     # The widgets ----------------------------------------------------------------------------------------------------
     def build(self) -> Sequence[ipywidgets.Widget]:
-        """Make the parts: headline, stories, tabs, and one box per section."""
-        self._headline = ipywidgets.HTML()
-        self._uploads = ipywidgets.VBox([Upload.of(field, self._uploaded) for field in self._hooks.uploads])
-        self._stories = Choices(
-            [(key, story.label) for key, story in self._hooks.stories.items()], self._tell, label="What to look at"
-        )
-        self._tabs = Choices(self.knob("section").choices, self._open, form="tabs", label="Parts of the view")
-        self._stepper = Stepper(self._go, label="Partial products, step by step")
+        """Make the parts of each section."""
+        self._stepper = Stepper(partial(self._turn_part, "step"), label="Partial products, step by step")
         self._cells = {name: CellImage(title=name) for name in "ABC"}
-        self._rasters = {name: RasterCanvas(title=name, layout=_part(300)) for name in "ABC"}
-        self._panes = {
-            name: _pane(title)
+        self._rasters = {name: RasterCanvas(title=name, layout=flexible(300)) for name in "ABC"}
+        self._panes = panes = {
+            name: pane(title)
             for name, title in {
                 "step live": "kept on the chip, step by step",
                 "bytes": "bytes by dataflow",
@@ -156,96 +148,54 @@ class SpGEMMTrafficView(View):
             }.items()
         }
         self._totals, self._constants, self._machine_note = (ipywidgets.HTML() for _ in range(3))
-        self._kept = ipywidgets.HTML(layout=_part(280))
+        self._kept = ipywidgets.HTML(layout=flexible(280))
         self._tables = [CellImage(title=""), CellImage(title="")]
-        self._dataflows = Choices(DATAFLOWS, lambda key: self._turn_part("dataflow", key), label="Dataflow")
-        self._panels = {
+        self._dataflows = Choices(DATAFLOWS, partial(self._turn_part, "dataflow"), label="Dataflow")
+        panels = {
             "step": ControlPanel(TRAFFIC[1:], self.state, self._turn_part),
             "bytes": ControlPanel(TRAFFIC, self.state, self._turn_part),
             "machine": ControlPanel(self._hooks.machine, self.state, self._turn_part),
             "table": ControlPanel([TABLE], self.state, self._turn_part),
         }
-        panes = self._panes
         self._machine_parts = ipywidgets.VBox(
             (
                 self._totals,
-                _row(panes["gantt"]),
-                _row(panes["utilisation"], panes["machine live"]),
-                _row(panes["probes"], panes["roofline"]),
-                self._panels["table"],
-                _row(*self._tables),
+                row(panes["gantt"]),
+                row(panes["utilisation"], panes["machine live"]),
+                row(panes["probes"], panes["roofline"]),
+                panels["table"],
+                row(*self._tables),
             )
         )
-        self._boxes = {
-            "step": ipywidgets.VBox(
-                (
+        self._painted_table, self._drawn, self._curves = None, {}, (None, None, None)
+        return self.framed(
+            {
+                "step": (
                     self._dataflows,
                     self._stepper,
-                    _row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name])), self._kept),
-                    _row(panes["step live"]),
-                    self._panels["step"],
-                )
-            ),
-            "bytes": ipywidgets.VBox((self._panels["bytes"], _row(panes["bytes"], panes["live"]))),
-            "machine": ipywidgets.VBox((self._panels["machine"], self._machine_note, self._machine_parts)),
-            "constants": ipywidgets.VBox((self._constants,)),
-        }
-        self._painted_table, self._drawn, self._shown, self._curves = None, {}, None, (None, None, None)
-        return (self._uploads, self._headline, self._stories, self._tabs, *self._boxes.values())
+                    row(*(part for name in "ABC" for part in (self._cells[name], self._rasters[name])), self._kept),
+                    row(panes["step live"]),
+                    panels["step"],
+                ),
+                "bytes": (panels["bytes"], row(panes["bytes"], panes["live"])),
+                "machine": (panels["machine"], self._machine_note, self._machine_parts),
+                "constants": (self._constants,),
+            },
+            panels,
+        )
+
+    def takes_files(self) -> bool:
+        """Tell whether the fields for the reader's own files are shown."""
+        return self.operands == self._hooks.file_choice
 
     def _shown_knobs(self):
         return [self.knob(key) for key in ("operands", *self._hooks.relevant.get(self.operands, ()))]
 
-    def _turn_part(self, key, value):
-        try:
-            setattr(self, key, value)
-        except traitlets.TraitError as error:
-            self._toolbar.error = f"{error}."
-            self._state_shown()
-
-    def _state_changed(self, keys):
-        self._stories.selected = self._stories.text = ""  # a story tells of its own settings
-        super()._state_changed(keys)
-
-    def _go(self, position):
-        self.step = position
-
-    def _open(self, section):
-        self.section = section
-
-    def _tell(self, key):
-        story = self._hooks.stories[key]
-        with self.changes():
-            for knob in self.knobs:
-                setattr(self, knob.key, story.state.get(knob.key, knob.default))
-        self._stories.selected, self._stories.text = key, story.text
-
-    def _uploaded(self, received, filename, content):
-        try:
-            received(filename, content)
-        except Exception as error:
-            self._failed(error)
-            return
-        self.refresh()
-
     def _state_shown(self):
         super()._state_shown()
-        self._uploads.layout.display = None if self.operands == self._hooks.file_choice else "none"
-        for panel in self._panels.values():
-            panel.values = self.state
-        self._tabs.selected, self._dataflows.selected = self.section, self.dataflow
-        shown = self._shown_knobs()
-        if shown != self._shown:
-            self._shown = shown
-            self._panel.draw(shown)
-        for name, box in self._boxes.items():
-            box.layout.display = None if name == self.section else "none"
+        self._dataflows.selected = self.dataflow
 
     # Work -----------------------------------------------------------------------------------------------------------
-    def budget(self, state: Mapping[str, Any]) -> str | None:
-        """Refuse what cannot be shown live, naming the limit."""
-        return self._hooks.budget(state)
-
     def compute(self, state: Mapping[str, Any], progress: Progress) -> TrafficScene:
         """Have the scene filled."""
         return self._compute_scene(state, progress)
@@ -417,25 +367,6 @@ class SpGEMMTrafficView(View):
         arrays = {name: getattr(gantt, name) for name in ("thread", "row", "t0", "t1")}
         arrays |= {"probe_counts": scene.machine.probes.counts, "probe_labels": np.array(scene.machine.probes.labels)}
         return {"Events and probes (NPZ)": lambda: ("spgemm-events.npz", "application/x-npz", npz_bytes(arrays))}
-
-    def recipe(self) -> str:
-        """Return the Python that remakes the view in its present state."""
-        given = ", ".join(f"{key}={value!r}" for key, value in self.state.items() if value != self.knob(key).default)
-        return self._hooks.recipe(given)
-
-
-def _part(width):
-    return {"flex": f"1 1 {width}px", "min_width": "0"}
-
-
-def _pane(title):
-    pane = PlotPane(layout=_part(440))
-    pane.title = title
-    return pane
-
-
-def _row(*widgets):
-    return ipywidgets.Box(widgets, layout={"display": "flex", "flex_flow": "row wrap", "width": "100%"})
 
 
 def _is_small(scene):

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import ipywidgets
 import numpy as np
-import traitlets
 from scipy import sparse
 
 from widgets.canvas.canvas import RasterCanvas
@@ -16,9 +16,16 @@ from widgets.controls.choices import Choices
 from widgets.controls.knob import Knob
 from widgets.controls.panel import ControlPanel
 from widgets.controls.stepper import Stepper
-from widgets.controls.upload import Upload, UploadField
-from widgets.figures.plot_pane import PlotPane
-from widgets.figures.weight_format import Machine, WeightScene, bytes_figure, product, roofline_figure, times_figure
+from widgets.controls.upload import UploadField
+from widgets.figures.fact_table import short_number
+from widgets.figures.weight_format import (
+    Machine,
+    WeightScene,
+    bytes_figure,
+    product,
+    roofline_figure,
+    times_figure,
+)
 from widgets.figures.weight_format_step import (
     WHOLE,
     banks_figure,
@@ -39,9 +46,9 @@ from widgets.figures.weight_format_words import (
     step_words,
     times_words,
 )
+from widgets.views.frame.sections import SectionedView, flexible, pane, row
 from widgets.views.frame.story import Story
 from widgets.views.frame.table_twin import ColumnRows
-from widgets.views.frame.view import View
 from widgets.views.frame.worker import Progress
 
 __all__ = ["FormatHooks", "WeightFormatView"]
@@ -90,7 +97,7 @@ class FormatHooks:
     shows_uploads: Callable[[Mapping[str, Any]], bool] = lambda state: False
 
 
-class WeightFormatView(View):
+class WeightFormatView(SectionedView):
     """Compare storage formats of one sparse weight.
 
     Parameters
@@ -121,104 +128,57 @@ class WeightFormatView(View):
 
     # The widgets ----------------------------------------------------------------------------------------------------
     def build(self) -> Sequence[ipywidgets.Widget]:
-        """Make the parts: headline, stories, tabs, and one box for each section."""
-        self._headline, self._about = ipywidgets.HTML(), ipywidgets.HTML()
-        self._uploads = ipywidgets.VBox([Upload.of(field, self._uploaded) for field in self._hooks.uploads])
-        self._stories = Choices(
-            [(key, story.label) for key, story in self._hooks.stories.items()], self._tell, label="What to look at"
-        )
-        self._tabs = Choices(SECTIONS, lambda key: self._turn_part("section", key), form="tabs", label="Parts")
-        self._formats = Choices([], lambda key: self._turn_part("format", key), label="Format shown")
-        self._stepper = Stepper(self._go, label="Steps of the micro-kernel")
-        self._whole, self._map = RasterCanvas(title="The weight", layout=_part(380)), RasterCanvas(layout=_part(300))
+        """Make the parts of each section."""
+        self._about, self._machine_note = ipywidgets.HTML(), ipywidgets.HTML()
+        self._formats = Choices([], partial(self._turn_part, "format"), label="Format shown")
+        self._stepper = Stepper(partial(self._turn_part, "step"), label="Steps of the micro-kernel")
+        self._whole = RasterCanvas(title="The weight", layout=flexible(380))
+        self._map = RasterCanvas(layout=flexible(300))
         self._cells = {name: CellImage(title=name) for name in ("tile", "values", "indices")}
-        self._panes = {
-            name: _pane(name, width)
+        self._panes = panes = {
+            name: pane(name, width)
             for name, width in (
                 ("bytes", 620), ("registers", 420), ("lanes", 520), ("banks", 520), ("roofline", 520), ("times", 480),
             )
         }  # fmt: skip
-        self._panels = {
+        panels = {
             "step": ControlPanel([REORDER], self.state, self._turn_part),
             "roofline": ControlPanel([self._machine_knob, TOKENS], self.state, self._turn_part),
         }
-        self._machine_note = ipywidgets.HTML()
-        panes = self._panes
-        self._boxes = {
-            "bytes": ipywidgets.VBox((_row(panes["bytes"], self._whole),)),
-            "step": ipywidgets.VBox(
-                (
+        self._drawn: dict[str, Any] = {}
+        return self.framed(
+            {
+                "bytes": (row(panes["bytes"], self._whole),),
+                "step": (
                     self._formats,
                     self._about,
-                    self._panels["step"],
+                    panels["step"],
                     self._stepper,
-                    _row(self._map, *self._cells.values()),
-                    _row(panes["lanes"], panes["registers"], panes["banks"]),
-                )
-            ),
-            "roofline": ipywidgets.VBox(
-                (self._panels["roofline"], self._machine_note, _row(panes["roofline"], panes["times"]))
-            ),
-        }
-        self._drawn: dict[str, Any] = {}
-        return (self._uploads, self._headline, self._stories, self._tabs, *self._boxes.values())
+                    row(self._map, *self._cells.values()),
+                    row(panes["lanes"], panes["registers"], panes["banks"]),
+                ),
+                "roofline": (panels["roofline"], self._machine_note, row(panes["roofline"], panes["times"])),
+            },
+            panels,
+        )
+
+    def takes_files(self) -> bool:
+        """Tell whether the fields for the reader's own files are shown."""
+        return self._hooks.shows_uploads(self.state)
 
     def _shown_knobs(self):
         if self._hooks.relevant is None:
             return [knob for knob in self.knobs if knob.key not in self.hidden]
         return [self.knob(key) for key in self._hooks.relevant(self.state)]
 
-    def _turn_part(self, key, value):
-        try:
-            setattr(self, key, value)
-        except traitlets.TraitError as error:
-            self._toolbar.error = f"{error}."
-            self._state_shown()
-
-    def _state_changed(self, keys):
-        self._stories.selected = self._stories.text = ""  # a story tells of its own settings
-        super()._state_changed(keys)
-
-    def _go(self, position):
-        self.step = position
-
-    def _tell(self, key):
-        story = self._hooks.stories[key]
-        with self.changes():
-            for knob in self.knobs:
-                setattr(self, knob.key, story.state.get(knob.key, knob.default))
-        self._stories.selected, self._stories.text = key, story.text
-
-    def _uploaded(self, received, filename, content):
-        try:
-            received(filename, content)
-        except Exception as error:
-            self._failed(error)
-            return
-        self.refresh()
-
     def _state_shown(self):
-        super()._state_shown()
-        self._uploads.layout.display = None if self._hooks.shows_uploads(self.state) else "none"
-        shown = self._shown_knobs()
-        if shown != self._drawn.get("knobs"):
-            self._drawn["knobs"] = shown
-            self._panel.draw(shown)
         ours = self.machine == CUSTOM
         if ours != self._drawn.get("custom"):
             self._drawn["custom"] = ours
             self._panels["roofline"].draw([self._machine_knob, TOKENS, *((PEAK, BANDWIDTH) if ours else ())])
-        for panel in self._panels.values():
-            panel.values = self.state
-        self._tabs.selected = self.section
-        for name, box in self._boxes.items():
-            box.layout.display = None if name == self.section else "none"
+        super()._state_shown()
 
     # Work -----------------------------------------------------------------------------------------------------------
-    def budget(self, state: Mapping[str, Any]) -> str | None:
-        """Refuse what cannot be shown live, naming the limit."""
-        return self._hooks.budget(state)
-
     def compute(self, state: Mapping[str, Any], progress: Progress) -> WeightScene:
         """Have the scene filled."""
         return self._compute_scene(state, progress)
@@ -288,8 +248,9 @@ class WeightFormatView(View):
         machine, tokens = self._machine(scene), self.tokens
         products = [product(scene, each, tokens, machine) for each in scene.formats]
         self._machine_note.value = (
-            f"<p class='wb wb-note'>Modelled with {machine.origin}. Weight, activations and result are moved once, and "
-            "every format is granted the machine's full peak, also one whose kernel cannot use it.</p>"
+            f"<p class='wb wb-note'>Modelled with {machine.origin}. {machine.remark} Weight, activations and result "
+            "are moved once, and every format is granted the machine's full peak, also one whose kernel cannot use it."
+            "</p>"
         )
         self._panes["roofline"].show(
             roofline_figure(scene, products, machine, tokens, self.format, theme=self.theme),
@@ -309,7 +270,9 @@ class WeightFormatView(View):
     def _machine(self, scene):
         if self.machine != CUSTOM:
             return scene.machines[self.machine]
-        told = f"your peak of {self.peak:,g} Gflop/s and your bandwidth of {self.bandwidth:,g} GB/s"
+        told = (
+            f"your peak of {short_number(self.peak)} Gflop/s and your bandwidth of {short_number(self.bandwidth)} GB/s"
+        )
         return Machine(label="a machine of your own", gflops=self.peak, gbps=self.bandwidth, origin=told)
 
     # Words, data, files ---------------------------------------------------------------------------------------------
@@ -350,26 +313,7 @@ class WeightFormatView(View):
         }[self.section]
         return self.in_words([*self._shown_knobs(), *(self.knob(key) for key in ("section", *mine))])
 
-    def recipe(self) -> str:
-        """Return the Python that remakes the view in its present state."""
-        given = ", ".join(f"{key}={value!r}" for key, value in self.state.items() if value != self.knob(key).default)
-        return self._hooks.recipe(given)
-
     def close(self) -> None:
         """Take the view off the page and let it be freed."""
         super().close()
         self._drawn = {}
-
-
-def _part(width):
-    return {"flex": f"1 1 {width}px", "min_width": "0"}
-
-
-def _pane(name, width):
-    pane = PlotPane(layout=_part(width))
-    pane.title = name
-    return pane
-
-
-def _row(*widgets):
-    return ipywidgets.Box(widgets, layout={"display": "flex", "flex_flow": "row wrap", "width": "100%"})

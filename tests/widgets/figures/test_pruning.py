@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 
 from widgets.figures.pruning import (
     Axis,
@@ -14,14 +13,14 @@ from widgets.figures.pruning import (
     budget_figure,
     bytes_figure,
     front_points,
-    layer_figure,
-    layer_grid,
+    recounted,
     shown_points,
     tradeoff_figure,
 )
 from widgets.figures.pruning_words import (
     budget_words,
     bytes_words,
+    comparison_words,
     layer_words,
     number_rows,
     point_html,
@@ -103,9 +102,6 @@ def test_the_tradeoff_is_drawn_with_the_front_the_budget_and_the_choice():
 def test_what_no_record_holds_is_a_sentence():
     assert "time, 1 token" in sentence_of(tradeoff_figure(SCENE, GOOD, TIME, "one-shot", 0.5, "", "dark"))
     assert "within 0.05" in sentence_of(budget_figure(SCENE, GOOD, STORED, "one-shot", 0.05, "light"))
-    assert "Choose a point" in sentence_of(layer_figure(None, "output_error", "", "light"))
-    bare = point("n", "N", 1.0, 1.0, layers=(LayerLoss(name="layers.0.a", density=1.0),))
-    assert "was not taken" in sentence_of(layer_figure(bare, "output_error", "", "light"))
 
 
 def test_bars_stand_at_what_points_really_cost():
@@ -115,34 +111,30 @@ def test_bars_stand_at_what_points_really_cost():
     assert [list(row) for row in figure.data[0].customdata] == [["a1", 0.5, 0.9], ["b1", 0.5, 0.8]]
 
 
-@pytest.mark.parametrize(
-    ("names", "rows", "columns"),
-    [
-        (["layers.0.query", "layers.0.out", "layers.11.out"], ["layer 0", "layer 11"], ["query", "out"]),
-        (["encoder.layer.3.attention.self.query"], ["layer 3"], ["attention.self.query"]),
-        (["fc1", "fc2"], ["other"], ["fc1", "fc2"]),
-        ([], [], []),
-    ],
-)
-def test_layers_are_arranged_by_number_and_role(names, rows, columns):
-    found = layer_grid(names)
-    assert found[:2] == (rows, columns)
-    assert len(set(found[2])) == len(names)
-
-
-def test_the_grid_holds_each_layers_loss_and_frames_the_chosen_one():
-    figure = layer_figure(POINTS[0], "output_error", "layers.1.feed_in", "light")
-    np.testing.assert_allclose(figure.data[0].z, [[0.0, 0.01], [0.1, 0.11]])
-    frame = figure.layout.shapes[0]
-    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (0.5, 1.5, 0.5, 1.5)
-    assert "measured" in figure.layout.title.text
-    assert "counted" in layer_figure(POINTS[0], "density", "", "light").layout.title.text
-
-
 def test_bytes_are_stacked_by_kind_beside_those_before():
     figure = bytes_figure(SCENE, POINTS[0], "light")
     assert {trace.name: list(trace.x) for trace in figure.data} == {"values": [1e-4, 4e-5], "indices": [0, 1e-5]}
     assert len(bytes_figure(SCENE, None, "light").data) == 1
+
+
+def test_values_of_other_widths_change_the_bytes_and_nothing_else():
+    assert recounted(SCENE, 16, True) is SCENE
+    four = recounted(SCENE, 4, True)
+    a1, b1 = four.points[0], four.points[2]
+    assert a1.parts == {"values": 10.0, "indices": 10.0} and a1.cost == {"stored": 20.0}
+    assert (four.dense.parts, four.dense.cost) == ({"values": 25.0}, {"stored": 25.0})
+    assert a1.quality == POINTS[0].quality and a1.layers is POINTS[0].layers
+    assert "stored" not in b1.cost  # what its bytes are is not known, so that they cannot be counted anew
+    assert four.costs[0].told == "bytes, stored, values of 4 bits (counted)" and four.costs[1] is TIME
+    assert four.note.startswith("A remark. Quality is that of weights that were not rounded to 4 bits")
+    assert [p.key for p in shown_points(four, GOOD, STORED, "one-shot")] == ["a1"]
+
+
+def test_bytes_without_indices_are_those_of_the_values():
+    bare = recounted(SCENE, 32, False)
+    assert bare.points[0].parts == {"values": 80.0} and bare.points[0].cost == {"stored": 80.0}
+    assert bare.dense.cost == {"stored": 200.0}
+    assert bare.costs[0].label == "bytes, stored, values of 32 bits, without indices" and bare.note == "A remark."
 
 
 def test_words_say_what_the_pictures_show():
@@ -160,7 +152,13 @@ def test_words_say_what_the_pictures_show():
     rows = number_rows(SCENE)
     assert ("A", "1", "one-shot", "cosine (measured)", 0.9) in rows
     assert ("A", "1", "one-shot", "bytes of indices (counted)", 10.0) in rows
-    assert all(math.isfinite(row[-1]) for row in rows)
+    assert all(math.isfinite(row[-1]) for row in rows) and not [row for row in rows if "layers." in row[3]]
+    more = number_rows(SCENE, [POINTS[0]])
+    assert ("A", "1", "one-shot", "relative error of the layer's outputs, layers.1.feed_in", 0.11) in more
+    assert len(more) == len(rows) + 3 * len(LAYERS)
+    told = comparison_words([POINTS[0], POINTS[1]], "output_error")
+    assert "A, 1: mean 0.055, largest 0.11 in layers.1.feed_in" in told and "A, 2" not in told  # it has no layers
+    assert "No point is compared" in comparison_words([], "output_error")
 
 
 def test_an_axis_names_its_unit_once_and_how_it_came_about():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from widgets.figures.roofline import RooflinePoint, RooflineScene, roofline_alt, roofline_figure
+from widgets.figures.roofline import RooflinePoint, RooflineScene, decades, roofline_alt, roofline_figure
 
 
 def point(group, intensity, speed=1e9):
@@ -20,8 +20,16 @@ SCENE = RooflineScene(
 
 def test_the_roof_rises_to_the_ridge_and_stays():
     roof = roofline_figure(SCENE).data[0]
-    np.testing.assert_allclose(roof.x, [4, 100, 400])
-    np.testing.assert_allclose(roof.y, [4e10, 1e12, 1e12])
+    np.testing.assert_allclose(roof.x, [1, 100, 1000])
+    np.testing.assert_allclose(roof.y, [1e10, 1e12, 1e12])
+
+
+def test_axes_go_from_one_power_of_ten_to_another_and_label_nothing_between():
+    assert decades([8, 20, 200]) == [0, 3]
+    assert decades([1.2, 9.0]) == [-1, 2]  # some room beside points at the edge
+    layout = roofline_figure(SCENE).layout
+    assert (layout.xaxis.range, layout.yaxis.range) == ((0, 3), (10, 13))
+    assert layout.xaxis.dtick == layout.yaxis.dtick == 1
 
 
 def test_groups_are_told_apart_by_more_than_colour():

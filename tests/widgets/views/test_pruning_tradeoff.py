@@ -11,6 +11,7 @@ from widgets.figures.pruning import Axis, LayerLoss, PruningScene, TradeoffPoint
 from widgets.views.frame.story import Story
 from widgets.views.pruning_tradeoff import (
     MOST_ADDED,
+    MOST_KEPT,
     PruningHooks,
     PruningTradeoffView,
     added_points,
@@ -21,14 +22,16 @@ GOOD = Axis(key="cosine", label="cosine", unit="cosine", better="higher", kind="
 SAME = Axis(key="same", label="share that stays", unit="fraction", better="higher", kind="measured")
 STORED = Axis(key="stored", label="bytes, stored", unit="bytes", better="lower", kind="counted")
 TIME = Axis(key="time_1", label="time, 1 token", unit="ms", better="lower", kind="measured")
+PARTS = {"values": 0.75, "indices": 0.25}  # of the bytes that a point stores
 LAYERS = tuple(LayerLoss(name=f"layers.{i}.out", density=0.5, weight_error=0.2, output_error=0.1) for i in (0, 1))
 
 
 def point(key, stored, cosine, **more):
     method, level = key.split("@")
     return TradeoffPoint(
-        key=key, method=method, level=level, quality={"cosine": cosine}, cost={"stored": stored}, layers=LAYERS, **more
-    )
+        key=key, method=method, level=level, quality={"cosine": cosine}, cost={"stored": stored}, layers=LAYERS,
+        parts={kind: share * stored for kind, share in PARTS.items()}, **more,
+    )  # fmt: skip
 
 
 RECORDED = (
@@ -64,10 +67,17 @@ class Tradeoffs(PruningTradeoffView):
     )
 
 
+def solved(state):
+    if state["within"] < 0.1:
+        raise ValueError("solve: the smallest ratio is 0.1")
+    return f"{1 - state['within']:.2f}", f"{state['method']} meets {state['within']}."
+
+
 HOOKS = PruningHooks(
     levels={"magnitude": ("0.5", "0.6"), "wanda": ("0.5", "0.6"), "nm": ("2:4",)},
     budget=lambda state: "That model is not here." if state["model"] == "other" and state["method"] == "nm" else None,
     recipe=lambda words: f"view = make({words})",
+    solve=lambda state: solved(state),
     stories=(Story("Half", {"within": 0.5, "point": "wanda@0.5"}, "Half of the bytes."),),
 )
 
@@ -157,6 +167,63 @@ def test_a_reader_adds_points_and_removes_them(view):
     assert view.added == "" and not any(p.added for p in view.scene.points)
 
 
+def test_a_level_is_solved_for_the_budget_computed_and_shown(view):
+    with view.changes():
+        view.method, view.within, view.stage = "wanda", 0.25, "recovered"
+    view._button_pressed("solve")
+    assert (view.added, view.point, view.stage, view.error) == ("wanda@0.75", "wanda@0.75", "one-shot", "")
+    assert view._buttons.text == "wanda meets 0.25." and view.chosen(view.scene).added
+    view.within = 0.05
+    view._button_pressed("solve")
+    assert view.error == "solve: the smallest ratio is 0.1." and view.added == "wanda@0.75"
+    view._button_pressed("clear")
+    assert view._buttons.text == "" and view.added == ""
+    without = Tradeoffs(scenes)
+    assert "solve" not in dict(without._buttons.options)
+    without.close()
+
+
+def test_values_of_other_widths_move_the_points_the_budget_and_the_bytes(view):
+    view.point = "wanda@0.5"
+    by_name = {trace.name: trace for trace in view._tradeoff.figure.data}
+    assert list(by_name["wanda"].x) == [30, 50]
+    view.value_bits = "8"
+    by_name = {trace.name: trace for trace in view._tradeoff.figure.data}
+    assert list(by_name["wanda"].x) == [0.5 * 0.75 * 30 + 7.5, 0.5 * 0.75 * 50 + 12.5]
+    assert by_name["the model before pruning"].x[0] == 50 and view._tradeoff.figure.layout.shapes[0].x0 == 25
+    assert [trace.x[1] for trace in view._bytes.figure.data] == [37.5 / 2e6, 12.5 / 1e6]
+    assert "not rounded to 8 bits" in view._facts.value and "values of 8 bits" in view.alt_text(view.scene)
+    assert ("wanda", "0.5", "one-shot", "bytes, stored, values of 8 bits (counted)", 31.25) in view.table(view.scene)[1]
+    view.indices = False
+    assert list(view._tradeoff.figure.data[0].x) == [0.375 * 30, 0.375 * 50]
+    assert "without indices" in view._tradeoff.figure.layout.xaxis.title.text
+
+
+def test_points_are_kept_and_compared_layer_by_layer(view):
+    view._keep_pressed("keep")
+    assert "Choose a point first" in view._keeping.text and view.kept == ""
+    assert "Choose a point above" in view._comparison.alt
+    for key in ("wanda@0.5", "magnitude@0.5"):
+        view.point = key
+        view._keeping._receive(None, {"type": "choose", "key": "keep"}, [])
+    assert view.kept == "wanda@0.5,magnitude@0.5" and view._keeping.text == ""
+    view.point = "wanda@0.7"
+    assert names(view._comparison) == ["wanda, 0.5", "magnitude, 0.5", "wanda, 0.7"]
+    rows = [row for row in view.table(view.scene)[1] if "layers.1.out" in row[3]]
+    assert len(rows) == 3 * 3  # three points, three losses
+    again = Tradeoffs.from_query(view.query, scenes, HOOKS)
+    assert again._comparison.spec == view._comparison.spec
+    again.close()
+    view._keep_pressed("forget")
+    assert names(view._comparison) == ["wanda, 0.7"]
+    view.kept = ",".join(f"m@{i}" for i in range(MOST_KEPT))  # not there: a link from elsewhere
+    assert view.error == ""
+    view._keep_pressed("keep")
+    assert f"Up to {MOST_KEPT} points" in view._keeping.text and names(view._comparison) == ["wanda, 0.7"]
+    view.stage = "recovered"
+    assert view.kept == ""
+
+
 @pytest.mark.parametrize(
     "text", ["wanda", "wanda@", "@0.5", "a@b@c", ",".join(f"m@{i}" for i in range(MOST_ADDED + 1))]
 )
@@ -208,8 +275,11 @@ def test_turning_what_is_only_drawn_computes_nothing():
         return scenes(state)
 
     shown = Tradeoffs(counting, HOOKS)
-    for key, value in {"cost": "time_1", "within": 0.2, "point": "wanda@0.5", "loss": "density",
-                       "method": "nm", "stage": "recovered"}.items():  # fmt: skip
+    turned = {
+        "cost": "time_1", "within": 0.2, "value_bits": "4", "indices": False, "kept": "wanda@0.5", "point": "wanda@0.5",
+        "loss": "density", "method": "nm", "stage": "recovered",
+    }  # fmt: skip
+    for key, value in turned.items():
         setattr(shown, key, value)
     assert len(asked) == 1
     assert "No record" in shown._tradeoff.alt

@@ -207,9 +207,9 @@ def test_scrubbing_and_tabs_never_compute_again(counting):
     view, calls = counting
     assert len(calls) == 1
     for step in (1, 5, 7):
-        view._go(step)
+        view._turn_part("step", step)
     for section in SECTIONS:
-        view._open(section)
+        view._turn_part("section", section)
     view.dataflow, view.log_axes, view.theme = "inner", True, "dark"
     assert len(calls) == 1
     view.load = 0.2

@@ -7,6 +7,7 @@ from widgets.figures.pruning import PruningScene, TradeoffPoint
 from widgets.views.pruning_tradeoff import PruningHooks, PruningTradeoffView, added_points, pruning_knobs
 from widgets.views.sparsity import SparsityView
 from workbench.explorers.pruning import frontier
+from workbench.explorers.pruning.budget import solve_budget, stored_ratio
 from workbench.explorers.pruning.method import method, methods
 from workbench.explorers.pruning.recorded import points, recorded_rows
 from workbench.explorers.pruning.source import source, sources
@@ -52,6 +53,7 @@ def explorer(*, query: str = "", **state) -> PruningTradeoffView:
             "view.wait()\npoints = view.scene.points\nview"
         ),
         stories=STORIES,
+        solve=_level_at_budget,
     )
     return view_class()(scenes, hooks, query=query, **state)
 
@@ -80,6 +82,19 @@ def scenes(state, progress=lambda fraction, step: None):
             point = replace(point, cost={**recorded_one.cost, **point.cost})
         now = replace(now, points=(*others, point))
         yield now
+
+
+def _level_at_budget(state) -> tuple[str, str]:
+    """Return the level at which the method to compute takes the budget of stored bytes, and a sentence about it."""
+    by, bits = method(state["method"]), int(state["value_bits"])
+    layers = linear_layers(source(state["model"]).load()).values()
+    shapes = [(layer.out_features, layer.in_features) for layer in layers]
+    level = solve_budget(by.key, shapes, state["within"], bits, with_indices=state["indices"])
+    found = stored_ratio(by, shapes, level, bits, with_indices=state["indices"])
+    return level, (
+        f"{by.title} at {level} takes {float(found):.4f} of the dense bytes; a level that keeps more would exceed the "
+        f"budget of {state['within']:g}."
+    )
 
 
 def kept_weights_view(view: PruningTradeoffView, **state) -> SparsityView:

@@ -65,6 +65,9 @@ class PruningMethod:
     needs : "weights" alone, the "gram" matrix of the inputs, or the "gradient" of the model's loss.
     one_shot : whether it makes sense without training; if not, it is only shown after a short training.
     source : where the method is published.
+    count : (shape (m, n), level, value_bits) -> what `compress` would store of such a matrix, bits by kind, from
+        counting alone; None where that is not known before the weights are.
+    ladder : which levels it takes besides those that are offered: any "share", or any "n:m".
     """
 
     key: str
@@ -74,6 +77,8 @@ class PruningMethod:
     source: str
     needs: Literal["weights", "gram", "gradient"] = "weights"
     one_shot: bool = True
+    count: Callable[[tuple[int, int], str, int], Mapping[str, int]] | None = None
+    ladder: Literal["share", "n:m"] = "share"
 
 
 @cache

@@ -21,4 +21,16 @@ STORIES = (
         "The grid shows how much every layer's outputs change. Click a cell, and the picture below shows which weights "
         "of that layer stay.",
     ),
+    Story(
+        "Who spares which layer",
+        {"point": "magnitude@0.7", "kept": "wanda@0.7,sparsegpt@0.7", "loss": "output_error"},
+        "Three models with equally many weights, layer by layer. Which layers does magnitude pruning hurt most, and "
+        "does it hurt the weights there, too? Choose the error of the weights to see that the order turns round.",
+    ),
+    Story(
+        "Narrow values make indices dear",
+        {"within": 0.57, "cost": "stored", "value_bits": "4"},
+        "With 4 bits a value, a bit for every place is a quarter of the dense bytes: half of the weights no longer "
+        "halve them. Which methods still have a point within the budget? Then leave the indices out.",
+    ),
 )

@@ -47,6 +47,10 @@ VALUE_BITS = Knob(
     "value_bits", "Bits of a value", "8", choices=tuple((x, x) for x in ("8", "16", "32")),
     help="What a stored weight takes, and an activation.",
 )  # fmt: skip
+TILE = (
+    Knob("tile_rows", "Rows of a tile", 128, 8, 512, scale="log2", help="Of tiled-CSL: 128 in the published kernel."),
+    Knob("tile_columns", "Columns of a tile", 64, 64, 512, scale="log2", help="Of tiled-CSL: a power of two."),
+)
 _SERIAL = itertools.count()  # of all explorers, since weights are kept for all of them
 
 
@@ -139,6 +143,7 @@ def weight_scene(state: Mapping[str, Any], own: OwnWeight | None = None) -> Weig
         value_bits=int(state["value_bits"]),
         block=_pair(state["block"], "x"),
         nm=_pair(state["nm"], ":"),
+        tile=(state["tile_rows"], state["tile_columns"]),
         reorder=state["reorder"],
     )
     formats, left_out = store(weight, choice)
@@ -151,7 +156,7 @@ def weight_scene(state: Mapping[str, Any], own: OwnWeight | None = None) -> Weig
         formats=formats,
         left_out=left_out,
         bound_bits=bound,
-        machines=machines(),
+        machines=machines(choice.value_bits),
     )
 
 
@@ -175,13 +180,16 @@ def _knobs():
         NM,
         BLOCK,
         VALUE_BITS,
+        *TILE,
     )
 
 
 def _relevant(state):
     of = sources().get(state["weights"])
     share = ("sparsity",) if state["pattern"] in ("any", "blocks") else ()
-    return ("weights", *(knob.key for knob in (of.knobs if of else ())), "pattern", *share, "nm", "block", "value_bits")
+    own = tuple(knob.key for knob in (of.knobs if of else ()))
+    tile = tuple(knob.key for knob in TILE) if state["value_bits"] == "16" else ()
+    return ("weights", *own, "pattern", *share, "nm", "block", "value_bits", *tile)
 
 
 def _missing(state, own):

@@ -9,13 +9,14 @@ from scipy import sparse
 
 from kernels.formats import storage
 from kernels.formats.block_groups import BlockGroupedWeight
+from kernels.formats.nm_packed import NMPacked
 from kernels.formats.tiled_csl import TiledCSL
 from widgets.figures.weight_format import PADDING, Banks, Kernel, StoredWeight
 
 __all__ = ["FORMATS", "Choice", "Format", "store"]
 
 LANES, BANKS = 32, 32  # of a GPU's warp and of its on-chip memory
-TILE_M, TILE_K, VECTOR = 128, 64, 4  # of tiled-CSL, as published
+VECTOR = 4  # words that tiled-CSL loads at once, as published
 WORD = 16  # places that one mask of a bitmap covers
 _FMA = "fused multiply-add"
 _DOT = {8: ("vpdpbusd", 4), 16: ("vdpbf16ps", 2), 32: (_FMA, 1)}  # by bits of a value: instruction, products it adds
@@ -32,12 +33,14 @@ class Choice:
     value_bits : bits of a stored value.
     block : (br, bc) of block CSR.
     nm : (n, m), n of every m.
+    tile : (rows, columns) of a tile of tiled-CSL; 128 x 64 as published.
     reorder : whether the words of tiled-CSL are dealt over the banks.
     """
 
     value_bits: int = 8
     block: tuple[int, int] = (4, 4)
     nm: tuple[int, int] = (2, 4)
+    tile: tuple[int, int] = (128, 64)
     reorder: bool = True
 
 
@@ -292,24 +295,23 @@ def _block_places(held, bc):
 
 def _nm(weight, choice):
     (_m, k), (n, of), bits = weight.shape, choice.nm, choice.value_bits
-    groups = weight.reshape(-1, of)
-    kept = np.sort(np.argsort(groups == 0, axis=1, kind="stable")[:, :n], axis=1)
-    value, nnz = np.take_along_axis(groups, kept, axis=1).ravel(), np.count_nonzero(weight)
-    first = np.arange(len(groups))
+    held = NMPacked.from_dense(weight, n, of)
+    value, place, nnz = held.values.ravel(), held.positions.ravel().astype(np.int64), np.count_nonzero(weight)
+    group = np.arange(len(value)) // n
     total = storage.nm_bits(weight.shape, n, of, value_bits=bits)
     width = total // max(len(value), 1) - bits
     return {
         "about": f"{n}:{of}: {n} values of every {of} neighbours of a row, and for each its place among them in "
         f"{width} bits; no pointers are needed.",
         "bits": _bits(total, nnz * bits, nnz * width, (len(value) - nnz) * (bits + width)),
-        "row": np.repeat(first // (k // of), n).astype(np.int32),
-        "column": (np.repeat(first % (k // of) * of, n) + kept.ravel()).astype(np.int32),
+        "row": (group * of // max(k, 1)).astype(np.int32),
+        "column": (group * of % max(k, 1) + place).astype(np.int32),
         "value": value,
-        "index": kept.ravel().astype(np.int64),
+        "index": place,
         "pointer": _none(),
         "read": np.arange(len(value)),
-        "value_edges": np.arange(len(groups) + 1) * n,
-        "index_edges": np.arange(len(groups) + 1) * n,
+        "value_edges": np.arange(0, len(value) + 1, n),
+        "index_edges": np.arange(0, len(value) + 1, n),
         "unit": f"{n} of {of}",
         "index_bits": width,
         "line": 8 * n,
@@ -335,9 +337,10 @@ def _nm_misfit(weight, choice):
 
 
 def _tiled_csl(weight, choice):
-    held, other = (TiledCSL.encode(weight, TILE_M, TILE_K, VECTOR, reorder=order, pad=True)
+    (tile_m, tile_k), (m, k) = choice.tile, weight.shape
+    held, other = (TiledCSL.encode(weight, tile_m, tile_k, VECTOR, reorder=order, pad=True)
                    for order in (choice.reorder, not choice.reorder))  # fmt: skip
-    (m, k), across = weight.shape, -(-weight.shape[1] // TILE_K)
+    across = -(-k // tile_k)
     vectors = np.diff(held.tile_offsets[:-1].astype(np.int64))
     turns = -(-vectors // LANES)  # of all lanes
     tile = np.repeat(np.arange(len(vectors)), vectors * VECTOR)
@@ -346,8 +349,8 @@ def _tiled_csl(weight, choice):
     lane = word // VECTOR % LANES
     steps = int(turns.sum()) * VECTOR
     row, column = _csl_places(held, tile, across)
-    tile_nnz = np.bincount((np.nonzero(weight)[0] // TILE_M) * across + np.nonzero(weight)[1] // TILE_K,
-                           minlength=len(vectors))  # fmt: skip
+    rows, columns = np.nonzero(weight)
+    tile_nnz = np.bincount(rows // tile_m * across + columns // tile_k, minlength=len(vectors))
     total, nnz = storage.tiled_csl_bits(tile_nnz.tolist(), vector=VECTOR), held.nnz
 
     def banks(words):
@@ -358,7 +361,7 @@ def _tiled_csl(weight, choice):
     order: Literal["dealt", "plain"] = "dealt" if choice.reorder else "plain"
     pair = {order: banks(held), ("plain" if choice.reorder else "dealt"): banks(other)}
     return {
-        "about": f"Tiled-CSL: words of 32 bits, 16 for a weight and 16 for its place in a tile of {TILE_M} x {TILE_K}; "
+        "about": f"Tiled-CSL: words of 32 bits, 16 for a weight and 16 for its place in a tile of {tile_m} x {tile_k}; "
         f"each tile is filled up to whole vectors of {VECTOR} words.",
         "bits": _bits(total, 16 * nnz, 16 * nnz, 32 * (len(held.nz) - nnz)),
         "row": row,
@@ -386,15 +389,21 @@ def _tiled_csl(weight, choice):
 def _csl_places(held, tile, across):
     """Return row and column of every word, -1 for those of zero that lie outside the matrix."""
     place = (held.nz >> 16).astype(np.int64)
-    within = place // TILE_K
-    row = tile // max(across, 1) * TILE_M + within
-    column = tile % max(across, 1) * TILE_K + ((place % TILE_K) ^ (within % 8 * 8))
+    within = place // held.tile_k
+    row = tile // max(across, 1) * held.tile_m + within
+    column = tile % max(across, 1) * held.tile_k + ((place % held.tile_k) ^ (within % 8 * 8))
     outside = (row >= held.shape[0]) | (column >= held.shape[1])
     return (np.where(outside, -1, x).astype(np.int32) for x in (row, column))
 
 
 def _csl_misfit(weight, choice):
-    return "" if choice.value_bits == 16 else "its words hold values of 16 bits; choose 16 bits a value."
+    if choice.value_bits != 16:
+        return "its words hold values of 16 bits; choose 16 bits a value."
+    (tile_m, tile_k), most = choice.tile, 2**16
+    if tile_k < 64 or tile_k & (tile_k - 1):
+        return f"a tile has a power of two of columns, at least 64, not {tile_k:,}."
+    fits = f"a tile of {tile_m:,} x {tile_k:,} has more than the {most:,} places that 16 bits tell apart."
+    return fits if tile_m * tile_k > most else ""
 
 
 def _divided(sides):

@@ -6,22 +6,43 @@ from workbench.machines.peaks import stored_peaks
 
 __all__ = ["MACHINES", "machines"]
 
-MACHINES = (("cpu", "this CPU, float32"), ("a100", "NVIDIA A100, half precision"), (CUSTOM, "one of your own"))
-A100 = Machine(
-    label="NVIDIA A100",
-    gflops=312e3,
-    gbps=1555.0,
-    origin="the peaks of an A100 of 40 GB, 312 Tflop/s in half precision and 1,555 GB/s, given from memory",
-)
+MACHINES = (("cpu", "this CPU"), ("a100", "NVIDIA A100"), (CUSTOM, "one of your own"))
+_A100_GFLOPS = {8: ("8-bit integers", 624e3), 16: ("half precision", 312e3), 32: ("float32", 19.5e3)}
+_A100_GBPS = 1555.0
 
 
-def machines() -> dict[str, Machine]:
-    """Return the machines by key, without the reader's own."""
+def machines(value_bits: int) -> dict[str, Machine]:
+    """Return the machines by key, without the reader's own.
+
+    Parameters
+    ----------
+    value_bits : 8, 16 or 32, of the values that are multiplied; a peak is that of such values where it is known.
+    """
+    return {"cpu": _this_cpu(value_bits), "a100": _a100(value_bits)}
+
+
+def _this_cpu(value_bits):
     peaks = stored_peaks()
-    own = Machine(
-        label=f"this CPU, {peaks.ceilings.threads} threads",
+    narrower = (
+        f"The flat ceiling is that of float32 arithmetic. Instructions for {value_bits}-bit values make more "
+        "operations a second, but their peak is not measured: what arithmetic limits here is a kernel that computes in "
+        "float32."
+    )
+    return Machine(
+        label="this CPU in float32",
         gflops=peaks.ceilings.fma_gflops_f32,
         gbps=peaks.ceilings.copy_gbps,
         origin=peaks.origin,
+        remark=narrower if value_bits < 32 else "",
     )
-    return {"cpu": own, "a100": A100}
+
+
+def _a100(value_bits):
+    kind, gflops = _A100_GFLOPS[value_bits]
+    return Machine(
+        label=f"NVIDIA A100, {kind}",
+        gflops=gflops,
+        gbps=_A100_GBPS,
+        origin=f"the peaks of an A100 of 40 GB, {gflops / 1e3:g} Tflop/s for {kind} and {_A100_GBPS:,.0f} GB/s, given "
+        "from memory",
+    )

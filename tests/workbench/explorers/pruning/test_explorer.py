@@ -64,6 +64,30 @@ def test_a_recorded_point_that_is_computed_again_keeps_its_time(view):
     assert len(found) == 1 and found[0].added and "time_1" in found[0].cost
 
 
+def test_a_point_is_computed_at_the_budget_of_bytes(view):
+    with view.changes():
+        view.method, view.within = "magnitude", 0.4
+    view._button_pressed("solve")
+    view.wait()
+    found, dense = view.chosen(view.scene), view.scene.dense
+    assert found.added and view.error == "" and f"at {found.level} takes" in view._buttons.text
+    grain = 2 / dense.cost["stored"]  # one weight of each of two equal layers, with its bits
+    assert 0.4 - 4 * grain < found.cost["stored"] / dense.cost["stored"] <= 0.4
+    with view.changes():
+        view.method, view.within = "nm_wanda", 0.05
+    view._button_pressed("solve")
+    assert "less than nm_wanda can reach; its smallest is 0.078125" in view.error
+
+
+def test_the_recipe_remakes_the_view(view):
+    with view.changes():
+        view.value_bits, view.indices, view.kept, view.point = "4", False, "magnitude@0.5", "wanda@0.7"
+    made = {}
+    exec(view.recipe(), made)
+    assert made["view"].state == view.state and made["view"]._comparison.spec == view._comparison.spec
+    made["view"].close()
+
+
 def test_kept_weights_follow_the_point_and_the_layer(view, small):
     kept = explorer.kept_weights_view(view)
     kept.wait()
@@ -141,8 +165,8 @@ def test_stories_name_what_there_is():
     for story in STORIES:
         for key, value in story.state.items():
             knobs[key].validate(value)
-        if "point" in story.state:
-            by, _, level = story.state["point"].partition("@")
+        for point in filter(None, (story.state.get("point"), *story.state.get("kept", "").split(","))):
+            by, _, level = point.partition("@")
             assert level in methods()[by].levels
 
 

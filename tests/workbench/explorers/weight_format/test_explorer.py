@@ -11,6 +11,7 @@ from widgets.views.weight_format import SECTIONS
 from workbench.explorers.weight_format.explorer import MOST_PLACES, explorer
 from workbench.explorers.weight_format.source import sources
 from workbench.explorers.weight_format.stories import STORIES
+from workbench.machines.peaks import stored_peaks
 
 
 @pytest.fixture
@@ -50,6 +51,15 @@ def test_the_link_brings_the_state_back(view):
     again = explorer(query=view.query)
     assert again.state == view.state and again.alt_text(again.scene) == view.alt_text(view.scene)
     again.close()
+
+
+def test_the_recipe_remakes_the_view(view):
+    with view.changes():
+        view.value_bits, view.tile_rows, view.section, view.format = "16", 32, "step", "tiled_csl"
+    made = {}
+    exec(view.recipe(), made)
+    assert made["view"].state == view.state
+    made["view"].close()
 
 
 @pytest.mark.parametrize("key", list(STORIES))
@@ -105,6 +115,37 @@ def test_other_machines_move_the_roof(view):
         view.machine = machine
         words[machine] = view.alt_text(view.scene)
     assert len(set(words.values())) == 3 and view.kind == "modelled"
+
+
+def test_tiles_are_chosen_where_values_have_16_bits_and_move_bytes_and_banks():
+    shown = explorer(rows=128, columns=128, sparsity=0.8, value_bits="16", section="step", format="tiled_csl")
+    assert {"tile_rows", "tile_columns"} <= {control["key"] for control in shown._panel.controls}
+    whole = shown.scene.stored("tiled_csl")
+    shown.tile_rows = 16
+    small = shown.scene.stored("tiled_csl")
+    assert small.bits["pointers"] == 32 * (8 * 2 + 2) and whole.bits["pointers"] == 32 * (2 + 2)
+    assert small.steps > whole.steps and shown.error == ""
+    means = [each.banks.fullest("plain").mean() for each in (whole, small)]
+    assert means[0] != means[1] and f"{means[1]:.2f} at the fullest bank" in shown._panes["banks"].spec
+    again = explorer(query=shown.query)
+    assert again.alt_text(again.scene) == shown.alt_text(shown.scene)
+    again.close()
+    shown.value_bits = "8"
+    assert "tile_rows" not in {control["key"] for control in shown._panel.controls}
+    shown.close()
+
+
+def test_ceilings_are_those_of_the_values_type_or_the_page_says_whose_they_are(view):
+    with view.changes():
+        view.section, view.value_bits, view.pattern = "roofline", "8", "any"
+    peaks = stored_peaks().ceilings
+    for bits, gflops, kind in (("8", 624e3, "8-bit"), ("16", 312e3, "half precision"), ("32", 19.5e3, "float32")):
+        view.value_bits = bits
+        a100, cpu = view.scene.machines["a100"], view.scene.machines["cpu"]
+        assert a100.gflops == gflops and kind in a100.label and kind in a100.origin
+        assert (cpu.gflops, cpu.gbps) == (peaks.fma_gflops_f32, peaks.copy_gbps) and "float32" in cpu.label
+        told = f"Instructions for {bits}-bit values make more operations"
+        assert (told in view._machine_note.value) == (bits != "32")
 
 
 @pytest.mark.slow

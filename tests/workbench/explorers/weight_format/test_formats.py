@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kernels.formats.nm_packed import NMPacked
 from kernels.formats.tiled_csl import TiledCSL
 from kernels.masks.blocks import block_prune_mask
 from kernels.masks.nm import nm_mask
@@ -63,6 +64,45 @@ def test_bits_by_hand(rng):
     assert groups.bits == {"values": 96, "indices": 3 * 16, "pointers": 3 * 64, PADDING: 6 * 16 + 5 * (4 * 16 + 16)}
     assert groups.nbytes == sum(groups.bits.values()) // 8
     assert stored["tiled_csl"].bits == {"values": 96, "indices": 96, "pointers": 96, PADDING: 64}
+
+
+@pytest.mark.parametrize("nm", [(2, 4), (1, 4), (2, 8)])
+def test_n_of_m_holds_the_arrays_of_the_kernels_format(nm, rng):
+    dense = drawn(24, 32, 1.1, rng)
+    weight = np.where(nm_mask(np.abs(dense), *nm), dense, 0)
+    weight[3] = 0  # places are filled with zeros
+    held = NMPacked.from_dense(weight, *nm)
+    stored = next(e for e in store(weight, Choice(value_bits=32, nm=nm))[0] if e.key == "nm")
+    assert stored.value.tobytes() == held.values.tobytes()
+    assert stored.index.astype(np.uint8).tobytes() == held.positions.tobytes()
+    width = {4: 2, 8: 3}[nm[1]]  # the kernel keeps a place in a byte; counted is what it needs
+    assert stored.total_bits == len(stored.value) * (32 + width)
+    assert held.nbytes == len(stored.value) * 5
+
+
+@pytest.mark.parametrize("tile", [(64, 64), (128, 64), (100, 128), (256, 256)])
+def test_tiles_of_other_sizes_are_stored_and_put_back(tile, rng):
+    weight = drawn(200, 130, 0.2, rng)
+    choice = Choice(value_bits=16, tile=tile, reorder=False)
+    stored = next(e for e in store(weight, choice)[0] if e.key == "tiled_csl")
+    found, there = np.zeros_like(weight), stored.row >= 0
+    np.add.at(found, (stored.row[there], stored.column[there]), stored.value[there])
+    np.testing.assert_array_equal(found, weight)
+    held = TiledCSL.encode(weight, *tile, reorder=False, pad=True)
+    assert stored.nbytes == held.nbytes and f"a tile of {tile[0]} x {tile[1]}" in stored.about
+    tiles = -(-200 // tile[0]) * -(-130 // tile[1])
+    assert stored.bits["pointers"] == 32 * (tiles + 2)
+    assert stored.banks.fullest("plain").mean() == pytest.approx(held.bank_conflict_degree(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("tile", "told"),
+    [((128, 96), "a power of two of columns, at least 64, not 96"), ((8, 32), "at least 64, not 32"),
+     ((512, 256), "a tile of 512 x 256 has more than the 65,536 places")],
+)  # fmt: skip
+def test_a_tile_that_words_cannot_name_is_left_out(tile, told, rng):
+    stored, left_out = store(drawn(8, 8, 0.5, rng), Choice(value_bits=16, tile=tile))
+    assert "tiled_csl" not in {each.key for each in stored} and any(told in each for each in left_out)
 
 
 @pytest.mark.parametrize("reorder", [False, True])

@@ -4,7 +4,7 @@ import numpy as np
 
 from kernels.masks.blocks import block_prune_mask
 from kernels.masks.wanda import wanda_scores
-from workbench.explorers.pruning.forms import as_sparsity, blocks
+from workbench.explorers.pruning.forms import as_sparsity, block_count, blocks
 from workbench.explorers.pruning.levels import SHARES
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -21,4 +21,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="blocks_4x1", title="4x1 blocks", levels=SHARES, compress=compress,
     source="Shen et al. 2023, arXiv 2306.16601", needs="gram",
+    count=block_count("blocks_4x1", BLOCK),
 )  # fmt: skip

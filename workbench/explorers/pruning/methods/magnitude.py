@@ -1,7 +1,7 @@
 """Magnitude pruning: in every matrix the weights of the largest absolute value stay."""
 
 from kernels.masks.magnitude import magnitude_mask
-from workbench.explorers.pruning.forms import as_sparsity, unstructured
+from workbench.explorers.pruning.forms import as_sparsity, share_count, unstructured
 from workbench.explorers.pruning.levels import SHARES
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -13,5 +13,6 @@ def compress(weight, known, level):
 
 
 METHOD = PruningMethod(
-    key="magnitude", title="Magnitude", levels=SHARES, compress=compress, source="Han et al. 2015, arXiv 1506.02626"
-)
+    key="magnitude", title="Magnitude", levels=SHARES, compress=compress, source="Han et al. 2015, arXiv 1506.02626",
+    count=share_count("magnitude"),
+)  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels.masks.nm import nm_mask
-from workbench.explorers.pruning.forms import n_of_m, read_nm
+from workbench.explorers.pruning.forms import n_of_m, nm_count, read_nm
 from workbench.explorers.pruning.levels import RATIOS
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -18,4 +18,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="nm_magnitude", title="n:m, magnitude", levels=RATIOS, compress=compress,
     source="Mishra et al. 2021, arXiv 2104.08378",
+    count=nm_count("nm_magnitude"), ladder="n:m",
 )  # fmt: skip

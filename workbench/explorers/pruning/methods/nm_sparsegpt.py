@@ -1,7 +1,7 @@
 """n:m by SparseGPT: of every m inputs n stay, chosen from the weights as adjusted so far."""
 
 from kernels.masks.sparsegpt import sparsegpt_prune
-from workbench.explorers.pruning.forms import n_of_m, read_nm
+from workbench.explorers.pruning.forms import n_of_m, nm_count, read_nm
 from workbench.explorers.pruning.levels import RATIOS
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -16,4 +16,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="nm_sparsegpt", title="n:m, SparseGPT", levels=RATIOS, compress=compress,
     source="Frantar and Alistarh 2023, arXiv 2301.00774", needs="gram",
+    count=nm_count("nm_sparsegpt"), ladder="n:m",
 )  # fmt: skip

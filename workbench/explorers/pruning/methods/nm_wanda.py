@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels.masks.wanda import wanda_mask
-from workbench.explorers.pruning.forms import n_of_m, read_nm
+from workbench.explorers.pruning.forms import n_of_m, nm_count, read_nm
 from workbench.explorers.pruning.levels import RATIOS
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -18,4 +18,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="nm_wanda", title="n:m, Wanda", levels=RATIOS, compress=compress,
     source="Sun et al. 2023, arXiv 2306.11695", needs="gram",
+    count=nm_count("nm_wanda"), ladder="n:m",
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from kernels.masks.movement import snip_scores
 from kernels.masks.prune import prune_mask
-from workbench.explorers.pruning.forms import as_sparsity, unstructured
+from workbench.explorers.pruning.forms import as_sparsity, share_count, unstructured
 from workbench.explorers.pruning.levels import SHARES
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -16,4 +16,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="snip", title="SNIP", levels=SHARES, compress=compress, source="Lee et al. 2019, arXiv 1810.02340",
     needs="gradient",
+    count=share_count("snip"),
 )  # fmt: skip

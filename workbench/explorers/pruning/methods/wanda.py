@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels.masks.wanda import wanda_mask
-from workbench.explorers.pruning.forms import as_sparsity, unstructured
+from workbench.explorers.pruning.forms import as_sparsity, share_count, unstructured
 from workbench.explorers.pruning.levels import SHARES
 from workbench.explorers.pruning.method import PruningMethod
 
@@ -17,4 +17,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="wanda", title="Wanda", levels=SHARES, compress=compress, source="Sun et al. 2023, arXiv 2306.11695",
     needs="gram",
+    count=share_count("wanda", groups=lambda shape: [shape]),
 )  # fmt: skip
