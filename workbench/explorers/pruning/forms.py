@@ -7,6 +7,7 @@ from scipy import sparse
 
 from kernels.formats import storage
 from kernels.formats.nm_packed import NMPacked
+from kernels.formats.packed_csr import PackedCSR
 from kernels.matmul.bsr_spmm import bsr_spmm
 from kernels.matmul.nm_spmm import nm_spmm
 from kernels.matmul.spmm import spmm
@@ -16,7 +17,7 @@ __all__ = ["as_sparsity", "blocks", "n_of_m", "read_nm", "unstructured"]
 
 
 def unstructured(weight: np.ndarray, kept: np.ndarray) -> Compressed:
-    """Return weights kept at any places, as CSR for the kernel, stored with a bitmap or with 16-bit indices.
+    """Return weights kept at any places, packed once for the kernel, stored with a bitmap or with 16-bit indices.
 
     Parameters
     ----------
@@ -27,8 +28,8 @@ def unstructured(weight: np.ndarray, kept: np.ndarray) -> Compressed:
     index = min(form(weight.shape, nnz, value_bits=VALUE_BITS) for form in (storage.bitmap_bits, storage.csr_bits))
 
     def pack():
-        csr = sparse.csr_array(weight)
-        return partial(spmm, csr), csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes
+        packed = PackedCSR.from_csr(sparse.csr_array(weight))
+        return partial(spmm, packed), packed.nbytes
 
     return Compressed(
         weight=weight, kept=kept, bits={"values": values, "indices": index - values}, multiply_adds=nnz, pack=pack
