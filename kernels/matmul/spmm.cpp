@@ -27,8 +27,8 @@ using DenseOut = nb::ndarray<S, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 constexpr std::int64_t rows_per_task = 32, entries_between_looks = 1 << 16;
 constexpr int most_vectors = 8;             // of a row of C in registers
 constexpr std::int64_t panel_bytes = 1 << 15, most_width_bytes = 256;
-constexpr std::int64_t most_tiles = 4;      // of a task, whose sums stay in the second cache
-constexpr double work_of_a_thread = 30000;  // multiply-adds of a vector: some 10 microseconds
+constexpr std::int64_t most_tiles = 2;      // of a task, whose sums stay in the second cache
+constexpr double work_of_a_thread = 50000;  // multiply-adds of a vector: 15 to 30 microseconds
 
 // Rows that are summed at once: their chains of multiply-adds are independent.
 template <int vectors>

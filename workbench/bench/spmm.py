@@ -65,7 +65,7 @@ def mkl_prepared(a, b):
 
     m, n = a.shape[0], b.shape[1]
     handle, is_double, _ = mkl._create_mkl_sparse(a)
-    library = ctypes.CDLL(mkl.mkl_library_name())
+    library = mkl._cfunctions._libmkl
     row_major, as_it_is, general = mkl.LAYOUT_CODE_C, 10, mkl.matrix_descr()
     integer = mkl.MKL.MKL_INT
     library.mkl_sparse_set_mm_hint.argtypes = (
