@@ -128,7 +128,7 @@ class PackedCSR:
                 f"PackedCSR.from_csr: a has {a.nnz} entries in {cells} cells of {TILE_ROWS} x {BLOCK}, which would take "
                 "more room than the entries; hand the CSR matrix to the kernel"
             )
-        return cls(**pack(a), shape=a.shape)
+        return cls(**pack(a, BLOCK), shape=a.shape)
 
     def to_csr(self) -> sparse.csr_array:
         """Return the matrix as it was packed, with the index dtype that SciPy gives its shape."""
@@ -155,10 +155,13 @@ class PackedCSR:
         return sum(part.nbytes for part in (self.values, self.columns, self.rows, self.lengths, self.cells))
 
 
-def pack(a: sparse.csr_array, num_threads=None) -> dict:
-    """Return all that a `PackedCSR` has but its shape, of a checked matrix whose rows rise strictly."""
+def pack(a: sparse.csr_array, most_columns: int, num_threads=None) -> dict:
+    """Return all that a `PackedCSR` has but its shape, of a checked matrix whose rows rise strictly.
+
+    Blocks have up to ``most_columns``, at most 255.
+    """
     (m, k), nnz = a.shape, int(a.indptr[-1])
-    blocks = -(-k // BLOCK)
+    blocks = -(-k // most_columns)
     block = -(-k // max(blocks, 1)) or 1  # all of about one width
     segments = min(nnz, m * blocks)
     parts = {name: np.empty(size, np.uint8) for name, size in (("rows", segments), ("lengths", segments), ("columns", nnz))}

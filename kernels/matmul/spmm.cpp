@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
+#include <bit>
 #include <memory>
 
 #include "../formats/packed_csr.hpp"
@@ -142,8 +143,8 @@ void spmm_packed(Array<std::int64_t> cells, Array<std::uint8_t> rows, Array<std:
     S *to = out.data();
     const workbench::WithoutGil released;
     if (a.m == 0 || n == 0) return;
-    const std::int64_t fitting = panel_bytes / (block * w * static_cast<std::int64_t>(sizeof(S)));
-    const std::int64_t most = std::clamp<std::int64_t>(std::min(fitting, most_width_bytes / (w * static_cast<std::int64_t>(sizeof(S)))), 1, most_vectors);
+    const std::int64_t line_bytes = std::min(panel_bytes / block, most_width_bytes);
+    const std::int64_t most = std::clamp<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(line_bytes / (w * sizeof(S)))), 1, most_vectors);
     const std::int64_t width = most * w, panels = (n + width - 1) / width;
     const double work = static_cast<double>(a.cells[2 * a.tiles() * a.blocks() + 1]) * ((n + w - 1) / w);
     const int workers = workbench::threads_worth_waking(threads, work, work_of_a_thread);

@@ -6,12 +6,13 @@ import numpy as np
 
 from kernels._native import core
 from kernels.check import as_csr, as_int, check_array, check_threads, is_canonical
-from kernels.formats.packed_csr import BLOCK, PackedCSR, pack
+from kernels.formats.packed_csr import PackedCSR, pack
 from kernels.work import Work
 
 __all__ = ["spmm", "spmm_reference", "spmm_work"]
 
-LEAST_COLUMNS = 32  # from here on packing costs less than it saves
+LEAST_COLUMNS = 96  # from here on packing costs less than it saves
+ONCE = 255  # columns of a block that is used once: fewer segments are packed in less time, and multiplied a little slower
 
 
 def spmm(a, b, *, num_threads=None) -> np.ndarray:
@@ -53,7 +54,7 @@ def spmm(a, b, *, num_threads=None) -> np.ndarray:
     if isinstance(a, PackedCSR):
         _multiply(vars(a), b, out, threads)
     elif rising and _packing_pays(a, b.shape[1]):
-        _multiply(pack(a, num_threads), b, out, threads)
+        _multiply(pack(a, ONCE, num_threads), b, out, threads)
     else:
         core.spmm_rows(a.indptr.astype(np.int64, copy=False), a.indices, a.data, b, out, threads)
     return out
@@ -67,7 +68,7 @@ def _multiply(parts, b, out, threads):
 def _packing_pays(a, n):
     """Tell whether packing is won back: enough columns, rows to share a block of B, and entries in a segment."""
     m, k = a.shape
-    return n >= LEAST_COLUMNS and m >= 128 and a.nnz >= 4 * m * -(-k // BLOCK)
+    return n >= LEAST_COLUMNS and m >= 128 and a.nnz >= 4 * m * -(-k // ONCE)
 
 
 def spmm_reference(a, b) -> np.ndarray:
