@@ -6,13 +6,12 @@ import numpy as np
 from scipy import sparse
 
 from kernels._native import core
-from kernels.check import as_int, as_ints, check_array, check_threads, is_canonical, unchangeable_copy
+from kernels.check import FLOATS, as_int, as_ints, check_array, check_threads, is_canonical, unchangeable_copy
 
 __all__ = ["PackedCSR", "pack"]
 
 TILE_ROWS = 256  # as many as a byte tells apart
-BLOCK = 112  # columns at most: as many rows of B, 256 bytes wide, stay in the nearest cache beside what passes
-FLOATS = (np.float32, np.float64)
+BLOCK = 112  # columns at most: their rows of B, 256 bytes wide, stay in the nearest cache beside what passes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,8 +124,8 @@ class PackedCSR:
         cells = -(-a.shape[0] // TILE_ROWS) * -(-a.shape[1] // BLOCK)
         if cells > (1 << 20) + a.nnz:
             raise ValueError(
-                f"PackedCSR.from_csr: a has {a.nnz} entries in {cells} cells of {TILE_ROWS} x {BLOCK}, which would take "
-                "more room than the entries; hand the CSR matrix to the kernel"
+                f"PackedCSR.from_csr: a has {a.nnz} entries in {cells} cells of {TILE_ROWS} x {BLOCK}, which would "
+                "take more room than the entries; hand the CSR matrix to the kernel"
             )
         return cls(**pack(a, BLOCK), shape=a.shape)
 
@@ -164,15 +163,23 @@ def pack(a: sparse.csr_array, most_columns: int, num_threads=None) -> dict:
     blocks = -(-k // most_columns)
     block = -(-k // max(blocks, 1)) or 1  # all of about one width
     segments = min(nnz, m * blocks)
-    parts = {name: np.empty(size, np.uint8) for name, size in (("rows", segments), ("lengths", segments), ("columns", nnz))}
-    cells = np.empty((-(-m // TILE_ROWS) * blocks + 1, 2), np.int64)
-    values = np.empty(nnz, a.dtype)
+    rows, lengths, columns = (np.empty(size, np.uint8) for size in (segments, segments, nnz))
+    values, cells = np.empty(nnz, a.dtype), np.empty((-(-m // TILE_ROWS) * blocks + 1, 2), np.int64)
     found = core.pack_csr(
-        a.indptr.astype(np.int64, copy=False), a.indices, a.data, k, block, cells.reshape(-1), *parts.values(), values,
+        a.indptr.astype(np.int64, copy=False),
+        a.indices,
+        a.data,
+        k,
+        block,
+        cells.reshape(-1),
+        rows,
+        lengths,
+        columns,
+        values,
         check_threads(num_threads, function="pack"),
-    )  # fmt: skip
-    parts |= {name: parts[name][:found] for name in ("rows", "lengths")}
-    return parts | {"values": values, "cells": cells, "block": block}
+    )
+    parts = {"rows": rows[:found], "lengths": lengths[:found], "columns": columns, "values": values}
+    return parts | {"cells": cells, "block": block}
 
 
 def _unpickled(*fields):

@@ -1,9 +1,8 @@
-// SDDMM over CSR patterns, float32 and float64: eight columns of a row at once, blocks of Y that stay in the second cache.
+// SDDMM over CSR patterns, float32 and float64: eight entries of a row at once, by blocks of y that stay in the second cache.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "python_call.hpp"
 #include "registry.hpp"
@@ -23,7 +22,7 @@ template <class S>
 using Values = nb::ndarray<S, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 constexpr std::int64_t least_rows = 32, most_rows = 256, tasks_of_a_thread = 4;
-constexpr std::int64_t block_bytes = 1 << 18, entries_between_looks = 1 << 16;
+constexpr std::int64_t block_bytes = 1 << 18, least_block = 64, entries_between_looks = 1 << 16;
 
 template <class S>
 using Vector = decltype(load(static_cast<const S *>(nullptr)));
@@ -61,7 +60,7 @@ inline void sums(const V (&a)[count], S *to) {
 
 template <class I, class S>
 struct Operands {
-    std::int64_t m, n, d;
+    std::int64_t n, d;
     const std::int64_t *rows;
     const I *columns;
     const S *x, *y;
@@ -69,11 +68,11 @@ struct Operands {
     Lanes last;  // of the vector behind the last whole one of d
 };
 
-// Entries [p, p + there) of a row, there <= count; the others repeat the last one.
+// Entries [p, p + there) of row i, there <= count; the others repeat the last one.
 template <int count, class I, class S>
-inline void dots(const Operands<I, S> &a, const S *x, std::int64_t p, std::int64_t there) {
+inline void dots(const Operands<I, S> &a, std::int64_t i, std::int64_t p, std::int64_t there) {
     constexpr int w = lanes<S>;
-    const S *y[count];
+    const S *x = a.x + i * a.d, *y[count];
     Vector<S> acc[count];
 #pragma GCC unroll 8
     for (int j = 0; j < count; ++j) {
@@ -97,34 +96,39 @@ inline void dots(const Operands<I, S> &a, const S *x, std::int64_t p, std::int64
     std::copy(found, found + there, a.out + p);
 }
 
+// Rows [first, stop), at most most_rows, in one block of columns after the other: its rows of y stay in cache.
+template <class I, class S>
+void take_rows(const Operands<I, S> &a, std::int64_t first, std::int64_t stop, std::int64_t block) {
+    std::int64_t next[most_rows];  // entry of each row
+    std::copy(a.rows + first, a.rows + stop, next);
+    for (std::int64_t limit = block;; limit += block) {
+        for (std::int64_t i = first; i < stop; ++i) {
+            std::int64_t end = a.rows[i + 1];
+            if (limit < a.n)
+                for (end = next[i - first]; end < a.rows[i + 1] && a.columns[end] < limit;) ++end;
+            workbench::in_runs(next[i - first], end, entries_between_looks, [&](std::int64_t p, std::int64_t until) {
+                for (; p + 4 < until; p += 8) dots<8>(a, i, p, std::min<std::int64_t>(8, until - p));
+                if (p < until) dots<4>(a, i, p, until - p);
+            });
+            next[i - first] = end;
+        }
+        if (limit >= a.n) return;
+        workbench::check_stop();
+    }
+}
+
 template <class I, class S>
 void sddmm(Array<std::int64_t> indptr, Array<I> indices, Dense<S> x, Dense<S> y, Values<S> out, bool rising, int threads) {
     const std::int64_t m = static_cast<std::int64_t>(x.shape(0)), d = static_cast<std::int64_t>(x.shape(1));
-    const Operands<I, S> a{m, static_cast<std::int64_t>(y.shape(0)), d, indptr.data(), indices.data(), x.data(), y.data(),
+    const Operands<I, S> a{static_cast<std::int64_t>(y.shape(0)), d, indptr.data(), indices.data(), x.data(), y.data(),
                            out.data(), first_lanes<S>(static_cast<int>(d % lanes<S>))};
     const workbench::WithoutGil released;
     const int workers = threads > 0 ? threads : workbench::get_num_threads();
     const std::int64_t height = std::clamp(m / (tasks_of_a_thread * workers), least_rows, most_rows);
-    const std::int64_t fitting = std::max<std::int64_t>(64, block_bytes / (std::max<std::int64_t>(1, d) * sizeof(S)));
-    const std::int64_t block = rising ? fitting : a.n;  // entries of a row in any order are taken as they come
+    const std::int64_t fitting = block_bytes / (std::max<std::int64_t>(1, d) * static_cast<std::int64_t>(sizeof(S)));
+    const std::int64_t block = rising ? std::max(least_block, fitting) : a.n;  // rows in any order are taken as they come
     workbench::parallel_for((m + height - 1) / height, workers, [&](std::int64_t task, int) {
-        const std::int64_t first = task * height, stop = std::min(m, first + height);
-        std::int64_t next[most_rows];  // entry of each row
-        std::copy(a.rows + first, a.rows + stop, next);
-        for (std::int64_t limit = block;; limit += block) {
-            for (std::int64_t i = first; i < stop; ++i) {
-                std::int64_t &p = next[i - first], end = a.rows[i + 1];
-                if (limit < a.n)
-                    for (end = p; end < a.rows[i + 1] && a.columns[end] < limit;) ++end;
-                workbench::in_runs(p, end, entries_between_looks, [&](std::int64_t q, std::int64_t until) {
-                    for (; q + 4 < until; q += 8) dots<8>(a, a.x + i * a.d, q, std::min<std::int64_t>(8, until - q));
-                    if (q < until) dots<4>(a, a.x + i * a.d, q, until - q);
-                });
-                p = end;
-            }
-            if (limit >= a.n) return;
-            workbench::check_stop();
-        }
+        take_rows(a, task * height, std::min(m, (task + 1) * height), block);
     });
 }
 

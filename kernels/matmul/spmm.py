@@ -12,7 +12,9 @@ from kernels.work import Work
 __all__ = ["spmm", "spmm_reference", "spmm_work"]
 
 LEAST_COLUMNS = 96  # from here on packing costs less than it saves
-ONCE = 255  # columns of a block that is used once: fewer segments are packed in less time, and multiplied a little slower
+ONCE = (
+    255  # columns of a block that is used once: fewer segments are packed in less time, and multiplied a little slower
+)
 
 
 def spmm(a, b, *, num_threads=None) -> np.ndarray:

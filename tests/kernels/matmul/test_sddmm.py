@@ -46,9 +46,7 @@ def test_an_entry_does_not_depend_on_its_neighbours(entries, rng):
 
 def test_duplicates_rows_out_of_order_and_empty_rows(rng, assert_close):
     """Wide rows of y, whose blocks would be looked for in vain in a row that is out of order."""
-    pattern = sparse.csr_array(
-        (np.ones(6, np.float32), [399, 0, 200, 200, 5, 398], [0, 4, 4, 6]), shape=(3, 400)
-    )
+    pattern = sparse.csr_array((np.ones(6, np.float32), [399, 0, 200, 200, 5, 398], [0, 4, 4, 6]), shape=(3, 400))
     x, y = rng.standard_normal((3, 1000)).astype(np.float32), rng.standard_normal((400, 1000)).astype(np.float32)
     found = sddmm(pattern, x, y)
     assert_close(found.data, sddmm_reference(pattern, x, y).astype(np.float32))

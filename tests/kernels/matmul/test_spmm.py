@@ -184,7 +184,7 @@ def test_bad_input_is_named(rng):
         spmm(packed, b.astype(np.float64))
     with pytest.raises(ValueError, match="spmm: b has 4 rows"):
         spmm(packed, b[:4])
-    with pytest.raises(TypeError, match="spmm: a must be a scipy.sparse csr_array or csr_matrix"):
+    with pytest.raises(TypeError, match=r"spmm: a must be a scipy\.sparse csr_array or csr_matrix"):
         spmm(a.toarray(), b)
     a.indices[0] = 99
     with pytest.raises(ValueError, match="not a valid CSR"):
