@@ -1,5 +1,6 @@
 // One vector of floats (vf, W lanes) or doubles (vd, W / 2 lanes) for the instruction set being compiled; loops are
-// written once against it.
+// written once against it. first_lanes<S>(count) names the first lanes: a load of them clears the others, and neither a load
+// nor a store touches the memory behind them.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -43,6 +44,15 @@ inline double largest(vd a) { return _mm512_reduce_max_pd(a); }
 inline vd round(vd a) { return _mm512_roundscale_pd(a, 0); }
 inline vd scale2(vd a, vd n) { return _mm512_scalef_pd(a, n); }
 inline vd zero_below(vd a, vd x, vd limit) { return _mm512_mask_mov_pd(a, _mm512_cmp_pd_mask(x, limit, _CMP_LT_OQ), _mm512_setzero_pd()); }
+struct Lanes {
+    __mmask16 lanes;
+};
+template <class S>
+inline Lanes first_lanes(int count) { return {static_cast<__mmask16>((1u << count) - 1)}; }
+inline vf load(const float *p, Lanes at) { return _mm512_maskz_loadu_ps(at.lanes, p); }
+inline vd load(const double *p, Lanes at) { return _mm512_maskz_loadu_pd(static_cast<__mmask8>(at.lanes), p); }
+inline void store(float *p, vf a, Lanes at) { _mm512_mask_storeu_ps(p, at.lanes, a); }
+inline void store(double *p, vd a, Lanes at) { _mm512_mask_storeu_pd(p, static_cast<__mmask8>(at.lanes), a); }
 #elif defined(__AVX2__)
 constexpr int W = 8;
 constexpr int gemm_rows = 6, gemm_vectors = 2;
@@ -100,6 +110,18 @@ inline vd scale2(vd a, vd n) {  // n + 1023 stands in the low bits of the sum: t
     return _mm256_mul_pd(a, _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(shifted), 52)));
 }
 inline vd zero_below(vd a, vd x, vd limit) { return _mm256_andnot_pd(_mm256_cmp_pd(x, limit, _CMP_LT_OQ), a); }
+struct Lanes {
+    __m256i lanes;
+};
+template <class S>
+inline Lanes first_lanes(int count) {
+    const __m256i parts = _mm256_set1_epi32(count * static_cast<int>(sizeof(S)) / 4);
+    return {_mm256_cmpgt_epi32(parts, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))};
+}
+inline vf load(const float *p, Lanes at) { return _mm256_maskload_ps(p, at.lanes); }
+inline vd load(const double *p, Lanes at) { return _mm256_maskload_pd(p, at.lanes); }
+inline void store(float *p, vf a, Lanes at) { _mm256_maskstore_ps(p, at.lanes, a); }
+inline void store(double *p, vd a, Lanes at) { _mm256_maskstore_pd(p, at.lanes, a); }
 #else
 constexpr int W = 4;
 constexpr int gemm_rows = 4, gemm_vectors = 2;
@@ -161,17 +183,28 @@ inline vd scale2(vd a, vd n) {
     return a * factor;
 }
 inline vd zero_below(vd a, vd x, vd limit) { return x < limit ? set1(0.0) : a; }
-#endif
-
-// One element as `fma` treats each lane.
+struct Lanes {
+    int lanes;
+};
 template <class S>
-inline S fma_one(S a, S b, S c) {
-#if defined(__FMA__)
-    return std::fma(a, b, c);
-#else
-    return a * b + c;
-#endif
+inline Lanes first_lanes(int count) { return {count}; }
+inline vf load(const float *p, Lanes at) {
+    vf a = {};
+    for (int i = 0; i < at.lanes; ++i) a[i] = p[i];
+    return a;
 }
+inline vd load(const double *p, Lanes at) {
+    vd a = {};
+    for (int i = 0; i < at.lanes; ++i) a[i] = p[i];
+    return a;
+}
+inline void store(float *p, vf a, Lanes at) {
+    for (int i = 0; i < at.lanes; ++i) p[i] = a[i];
+}
+inline void store(double *p, vd a, Lanes at) {
+    for (int i = 0; i < at.lanes; ++i) p[i] = a[i];
+}
+#endif
 
 template <class S>
 constexpr int lanes = 4 * W / static_cast<int>(sizeof(S));

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from kernels._native import core
-from kernels.check import FLOATS, as_csr, as_int, check_array, check_threads
+from kernels.check import FLOATS, as_csr, as_int, check_array, check_threads, is_canonical
 from kernels.matmul.spmm import dense_operand
 from kernels.work import Work
 
@@ -38,7 +38,7 @@ def sddmm(pattern, x, y, *, num_threads=None) -> sparse.csr_array:
     ------
     The gradient of SpMM with respect to its sparse operand; the score of sparse attention.
     """
-    pattern = as_csr(pattern, function="sddmm", name="pattern")
+    pattern, rising = is_canonical(pattern, function="sddmm", name="pattern")
     check_array(x, function="sddmm", name="x", dtypes=FLOATS)
     x = dense_operand(x, function="sddmm", name="x", rows=pattern.shape[0], dtype=x.dtype)
     y = dense_operand(y, function="sddmm", name="y", rows=pattern.shape[1], dtype=x.dtype)
@@ -46,8 +46,7 @@ def sddmm(pattern, x, y, *, num_threads=None) -> sparse.csr_array:
         raise ValueError(f"sddmm: x has {x.shape[1]} columns, y has {y.shape[1]}; they must be equal")
     out = np.empty(len(pattern.indices), x.dtype)
     threads = check_threads(num_threads, function="sddmm")
-    indptr, indices = (part.astype(np.int64, copy=False) for part in (pattern.indptr, pattern.indices))
-    core.sddmm(indptr, indices, x, y, out, threads)
+    core.sddmm(pattern.indptr.astype(np.int64, copy=False), pattern.indices, x, y, out, rising, threads)
     return sparse.csr_array((out, pattern.indices, pattern.indptr), shape=pattern.shape)
 
 
@@ -61,7 +60,7 @@ def sddmm_reference(pattern, x, y) -> np.ndarray:
 def sddmm_work(pattern, d: int) -> Work:
     """Count the work for rows of width ``d``: pattern, operands and values streamed once, one gather of y per entry."""
     pattern = as_csr(pattern, function="sddmm_work", name="pattern")
-    nnz, d = int(pattern.indptr[-1]), as_int(d, function="sddmm_work", name="d", low=0)
-    each = pattern.dtype.itemsize
-    moved = nnz * (each + 8) + (pattern.shape[0] + 1) * 8 + each * d * sum(pattern.shape)
+    nnz, d = pattern.nnz, as_int(d, function="sddmm_work", name="d", low=0)
+    moved = pattern.data.nbytes + pattern.indices.nbytes + pattern.indptr.nbytes
+    moved += pattern.dtype.itemsize * d * sum(pattern.shape)
     return Work(flops=2 * nnz * d, bytes_streamed=moved, gathers=nnz)

@@ -228,6 +228,7 @@ INSIDE = {
     "kernels.masks.nm.as_nm",
     "kernels.masks.wanda.as_sparsity",
     *(f"kernels.masks.threshold.{name}" for name in ("check_scores", "mask_of_largest")),
+    "kernels.formats.packed_csr.pack",
     "kernels.masks.formula_bounds",
     "kernels.masks.formula_tree",
     "kernels.masks.formula_values",

@@ -7,9 +7,10 @@ from workbench.bench.runner import load_peers
 LOADED = load_peers(spmm.BENCH)[0]
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_every_contender_passes_the_check(dtype):
-    case = spmm._build((130, 70, 40), 80, dtype, 2, LOADED)
+def test_every_contender_passes_the_check(dtype, packed):
+    case = spmm._build((130, 70, 40), 80, dtype, packed, 2, LOADED)
     assert {c.name for c in case.contenders} == {"ours", *LOADED}
     for contender in case.contenders:
         case.check(contender.name, contender.run())
@@ -34,7 +35,7 @@ def test_as_many_weights_are_gone_as_the_case_says():
 
 
 def test_least_bytes_are_the_operands_and_the_result():
-    case = spmm._build((130, 70, 40), 80, "f64", 1, [])
+    case = spmm._build((130, 70, 40), 80, "f64", True, 1, [])
     pattern = case.facts["nnz"] * (8 + 4) + 131 * 4  # float64 values, int32 indices and 131 row pointers
     assert case.result_bytes == 130 * 40 * 8
     assert case.bytes == pattern + 70 * 40 * 8 + case.result_bytes
@@ -42,9 +43,10 @@ def test_least_bytes_are_the_operands_and_the_result():
 
 def test_every_shape_is_run_at_every_sparsity_in_float32_and_one_in_float64():
     names = [case.name for case in spmm._specs(False, 2, [])]
-    assert len(set(names)) == len(names) == 4 * 6 + 4
+    assert len(set(names)) == len(names) == 2 * 4 * 6 + 4
+    assert sum(name.endswith("/f32/csr") for name in names) == 4 * 6
     assert [name for name in names if name.endswith("f64")] == [f"768x768x256/{s}/f64" for s in (70, 80, 90, 95)]
-    assert len(spmm._specs(True, 2, [])) == 8
+    assert len(spmm._specs(True, 2, [])) == 12
 
 
 def test_every_library_gets_the_threads_of_the_bench():

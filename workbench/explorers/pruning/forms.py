@@ -8,6 +8,7 @@ from scipy import sparse
 
 from kernels.formats import storage
 from kernels.formats.nm_packed import NMPacked
+from kernels.formats.packed_csr import PackedCSR
 from kernels.masks.prune import count_pruned
 from kernels.matmul.bsr_spmm import bsr_spmm
 from kernels.matmul.nm_spmm import nm_spmm
@@ -18,7 +19,7 @@ __all__ = ["as_sparsity", "block_count", "blocks", "n_of_m", "nm_count", "read_n
 
 
 def unstructured(weight: np.ndarray, kept: np.ndarray) -> Compressed:
-    """Return weights kept at any places, as CSR for the kernel, stored with a bitmap or with 16-bit indices.
+    """Return weights kept at any places, packed once for the kernel, stored with a bitmap or with 16-bit indices.
 
     Parameters
     ----------
@@ -27,8 +28,8 @@ def unstructured(weight: np.ndarray, kept: np.ndarray) -> Compressed:
     nnz = int(np.count_nonzero(kept))
 
     def pack():
-        csr = sparse.csr_array(weight)
-        return partial(spmm, csr), csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes
+        packed = PackedCSR.from_csr(sparse.csr_array(weight))
+        return partial(spmm, packed), packed.nbytes
 
     bits = _unstructured_bits(weight.shape, nnz, VALUE_BITS)
     return Compressed(weight=weight, kept=kept, bits=bits, multiply_adds=nnz, pack=pack)
