@@ -318,9 +318,9 @@ def test_pruned_copies_leave_the_encoder_alone():
     assert all(block_sparsity(layer.weight, (16, 1)) == 0.75 for layer in linear_layers(pruned).values())
     assert all(block_sparsity(layer.weight, (1, 1)) == 0 for layer in linear_layers(model).values())
     tokens = [torch.arange(10).reshape(2, 5), torch.arange(10, 20).reshape(2, 5)]
-    same = patterns._vector_rows(*(patterns.vectors(model, tokens) for _ in range(2)), {})
+    same = patterns.vector_rows(*(patterns.vectors(model, tokens) for _ in range(2)), {})
     assert [r["value"] for r in same] == pytest.approx([1.0, 0.0, 1.0], abs=1e-5)
-    other = patterns._vector_rows(patterns.vectors(model, tokens), patterns.vectors(pruned, tokens), {})
+    other = patterns.vector_rows(patterns.vectors(model, tokens), patterns.vectors(pruned, tokens), {})
     cosine, error, _ = (r["value"] for r in other)
     each = (patterns.vectors(model, tokens) * patterns.vectors(pruned, tokens)).sum(1)
     assert cosine < 0.999 and (cosine, error) == pytest.approx((float(each.mean()), float(each.std()) / 2))

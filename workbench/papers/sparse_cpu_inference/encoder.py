@@ -1,4 +1,4 @@
-"""A sentence encoder, sparse from end to end, and how long it takes."""
+"""A sentence encoder, sparse from end to end: what it still knows, and how long it takes."""
 
 import copy
 import tempfile
@@ -12,13 +12,63 @@ import kernels
 from workbench.explorers.pruning.sources import minilm as judged
 from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
-from workbench.models.sparse_inference.compress import prune_blocks_at_once, quantise
+from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
+from workbench.models.sparse_inference.sparse_linear import SparseLinear
+from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.paper import row
+from workbench.papers.sparse_cpu_inference.patterns import vector_rows, vectors
 
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
+DENSE, AT_ONCE, DISTILLED = "dense", "pruned at once", "pruned while distilling"
+STEPS = {"tiny": 1, "small": 40, "full": 150}
+RATE = 1e-3
+TEXTS = {"tiny": 4, "small": 64, "full": 200}  # windows of the documentation that the encoder is judged on
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
+
+
+def quality(size, seed, report, keep):
+    """Prune to 4 x 1 blocks at once and while distilling, quantise, and compare with the dense encoder."""
+    rows = []
+    for i, sparsity in enumerate(SPARSITIES[size]):
+        part = report.part(i, len(SPARSITIES[size]), f"{sparsity:.0%} of the blocks")
+        rows += keep({"sparsity": sparsity}, partial(_pruned, sparsity, size, seed, part))
+    dense = minilm.load()
+    rows += _judged(dense, size, training=DENSE, sparsity=0.0, form="float32")
+    held = sum(4 * p.numel() for layer in linear_layers(dense).values() for p in layer.parameters())
+    return [*rows, row("bytes, linear layers", held, "bytes", "counted", training=DENSE, sparsity=0.0)]
+
+
+def _pruned(sparsity, size, seed, report):
+    dense, source = minilm.load(), judged.SOURCE
+    known = [judged.windows(slice(0, 2))[:, :16]] if size == "tiny" else source.calibration()
+    taught = known if size == "tiny" else source.training(STEPS[size], seed)
+    report(0.0, "prune at once")
+    pruned = {AT_ONCE: prune_blocks_at_once(dense, known, sparsity=sparsity)}
+    how = {"steps": STEPS[size], "rate": RATE, "loss": source.distil, "seed": seed}
+    how["report"] = lambda fraction, step: report(0.1 + 0.7 * fraction, step)
+    pruned[DISTILLED] = prune_while_distilling(dense, taught, sparsity=sparsity, **how)
+    rows = []
+    for i, (name, model) in enumerate(pruned.items()):
+        report(0.8 + 0.1 * i, f"judge: {name}")
+        labels = {"training": name, "sparsity": sparsity}
+        rows += _judged(model, size, form="float32", **labels)
+        small = quantise(model, known, least_sparsity=0.0)
+        rows += _judged(SparseEncoder(small), size, form="int8", **labels)
+        held = sum(layer.nbytes for layer in small.modules() if isinstance(layer, SparseLinear))
+        rows.append(row("bytes, linear layers", held, "bytes", "counted", **labels))
+    return rows
+
+
+def _judged(encoder, size, **labels):
+    """Compare sentence vectors of documentation with the dense ones; search with half of a text for the other half."""
+    windows = judged.windows(judged.NEIGHBOURS)[: TEXTS[size]]
+    now, dense = (vectors(each, windows.split(judged.BATCH)) for each in (encoder, minilm.load()))
+    first, second = (vectors(encoder, half.split(judged.BATCH)) for half in windows.chunk(2, dim=1))
+    found = (first @ second.T).argmax(1) == torch.arange(len(windows))
+    share = row("second halves found by the first", float(found.float().mean()), "fraction", "measured", **labels)
+    return [*vector_rows(dense, now, labels), share]
 
 
 def times(size, seed, report):

@@ -8,12 +8,14 @@ from torch.nn import functional as F
 
 from widgets.figures.pruning import Axis
 from workbench.data import text
-from workbench.explorers.pruning.source import PruningSource
+from workbench.explorers.pruning.source import PruningSource, training_text
 from workbench.models.language import minilm
 
 CALIBRATION, EVALUATION, NEIGHBOURS = slice(0, 128), slice(160, 224), slice(160, 360)  # windows of 128 word pieces
 BATCH, NEAREST = 16, 10
 TEMPERATURE = 0.05
+TRAINED_WINDOW, TRAINED_BATCH = 64, 16
+CHARACTERS_A_TOKEN = 4  # more than library sources have
 
 
 @cache
@@ -59,6 +61,39 @@ def loss(model, batch):
     return F.cross_entropy(first @ second.T / TEMPERATURE, torch.arange(len(batch)))
 
 
+def training(steps, seed):
+    """Return a batch of windows of library sources for every step: int64 (16, 64) each."""
+    count = steps * TRAINED_BATCH
+    found = minilm.load().windows(training_text(CHARACTERS_A_TOKEN * count * TRAINED_WINDOW, seed), TRAINED_WINDOW)
+    drawn = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:count]
+    return list(found[drawn].split(TRAINED_BATCH))
+
+
+def distil(model, dense, batch):
+    """Return the squared difference of the token vectors after every layer, in units of the dense ones' mean square.
+
+    The mean over layers, as Jiao et al. 2020 (TinyBERT) compare hidden states, and that of the sentence vectors.
+    """
+    with torch.no_grad():
+        wanted = _states(dense, batch)
+    found = _states(model, batch)
+    apart = [F.mse_loss(x, y) / y.square().mean() for x, y in zip(found, wanted, strict=True)]
+    turned = 1 - F.cosine_similarity(found[-1].mean(1), wanted[-1].mean(1)).mean()
+    return sum(apart) / len(apart) + turned
+
+
+def _states(model, tokens):
+    """Return the stream after every layer, each (b, t, width)."""
+    found = []
+    hooks = [layer.norm_feed.register_forward_hook(lambda _, x, out: found.append(out)) for layer in model.layers]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
 def judge(model):
     """Compare sentence vectors with the dense model's: their cosine, and whether they find the same neighbours."""
     dense, now = _dense(), _vectors(model, NEIGHBOURS)
@@ -78,6 +113,8 @@ SOURCE = PruningSource(
     calibration=lambda: _batches(CALIBRATION),
     evaluation=lambda: _batches(EVALUATION),
     loss=loss,
+    training=training,
+    distil=distil,
     judge=judge,
     qualities=(
         Axis(
