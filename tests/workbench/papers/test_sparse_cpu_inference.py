@@ -194,33 +194,33 @@ def recovered(before, after):
 def closer(*spreads):
     """Groups of three methods whose best and worst are .2 apart before the training, and so far after it."""
     before, after = {}, {}
-    for (level, members), (encoder, language) in zip(OF_A_KIND.items(), spreads, strict=True):
+    for (level, members), (vectors, text) in zip(OF_A_KIND.items(), spreads, strict=True):
         for place, method in enumerate(members):
             before[method, level] = (0.1 * place, 0.1 * place)
-            after[method, level] = (encoder * place / 2, language * place / 2)
+            after[method, level] = (vectors * place / 2, text * place / 2)
     return recovered(before, after)
 
 
 def trained(*leads):
     """Magnitude after the training, which is so much better than SparseGPT before it."""
     before, after = {}, {}
-    for (level, members), (encoder, language) in zip(OF_A_KIND.items(), leads, strict=True):
+    for (level, members), (vectors, text) in zip(OF_A_KIND.items(), leads, strict=True):
         before[members[-1], level] = (0.3, 0.3)
-        after[members[0], level] = (0.3 + encoder, 0.3 + language)
+        after[members[0], level] = (0.3 + vectors, 0.3 + text)
     return recovered(before, after)
 
 
 def blocks(*leads):
     """The lead of single weights over blocks after the training; before it, it is .2."""
     before, after = {}, {}
-    for level, (encoder, language) in zip(("0.7", "0.9"), leads, strict=True):
+    for level, (vectors, text) in zip(("0.7", "0.9"), leads, strict=True):
         before |= {("Wanda", level): (0.5, 0.5), ("4x1 blocks", level): (0.3, 0.3)}
-        after |= {("Wanda", level): (0.5 + encoder, 0.5 + language), ("4x1 blocks", level): (0.5, 0.5)}
+        after |= {("Wanda", level): (0.5 + vectors, 0.5 + text), ("4x1 blocks", level): (0.5, 0.5)}
     return recovered(before, after)
 
 
-def movement(encoder, language):
-    found = {("Magnitude", "0.9"): (0.5, 0.5), ("Movement", "0.9"): (0.5 + encoder, 0.5 + language)}
+def movement(vectors, text):
+    found = {("Magnitude", "0.9"): (0.5, 0.5), ("Movement", "0.9"): (0.5 + vectors, 0.5 + text)}
     return recovered({}, found)
 
 
