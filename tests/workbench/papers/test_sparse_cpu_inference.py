@@ -15,15 +15,9 @@ from workbench.models.sparse_inference.compress import quantise
 from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.paper import rows_with, values
 from workbench.papers.sparse_cpu_inference import digits, encoder, patterns, products, storage, tradeoffs
-from workbench.papers.sparse_cpu_inference.claims import (
-    _MEASURES,
-    _QUALITY,
-    AT_ONCE,
-    CLAIMS,
-    DISTILLED,
-    OF_A_KIND,
-)
+from workbench.papers.sparse_cpu_inference.claims import CLAIMS
 from workbench.papers.sparse_cpu_inference.layers import LAYERS, SPARSITIES, drawn_weight
+from workbench.papers.sparse_cpu_inference.trained_claims import AT_ONCE, DISTILLED, MEASURES, OF_A_KIND, QUALITY
 
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
 
@@ -157,7 +151,7 @@ def distilled(*leads, sparsities=(0.7, 0.8)):
     """Encoders pruned at once, and while distilling, which has so much more of three measures at each sparsity."""
     rows = []
     for sparsity, lead in zip(sparsities, leads, strict=True):
-        for quantity, more in zip(_MEASURES, lead, strict=True):
+        for quantity, more in zip(MEASURES, lead, strict=True):
             for training, x in ((AT_ONCE, 0.4), (DISTILLED, 0.4 + more)):
                 labels = {"training": training, "sparsity": sparsity, "form": "int8"}
                 rows.append(labels | {"quantity": quantity, "value": x})
@@ -165,16 +159,16 @@ def distilled(*leads, sparsities=(0.7, 0.8)):
 
 
 def search(at_70, at_80):
-    rows = [{"quantity": _MEASURES[2], "training": "dense", "sparsity": 0.0, "form": "float32", "value": 0.9}]
+    rows = [{"quantity": MEASURES[2], "training": "dense", "sparsity": 0.0, "form": "float32", "value": 0.9}]
     for sparsity, x in ((0.7, at_70), (0.8, at_80)):
         labels = {"training": DISTILLED, "sparsity": sparsity, "form": "int8"}
-        rows.append(labels | {"quantity": _MEASURES[2], "value": x})
+        rows.append(labels | {"quantity": MEASURES[2], "value": x})
     return rows
 
 
 def rounding(*changes):
     return [
-        {"quantity": _MEASURES[0], "training": DISTILLED, "sparsity": 0.1 * i, "form": form, "value": x}
+        {"quantity": MEASURES[0], "training": DISTILLED, "sparsity": 0.1 * i, "form": form, "value": x}
         for i, change in enumerate(changes)
         for form, x in (("float32", 0.7), ("int8", 0.7 + change))
     ]
@@ -185,7 +179,7 @@ def recovered(before, after):
     rows = []
     for stage, points in (("one-shot", before), ("recovered", after)):
         for (method, level), found in points.items():
-            for (model, (quantity, sign, _)), x in zip(_QUALITY.items(), found, strict=True):
+            for (model, (quantity, sign, _)), x in zip(QUALITY.items(), found, strict=True):
                 labels = {"model": model, "method": method, "level": level, "stage": stage}
                 rows.append(labels | {"quantity": quantity, "value": 1 + sign * x})
     return rows
@@ -453,10 +447,10 @@ def test_every_layer_has_an_error_and_the_mean_is_theirs(tiny_run):
 def test_the_encoder_is_judged_as_it_was_and_pruned_at_once_and_distilled(tiny_run):
     rows = tiny_run("sparse_cpu_inference", "encoder_quality").rows
     dense = {"training": encoder.DENSE}
-    assert values(rows, _MEASURES[0], **dense) == pytest.approx([1])
-    assert values(rows, _MEASURES[1], **dense) == pytest.approx([1])
+    assert values(rows, MEASURES[0], **dense) == pytest.approx([1])
+    assert values(rows, MEASURES[1], **dense) == pytest.approx([1])
     for training in (encoder.AT_ONCE, encoder.DISTILLED):
-        assert [r["form"] for r in rows_with(rows, _MEASURES[0], training=training)] == ["float32", "int8"]
+        assert [r["form"] for r in rows_with(rows, MEASURES[0], training=training)] == ["float32", "int8"]
         held = values(rows, "bytes, linear layers", training=training)[0]
         assert held < 0.2 * values(rows, "bytes, linear layers", **dense)[0]
     whole = 4 * (10_616_832 + 6 * (4 * 384 + 1536 + 384))  # of weights and biases
@@ -482,7 +476,7 @@ def test_trained_points_stand_beside_their_quality_before(tiny_run):
     rows = tiny_run("sparse_cpu_inference", "tradeoffs_recovered").rows
     assert {r["point"] for r in rows if "point" in r} == {"magnitude@0.7", "movement@0.7"}
     assert all(r["stage"] == ("recovered" if "point" in r else "one-shot") for r in rows)
-    quantity = _QUALITY["tiny_lm"][0]
+    quantity = QUALITY["tiny_lm"][0]
     assert [(r["method"], r["stage"]) for r in rows_with(rows, quantity)] == [
         ("Magnitude", "recovered"), ("Magnitude", "one-shot"), ("Movement", "recovered")]  # fmt: skip
     trained, before, _ = values(rows, quantity)
