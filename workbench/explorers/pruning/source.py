@@ -68,9 +68,10 @@ def training_text(characters: int, seed: int) -> str:
     Models are calibrated and judged on the documentation and on held-out documents; those are not among them.
     """
     documents, rng = text.documents("library", "train"), np.random.default_rng(seed)
-    pieces: list[str] = []
-    while PIECE * len(pieces) < characters:
+    pieces, taken = [], 0
+    while taken < characters:
         whole = documents[rng.integers(len(documents))].text
         start = rng.integers(max(1, len(whole) - PIECE))
         pieces.append(whole[start : start + PIECE])
+        taken += len(pieces[-1])
     return "\n\n".join(pieces)

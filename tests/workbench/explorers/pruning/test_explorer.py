@@ -159,7 +159,7 @@ def test_every_method_says_where_it_is_published():
 
 def test_training_text_is_held_out_from_judging():
     taught = training_text(200_000, 1)
-    assert 180_000 <= len(taught) < 203_000
+    assert 200_000 <= len(taught) < 203_000
     assert taught == training_text(200_000, 1) != training_text(200_000, 2)
     judged = {piece for document in text.documents(("documentation", "library"), "held_out")
               for piece in document.text.split("\n\n") if len(piece) > 80}  # fmt: skip

@@ -31,7 +31,7 @@ def pruned(model, pattern):
     for layer in made.layers:
         kept = torch.zeros_like(layer.weight)
         if pattern == "n:m":
-            kept[:, ::2] = 1
+            kept[::2, ::2] = kept[1::2, 1::2] = 1
         elif pattern == "blocks":
             kept.unflatten(0, (-1, 4))[::2] = 1
         else:
