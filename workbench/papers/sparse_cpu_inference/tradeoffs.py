@@ -29,7 +29,7 @@ RECOVERED = {  # method -> levels
     "blocks_16": ("0.7",),
 }
 RECOVERED_FIRST = {"tiny": ("magnitude", "movement")}
-STEPS = {"tiny": 2, "small": 10, "full": 40}
+STEPS = {"tiny": 2, "small": 10, "full": 20}
 RATE = 1e-3  # the same for all methods and both models
 AT_ONCE = 6  # points whose packed weights are held in memory together
 

@@ -134,7 +134,7 @@ def test_the_shipped_language_model_is_judged_as_it_is(assert_close):
     batch = of.calibration()[0]
     assert batch.shape == (4, 512)
     taught = of.training(3, 1)
-    assert [each.shape for each in taught] == [(4, 256)] * 3 and 0 <= float(
+    assert [each.shape for each in taught] == [(4, 128)] * 3 and 0 <= float(
         of.distil(of.load(), of.load(), batch)
     ) < 1e-6
     assert torch.equal(taught[2], of.training(3, 1)[2]) and not torch.equal(taught[0], of.training(3, 2)[0])

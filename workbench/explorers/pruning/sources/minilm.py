@@ -14,7 +14,7 @@ from workbench.models.language import minilm
 CALIBRATION, EVALUATION, NEIGHBOURS = slice(0, 128), slice(160, 224), slice(160, 360)  # windows of 128 word pieces
 BATCH, NEAREST = 16, 10
 TEMPERATURE = 0.05
-TRAINED_WINDOW, TRAINED_BATCH = 64, 16
+TRAINED_WINDOW, TRAINED_BATCH = 64, 8
 CHARACTERS_A_TOKEN = 4  # more than library sources have
 
 
@@ -62,7 +62,7 @@ def loss(model, batch):
 
 
 def training(steps, seed):
-    """Return a batch of windows of library sources for every step: int64 (16, 64) each."""
+    """Return a batch of windows of library sources for every step: int64 (8, 64) each."""
     count = steps * TRAINED_BATCH
     found = minilm.load().windows(training_text(CHARACTERS_A_TOKEN * count * TRAINED_WINDOW, seed), TRAINED_WINDOW)
     drawn = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:count]

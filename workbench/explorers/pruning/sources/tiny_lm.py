@@ -12,7 +12,7 @@ from workbench.models.language import tiny_lm
 
 TOKENS, ROWS, BATCH = 512, 32, 4
 JUDGED_CHARACTERS = 24_000
-TRAINED_TOKENS, TRAINED_BATCH = 256, 4
+TRAINED_TOKENS, TRAINED_BATCH = 128, 4
 CHARACTERS_A_TOKEN = 6  # more than library sources have
 
 
@@ -44,7 +44,7 @@ def judge(model):
 
 
 def training(steps, seed):
-    """Return a batch of rows of library sources for every step: int64 (4, 256) each."""
+    """Return a batch of rows of library sources for every step: int64 (4, 128) each."""
     count = steps * TRAINED_BATCH
     ids = tiny_lm.load().encode(training_text(CHARACTERS_A_TOKEN * count * TRAINED_TOKENS, seed))[0]
     return list(ids[: count * TRAINED_TOKENS].view(count, TRAINED_TOKENS).split(TRAINED_BATCH))
