@@ -14,14 +14,17 @@ from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
 from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
+from workbench.models.sparse_inference.recovery import recover, refit
 from workbench.models.sparse_inference.sparse_linear import SparseLinear
-from workbench.models.sparse_inference.statistics import linear_layers
+from workbench.models.sparse_inference.statistics import gather_statistics, linear_layers
 from workbench.paper import row
 from workbench.papers.sparse_cpu_inference.patterns import vector_rows, vectors
 
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
-DENSE, AT_ONCE, DISTILLED = "dense", "pruned at once", "pruned while distilling"
-STEPS = {"tiny": 1, "small": 40, "full": 150}
+DENSE, AT_ONCE, REFITTED = "dense", "pruned at once", "refitted"
+DISTILLED, REFITTED_DISTILLED = "pruned while distilling", "refitted, then distilled"
+STEPS = {"tiny": 1, "small": 40, "full": 80}
+KNOWN = 4  # batches of calibration text: 8,192 tokens
 RATE = 1e-3
 TEXTS = {"tiny": 4, "small": 64, "full": 200}  # windows of the documentation that the encoder is judged on
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
@@ -29,7 +32,11 @@ ROUNDS = {"tiny": 1, "small": 3, "full": 7}
 
 
 def quality(size, seed, report, keep):
-    """Prune to 4 x 1 blocks at once and while distilling, quantise, and compare with the dense encoder."""
+    """Prune to 4 x 1 blocks at once and while distilling, quantise, and compare with the dense encoder.
+
+    The blocks that went at once are also followed by a refit of the weights that stay, and that by as many training
+    steps. Training text is library sources; what is judged is documentation, and other windows than are calibrated on.
+    """
     rows = []
     for i, sparsity in enumerate(SPARSITIES[size]):
         part = report.part(i, len(SPARSITIES[size]), f"{sparsity:.0%} of the blocks")
@@ -42,23 +49,28 @@ def quality(size, seed, report, keep):
 
 def _pruned(sparsity, size, seed, report):
     dense, source = minilm.load(), judged.SOURCE
-    known = [judged.windows(slice(0, 2))[:, :16]] if size == "tiny" else source.calibration()
+    known = [judged.windows(slice(0, 2))[:, :16]] if size == "tiny" else source.calibration()[:KNOWN]
     taught = known if size == "tiny" else source.training(STEPS[size], seed)
-    report(0.0, "prune at once")
-    pruned = {AT_ONCE: prune_blocks_at_once(dense, known, sparsity=sparsity)}
     how = {"steps": STEPS[size], "rate": RATE, "loss": source.distil, "seed": seed}
-    how["report"] = lambda fraction, step: report(0.1 + 0.7 * fraction, step)
-    pruned[DISTILLED] = prune_while_distilling(dense, taught, sparsity=sparsity, **how)
+    report(0.0, "prune at once")
+    at_once = prune_blocks_at_once(dense, known, sparsity=sparsity)
+    refitted = refit(at_once, dense, gather_statistics(dense, known))
+    first, second = (report.part(i, 3, name) for i, name in enumerate((DISTILLED, REFITTED_DISTILLED)))
+    pruned = {
+        AT_ONCE: at_once,
+        REFITTED: refitted,
+        DISTILLED: prune_while_distilling(dense, taught, sparsity=sparsity, report=first, **how),
+        REFITTED_DISTILLED: recover(refitted, dense, taught, report=second, **how),
+    }
     rows = []
     for i, (name, model) in enumerate(pruned.items()):
-        report(0.8 + 0.1 * i, f"judge: {name}")
+        report((2 + i / len(pruned)) / 3, f"judge: {name}")
         labels = {"training": name, "sparsity": sparsity}
-        rows += _judged(model, size, form="float32", **labels)
         small = quantise(model, known, least_sparsity=0.0)
         rows += _judged(SparseEncoder(small), size, form="int8", **labels)
         held = sum(layer.nbytes for layer in small.modules() if isinstance(layer, SparseLinear))
         rows.append(row("bytes, linear layers", held, "bytes", "counted", **labels))
-    return rows
+    return [*rows, *_judged(pruned[REFITTED_DISTILLED], size, form="float32", **labels)]
 
 
 def _judged(encoder, size, **labels):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from workbench.models.sparse_inference.recovery import _rate, recover
+from workbench.models.sparse_inference.recovery import _rate, recover, refit
+from workbench.models.sparse_inference.statistics import gather_statistics, relative_output_error
 
 
 class Net(nn.Module):
@@ -60,6 +61,40 @@ def test_what_is_gone_stays_gone_and_the_rest_learns(pattern):
         assert all(torch.equal(x, state[name]) for name, x in each.state_dict().items())
     assert torch.equal(found.table.weight, dense.table.weight) and not torch.equal(found.norm.weight, dense.norm.weight)
     assert not found.training and not any(x.requires_grad for x in found.parameters())
+
+
+@pytest.mark.parametrize("pattern", ["single weights", "n:m", "blocks"])
+def test_refitted_weights_are_the_least_squares_of_the_layers_outputs(pattern):
+    """Row by row: least squares on the kept inputs, the penalty as rows of its own."""
+    dense = Net()
+    model, masks = pruned(dense, pattern)
+    statistics = gather_statistics(dense, BATCHES)
+    found = refit(model, dense, statistics)
+    x = torch.cat(BATCHES).double().numpy()
+    weight, fitted = (each.layers[0].weight.detach().double().numpy() for each in (dense, found))
+    size = (0.01 * np.square(x).sum() / 16) ** 0.5
+    x = np.concatenate([x, size * np.eye(16)])
+    for i, kept in enumerate(masks[0].numpy()):
+        want = np.linalg.lstsq(x[:, kept], x @ weight[i], rcond=None)[0]
+        np.testing.assert_allclose(fitted[i, kept], want, rtol=1e-5, atol=1e-7)
+        assert not fitted[i, ~kept].any()
+    last = [each.layers[1].weight.detach().numpy() for each in (dense, model, found)]
+    errors = [relative_output_error(last[0], each, statistics["layers.1"].gram) for each in last[1:]]
+    assert errors[1] < errors[0]
+    assert torch.equal(model.layers[0].weight != 0, masks[0]) and torch.equal(found.norm.weight, dense.norm.weight)
+
+
+def test_a_refit_of_what_is_whole_or_empty_changes_nothing():
+    dense = Net()
+    statistics = gather_statistics(dense, BATCHES)
+    np.testing.assert_allclose(refit(dense, dense, statistics).layers[0].weight.detach(),
+                               dense.layers[0].weight.detach(), rtol=1e-4, atol=1e-6)  # fmt: skip
+    empty = copy.deepcopy(dense)
+    empty.layers[0].weight.data.zero_()
+    assert not refit(empty, dense, {"layers.0": statistics["layers.0"]}).layers[0].weight.any()
+    assert torch.isfinite(refit(empty, dense, gather_statistics(dense, [torch.zeros(1, 16)])).layers[1].weight).all()
+    with pytest.raises(ValueError, match=r"refit: the statistics of layer 'layers.1' are of 16 inputs, .* has 32"):
+        refit(dense, dense, {"layers.1": statistics["layers.0"]})
 
 
 def test_batches_come_in_turn_and_progress_is_told():
