@@ -469,7 +469,7 @@ def test_the_encoder_is_judged_as_it_was_and_pruned_at_once_and_distilled(tiny_r
         assert held < 0.27 * values(rows, "bytes, linear layers", **dense)[0]
     assert [r["training"] for r in rows_with(rows, MEASURES[0], form="int8")] == list(ways)
     assert [r["training"] for r in rows_with(rows, MEASURES[0], form="float32")] == [ways[-1], encoder.DENSE]
-    whole = 4 * (10_616_832 + 6 * (4 * 384 + 1536 + 384))  # of weights and biases
+    whole = 4 * (4 * 384 * 384 + 2 * 384 * 1536 + 4 * 384 + 1536 + 384)  # weights and biases of one layer
     assert values(rows, "bytes, linear layers", **dense) == [whole]
 
 
@@ -477,13 +477,12 @@ def test_halves_are_found_by_the_nearest_vector(monkeypatch):
     windows = torch.arange(24).reshape(4, 6)
     monkeypatch.setattr(encoder.judged, "windows", lambda part: windows)
     monkeypatch.setattr(encoder, "vectors", lambda model, batches: model(torch.cat(list(batches))))
-    monkeypatch.setattr(encoder.minilm, "load", lambda: lambda x: torch.eye(4))
     turned = torch.eye(4)[[0, 1, 3, 2]]  # two of the second halves change places
 
     def halves(x):
         return turned if x.shape[1] == 3 and x[0, 0] == 3 else torch.eye(4)
 
-    found = encoder._judged(halves, "tiny", form="float32")
+    found = encoder._judged(halves, lambda x: torch.eye(4), "tiny", form="float32")
     assert found[-1]["value"] == 0.5 and found[0]["value"] == 1
 
 

@@ -41,14 +41,14 @@ def quality(size, seed, report, keep):
     for i, sparsity in enumerate(SPARSITIES[size]):
         part = report.part(i, len(SPARSITIES[size]), f"{sparsity:.0%} of the blocks")
         rows += keep({"sparsity": sparsity}, partial(_pruned, sparsity, size, seed, part))
-    dense = minilm.load()
-    rows += _judged(dense, size, training=DENSE, sparsity=0.0, form="float32")
+    dense = _dense(size)
+    rows += _judged(dense, dense, size, training=DENSE, sparsity=0.0, form="float32")
     held = sum(4 * p.numel() for layer in linear_layers(dense).values() for p in layer.parameters())
     return [*rows, row("bytes, linear layers", held, "bytes", "counted", training=DENSE, sparsity=0.0)]
 
 
 def _pruned(sparsity, size, seed, report):
-    dense, source = minilm.load(), judged.SOURCE
+    dense, source = _dense(size), judged.SOURCE
     known = [judged.windows(slice(0, 2))[:, :16]] if size == "tiny" else source.calibration()[:KNOWN]
     taught = known if size == "tiny" else source.training(STEPS[size], seed)
     how = {"steps": STEPS[size], "rate": RATE, "loss": source.distil, "seed": seed}
@@ -67,20 +67,29 @@ def _pruned(sparsity, size, seed, report):
         report((2 + i / len(pruned)) / 3, f"judge: {name}")
         labels = {"training": name, "sparsity": sparsity}
         small = quantise(model, known, least_sparsity=0.0)
-        rows += _judged(SparseEncoder(small), size, form="int8", **labels)
+        rows += _judged(SparseEncoder(small), dense, size, form="int8", **labels)
         held = sum(layer.nbytes for layer in small.modules() if isinstance(layer, SparseLinear))
         rows.append(row("bytes, linear layers", held, "bytes", "counted", **labels))
-    return [*rows, *_judged(pruned[REFITTED_DISTILLED], size, form="float32", **labels)]
+    return [*rows, *_judged(pruned[REFITTED_DISTILLED], dense, size, form="float32", **labels)]
 
 
-def _judged(encoder, size, **labels):
+def _dense(size):
+    """Return the encoder; at size "tiny" its first layer alone."""
+    dense = minilm.load()
+    if size == "tiny":
+        dense = copy.deepcopy(dense)
+        dense.layers = dense.layers[:1]
+    return dense
+
+
+def _judged(encoder, dense, size, **labels):
     """Compare sentence vectors of documentation with the dense ones; search with half of a text for the other half."""
     windows = judged.windows(judged.NEIGHBOURS)[: TEXTS[size]]
-    now, dense = (vectors(each, windows.split(judged.BATCH)) for each in (encoder, minilm.load()))
+    now, before = (vectors(each, windows.split(judged.BATCH)) for each in (encoder, dense))
     first, second = (vectors(encoder, half.split(judged.BATCH)) for half in windows.chunk(2, dim=1))
     found = (first @ second.T).argmax(1) == torch.arange(len(windows))
     share = row("second halves found by the first", float(found.float().mean()), "fraction", "measured", **labels)
-    return [*vector_rows(dense, now, labels), share]
+    return [*vector_rows(before, now, labels), share]
 
 
 def times(size, seed, report):
