@@ -14,6 +14,8 @@ from workbench.explorers.pruning.stories import STORIES
 from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.record import validate_rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def rows(small):

@@ -10,6 +10,7 @@ from workbench.explorers.pruning import frontier
 from workbench.explorers.pruning.method import methods
 from workbench.models.sparse_inference.statistics import gather_gradients, gather_statistics, linear_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = 2 * (32 * 64 + 64 * 32)
 ONE_SHOT = [key for key, by in methods().items() if by.one_shot]
 

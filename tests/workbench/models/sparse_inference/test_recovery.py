@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from workbench.models.sparse_inference.recovery import _rate, recover, refit
 from workbench.models.sparse_inference.statistics import gather_statistics, relative_output_error
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Net(nn.Module):
     """Two layers and a norm, with dropout if asked for."""
@@ -34,7 +36,8 @@ def pruned(model, pattern):
         if pattern == "n:m":
             kept[::2, ::2] = kept[1::2, 1::2] = 1
         elif pattern == "blocks":
-            kept.unflatten(0, (-1, 4))[::2] = 1
+            blocks = kept.unflatten(0, (-1, 4))
+            blocks[::2, :, ::2] = blocks[1::2, :, 1::2] = 1
         else:
             kept = (layer.weight.abs() > layer.weight.abs().median()).float()
         layer.weight.data.mul_(kept)
@@ -56,7 +59,7 @@ def test_what_is_gone_stays_gone_and_the_rest_learns(pattern):
         assert torch.equal(layer.weight != 0, mask)
         assert (layer.weight != first.weight)[mask].float().mean() > 0.99
     apart = [float(F.mse_loss(each(BATCHES[0]), dense(BATCHES[0])).detach()) for each in (model, found)]
-    assert apart[1] < 0.5 * apart[0]
+    assert apart[1] < 0.7 * apart[0]
     for each, state in zip((dense, model), before, strict=True):
         assert all(torch.equal(x, state[name]) for name, x in each.state_dict().items())
     assert torch.equal(found.table.weight, dense.table.weight) and not torch.equal(found.norm.weight, dense.norm.weight)
