@@ -346,6 +346,9 @@ cells = [
 table(["blocks gone", *measures.values()], cells)
 
 # %% [markdown]
+# The refit alone, without a training step, does most of it. The last column tells little, since the dense encoder finds
+# few halves itself.
+#
 # Does training help one method of pruning more than another? Each point of the explorer above, before and after the
 # same few steps on the same text, whatever had chosen the weights:
 
@@ -361,6 +364,9 @@ figure.update_layout(xaxis_title="bits per byte of held-out text (measured)", he
 show(figure.update_xaxes(type="log"), "A language model whose weights went; further left is better.")
 
 # %% [markdown]
+# Methods of a kind come closer together, and their order stays. Weights that SparseGPT has adjusted gain little, or even
+# lose. Movement pruning, which learns during the training what to remove, has too few steps to learn it.
+#
 # What does the format cost? Padding fills up the last group of each block row, and every block needs its column:
 
 # %%
