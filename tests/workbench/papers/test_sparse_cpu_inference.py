@@ -14,9 +14,17 @@ from workbench.models.sparse_inference.block_pruned import block_sparsity
 from workbench.models.sparse_inference.compress import quantise
 from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.paper import rows_with, values
-from workbench.papers.sparse_cpu_inference import digits, patterns, products, storage
+from workbench.papers.sparse_cpu_inference import digits, encoder, patterns, products, storage, tradeoffs
 from workbench.papers.sparse_cpu_inference.claims import CLAIMS
 from workbench.papers.sparse_cpu_inference.layers import LAYERS, SPARSITIES, drawn_weight
+from workbench.papers.sparse_cpu_inference.trained_claims import (
+    AT_ONCE,
+    DISTILLED,
+    MEASURES,
+    OF_A_KIND,
+    QUALITY,
+    REFITTED_DISTILLED,
+)
 
 JUDGES = {claim.key: claim.judge for claim in CLAIMS}
 
@@ -146,7 +154,106 @@ def encoders(*fastest):
     return rows
 
 
+def distilled(*leads, ways=(AT_ONCE, DISTILLED)):
+    """Encoders pruned in two ways, the second of which has so much more of three measures at 70 and 80 per cent."""
+    rows = []
+    for sparsity, lead in zip((0.7, 0.8), leads, strict=True):
+        for quantity, more in zip(MEASURES, lead, strict=True):
+            for training, x in zip(ways, (0.4, 0.4 + more), strict=True):
+                labels = {"training": training, "sparsity": sparsity, "form": "int8"}
+                rows.append(labels | {"quantity": quantity, "value": x})
+    return rows
+
+
+def refitted(*leads):
+    return distilled(*leads, ways=(DISTILLED, REFITTED_DISTILLED))
+
+
+def search(at_70, at_80):
+    rows = [{"quantity": MEASURES[2], "training": "dense", "sparsity": 0.0, "form": "float32", "value": 0.9}]
+    for sparsity, x in ((0.7, at_70), (0.8, at_80)):
+        labels = {"training": REFITTED_DISTILLED, "sparsity": sparsity, "form": "int8"}
+        rows.append(labels | {"quantity": MEASURES[2], "value": x})
+    return rows
+
+
+def rounding(*changes):
+    return [
+        {"quantity": MEASURES[0], "training": REFITTED_DISTILLED, "sparsity": 0.1 * i, "form": form, "value": x}
+        for i, change in enumerate(changes)
+        for form, x in (("float32", 0.7), ("int8", 0.7 + change))
+    ]
+
+
+def recovered(before, after):
+    """Points of both models: method -> level -> how good the encoder is; the language model lies as far apart."""
+    rows = []
+    for stage, points in (("one-shot", before), ("recovered", after)):
+        for (method, level), found in points.items():
+            for (model, (quantity, sign, _)), x in zip(QUALITY.items(), found, strict=True):
+                labels = {"model": model, "method": method, "level": level, "stage": stage}
+                rows.append(labels | {"quantity": quantity, "value": 1 + sign * x})
+    return rows
+
+
+def closer(*spreads):
+    """Groups of three methods whose best and worst are .2 apart before the training, and so far after it."""
+    before, after = {}, {}
+    for (level, members), (vectors, text) in zip(OF_A_KIND.items(), spreads, strict=True):
+        for place, method in enumerate(members):
+            before[method, level] = (0.1 * place, 0.1 * place)
+            after[method, level] = (vectors * place / 2, text * place / 2)
+    return recovered(before, after)
+
+
+def trained(*leads):
+    """Magnitude after the training, which is so much better than SparseGPT before it."""
+    before, after = {}, {}
+    for (level, members), (vectors, text) in zip(OF_A_KIND.items(), leads, strict=True):
+        before[members[-1], level] = (0.3, 0.3)
+        after[members[0], level] = (0.3 + vectors, 0.3 + text)
+    return recovered(before, after)
+
+
+def blocks(*leads):
+    """The lead of single weights over blocks after the training; before it, it is .2."""
+    before, after = {}, {}
+    for level, (vectors, text) in zip(("0.7", "0.9"), leads, strict=True):
+        before |= {("Wanda", level): (0.5, 0.5), ("4x1 blocks", level): (0.3, 0.3)}
+        after |= {("Wanda", level): (0.5 + vectors, 0.5 + text), ("4x1 blocks", level): (0.5, 0.5)}
+    return recovered(before, after)
+
+
+def movement(vectors, text):
+    found = {("Magnitude", "0.9"): (0.5, 0.5), ("Movement", "0.9"): (0.5 + vectors, 0.5 + text)}
+    return recovered({}, found)
+
+
 CASES = [
+    ("distilled", distilled((0.1, 0.1, 0.1), (0.2, 0.1, 0.1)), "reproduced"),
+    ("distilled", distilled((0.1, 0.1, 0.1), (0.2, 0.0, 0.1)), "partly"),
+    ("distilled", distilled((0.1, 0.1, 0.1), (0.0, 0.1, 0.1)), "not reproduced"),
+    ("refitted", refitted((0.1, 0.1, 0.1), (0.2, 0.1, 0.1)), "reproduced"),
+    ("refitted", refitted((0.1, 0.1, 0.1), (0.2, 0.1, -0.1)), "partly"),
+    ("refitted", refitted((0.0, 0.1, 0.1), (0.2, 0.1, 0.1)), "not reproduced"),
+    ("search", search(0.9, 0.85), "reproduced"),
+    ("search", search(0.85, 0.84), "partly"),
+    ("search", search(0.84, 0.8), "not reproduced"),
+    ("rounding", rounding(-0.02, 0.01), "reproduced"),
+    ("rounding", rounding(-0.03, 0.01), "partly"),
+    ("rounding", rounding(-0.03, 0.03), "not reproduced"),
+    ("closer", closer((0.1, 0.1), (0.1, 0.1), (0.1, 0.19)), "reproduced"),
+    ("closer", closer((0.1, 0.1), (0.2, 0.1), (0.1, 0.2)), "partly"),
+    ("closer", closer((0.1, 0.1), (0.2, 0.3), (0.1, 0.2)), "not reproduced"),
+    ("trained", trained((0.1, 0.1), (0.1, 0.1), (0.1, 0.1)), "reproduced"),
+    ("trained", trained((0.1, 0.1), (0.0, -0.1), (0.1, 0.1)), "partly"),
+    ("trained", trained((0.1, 0.1), (0.0, -0.1), (0.1, -0.1)), "not reproduced"),
+    ("blocks", blocks((0.1, 0.1), (0.19, -0.1)), "reproduced"),
+    ("blocks", blocks((0.1, 0.1), (0.2, 0.1)), "partly"),
+    ("blocks", blocks((0.1, 0.3), (0.2, 0.1)), "not reproduced"),
+    ("movement", movement(0.1, 0.1), "reproduced"),
+    ("movement", movement(0.1, 0.0), "partly"),
+    ("movement", movement(0.0, -0.1), "not reproduced"),
     ("encoder", encoders(1.1, 2), "reproduced"),
     ("encoder", encoders(1.1, 2, 0.9), "partly"),
     ("encoder", encoders(1.1, 0.9), "not reproduced"),
@@ -318,9 +425,9 @@ def test_pruned_copies_leave_the_encoder_alone():
     assert all(block_sparsity(layer.weight, (16, 1)) == 0.75 for layer in linear_layers(pruned).values())
     assert all(block_sparsity(layer.weight, (1, 1)) == 0 for layer in linear_layers(model).values())
     tokens = [torch.arange(10).reshape(2, 5), torch.arange(10, 20).reshape(2, 5)]
-    same = patterns._vector_rows(*(patterns.vectors(model, tokens) for _ in range(2)), {})
+    same = patterns.vector_rows(*(patterns.vectors(model, tokens) for _ in range(2)), {})
     assert [r["value"] for r in same] == pytest.approx([1.0, 0.0, 1.0], abs=1e-5)
-    other = patterns._vector_rows(patterns.vectors(model, tokens), patterns.vectors(pruned, tokens), {})
+    other = patterns.vector_rows(patterns.vectors(model, tokens), patterns.vectors(pruned, tokens), {})
     cosine, error, _ = (r["value"] for r in other)
     each = (patterns.vectors(model, tokens) * patterns.vectors(pruned, tokens)).sum(1)
     assert cosine < 0.999 and (cosine, error) == pytest.approx((float(each.mean()), float(each.std()) / 2))
@@ -348,6 +455,58 @@ def test_every_layer_has_an_error_and_the_mean_is_theirs(tiny_run):
         each = values(rows, "output error of a layer", block=block)
         assert len(each) == 6 and 0 < min(each) < max(each)  # one transformer block at this size
         assert values(rows, "mean output error of the layers", block=block) == pytest.approx([np.mean(each)])
+
+
+# Encoder ------------------------------------------------------------------------------------------------------------
+def test_the_encoder_is_judged_as_it_was_and_pruned_at_once_and_distilled(tiny_run):
+    rows = tiny_run("sparse_cpu_inference", "encoder_quality").rows
+    dense = {"training": encoder.DENSE}
+    assert values(rows, MEASURES[0], **dense) == pytest.approx([1])
+    assert values(rows, MEASURES[1], **dense) == pytest.approx([1])
+    ways = (encoder.AT_ONCE, encoder.REFITTED, encoder.DISTILLED, encoder.REFITTED_DISTILLED)
+    for training in ways:
+        held = values(rows, "bytes, linear layers", training=training)[0]
+        assert held < 0.27 * values(rows, "bytes, linear layers", **dense)[0]
+    assert [r["training"] for r in rows_with(rows, MEASURES[0], form="int8")] == list(ways)
+    assert [r["training"] for r in rows_with(rows, MEASURES[0], form="float32")] == [ways[-1], encoder.DENSE]
+    whole = 4 * (4 * 384 * 384 + 2 * 384 * 1536 + 4 * 384 + 1536 + 384)  # weights and biases of one layer
+    assert values(rows, "bytes, linear layers", **dense) == [whole]
+
+
+def test_halves_are_found_by_the_nearest_vector(monkeypatch):
+    windows = torch.arange(24).reshape(4, 6)
+    monkeypatch.setattr(encoder.judged, "windows", lambda part: windows)
+    monkeypatch.setattr(encoder, "vectors", lambda model, batches: model(torch.cat(list(batches))))
+    turned = torch.eye(4)[[0, 1, 3, 2]]  # two of the second halves change places
+
+    def halves(x):
+        return turned if x.shape[1] == 3 and x[0, 0] == 3 else torch.eye(4)
+
+    found = encoder._judged(halves, lambda x: torch.eye(4), "tiny", form="float32")
+    assert found[-1]["value"] == 0.5 and found[0]["value"] == 1
+
+
+# Trade-offs ---------------------------------------------------------------------------------------------------------
+def test_trained_points_stand_beside_their_quality_before(tiny_run):
+    rows = tiny_run("sparse_cpu_inference", "tradeoffs_recovered").rows
+    assert {r["point"] for r in rows if "point" in r} == {"magnitude@0.7", "movement@0.7"}
+    assert all(r["stage"] == ("recovered" if "point" in r else "one-shot") for r in rows)
+    quantity = QUALITY["tiny_lm"][0]
+    assert [(r["method"], r["stage"]) for r in rows_with(rows, quantity)] == [
+        ("Magnitude", "recovered"), ("Magnitude", "one-shot"), ("Movement", "recovered")]  # fmt: skip
+    trained, before, _ = values(rows, quantity)
+    assert trained < before
+    assert {(r["steps"], r["rate"]) for r in rows_with(rows, "bytes, stored")} == {(2, tradeoffs.RATE)}
+
+
+def test_every_method_is_trained_alike_on_every_model():
+    chosen = tradeoffs.RECOVERED
+    assert {"magnitude", "wanda", "sparsegpt", "movement", "blocks_4x1"} <= {k for k, x in chosen.items() if "0.9" in x}
+    for key, levels in chosen.items():
+        assert set(levels) <= set(tradeoffs.methods()[key].levels)
+    titles = {tradeoffs.methods()[key].title: levels for key, levels in chosen.items()}
+    assert all(level in titles[title] for level, members in OF_A_KIND.items() for title in members)
+    assert not any(by.key == "movement" for _, by, _ in tradeoffs._chosen("full"))
 
 
 # Products -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from widgets.figures.pruning import Axis, LayerLoss, TradeoffPoint
 from workbench.explorers.pruning.method import VALUE_BITS, Compressed, Knowledge, PruningMethod, method
 from workbench.explorers.pruning.source import PruningSource, source
 from workbench.machines.stopwatch import Timing, measure
+from workbench.models.sparse_inference.recovery import recover
 from workbench.models.sparse_inference.statistics import (
     InputStatistics,
     gather_gradients,
@@ -31,6 +32,7 @@ __all__ = [
     "judged_point",
     "kept_weights",
     "prune",
+    "recovered_point",
     "times",
     "with_weights",
 ]
@@ -80,13 +82,14 @@ def prune(
 
     Raises
     ------
-    KeyError : no such method or layer. ValueError : a level that the method refuses, or data that it needs is missing.
+    KeyError : no such method or layer. ValueError : a level that the method refuses, data that it needs is missing, or
+        a method that prunes while the model trains.
 
     Examples
     --------
     ``prune(model, "wanda", "0.5", statistics=gather_statistics(model, batches))``
     """
-    chosen, found = method(key), linear_layers(model, layers)
+    chosen, found = _without_training(method(key), "prune"), linear_layers(model, layers)
     given = {"weights": found, "gram": statistics or {}, "gradient": gradients or {}}[chosen.needs]
     missing = [name for name in found if name not in given]
     if missing:
@@ -103,7 +106,7 @@ def compress_layers(
     of: PruningSource, by: PruningMethod, level: str, tell: Tell = lambda f, s: None
 ) -> dict[str, Compressed]:
     """Return what a method makes of every layer of a source's model; the model stays as it is."""
-    statistics, gradients = _gathered(of, by, tell)
+    statistics, gradients = _gathered(of, _without_training(by, "compress_layers"), tell)
     layers = linear_layers(of.load())
     made = {}
     for i, (name, layer) in enumerate(layers.items()):
@@ -114,7 +117,7 @@ def compress_layers(
 
 def kept_weights(of: str, by: str, level: str, layer: str) -> np.ndarray:
     """Return the weights of one layer after pruning, zero where they went: float32 (m, n)."""
-    chosen, found = source(of), method(by)
+    chosen, found = source(of), _without_training(method(by), "kept_weights")
     statistics, gradients = _gathered(chosen, found, lambda f, s: None)
     weight = linear_layers(chosen.load(), [layer])[layer].weight
     return found.compress(_array(weight), _knowledge_of(layer, statistics, gradients), level).weight
@@ -153,12 +156,52 @@ def judged_point(
     added : whether a reader asked for it on a page.
     """
     made = compress_layers(of, by, level, lambda f, step: tell(0.6 * f, step))
+    return _point(of, by, level, made, with_weights(of, made), tell, added=added)
+
+
+def recovered_point(
+    of: PruningSource,
+    by: PruningMethod,
+    level: str,
+    tell: Tell = lambda f, s: None,
+    *,
+    steps: int,
+    rate: float,
+    seed: int = 0,
+) -> TradeoffPoint:
+    """Prune a copy of the source's model, train it for a short while with its masks fixed, and judge it.
+
+    A method that prunes while the model trains is given as many steps on the same data, pruning included. The point
+    costs what it costs without training; it is judged on text that it was neither calibrated nor trained on.
+
+    Parameters
+    ----------
+    of, by, level, tell : as in `judged_point`.
+    steps, rate : training steps and the highest learning rate of `recover`.
+    seed : draws the training data.
+    """
+    dense, batches = of.load(), of.training(steps, seed)
+    how = {"steps": steps, "rate": rate, "loss": of.distil, "seed": seed}
+    how["report"] = lambda fraction, step: tell(0.1 + 0.5 * fraction, step)
+    if by.trained:
+        model = by.trained(dense, batches, level, **how)
+        made = {name: by.compress(_array(layer.weight), Knowledge(), level)
+                for name, layer in linear_layers(model).items()}  # fmt: skip
+    else:
+        made = compress_layers(of, by, level, lambda fraction, step: tell(0.1 * fraction, step))
+        model = recover(with_weights(of, made), dense, batches, **how)
+    return _point(of, by, level, made, model, tell, stage="recovered")
+
+
+def _point(of, by, level, made, model, tell, **about) -> TradeoffPoint:
+    """Judge a pruned model; what it stores and multiplies is that of the matrices made, whatever their values now."""
     tell(0.6, "judge the pruned model")
-    quality = of.judge(with_weights(of, made))
+    quality = of.judge(model)
     tell(0.9, "count")
-    layers = linear_layers(of.load())
+    before, now = linear_layers(of.load()), linear_layers(model)
     losses = tuple(
-        _loss(name, _array(layers[name].weight), each, _evaluation(of).get(name)) for name, each in made.items()
+        _loss(name, _array(before[name].weight), _array(now[name].weight), each.kept, _evaluation(of).get(name))
+        for name, each in made.items()
     )
     resident = sum(each.pack()[1] for each in made.values())
     return TradeoffPoint(
@@ -173,7 +216,7 @@ def judged_point(
         },
         parts=_bytes_by_kind(made.values()),
         layers=losses,
-        added=added,
+        **about,
     )
 
 
@@ -263,6 +306,15 @@ def _knowledge_of(name, statistics, gradients) -> Knowledge:
     )
 
 
+def _without_training(by: PruningMethod, function) -> PruningMethod:
+    if by.trained:
+        raise ValueError(
+            f"{function}: {by.key} chooses what stays while the model trains, so nothing is known before; take "
+            "prune_while_distilling for a model of your own, and the records for trained points"
+        )
+    return by
+
+
 # Parts --------------------------------------------------------------------------------------------------------------
 def _array(weight) -> np.ndarray:
     return weight.detach().numpy()
@@ -274,14 +326,13 @@ def _set_weights(layers, made):
         layers[name].weight.copy_(torch.from_numpy(np.ascontiguousarray(each.weight)))
 
 
-def _loss(name, weight, each: Compressed, gram) -> LayerLoss:
+def _loss(name, weight, now, kept, gram) -> LayerLoss:
     size = np.linalg.norm(weight)
-    kept = each.kept if each.kept is not None else each.weight != 0
     return LayerLoss(
         name=name,
-        density=float(kept.mean()),
-        weight_error=float(np.linalg.norm(weight - each.weight) / size) if size else 0.0,
-        output_error=relative_output_error(weight, each.weight, gram) if gram is not None else float("nan"),
+        density=float((now != 0 if kept is None else kept).mean()),
+        weight_error=float(np.linalg.norm(weight - now) / size) if size else 0.0,
+        output_error=relative_output_error(weight, now, gram) if gram is not None else float("nan"),
     )
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 from workbench.gathered import find, gathered
 
@@ -61,13 +62,15 @@ class PruningMethod:
     key, title : name of the file, and what readers see.
     levels : how far it prunes, as readers see it, such as "0.7" (share of the weights that go) or "2:4" (n of every m
         stay); the first is offered at the start.
-    compress : (weight float32 (m, n), knowledge, level) -> Compressed.
+    compress : (weight float32 (m, n), knowledge, level) -> Compressed. Of a method that prunes while the model trains,
+        the weight is the trained one, whose zeros are what went.
     needs : "weights" alone, the "gram" matrix of the inputs, or the "gradient" of the model's loss.
-    one_shot : whether it makes sense without training; if not, it is only shown after a short training.
     source : where the method is published.
     count : (shape (m, n), level, value_bits) -> what `compress` would store of such a matrix, bits by kind, from
         counting alone; None where that is not known before the weights are.
     ladder : which levels it takes besides those that are offered: any "share", or any "n:m".
+    trained : (model, batches, level, **how) -> a copy that was pruned while it trained, with the ``steps``, ``rate``,
+        ``loss``, ``seed`` and ``report`` of `prune_while_distilling`; None for a method that prunes before.
     """
 
     key: str
@@ -76,9 +79,14 @@ class PruningMethod:
     compress: Callable[[np.ndarray, Knowledge, str], Compressed]
     source: str
     needs: Literal["weights", "gram", "gradient"] = "weights"
-    one_shot: bool = True
     count: Callable[[tuple[int, int], str, int], Mapping[str, int]] | None = None
     ladder: Literal["share", "n:m"] = "share"
+    trained: Callable[..., nn.Module] | None = None
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether it prunes without training; if not, it is only shown after a short training."""
+        return self.trained is None
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Points as rows of records, and the points that published records hold: every paper's "tradeoffs", and their times."""
+"""Points as rows of records, and the points that published records hold: all in `EXPERIMENTS` of every paper."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from workbench.paper import Row, row
 
 __all__ = ["EXPERIMENTS", "points", "recorded_rows", "rows_of_point", "rows_of_times"]
 
-EXPERIMENTS = ("tradeoffs", "tradeoff_times")
+EXPERIMENTS = ("tradeoffs", "tradeoffs_embedded", "tradeoffs_recovered", "tradeoff_times")
 PART, LOSS = "bytes, as ", "output error of a layer"
 
 

@@ -8,14 +8,15 @@ from torch.nn import functional as F
 
 from widgets.figures.pruning import Axis
 from workbench.data import text
-from workbench.explorers.pruning.source import PruningSource
+from workbench.explorers.pruning.source import PruningSource, training_text
 from workbench.models.language.minilm import MiniLM
 
-__all__ = ["CALIBRATION", "EVALUATION", "NEIGHBOURS", "loss", "of_encoder", "windows"]
+__all__ = ["CALIBRATION", "EVALUATION", "NEIGHBOURS", "distil", "loss", "of_encoder", "windows"]
 
 CALIBRATION, EVALUATION, NEIGHBOURS = slice(0, 128), slice(160, 224), slice(160, 360)  # windows of 128 word pieces
 BATCH, NEAREST = 16, 10
 TEMPERATURE = 0.05
+TRAINED_WINDOW, TRAINED_BATCH = 64, 8
 QUALITIES = (
     Axis(
         key="cosine",
@@ -35,8 +36,13 @@ QUALITIES = (
 Load = Callable[[], MiniLM]
 
 
-def of_encoder(*, key: str, title: str, load: Load, missing: Callable[[], str] = lambda: "") -> PruningSource:
-    """Return the source of a sentence encoder; arguments of `PruningSource`."""
+def of_encoder(
+    *, key: str, title: str, load: Load, characters_a_token: int = 4, missing: Callable[[], str] = lambda: ""
+) -> PruningSource:
+    """Return the source of a sentence encoder; arguments of `PruningSource`.
+
+    ``characters_a_token`` is more than a word piece of library sources has, so that training text is long enough.
+    """
     return PruningSource(
         key=key,
         title=title,
@@ -44,6 +50,8 @@ def of_encoder(*, key: str, title: str, load: Load, missing: Callable[[], str] =
         calibration=lambda: _batches(load, CALIBRATION),
         evaluation=lambda: _batches(load, EVALUATION),
         loss=loss,
+        training=lambda steps, seed: _training(load, steps, seed, characters_a_token),
+        distil=distil,
         judge=lambda model: _judge(load, model),
         qualities=QUALITIES,
         missing=missing,
@@ -91,6 +99,39 @@ def loss(model, batch):
     half = batch.shape[1] // 2
     first, second = (F.normalize(model(part).mean(1), dim=1) for part in (batch[:, :half], batch[:, half:]))
     return F.cross_entropy(first @ second.T / TEMPERATURE, torch.arange(len(batch)))
+
+
+def _training(load, steps, seed, characters_a_token):
+    """Return a batch of windows of library sources for every step: int64 (8, 64) each."""
+    count = steps * TRAINED_BATCH
+    found = load().windows(training_text(characters_a_token * count * TRAINED_WINDOW, seed), TRAINED_WINDOW)
+    drawn = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:count]
+    return list(found[drawn].split(TRAINED_BATCH))
+
+
+def distil(model, dense, batch):
+    """Return the squared difference of the token vectors after every layer, in units of the dense ones' mean square.
+
+    The mean over layers, as Jiao et al. 2020 (TinyBERT) compare hidden states, and that of the sentence vectors.
+    """
+    with torch.no_grad():
+        wanted = _states(dense, batch)
+    found = _states(model, batch)
+    apart = [F.mse_loss(x, y) / y.square().mean() for x, y in zip(found, wanted, strict=True)]
+    turned = 1 - F.cosine_similarity(found[-1].mean(1), wanted[-1].mean(1)).mean()
+    return sum(apart) / len(apart) + turned
+
+
+def _states(model, tokens):
+    """Return the stream after every layer, each (b, t, width)."""
+    found = []
+    hooks = [layer.norm_feed.register_forward_hook(lambda _, x, out: found.append(out)) for layer in model.layers]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def _judge(load, model):

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from widgets.figures.pruning import Axis
+from workbench.data import text
 from workbench.gathered import find, gathered
 
-__all__ = ["PruningSource", "source", "sources"]
+__all__ = ["PruningSource", "source", "sources", "training_text"]
 
 PACKAGE = "workbench.explorers.pruning.sources"
+PIECE = 2000  # characters taken from a document at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class PruningSource:
     calibration : () -> batches that the model takes, none of which is judged on.
     evaluation : () -> batches of other text for the error of each layer's outputs.
     loss : (model, batch) -> scalar tensor, whose gradient methods may ask for; it is not zero at the dense model.
+    training : (steps, seed) -> a batch for every step of a short training, none of which is judged on.
+    distil : (model, dense, batch) -> scalar tensor, how far a pruned model is from giving what the dense one gives.
     judge : model -> quality by axis key.
     qualities : the axes of `judge`, the one that says most first.
     missing : () -> "" or the sentence that says what must be installed.
@@ -38,6 +43,8 @@ class PruningSource:
     calibration: Callable[[], Sequence[Any]]
     evaluation: Callable[[], Sequence[Any]]
     loss: Callable[[nn.Module, Any], torch.Tensor]
+    training: Callable[[int, int], Sequence[Any]]
+    distil: Callable[[nn.Module, nn.Module, Any], torch.Tensor]
     judge: Callable[[nn.Module], dict[str, float]]
     qualities: tuple[Axis, ...]
     missing: Callable[[], str] = lambda: ""
@@ -53,3 +60,18 @@ def source(key: str) -> PruningSource:
     """Return the source of a key; KeyError names the nearest one."""
     found: dict[str, Any] = sources()
     return find("model to prune", key, found)
+
+
+def training_text(characters: int, seed: int) -> str:
+    """Return pieces of the standard library's sources, drawn by a seed from documents that are not held out.
+
+    Models are calibrated and judged on the documentation and on held-out documents; those are not among them.
+    """
+    documents, rng = text.documents("library", "train"), np.random.default_rng(seed)
+    pieces, taken = [], 0
+    while taken < characters:
+        whole = documents[rng.integers(len(documents))].text
+        start = rng.integers(max(1, len(whole) - PIECE))
+        pieces.append(whole[start : start + PIECE])
+        taken += len(pieces[-1])
+    return "\n\n".join(pieces)

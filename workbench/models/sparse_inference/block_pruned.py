@@ -13,14 +13,15 @@ from torch import nn
 
 from kernels.check import as_int, as_ints, as_number, check_choice
 from kernels.masks.blocks import block_prune_mask
-from kernels.masks.movement import snip_momentum_scores, snip_scores
+from kernels.masks.movement import movement_scores, snip_momentum_scores, snip_scores
 from kernels.masks.schedules import SCHEDULES, scheduled_sparsity
 from workbench.models.sparse_inference.statistics import linear_layers
 
 __all__ = ["CRITERIA", "BlockPruner", "block_sparsity", "group_lasso_"]
 
-CRITERIA = ("magnitude", "snip", "snip_momentum")
+CRITERIA = ("magnitude", "snip", "snip_momentum", "movement")
 _SCORES = {"snip": snip_scores, "snip_momentum": snip_momentum_scores}
+_AT_REST = 1e-6  # movement scores start at so much of |w|: as long as nothing has moved, the smallest weights go
 
 
 class BlockPruner:
@@ -36,7 +37,9 @@ class BlockPruner:
     target : share of the blocks that go at last, in [0, 1).
     schedule : how the share rises from 0, one of `SCHEDULES`.
     criterion : what a weight is worth: "magnitude" |w|; "snip" |w g| of this step; "snip_momentum" the running sum
-        S = 0.9 S + |w g|. A block is worth the mean of its weights.
+        S = 0.9 S + |w g|; "movement" S = S - w g, which is large where weights move away from 0. With "movement",
+        weights that are gone keep the value they had, are scored by it, and come back with it; with the others they
+        are 0. A block is worth the mean of its weights.
     scope : "layer" prunes every layer to the share, "global" all blocks together.
     most : with "global", the largest share that a layer may lose.
     start, end : steps between which the share rises; every ``frequency`` steps, and at ``end``, masks are chosen.
@@ -48,7 +51,10 @@ class BlockPruner:
 
     Source
     ------
-    Shen et al. 2023, section on sparsity; the criterion of Lee et al. 2019 with momentum.
+    Shen et al. 2023, section on sparsity; the criterion of Lee et al. 2019 with momentum. Sanh et al. 2020, Eq. 3
+    (movement; masks are passed straight through). *Differs from the paper:* its masks keep the largest entries, ours
+    blocks of any size; scores start at a millionth of |w|, since a copy that learns from the model it equals has no
+    gradient before its first block goes; and the optimiser's moments of weights that are gone go on.
     """
 
     def __init__(
@@ -87,6 +93,10 @@ class BlockPruner:
         self.taken = 0
         self.masks: dict[str, torch.Tensor] = {}
         self._scores = {label: torch.zeros_like(layer.weight) for label, layer in self.layers.items()}
+        self._whole: dict[str, torch.Tensor] = {}  # with "movement": the weights, those that are gone among them
+        if criterion == "movement":
+            self._whole = {label: layer.weight.detach().clone() for label, layer in self.layers.items()}
+            self._scores = {label: _AT_REST * whole.abs() for label, whole in self._whole.items()}
 
     @property
     def sparsity(self) -> float:
@@ -115,9 +125,21 @@ class BlockPruner:
                 continue
             if layer.weight.grad is None:
                 raise ValueError(f"BlockPruner.step: layer {label!r} has no gradient; call it after loss.backward()")
+            if self.criterion == "movement":
+                self._move(label, layer.weight, layer.weight.grad)
+                continue
             parts = layer.weight.numpy(), layer.weight.grad.numpy()
             before = (self._scores[label].numpy(),) if self.criterion == "snip_momentum" else ()
             self._scores[label] = torch.from_numpy(_SCORES[self.criterion](*before, *parts))
+
+    def _move(self, label, weight, gradient):
+        """Score the weights that the gradient was taken at, and put those that are gone back to what they were."""
+        before = self._whole[label]
+        scores = movement_scores(self._scores[label].numpy(), before.numpy(), gradient.numpy())
+        self._scores[label] = torch.from_numpy(scores)
+        if label in self.masks:
+            weight.copy_(torch.where(self.masks[label] != 0, weight, before))
+        self._whole[label] = weight.clone()
 
     def _choose(self):
         scores = {label: np.ascontiguousarray(worth.numpy()) for label, worth in self._scores.items()}

@@ -1,28 +1,23 @@
 """From a dense model to one that runs on sparse int8 kernels: calibrate, prune to blocks, distil, quantise."""
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from kernels.check import as_int, as_number
 from kernels.masks.blocks import block_prune_mask
 from workbench.models.sparse_inference.block_pruned import BlockPruner, block_sparsity
+from workbench.models.sparse_inference.recovery import Forward, Loss, Report, learn_from
 from workbench.models.sparse_inference.sparse_linear import SparseLinear, replace_linear
 from workbench.models.sparse_inference.statistics import gather_statistics, input_ranges, linear_layers
 
 __all__ = ["compress", "prune_blocks_at_once", "prune_while_distilling", "quantise"]
 
 RAMP = 0.6  # of the training steps: the masks change until then, and stay afterwards
-WARM = 0.05
-Forward = Callable[[nn.Module, Any], Any]
-Loss = Callable[[nn.Module, nn.Module, Any], torch.Tensor]
-Report = Callable[[float, str], None]
 
 
 def compress(
@@ -79,7 +74,8 @@ def compress(
     names = list(linear_layers(model, layers))
     if as_int(steps, function="compress", name="steps", low=0):
         how = {"sparsity": sparsity, "block": block, "steps": steps, "rate": rate, "forward": forward}
-        pruned = prune_while_distilling(model, batches, loss=loss, layers=names, report=report, **how)
+        how |= {"loss": loss, "layers": names, "report": lambda fraction, step: report(0.95 * fraction, step)}
+        pruned = prune_while_distilling(model, batches, **how)
     else:
         report(0.0, "prune")
         pruned = prune_blocks_at_once(model, batches, sparsity=sparsity, block=block, forward=forward, layers=names)
@@ -103,32 +99,22 @@ def prune_blocks_at_once(model, batches, *, sparsity, block=(4, 1), forward=None
 
 
 def prune_while_distilling(
-    model, batches, *, sparsity, steps, block=(4, 1), rate=1e-4, loss=None, forward=None, layers=None,
-    report: Report = lambda fraction, step: None,
+    model, batches, *, sparsity, steps, block=(4, 1), criterion="snip_momentum", rate=1e-4, loss=None, forward=None,
+    layers=None, seed=0, report: Report = lambda fraction, step: None,
 ) -> nn.Module:  # fmt: skip
-    """Return a copy that was pruned gradually while it learnt to give what the model gives; arguments of `compress`."""
-    rate = as_number(rate, function="compress", name="rate", above=0)
-    pupil = copy.deepcopy(model).train().requires_grad_(False)
-    found = linear_layers(pupil, layers)
-    trained = [p for layer in found.values() for p in layer.parameters()]
-    trained += [p for m in pupil.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()]
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    distance = loss or _distance(forward)
+    """Return a copy that was pruned gradually while it learnt to give what the model gives.
+
+    Arguments of `compress` and `recover`; ``criterion`` of `BlockPruner`, with which ``block=(1, 1)`` and "movement"
+    are movement pruning. The masks change over the first 60 per cent of the steps, and stay afterwards.
+    """
+    rate = as_number(rate, function="prune_while_distilling", name="rate", above=0)
+    pupil = copy.deepcopy(model)
     pruner = BlockPruner(
-        pupil, block=block, target=sparsity, schedule="cubic", end=max(1, round(RAMP * steps)),
-        frequency=max(1, steps // 100), layers=list(found),
+        pupil, block=block, target=sparsity, schedule="cubic", criterion=criterion, end=max(1, round(RAMP * steps)),
+        frequency=max(1, steps // 100), layers=layers,
     )  # fmt: skip
-    optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    for step in range(steps):
-        report(0.95 * step / steps, f"training step {step + 1:,} of {steps:,}")
-        optimiser.zero_grad()
-        distance(pupil, model, batches[step % len(batches)]).backward()
-        optimiser.step()
-        pruner.step()
-        schedule.step()
-    return pupil.eval().requires_grad_(False)
+    how = {"loss": loss, "forward": forward, "layers": list(pruner.layers), "seed": seed, "report": report}
+    return learn_from(model, pupil, batches, pruner.step, steps=steps, rate=rate, **how)
 
 
 def quantise(
@@ -147,35 +133,3 @@ def quantise(
         if block_sparsity(layer.weight, block) >= least
     }
     return replace_linear(copy.deepcopy(model).eval(), made)
-
-
-def _rate(step, steps):
-    """Rise over the first twentieth, then fall along a cosine to a tenth."""
-    warm = max(1, math.ceil(WARM * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
-
-
-def _distance(forward) -> Loss:
-    run = forward or (lambda model, batch: model(batch))
-
-    def distance(pupil, teacher, batch):
-        with torch.no_grad():
-            wanted = _tensor(run(teacher, batch))
-        return F.mse_loss(_tensor(run(pupil, batch)), wanted)
-
-    return distance
-
-
-def _tensor(out) -> torch.Tensor:
-    """Return the tensor that a model's output is about: itself, or the first part that a transformers model gives."""
-    if isinstance(out, torch.Tensor):
-        return out
-    for name in ("logits", "last_hidden_state"):
-        found = getattr(out, name, None)
-        if isinstance(found, torch.Tensor):
-            return found
-    raise TypeError(
-        f"compress: the model returns {type(out).__name__}; pass loss=function(copy, model, batch) that compares two"
-    )

@@ -17,6 +17,7 @@ from workbench.judging import (
     verdict,
 )
 from workbench.paper import Claim, rows_with, values
+from workbench.papers.sparse_cpu_inference.trained_claims import COSINE, TRAINED
 
 DENSE, AT_ONCE, AT_ONCE_TRAINED = "dense, trained on", "pruned at once", "pruned at once, trained on"
 GRADUAL, LASSOED = "gradual, cubic", "gradual, cubic, group lasso"
@@ -30,7 +31,6 @@ SPARSE_ENCODER = "block-sparse int8"
 ENOUGH_BLOCKS = 8  # kept in a block row on average; with fewer many rows have none, and then no padding
 _ABSTRACT = "abstract"
 _CODE = "notes of the released code"
-_COSINE = "cosine of sentence vectors before and after"
 _NET = "our net on handwritten digits"
 
 
@@ -129,7 +129,7 @@ def _judge_vectors(rows):
     for s in _sparsities(rows):
         means, errors = (
             [values(rows, quantity, sparsity=s, block=block)[0] for block in BLOCKS]
-            for quantity in (_COSINE, "standard error of the cosine over windows")
+            for quantity in (COSINE, "standard error of the cosine over windows")
         )
         falls = [
             clearly_above(Difference(*means[i : i + 2], math.hypot(*errors[i : i + 2]))) for i in range(len(BLOCKS) - 1)
@@ -142,7 +142,7 @@ def _judge_vectors(rows):
 
 
 def _sparsities(rows) -> list[float]:
-    found = sorted({r["sparsity"] for r in rows_with(rows, _COSINE)})
+    found = sorted({r["sparsity"] for r in rows_with(rows, COSINE)})
     if len(found) < 2:
         raise LookupError("needs two sparsities or more")
     return found
@@ -409,4 +409,5 @@ CLAIMS = (
         judge=_judge_padding,
         whose="workbench",
     ),
+    *TRAINED,
 )

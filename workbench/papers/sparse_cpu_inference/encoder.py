@@ -1,4 +1,4 @@
-"""A sentence encoder, sparse from end to end, and how long it takes."""
+"""A sentence encoder, sparse from end to end: what it still knows, and how long it takes."""
 
 import copy
 import tempfile
@@ -9,16 +9,92 @@ from pathlib import Path
 import torch
 
 import kernels
-from workbench.explorers.pruning.sentence_encoder import windows
+from workbench.explorers.pruning import sentence_encoder
+from workbench.explorers.pruning.source import source
 from workbench.machines.stopwatch import measure
 from workbench.models.language import minilm
-from workbench.models.sparse_inference.compress import prune_blocks_at_once, quantise
+from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
+from workbench.models.sparse_inference.recovery import recover, refit
+from workbench.models.sparse_inference.sparse_linear import SparseLinear
+from workbench.models.sparse_inference.statistics import gather_statistics, linear_layers
 from workbench.paper import row
+from workbench.papers.sparse_cpu_inference.patterns import vector_rows, vectors
 
 SPARSITIES = {"tiny": (0.8,), "small": (0.8,), "full": (0.7, 0.8, 0.9)}
+DENSE, AT_ONCE, REFITTED = "dense", "pruned at once", "refitted"
+DISTILLED, REFITTED_DISTILLED = "pruned while distilling", "refitted, then distilled"
+STEPS = {"tiny": 1, "small": 40, "full": 80}
+KNOWN = 4  # batches of calibration text: 8,192 tokens
+RATE, BATCH = 1e-3, 16
+TEXTS = {"tiny": 4, "small": 64, "full": 200}  # windows of the documentation that the encoder is judged on
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
+
+
+def quality(size, seed, report, keep):
+    """Prune to 4 x 1 blocks at once and while distilling, quantise, and compare with the dense encoder.
+
+    The blocks that went at once are also followed by a refit of the weights that stay, and that by as many training
+    steps. Training text is library sources; what is judged is documentation, and other windows than are calibrated on.
+    """
+    rows = []
+    for i, sparsity in enumerate(SPARSITIES[size]):
+        part = report.part(i, len(SPARSITIES[size]), f"{sparsity:.0%} of the blocks")
+        rows += keep({"sparsity": sparsity}, partial(_pruned, sparsity, size, seed, part))
+    dense = _dense(size)
+    rows += _judged(dense, dense, size, training=DENSE, sparsity=0.0, form="float32")
+    held = sum(4 * p.numel() for layer in linear_layers(dense).values() for p in layer.parameters())
+    return [*rows, row("bytes, linear layers", held, "bytes", "counted", training=DENSE, sparsity=0.0)]
+
+
+def _pruned(sparsity, size, seed, report):
+    dense, of = _dense(size), source("minilm")
+    known = [_windows(slice(0, 2))[:, :16]] if size == "tiny" else of.calibration()[:KNOWN]
+    taught = known if size == "tiny" else of.training(STEPS[size], seed)
+    how = {"steps": STEPS[size], "rate": RATE, "loss": of.distil, "seed": seed}
+    report(0.0, "prune at once")
+    at_once = prune_blocks_at_once(dense, known, sparsity=sparsity)
+    refitted = refit(at_once, dense, gather_statistics(dense, known))
+    first, second = (report.part(i, 3, name) for i, name in enumerate((DISTILLED, REFITTED_DISTILLED)))
+    pruned = {
+        AT_ONCE: at_once,
+        REFITTED: refitted,
+        DISTILLED: prune_while_distilling(dense, taught, sparsity=sparsity, report=first, **how),
+        REFITTED_DISTILLED: recover(refitted, dense, taught, report=second, **how),
+    }
+    rows = []
+    for i, (name, model) in enumerate(pruned.items()):
+        report((2 + i / len(pruned)) / 3, f"judge: {name}")
+        labels = {"training": name, "sparsity": sparsity}
+        small = quantise(model, known, least_sparsity=0.0)
+        rows += _judged(SparseEncoder(small), dense, size, form="int8", **labels)
+        held = sum(layer.nbytes for layer in small.modules() if isinstance(layer, SparseLinear))
+        rows.append(row("bytes, linear layers", held, "bytes", "counted", **labels))
+    return [*rows, *_judged(pruned[REFITTED_DISTILLED], dense, size, form="float32", **labels)]
+
+
+def _dense(size):
+    """Return the encoder; at size "tiny" its first layer alone."""
+    dense = minilm.load()
+    if size == "tiny":
+        dense = copy.deepcopy(dense)
+        dense.layers = dense.layers[:1]
+    return dense
+
+
+def _judged(encoder, dense, size, **labels):
+    """Compare sentence vectors of documentation with the dense ones; search with half of a text for the other half."""
+    windows = _windows(sentence_encoder.NEIGHBOURS)[: TEXTS[size]]
+    now, before = (vectors(each, windows.split(BATCH)) for each in (encoder, dense))
+    first, second = (vectors(encoder, half.split(BATCH)) for half in windows.chunk(2, dim=1))
+    found = (first @ second.T).argmax(1) == torch.arange(len(windows))
+    share = row("second halves found by the first", float(found.float().mean()), "fraction", "measured", **labels)
+    return [*vector_rows(before, now, labels), share]
+
+
+def _windows(part):
+    return sentence_encoder.windows(minilm.load, part)
 
 
 def times(size, seed, report):
@@ -49,7 +125,7 @@ def times(size, seed, report):
 
 @cache
 def _sparse(sparsity):
-    batches = [windows(minilm.load, slice(0, 2))]
+    batches = [_windows(slice(0, 2))]
     pruned = prune_blocks_at_once(minilm.load(), batches, sparsity=sparsity)
     return SparseEncoder(quantise(pruned, batches, least_sparsity=0.0))
 

@@ -63,10 +63,28 @@ PAPER = Paper(
             run=loaded_later("sparse_cpu_inference.encoder", "times"),
         ),
         Experiment(
+            key="encoder_quality",
+            title="A sentence encoder, pruned to blocks while it is distilled: what it still knows",
+            kind="accuracy",
+            run=loaded_later("sparse_cpu_inference.encoder", "quality"),
+        ),
+        Experiment(
             key="tradeoffs",
             title="Every method of the pruning explorer: quality and bytes",
             kind="accuracy",
             run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoffs"),
+        ),
+        Experiment(
+            key="tradeoffs_embedded",
+            title="Every method of the pruning explorer, on the encoder that ships with the workbench",
+            kind="accuracy",
+            run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoffs_embedded"),
+        ),
+        Experiment(
+            key="tradeoffs_recovered",
+            title="Methods of the pruning explorer after the same short training",
+            kind="accuracy",
+            run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoffs_recovered"),
         ),
         Experiment(
             key="tradeoff_times",

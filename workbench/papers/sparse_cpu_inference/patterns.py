@@ -58,7 +58,7 @@ def patterns(size, seed, report):
         pruned = pruned_copy(model, sparsity, block, list(chosen))
         labels = {"block": "{} x {}".format(*block), "sparsity": sparsity, "windows": plan.windows}
         rows += _layer_rows(model, pruned, grams, labels)
-        rows += _vector_rows(dense, vectors(pruned, batches), labels)
+        rows += vector_rows(dense, vectors(pruned, batches), labels)
     return rows
 
 
@@ -100,7 +100,7 @@ def _layer_rows(model, pruned, grams, labels):
     return [*rows, row("mean output error of the layers", mean, "relative", "measured", **labels)]
 
 
-def _vector_rows(dense, now, labels):
+def vector_rows(dense, now, labels):
     """Return how near the vectors stay, with the error over windows, and whether likenesses keep their rank."""
     cosines = (dense * now).sum(1)
     pairs = np.triu_indices(len(dense), 1)

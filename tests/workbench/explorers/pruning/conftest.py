@@ -45,6 +45,8 @@ SOURCE = PruningSource(
     calibration=lambda: batches(0),
     evaluation=lambda: batches(100),
     loss=lambda model, batch: model(batch).square().mean(),
+    training=lambda steps, seed: (batches(300 + 10 * seed) * steps)[:steps],
+    distil=lambda model, dense, batch: F.mse_loss(model(batch), dense(batch)),
     judge=judge,
     qualities=(Axis(key="cosine", label="cosine of outputs", unit="cosine", better="higher", kind="measured"),),
 )

@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
+from workbench.data import text
 from workbench.explorers.pruning import explorer, frontier, sentence_encoder
 from workbench.explorers.pruning.method import methods
 from workbench.explorers.pruning.recorded import points, rows_of_point, rows_of_times
-from workbench.explorers.pruning.source import sources
+from workbench.explorers.pruning.source import sources, training_text
 from workbench.explorers.pruning.stories import STORIES
 from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.record import validate_rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -44,6 +46,21 @@ def test_points_survive_their_record(small, rows):
     assert back.cost["time_1"] > 0 and found["dense"].cost["time_1"] > 0 and "time_1" not in found["magnitude@0.5"].cost
     assert [each.output_error for each in back.layers] == [each.output_error for each in made.layers]
     assert points([{**each, "model": "another"} for each in rows], small) == []
+
+
+def test_trained_points_stand_beside_those_before_and_share_their_times(small, rows):
+    trained = frontier.recovered_point(small, methods()["wanda"], "0.7", steps=2, rate=1e-3)
+    before, after = [point for point in points(rows + rows_of_point(trained, small), small) if "wanda" in point.key]
+    assert (before.stage, after.stage) == ("one-shot", "recovered")
+    assert after.quality == trained.quality != before.quality
+    assert after.cost == before.cost and "time_1" in after.cost
+
+
+def test_a_method_that_prunes_while_training_is_offered_for_no_point_of_ones_own(view):
+    assert "movement" not in dict(view.knob("method").choices)
+    view.added = "movement@0.7"
+    view.wait()
+    assert "movement chooses what stays while the model trains" in view.error
 
 
 def test_it_opens_on_the_records_and_adds_points(view, small):
@@ -178,6 +195,11 @@ def test_the_shipped_language_model_is_judged_as_it_is(assert_close):
     assert 1.0 < found["bits_per_byte"] < 1.8
     batch = of.calibration()[0]
     assert batch.shape == (4, 512)
+    taught = of.training(3, 1)
+    assert [each.shape for each in taught] == [(4, 128)] * 3 and 0 <= float(
+        of.distil(of.load(), of.load(), batch)
+    ) < 1e-6
+    assert torch.equal(taught[2], of.training(3, 1)[2]) and not torch.equal(taught[0], of.training(3, 2)[0])
     held_out = {tuple(row) for each in of.evaluation() for row in each.tolist()}
     assert not held_out & {tuple(row) for each in of.calibration() for row in each.tolist()}
     assert float(of.loss(of.load(), batch[:1])) > 0
@@ -194,4 +216,13 @@ def test_every_method_says_where_it_is_published():
     for key, by in methods().items():
         assert "arXiv" in by.source and by.levels and by.title, key
     assert len({by.title for by in methods().values()}) == len(methods())
-    assert np.all([by.one_shot for by in methods().values()])
+    assert [key for key, by in methods().items() if not by.one_shot] == ["movement"]
+
+
+def test_training_text_is_held_out_from_judging():
+    taught = training_text(200_000, 1)
+    assert 200_000 <= len(taught) < 203_000
+    assert taught == training_text(200_000, 1) != training_text(200_000, 2)
+    judged = {piece for document in text.documents(("documentation", "library"), "held_out")
+              for piece in document.text.split("\n\n") if len(piece) > 80}  # fmt: skip
+    assert not judged & set(taught.split("\n\n"))

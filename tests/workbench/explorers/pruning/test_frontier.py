@@ -10,10 +10,12 @@ from workbench.explorers.pruning import frontier
 from workbench.explorers.pruning.method import methods
 from workbench.models.sparse_inference.statistics import gather_gradients, gather_statistics, linear_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = 2 * (32 * 64 + 64 * 32)
+ONE_SHOT = [key for key, by in methods().items() if by.one_shot]
 
 
-@pytest.mark.parametrize("key", list(methods()))
+@pytest.mark.parametrize("key", ONE_SHOT)
 def test_every_method_leaves_out_what_its_level_says(key, small):
     by = methods()[key]
     for level in by.levels:
@@ -29,7 +31,7 @@ def test_every_method_leaves_out_what_its_level_says(key, small):
             assert each.bits["indices"] > 0
 
 
-@pytest.mark.parametrize("key", list(methods()))
+@pytest.mark.parametrize("key", ONE_SHOT)
 def test_kernels_multiply_with_the_weights_they_were_packed_from(key, small, rng, assert_close):
     by = methods()[key]
     for each in frontier.compress_layers(small, by, by.levels[0]).values():
@@ -77,9 +79,57 @@ def test_losses_of_layers_are_taken_on_text_that_nothing_was_fitted_to(small):
     assert first.density == 0.5
 
 
+@pytest.mark.parametrize("key", ["magnitude", "nm_sparsegpt", "blocks_4x1"])
+def test_a_trained_point_costs_what_it_did_and_is_better(key, small):
+    by = methods()[key]
+    level = by.levels[0]
+    before = frontier.judged_point(small, by, level)
+    told = []
+    after = frontier.recovered_point(small, by, level, lambda *say: told.append(say), steps=40, rate=3e-3)
+    assert (after.key, after.method, after.level, after.stage) == (before.key, before.method, level, "recovered")
+    assert after.cost == before.cost and after.parts == before.parts
+    assert [each.density for each in after.layers] == [each.density for each in before.layers]
+    assert after.quality["cosine"] > before.quality["cosine"] + 0.3 * (1 - before.quality["cosine"])
+    assert [f for f, _ in told] == sorted(f for f, _ in told) and ("training step 40 of 40" in [s for _, s in told])
+
+
+def test_losses_of_a_trained_point_are_those_of_its_weights_now(small, monkeypatch):
+    made = []
+    right = frontier.recover
+    monkeypatch.setattr(frontier, "recover", lambda *given, **how: made.append(right(*given, **how)) or made[-1])
+    point = frontier.recovered_point(small, methods()["magnitude"], "0.5", steps=5, rate=3e-3, seed=2)
+    weight, now = (each.layers[0][0].weight.numpy() for each in (small.load(), made[0]))
+    change = np.linalg.norm(weight - now) / np.linalg.norm(weight)
+    assert point.layers[0].weight_error == pytest.approx(change, rel=1e-6)
+    assert point.quality["cosine"] == small.judge(made[0])["cosine"]
+    again = frontier.recovered_point(small, methods()["magnitude"], "0.5", steps=5, rate=3e-3, seed=3)
+    assert again.quality != point.quality  # other training data
+
+
+def test_movement_prunes_while_the_model_trains_and_never_before(small):
+    by = methods()["movement"]
+    point = frontier.recovered_point(small, by, "0.7", steps=20, rate=3e-3)
+    magnitude = frontier.recovered_point(small, methods()["magnitude"], "0.7", steps=20, rate=3e-3)
+    assert (point.key, point.stage) == ("movement@0.7", "recovered")
+    assert point.cost["multiply_adds"] == pytest.approx(0.3 * WEIGHTS, abs=8)
+    assert point.cost["stored"] == magnitude.cost["stored"] and point.quality != magnitude.quality
+    assert [each.density for each in point.layers] == pytest.approx([0.3] * 4, abs=1e-3)
+    for call in (
+        lambda: frontier.judged_point(small, by, "0.7"),
+        lambda: frontier.prune(copy.deepcopy(small.load()), "movement", "0.7"),
+        lambda: frontier.kept_weights("small", "movement", "0.7", "layers.0.0"),
+    ):
+        with pytest.raises(ValueError, match="movement chooses what stays while the model trains"):
+            call()
+    with pytest.raises(ValueError, match="movement: level must be"):
+        frontier.recovered_point(small, by, "2:4", steps=1, rate=1e-3)
+
+
 def test_the_source_stays_as_it_is(small):
     before = copy.deepcopy(small.load().state_dict())
     frontier.judged_point(small, methods()["sparsegpt"], "0.7")
+    for key in ("wanda", "movement"):
+        frontier.recovered_point(small, methods()[key], "0.7", steps=2, rate=1e-3)
     after = small.load().state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -110,7 +160,7 @@ def test_a_model_of_ones_own_is_pruned_by_one_call(small):
         frontier.prune(model, "wandaa", "0.5")
 
 
-@pytest.mark.parametrize("key", list(methods()))
+@pytest.mark.parametrize("key", ONE_SHOT)
 @pytest.mark.parametrize("level", ["", "x", "1.5", "-0.1", "nan", "4:2", "0:4", "2:0", "1:2:3"])
 def test_a_level_that_is_none_is_refused(key, level, small):
     with pytest.raises(ValueError, match=f"{key}: level must be"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from workbench.models.sparse_inference.block_pruned import BlockPruner, block_sparsity, group_lasso_
+from workbench.models.sparse_inference.block_pruned import CRITERIA, BlockPruner, block_sparsity, group_lasso_
 
 
 def net(seed=0):
@@ -36,7 +36,7 @@ def whole_blocks(zeros, block):
 
 
 @pytest.mark.parametrize("schedule", ["exp", "cos", "linear", "cube", "cubic"])
-@pytest.mark.parametrize("criterion", ["magnitude", "snip", "snip_momentum"])
+@pytest.mark.parametrize("criterion", CRITERIA)
 def test_the_target_is_reached_in_whole_blocks(schedule, criterion):
     model = net()
     pruner = BlockPruner(model, target=0.7, schedule=schedule, criterion=criterion, end=12, frequency=5)
@@ -110,6 +110,35 @@ def test_scores_by_hand(criterion, kept):
         layer.weight.grad = torch.tensor([gradient])
         pruner.step()
     assert (layer.weight[0] != 0).tolist() == kept
+
+
+def test_movement_by_hand():
+    """Weights 1, -2, 3, 4; two of them go in each of two steps, and S = S - w g with the w that g was taken at.
+
+    S is -1, 2, -3, 0 at first, so the first and the third weight go; they keep their values 1 and 3, whatever the
+    optimiser makes of them meanwhile. Then S is -1, -4, 3, 0: the third comes back as it was, and the second goes.
+    """
+    layer = nn.Linear(4, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, -2.0, 3.0, 4.0]])
+    pruner = BlockPruner(layer, block=(1, 1), target=0.5, schedule="cubic", criterion="movement", end=2)
+    layer.weight.grad = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    pruner.step()
+    assert layer.weight[0].tolist() == [0.0, -2.0, 0.0, 4.0]
+    layer.weight.data += torch.tensor([[10.0, 1.0, 10.0, 0.5]])
+    layer.weight.grad = torch.tensor([[0.0, -3.0, -2.0, 0.0]])
+    pruner.step()
+    assert layer.weight[0].tolist() == [0.0, 0.0, 3.0, 4.5]
+    np.testing.assert_allclose(pruner._scores[""][0], [-1, -4, 3, 0], atol=1e-5)
+    layer.weight.data += 10.0
+    pruner.step()
+    assert layer.weight[0].tolist() == [0.0, 0.0, 13.0, 14.5]
+
+
+def test_movement_begins_with_the_smallest_weights():
+    layer = nn.Linear(4, 1, bias=False)
+    layer.weight.data, layer.weight.grad = torch.tensor([[3.0, -2.0, 4.0, 1.0]]), torch.zeros(1, 4)
+    BlockPruner(layer, block=(1, 1), target=0.5, criterion="movement", end=1).step()
+    assert layer.weight[0].tolist() == [3.0, 0.0, 4.0, 0.0]
 
 
 def test_a_block_is_worth_its_mean():

@@ -1,7 +1,6 @@
 """From a dense model to a block-sparse int8 one: any model by one call, the fused encoder, files."""
 
 import copy
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from workbench.models.language import small_encoder
 from workbench.models.language.minilm import MiniConfig, MiniLM
 from workbench.models.sparse_inference.block_pruned import block_sparsity
 from workbench.models.sparse_inference.compress import (
-    _rate,
     compress,
     prune_blocks_at_once,
     prune_while_distilling,
@@ -98,6 +96,16 @@ def test_training_steps_bring_the_copy_nearer_to_the_model(model, batches):
     assert told == sorted(told) and told[0] == 0
 
 
+def test_movement_pruning_is_a_criterion_with_single_weights(model, batches):
+    how = {"sparsity": 0.75, "steps": 10, "rate": 1e-3, "block": (1, 1)}
+    by_movement = prune_while_distilling(model, batches, criterion="movement", **how)
+    by_size = prune_while_distilling(model, batches, criterion="magnitude", **how)
+    layers = [linear_layers(each) for each in (by_movement, by_size)]
+    for name, layer in layers[0].items():
+        assert block_sparsity(layer.weight, (1, 1)) == pytest.approx(0.75, abs=0.01)
+        assert not torch.equal(layer.weight != 0, layers[1][name].weight != 0)
+
+
 def test_every_training_step_begins_without_gradients_and_trains_layers_and_norms(model, batches):
     def loss(pupil, dense, batch):
         assert dense is model and all(parameter.grad is None for parameter in pupil.parameters())
@@ -109,15 +117,6 @@ def test_every_training_step_begins_without_gradients_and_trains_layers_and_norm
     # A bias of the keys shifts all logits of a query alike, so only rounding moves it.
     assert moved - {n for n in moved if "key.bias" in n} == inside - {n for n in inside if "key.bias" in n}
     assert not any(parameter.requires_grad for parameter in pupil.parameters())
-
-
-def test_the_learning_rate_rises_over_a_twentieth_and_falls_to_a_tenth():
-    rates = [_rate(step, 100) for step in range(100)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert rates[5] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.1, abs=1e-3)
-    assert all(a >= b for a, b in pairwise(rates[5:]))
-    assert _rate(52, 99) == pytest.approx(0.1 + 0.45 * (1 + np.cos(np.pi * 47 / 94)))  # half of the way down: .55
-    assert _rate(0, 1) == 1.0
 
 
 def test_the_fused_encoder_gives_what_the_layers_give_one_by_one(model, batches):

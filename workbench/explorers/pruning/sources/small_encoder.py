@@ -3,4 +3,4 @@
 from workbench.explorers.pruning.sentence_encoder import of_encoder
 from workbench.models.language import small_encoder
 
-SOURCE = of_encoder(key="small_encoder", title="Small sentence encoder", load=small_encoder.load)
+SOURCE = of_encoder(key="small_encoder", title="Small sentence encoder", load=small_encoder.load, characters_a_token=6)

@@ -3,14 +3,17 @@
 from functools import cache
 
 import torch
+from torch.nn import functional as F
 
 from widgets.figures.pruning import Axis
 from workbench.data import text
-from workbench.explorers.pruning.source import PruningSource
+from workbench.explorers.pruning.source import PruningSource, training_text
 from workbench.models.language import tiny_lm
 
 TOKENS, ROWS, BATCH = 512, 32, 4
 JUDGED_CHARACTERS = 24_000
+TRAINED_TOKENS, TRAINED_BATCH = 128, 4
+CHARACTERS_A_TOKEN = 6  # more than library sources have
 
 
 @cache
@@ -40,6 +43,20 @@ def judge(model):
     return {"bits_per_byte": model.bits_per_byte(_judged()), "agreement": float(same.float().mean())}
 
 
+def training(steps, seed):
+    """Return a batch of rows of library sources for every step: int64 (4, 128) each."""
+    count = steps * TRAINED_BATCH
+    ids = tiny_lm.load().encode(training_text(CHARACTERS_A_TOKEN * count * TRAINED_TOKENS, seed))[0]
+    return list(ids[: count * TRAINED_TOKENS].view(count, TRAINED_TOKENS).split(TRAINED_BATCH))
+
+
+def distil(model, dense, batch):
+    """Return the Kullback-Leibler divergence of the next token's distribution from the dense model's, in nats."""
+    with torch.no_grad():
+        wanted = dense(batch).log_softmax(-1).flatten(0, 1)
+    return F.kl_div(model(batch).log_softmax(-1).flatten(0, 1), wanted, log_target=True, reduction="batchmean")
+
+
 SOURCE = PruningSource(
     key="tiny_lm",
     title="Tiny language model",
@@ -47,6 +64,8 @@ SOURCE = PruningSource(
     calibration=lambda: _batches("train"),
     evaluation=lambda: _batches("held_out"),
     loss=lambda model, batch: model.loss(batch),
+    training=training,
+    distil=distil,
     judge=judge,
     qualities=(
         Axis(
