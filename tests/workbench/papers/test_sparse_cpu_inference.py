@@ -475,7 +475,7 @@ def test_the_encoder_is_judged_as_it_was_and_pruned_at_once_and_distilled(tiny_r
 
 def test_halves_are_found_by_the_nearest_vector(monkeypatch):
     windows = torch.arange(24).reshape(4, 6)
-    monkeypatch.setattr(encoder.judged, "windows", lambda part: windows)
+    monkeypatch.setattr(encoder, "_windows", lambda part: windows)
     monkeypatch.setattr(encoder, "vectors", lambda model, batches: model(torch.cat(list(batches))))
     turned = torch.eye(4)[[0, 1, 3, 2]]  # two of the second halves change places
 

@@ -128,7 +128,7 @@ def recover(
 
     Source
     ------
-    Hinton et al. 2015 (distillation); Frantar and Alistarh 2023 and others train pruned models with their masks fixed.
+    Hinton et al. 2015 (distillation); Han et al. 2015 (training of a pruned network with its mask fixed).
     """
     batches = list(batches)
     if not batches:
