@@ -364,8 +364,8 @@ figure.update_layout(xaxis_title="bits per byte of held-out text (measured)", he
 show(figure.update_xaxes(type="log"), "A language model whose weights went; further left is better.")
 
 # %% [markdown]
-# Methods of a kind come closer together, and their order stays. Weights that SparseGPT has adjusted gain little, or even
-# lose. Movement pruning, which learns during the training what to remove, has too few steps to learn it.
+# Methods of a kind come closer together, and their order stays. Weights that SparseGPT adjusted gain little or lose.
+# Movement pruning, which learns during the training what to remove, has too few steps to learn it.
 #
 # What does the format cost? Padding fills up the last group of each block row, and every block needs its column:
 
