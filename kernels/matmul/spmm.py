@@ -12,6 +12,7 @@ from kernels.work import Work
 __all__ = ["spmm", "spmm_reference", "spmm_work"]
 
 LEAST_COLUMNS = 96  # from here on packing costs less than it saves
+LEAST_WORK = 2500  # multiply-adds of a segment, likewise
 ONCE = (
     255  # columns of a block that is used once: fewer segments are packed in less time, and multiplied a little slower
 )
@@ -70,7 +71,7 @@ def _multiply(parts, b, out, threads):
 def _packing_pays(a, n):
     """Tell whether packing is won back: enough columns, rows to share a block of B, and entries in a segment."""
     m, k = a.shape
-    return n >= LEAST_COLUMNS and m >= 128 and a.nnz >= 4 * m * -(-k // ONCE)
+    return n >= LEAST_COLUMNS and m >= 128 and a.nnz * n >= LEAST_WORK * m * -(-k // ONCE)
 
 
 def spmm_reference(a, b) -> np.ndarray:
