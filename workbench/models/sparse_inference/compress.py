@@ -11,7 +11,7 @@ from torch import nn
 from kernels.check import as_int, as_number
 from kernels.masks.blocks import block_prune_mask
 from workbench.models.sparse_inference.block_pruned import BlockPruner, block_sparsity
-from workbench.models.sparse_inference.recovery import Forward, Loss, Report, learn_from
+from workbench.models.sparse_inference.recovery import Forward, Loss, Report, learn_from, refit
 from workbench.models.sparse_inference.sparse_linear import SparseLinear, replace_linear
 from workbench.models.sparse_inference.statistics import gather_statistics, input_ranges, linear_layers
 
@@ -36,8 +36,9 @@ def compress(
 ) -> nn.Module:
     """Return a copy of a model whose linear layers are block-sparse and run on int8 kernels.
 
-    Without training steps the blocks go at once, by |w| times the norm of their inputs. With ``steps`` they go
-    gradually while the copy learns to give what the dense model gives, which keeps it useful at high sparsity.
+    Without training steps the blocks go at once, by |w| times the norm of their inputs, and the weights that stay are
+    fitted anew to the batches (`refit`). With ``steps`` the blocks go gradually while the copy learns to give what the
+    dense model gives, which keeps more of it at high sparsity.
 
     Parameters
     ----------
@@ -79,6 +80,9 @@ def compress(
     else:
         report(0.0, "prune")
         pruned = prune_blocks_at_once(model, batches, sparsity=sparsity, block=block, forward=forward, layers=names)
+        report(0.3, "fit the weights that stay")
+        known = gather_statistics(model, batches, layers=linear_layers(model, names), forward=forward)
+        pruned = refit(pruned, model, known)
     report(0.95, "quantise")
     return quantise(
         pruned, batches, block=block, forward=forward, layers=names, least_sparsity=least_sparsity
