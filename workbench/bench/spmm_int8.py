@@ -112,7 +112,7 @@ def _layer_torch(w, x, threads):
 
 
 def _layer_ort(w, x, threads):
-    """Weights have 7 bits where the CPU adds pairs of products in 16: with 8 they overflow, and its results are wrong."""
+    """Weights have 7 bits where the CPU adds pairs of products in 16 bits, which overflow with 8."""
     import kernels
 
     onnx, _ = _load_ort()

@@ -10,10 +10,11 @@ STORIES = (
         "more of the model than those that look at the weights alone.",
     ),
     Story(
-        "2:4 is bought for its speed",
+        "Does a regular pattern buy speed?",
         {"within": 0.57, "cost": "time_512"},
         "At half of the weights, 2:4 and unstructured pruning with a bitmap take the same bytes, and the unstructured "
-        "model is better. The regular pattern pays in time: move between bytes and times to see the order change.",
+        "model is better. On a GPU, 2:4 pays in time. Compare the times on this CPU, where weights at any places run "
+        "about as fast once they are packed for the kernel, and move to 1 and 32 tokens.",
     ),
     Story(
         "The layers are not equal",
@@ -36,8 +37,8 @@ STORIES = (
     Story(
         "After a short training",
         {"stage": "recovered", "within": 0.57, "cost": "stored"},
-        "The same models after twenty steps in which each learnt to give what the dense model gives, whatever had pruned "
-        "it. Methods lie closer together than before. Weights that SparseGPT had adjusted gain little or lose, and "
-        "movement pruning, which chooses during the training, had too few steps.",
+        "The same models after twenty steps in which each learnt to give what the dense model gives, whatever had "
+        "pruned it. Methods lie closer together than before. Weights that SparseGPT had adjusted gain little or lose, "
+        "and movement pruning, which chooses during the training, had too few steps.",
     ),
 )

@@ -12,7 +12,7 @@ import kernels
 from workbench.explorers.pruning import sentence_encoder
 from workbench.explorers.pruning.source import source
 from workbench.machines.stopwatch import measure
-from workbench.models.language import minilm
+from workbench.models.language import minilm, small_encoder
 from workbench.models.sparse_inference.compress import prune_blocks_at_once, prune_while_distilling, quantise
 from workbench.models.sparse_inference.encoder import SparseEncoder
 from workbench.models.sparse_inference.recovery import recover, refit
@@ -30,6 +30,7 @@ RATE, BATCH = 1e-3, 16
 TEXTS = {"tiny": 4, "small": 64, "full": 200}  # windows of the documentation that the encoder is judged on
 LENGTHS = {"tiny": ((1, 32),), "small": ((1, 128),), "full": tuple((b, t) for b in (1, 8) for t in (32, 128, 384))}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
+_MOST_TOKEN = {"tiny": 4000, "small": 30000, "full": 30000}
 
 
 def quality(size, seed, report, keep):
@@ -50,7 +51,7 @@ def quality(size, seed, report, keep):
 
 def _pruned(sparsity, size, seed, report):
     dense, of = _dense(size), source("minilm")
-    known = [_windows(slice(0, 2))[:, :16]] if size == "tiny" else of.calibration()[:KNOWN]
+    known = [_windows(size, slice(0, 2))[:, :16]] if size == "tiny" else of.calibration()[:KNOWN]
     taught = known if size == "tiny" else of.training(STEPS[size], seed)
     how = {"steps": STEPS[size], "rate": RATE, "loss": of.distil, "seed": seed}
     report(0.0, "prune at once")
@@ -74,9 +75,13 @@ def _pruned(sparsity, size, seed, report):
     return [*rows, *_judged(pruned[REFITTED_DISTILLED], dense, size, form="float32", **labels)]
 
 
+def _load(size):
+    return small_encoder.load if size == "tiny" else minilm.load
+
+
 def _dense(size):
-    """Return the encoder; at size "tiny" its first layer alone."""
-    dense = minilm.load()
+    """Return the encoder; at size "tiny" the first layer of the small one alone."""
+    dense = _load(size)()
     if size == "tiny":
         dense = copy.deepcopy(dense)
         dense.layers = dense.layers[:1]
@@ -85,7 +90,7 @@ def _dense(size):
 
 def _judged(encoder, dense, size, **labels):
     """Compare sentence vectors of documentation with the dense ones; search with half of a text for the other half."""
-    windows = _windows(sentence_encoder.NEIGHBOURS)[: TEXTS[size]]
+    windows = _windows(size, sentence_encoder.NEIGHBOURS)[: TEXTS[size]]
     now, before = (vectors(each, windows.split(BATCH)) for each in (encoder, dense))
     first, second = (vectors(encoder, half.split(BATCH)) for half in windows.chunk(2, dim=1))
     found = (first @ second.T).argmax(1) == torch.arange(len(windows))
@@ -93,8 +98,8 @@ def _judged(encoder, dense, size, **labels):
     return [*vector_rows(before, now, labels), share]
 
 
-def _windows(part):
-    return sentence_encoder.windows(minilm.load, part)
+def _windows(size, part):
+    return sentence_encoder.windows(_load(size), part)
 
 
 def times(size, seed, report):
@@ -106,12 +111,12 @@ def times(size, seed, report):
     torch.set_num_threads(threads)
     rows, cases = [], [(sparsity, b, t) for sparsity in SPARSITIES[size] for b, t in LENGTHS[size]]
     try:
-        peers = _peers(minilm.load(), size)
+        peers = _peers(_load(size)(), size)
         for i, (sparsity, b, t) in enumerate(cases):
             report(i / len(cases), f"{sparsity:.0%}, batch {b}, {t} tokens")
-            tokens = torch.randint(1000, 30000, (b, t), generator=torch.Generator().manual_seed(seed))
+            tokens = torch.randint(1000, _MOST_TOKEN[size], (b, t), generator=torch.Generator().manual_seed(seed))
             runs = {name: partial(run, tokens) for name, run in peers.items()}
-            runs["block-sparse int8"] = partial(_sparse(sparsity), tokens)
+            runs["block-sparse int8"] = partial(_sparse(sparsity, size), tokens)
             with torch.inference_mode():
                 found = measure(runs, rounds=ROUNDS[size])
             for name, timing in found.items():
@@ -124,9 +129,9 @@ def times(size, seed, report):
 
 
 @cache
-def _sparse(sparsity):
-    batches = [_windows(slice(0, 2))]
-    pruned = prune_blocks_at_once(minilm.load(), batches, sparsity=sparsity)
+def _sparse(sparsity, size):
+    batches = [_windows(size, slice(0, 2))]
+    pruned = prune_blocks_at_once(_load(size)(), batches, sparsity=sparsity)
     return SparseEncoder(quantise(pruned, batches, least_sparsity=0.0))
 
 

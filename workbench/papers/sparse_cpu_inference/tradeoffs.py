@@ -12,7 +12,7 @@ from workbench.explorers.pruning.recorded import rows_of_point, rows_of_times
 from workbench.explorers.pruning.source import PruningSource, sources
 from workbench.paper import row
 
-MODELS = {"tiny": ("tiny_lm",), "small": ("tiny_lm",), "full": ("minilm", "tiny_lm")}
+MODELS = {"tiny": ("small_encoder",), "small": ("tiny_lm",), "full": ("minilm", "tiny_lm")}
 EMBEDDED = dict.fromkeys(("tiny", "small", "full"), ("small_encoder",))
 METHODS = {"tiny": ("magnitude",)}
 LEVELS = {"tiny": 1, "small": 2}  # of each method; all at full size
@@ -109,12 +109,12 @@ def _shortened(of: PruningSource, size) -> PruningSource:
     """Return a source with less to read at size "tiny"."""
     if size != "tiny":
         return of
-    few = [batch[:1, :128] for batch in of.calibration()[:1]]
+    few = [batch[:2, :128] for batch in of.calibration()[:1]]
     quality = {axis.key: 0.0 for axis in of.qualities}
 
     def judge(model):
         with torch.no_grad():
-            return quality | {of.qualities[0].key: float(of.loss(model, few[0]))}
+            return quality | {of.qualities[0].key: float(of.distil(model, of.load(), few[0]))}
 
     texts = {"calibration": lambda: few, "evaluation": lambda: few, "training": lambda steps, seed: few * steps}
     return replace(of, judge=judge, **texts)

@@ -1,6 +1,6 @@
 """What a short training brings back to pruned models, ours more than the paper's, and how our experiments judge it."""
 
-from workbench.judging import above, at_least, at_most, below, verdict
+from workbench.judging import above, at_most, below, verdict
 from workbench.paper import Claim, rows_with, values
 
 AT_ONCE, DISTILLED = "pruned at once", "pruned while distilling"
@@ -45,18 +45,6 @@ def _keeps_more(rows, worse, better, words):
     return f"{words} (int8; one seed; measured)", verdict(all(map(all, held)), all(cosine for cosine, *_ in held))
 
 
-def _judge_search(rows):
-    """Reproduced if at 80 % and in int8 the share of second halves found is at most .05 below dense; partly at 70 %.
-
-    Of the encoder that was refitted and then distilled, as in `_judge_rounding`.
-    """
-    dense = _distilled(rows, FOUND, "dense", 0.0, "float32")
-    found = {s: _distilled(rows, FOUND, REFITTED_DISTILLED, s) for s in (0.7, 0.8)}
-    near = {s: at_least(x, dense - 0.05) for s, x in found.items()}
-    shown = f"{dense:.2f} dense, {found[0.7]:.2f} at 70 %, {found[0.8]:.2f} at 80 %"
-    return f"halves found: {shown} (int8; one seed; measured)", verdict(near[0.8], near[0.7])
-
-
 def _judge_rounding(rows):
     """Reproduced if at every sparsity int8 changes the cosine by .02 at most; partly at some."""
     changes = {
@@ -70,7 +58,7 @@ def _judge_rounding(rows):
 
 def _models(rows) -> list[str]:
     """Return the models that rows hold."""
-    found = [model for model, (quantity, *_) in QUALITY.items() if any(r["quantity"] == quantity for r in rows)]
+    found = [model for model in QUALITY if any(r.get("model") == model for r in rows)]
     if not found:
         raise LookupError("no model's quality among the rows")
     return found
@@ -165,16 +153,6 @@ TRAINED = (
         tag="from memory",
         experiment="encoder_quality",
         judge=_judge_refitted,
-        whose="workbench",
-    ),
-    Claim(
-        key="search",
-        statement="With 80 per cent of its blocks gone and in int8, an encoder finds nearly what the dense one finds.",
-        where="our encoder",
-        paper_value="none for sentence encoders",
-        tag="from memory",
-        experiment="encoder_quality",
-        judge=_judge_search,
         whose="workbench",
     ),
     Claim(
