@@ -108,7 +108,7 @@ def test_a_point_of_ones_own_joins_the_records(open_view):
     control(page, "point").select_option(label="Magnitude, 0.9 (computed here)")
     page.wait_for_function("() => location.search.includes('point=magnitude%400.9')")
     painted(page)
-    assert "704 x 256 with 18,022 entries" in page.locator(".wb-view").nth(1).inner_text()
+    page.wait_for_function("() => document.body.innerText.includes('704 x 256 with 18,022 entries')")
 
 
 def test_a_point_at_the_budget_is_kept_beside_another_by_keyboard(open_view):
