@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from tests.paper_times import REST, paper_keys, paper_of
+from tests.paper_times import REST, measure_s, paper_keys, paper_of
 
 SUITE = {
     "pytest.ini": "[pytest]\naddopts = --import-mode=importlib\ntestpaths = .\n",
-    "conftest.py": "import paper_times\npaper_times.BUDGET_CPU_S = 0.3\npytest_plugins = ['paper_times']\n",
+    "conftest.py": "import paper_times\npaper_times.BUDGET_CPU_S = 0.3\n"
+    "paper_times.STATED_MACHINE_S = {stated_s}\npytest_plugins = ['paper_times']\n",
     "test_smash.py": (
         "import subprocess, sys\n"
         "def test_a_subprocess_works():\n"
@@ -26,10 +27,10 @@ SUITE = {
 @pytest.fixture
 def run(root, tmp_path):
     """Return a function that runs a suite of three tests and returns its exit status and what it printed."""
-    for name, text in SUITE.items():
-        (tmp_path / name).write_text(text)
 
-    def run(*options):
+    def run(*options, stated_s=1e9):
+        for name, text in SUITE.items():
+            (tmp_path / name).write_text(text.replace("{stated_s}", str(stated_s)))
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
         environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(root / "tests")}
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
@@ -76,3 +77,12 @@ def test_a_whole_run_over_the_budget_fails_with_one_sentence(run, workers):
 def test_a_part_of_the_suite_is_only_told(run):
     status, text = run("-k", "works")
     assert status == 0 and "over the budget of 0.3 s" in text and "The run fails" not in text
+
+
+def test_the_budget_is_in_seconds_of_the_stated_machine(run):
+    """A machine that takes twice the time of the stated one has twice the budget, and a faster one has no less."""
+    status, text = run(stated_s=min(measure_s() for _ in range(5)) / 4)
+    told = re.search(r"takes ([\d.]+) s here, so the budget of 0.3 s is ([\d.]+) s", text)
+    slowness, budget = map(float, told.groups())
+    assert status == 0 and "over the budget" not in text
+    assert slowness > 1.9 and budget == pytest.approx(0.3 * slowness, rel=0.01)
