@@ -109,7 +109,9 @@ def factorised_scene(state: Mapping[str, Any], progress: Progress, own: OwnWeigh
     for i, name in enumerate(layers, 1):
         made = now
         if name != layer:
-            made = _factorised(of, by, name, state, lambda f, step, i=i: progress(share * (i + f), f"{name}: {step}"))
+            made = _factorised(
+                of, by, name, state, lambda f, step, i=i, name=name: progress(share * (i + f), f"{name}: {step}")
+            )
         losses.append(
             LayerLoss(
                 name=name,
