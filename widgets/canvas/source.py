@@ -163,3 +163,29 @@ class WeightSource:
         """Return the weight at one position, None where it is zero."""
         weight = float(self.weights[row, column])
         return weight or None
+
+
+@dataclass(frozen=True)
+class ValueSource(WeightSource):
+    """A dense matrix of values of any sign: a pixel shows their mean magnitude, the read-out the value itself.
+
+    Parameters
+    ----------
+    weights : float32 (m, n), the magnitudes, as `of` makes them.
+    values : real or complex (m, n).
+    """
+
+    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    unit: str = field(default="magnitude", init=False)
+
+    @classmethod
+    def of(cls, values: np.ndarray, **labels) -> "ValueSource":
+        """Return the source of real or complex values (m, n), finite; ``labels`` as for `WeightSource`."""
+        values = np.asarray(values)
+        if values.ndim != 2 or not np.isfinite(values).all():
+            raise ValueError(f"ValueSource.of: values must be a finite matrix, got shape {values.shape}")
+        return cls(weights=np.abs(values).astype(np.float32), values=values, **labels)
+
+    def value(self, row: int, column: int):
+        """Return the value at one position, None where it is zero."""
+        return self.values[row, column].item() or None

@@ -25,13 +25,13 @@ from workbench.app import request
 from workbench.explorers.pruning.explorer import explorer, kept_weights_view
 
 # %% workbench={"step": "Draw the trade-offs"}
-view = explorer(query=request.query_string())
+view = explorer(query=request.query_string(), point="magnitude@0.7")
 view
 
 # %% [markdown]
 # ## Which weights stay
 #
-# One layer of the chosen point; without a chosen point, all of its weights.
+# One layer of the chosen point, as it is right after pruning; without a chosen point, all of its weights.
 
 # %% workbench={"step": "Draw the kept weights"}
 kept_weights_view(view, query=request.query_string())

@@ -14,7 +14,7 @@ from kernels.raster import raster
 from widgets import theme
 from widgets.canvas import image, sheet
 from widgets.canvas.canvas import RasterCanvas, bin_of, clip_window
-from widgets.canvas.source import BitsSource, CsrSource, WeightSource
+from widgets.canvas.source import BitsSource, CsrSource, ValueSource, WeightSource
 
 
 @pytest.fixture
@@ -138,6 +138,20 @@ def test_read_out_puts_rows_and_columns_into_words():
     assert answer["labels"] == ["three", "channel 1"] and answer["between"] == "in" and answer["value"] == 0.5
     assert "labels" not in canvas.query(0, 2, 0, 1)
     canvas.close()
+
+
+def test_values_of_any_sign_are_drawn_by_magnitude_and_read_as_they_are(canvas):
+    values = np.array([[-2.0, 0.0], [0.5, 1.0]])
+    source = ValueSource.of(values)
+    canvas.show(source)
+    assert (canvas.unit, source.nnz) == ("magnitude", 3)
+    assert np.allclose(source.counts((0, 2, 0, 2), (2, 2)) * source.each, np.abs(values), atol=1e-6)
+    assert [canvas.query(r, r + 1, c, c + 1)["value"] for r in (0, 1) for c in (0, 1)] == [-2.0, None, 0.5, 1.0]
+    canvas.show(ValueSource.of(values * 1j))
+    assert canvas.query(0, 1, 0, 1)["value"] == str(-2j)
+    for wrong in (np.zeros(3), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="must be a finite matrix, got shape"):
+            ValueSource.of(wrong)
 
 
 def test_weights_are_counted_in_parts_that_fit_32_bits(rng):

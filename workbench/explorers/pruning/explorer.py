@@ -133,6 +133,11 @@ def _weights(view):
     def load(name):
         if not by:
             return linear_layers(source(of).load(), [name])[name].weight.detach().numpy()
+        if not method(by).one_shot:
+            raise ValueError(
+                f"{method(by).title} pruning chooses the weights that stay while the model trains, so they are not "
+                "known without that training. Choose a point of another method to see its weights."
+            )
         return frontier.kept_weights(of, by, level, name)
 
     return {name: partial(load, name) for name in linear_layers(source(of).load())}

@@ -121,6 +121,18 @@ def test_kept_weights_follow_the_point_and_the_layer(view, small):
     view.layer = "layers.0.0"  # a closed view follows no more
 
 
+def test_weights_that_only_a_training_chooses_are_told_not_to_be_known(view):
+    kept = explorer.kept_weights_view(view)
+    kept.wait()
+    view.point = "movement@0.7"
+    kept.wait()
+    assert "Choose a point of another method to see its weights." in kept.error
+    view.point = "wanda@0.7"
+    kept.wait()
+    assert not kept.error
+    kept.close()
+
+
 def test_an_unknown_method_in_a_link_is_told_in_a_sentence(view):
     view.added = "nothing@0.5"
     view.wait()
