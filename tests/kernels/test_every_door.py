@@ -29,6 +29,7 @@ LSE = np.ones((1, 2, 32), np.float32)
 MASK = np.ones((1, 2, 2, 2), bool)
 SEEN = np.ones((1, 1, 32, 32), bool)
 BITS = np.zeros((4, 2), np.uint8)
+BLOCK_WEIGHTS = np.ones((2, 2, 2), np.float32)
 ATTENTION = {"q": Q, "k": Q, "v": Q, "block_mask": MASK, "block_size": 16, "causal": True, "scale": 0.5,
              "key_positions": None, "attn_mask": SEEN, "num_threads": 1}  # fmt: skip
 BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "query_positions": None}
@@ -228,6 +229,23 @@ DOORS = {
         "statistics": {"a": A},
         "bit_statistics": {"bits": BITS, "columns": 16},
     },
+    "kernels.transforms.block_diagonal": {
+        "block_diagonal_multiply": {"x": X, "w": BLOCK_WEIGHTS, "inner": 1, "num_threads": 1},
+        "block_diagonal_gradient": {"x": X, "g": X, "shape": (2, 2, 2), "inner": 1, "num_threads": 1},
+        "block_diagonal_work": {"blocks": 2, "out": 2, "width": 2, "rows": 3, "itemsize": 4, "parts": 1},
+        "block_chain_multiply": {"x": X, "weights": [BLOCK_WEIGHTS], "inner": [2], "num_threads": 1},
+        "block_chain_gradient": {"x": X, "weights": [BLOCK_WEIGHTS], "inner": [2], "g": X, "num_threads": 1},
+    },
+    "kernels.transforms.monarch": {
+        "monarch_multiply": {"x": X, "w1": BLOCK_WEIGHTS, "w2": BLOCK_WEIGHTS, "num_threads": 1},
+        "monarch_order_p_multiply": {"x": X, "weights": np.ones((2, 2, 2, 2), np.float32), "num_threads": 1},
+        "monarch_work": {"first": (2, 2, 2), "second": (2, 2, 2), "rows": 3, "itemsize": 4, "parts": 1},
+        "monarch_dense": {"w1": BLOCK_WEIGHTS, "w2": BLOCK_WEIGHTS},
+        "monarch_sizes": {"n": 4},
+        "monarch_permutation": {"n": 4, "sizes": (2, 2)},
+        "monarch_project": {"matrix": np.eye(4), "nblocks": (2, 2), "rank": 1},
+        "monarch_spectra": {"matrix": np.eye(4), "nblocks": 2},
+    },
     "kernels.transforms.random_projection": {"orthogonal_random_features": {"m": 5, "d": 64, "seed": 0}},
     "workbench.machines.piuma": {
         "simulate_spgemm": PAIR | {"version": 1, "config": PiumaConfig(), "hash": "low", "blocks": 1,
@@ -267,6 +285,7 @@ INSIDE = {
     "kernels.matmul.spmm.dense_operand",
     "kernels.matrix_bytes.for_scipy",
     "kernels.raster.check_bits",
+    *(f"kernels.transforms.block_diagonal.{name}" for name in ("check_blocks", "check_numbers")),
     "workbench.machines.host",
     "workbench.machines.peaks.measure_peaks",
     "workbench.machines.piuma_reference",
@@ -336,6 +355,9 @@ HELPERS = {
     "simulate_spgemm": ("simulate_spgemm", "plan_windows"),
     "svd_llm": ("svd_llm", "whiten"),
     "bit_block_density": ("bit_block_density", "raster_bits"),
+    "block_chain_gradient": ("block_chain_gradient", "block_diagonal_gradient", "block_diagonal_multiply"),
+    "monarch_multiply": ("monarch_multiply", "block_chain_multiply"),
+    "monarch_order_p_multiply": ("monarch_order_p_multiply", "block_chain_multiply"),
 }
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from kernels.attention import block_sparse
 from kernels.matmul import sddmm as sddmm_kernel
 from kernels.matmul import spmm as spmm_kernel
+from kernels.transforms import block_diagonal
 
-__all__ = ["block_sparse_attention", "sddmm", "spmm"]
+__all__ = ["block_chain", "block_sparse_attention", "sddmm", "spmm"]
 
 
 def block_sparse_attention(
@@ -94,6 +95,26 @@ def sddmm(row_starts, columns, x, y):
     TypeError, ValueError : as `kernels.matmul.sddmm.sddmm`.
     """
     return _sddmm(row_starts, columns, x, y)
+
+
+def block_chain(x, weights, inner):
+    """Multiply the rows of x with block-diagonal matrices in turn, differentiable in x and in each of the weights.
+
+    Parameters
+    ----------
+    x : (..., n) of float32, float64, complex64 or complex128; other strides are copied.
+    weights : list of (blocks, o, i) tensors of that dtype, the first to be applied first.
+    inner : list of as many ints; see `kernels.transforms.block_diagonal.block_chain_multiply`.
+
+    Returns
+    -------
+    (..., blocks * o) of the last of the weights.
+
+    Raises
+    ------
+    TypeError, ValueError : as the kernel.
+    """
+    return _block_chain(x, list(weights), list(inner))
 
 
 @torch.library.custom_op("sparse_workbench::block_sparse_attention", mutates_args=(), device_types="cpu")
@@ -191,6 +212,42 @@ def _(row_starts, columns, x, y):
     return x.new_empty(columns.shape[0])
 
 
+@torch.library.custom_op("sparse_workbench::block_chain", mutates_args=(), device_types="cpu")
+def _block_chain(x: Tensor, weights: list[Tensor], inner: list[int]) -> Tensor:
+    return torch.from_numpy(block_diagonal.block_chain_multiply(_array(x), [_array(w) for w in weights], inner))
+
+
+@_block_chain.register_fake
+def _(x, weights, inner):
+    return x.new_empty(*x.shape[:-1], weights[-1].shape[0] * weights[-1].shape[1])
+
+
+@torch.library.custom_op("sparse_workbench::block_chain_backward", mutates_args=(), device_types="cpu")
+def _block_chain_backward(x: Tensor, weights: list[Tensor], inner: list[int], grad: Tensor) -> list[Tensor]:
+    arrays = [_array(w) for w in weights]
+    to_x, to_weights = block_diagonal.block_chain_gradient(_array(x), arrays, inner, _array(grad))
+    return [torch.from_numpy(to_x), *map(torch.from_numpy, to_weights)]
+
+
+@_block_chain_backward.register_fake
+def _(x, weights, inner, grad):
+    return [torch.empty_like(x), *(torch.empty_like(w) for w in weights)]
+
+
+def _block_chain_save(ctx, inputs, output):
+    x, weights, ctx.inner = inputs
+    ctx.save_for_backward(x, *weights)
+
+
+def _block_chain_gradients(ctx, grad):
+    x, *weights = ctx.saved_tensors
+    to_x, *to_weights = _block_chain_backward(x, weights, ctx.inner, grad)
+    return to_x, to_weights, None
+
+
+_block_chain.register_autograd(_block_chain_gradients, setup_context=_block_chain_save)
+
+
 def _save_inputs(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
@@ -227,7 +284,7 @@ def _dtype_of_sums(q):
 
 
 def _array(tensor):
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().resolve_conj().contiguous()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 

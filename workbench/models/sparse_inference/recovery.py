@@ -150,14 +150,16 @@ def recover(
     return learn_from(dense, pupil, batches, stay_gone, steps=steps, rate=rate, **how)
 
 
-def learn_from(dense, pupil, batches, after_step, *, steps, rate, loss, forward, layers, seed, report) -> nn.Module:
+def learn_from(
+    dense, pupil, batches, after_step, *, steps, rate, loss, forward, layers, seed, report, parameters=None
+) -> nn.Module:  # fmt: skip
     """Train a copy in place to give what the dense model gives, and return it; checked arguments of `recover`.
 
-    AdamW trains the named linear layers and all layers of normalisation; ``after_step()`` is called after each of its
-    steps, while the gradients are there.
+    AdamW trains the named linear layers, or ``parameters`` of the copy in their place, and all layers of normalisation;
+    ``after_step()`` is called after each of its steps, while the gradients are there.
     """
     pupil.train().requires_grad_(False)
-    trained = [p for layer in linear_layers(pupil, layers).values() for p in layer.parameters()]
+    trained = list(parameters or (p for layer in linear_layers(pupil, layers).values() for p in layer.parameters()))
     trained += [p for m in pupil.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
