@@ -39,6 +39,7 @@ __all__ = ["FactorizationHooks", "FactorizationView"]
 SECTIONS = (("factors", "Factors"), ("error", "Error"), ("bytes", "Bytes"))
 MOST_FACTORS = 4
 WHOLE = ("weight", "rebuilt", "left")
+FACTOR = {"max_width": "420px", "display": "none"}  # until there is one to show
 ALL_LAYERS = Knob(
     "all_layers", "All layers", False, help="Factorises every layer of the model at these settings; it takes a while."
 )  # fmt: skip
@@ -89,7 +90,7 @@ class FactorizationView(SectionedView):
     def build(self) -> Sequence[ipywidgets.Widget]:
         """Make the parts of each section."""
         self._canvases = {name: RasterCanvas(layout=flexible(300)) for name in WHOLE}
-        self._factors = [RasterCanvas(layout=flexible(300)) for _ in range(MOST_FACTORS)]
+        self._factors = [RasterCanvas(layout=flexible(300) | FACTOR) for _ in range(MOST_FACTORS)]
         self._about = ipywidgets.HTML()
         self._panes = panes = {
             name: pane(name, width)
@@ -99,8 +100,8 @@ class FactorizationView(SectionedView):
         return self.framed(
             {
                 "factors": (row(*self._factors), self._about, row(*self._canvases.values())),
-                "error": (row(panes["spectrum"], panes["history"]), panes["layers"]),
-                "bytes": (panes["bytes"],),
+                "error": (row(panes["spectrum"], panes["history"]), row(panes["layers"])),
+                "bytes": (row(panes["bytes"]),),
             },
             {},
         )
@@ -129,7 +130,7 @@ class FactorizationView(SectionedView):
             self._drawn = scene
             pictures = {
                 "weight": ("The matrix", scene.weight),
-                "rebuilt": ("The product of the factors", scene.rebuilt),
+                "rebuilt": ("The product", scene.rebuilt),
                 "left": ("What is left", scene.weight - scene.rebuilt),
             }
             for name, (title, values) in pictures.items():

@@ -97,10 +97,12 @@ def factorised_scene(state: Mapping[str, Any], progress: Progress, own: OwnWeigh
         yield _scene(by, own.name, own.weight, None, None, state, progress)
         return
     of = source(state["model"])
-    progress(0.0, f"load the {of.title} and run it on calibration text")
+    progress(0.0, f"load the {of.title}")
     layers = linear_layers(of.load())
     layer = _layer(state["model"], state["layer"])
     share = 1 / (len(layers) + 1) if state["all_layers"] else 1.0
+    if by.needs == "weights":  # the factors are there before the model has read any text
+        yield _factorised(of, by, layer, state, lambda f, step: progress(0.5 * share * f, step), judged=False)
     now = _factorised(of, by, layer, state, lambda f, step: progress(share * f, step))
     yield now
     if not state["all_layers"]:
@@ -123,9 +125,12 @@ def factorised_scene(state: Mapping[str, Any], progress: Progress, own: OwnWeigh
     yield replace(now, layers=tuple(losses))
 
 
-def _factorised(of, by, layer, state, progress):
+def _factorised(of, by, layer, state, progress, *, judged=True):
     weight = linear_layers(of.load(), [layer])[layer].weight.detach().numpy()
-    gram, judge = statistics_of(of)[layer].gram, evaluation_grams(of)[layer]
+    gram = judge = None
+    if judged:
+        progress(0.0, f"run the {of.title} on calibration text")
+        gram, judge = statistics_of(of)[layer].gram, evaluation_grams(of)[layer]
     return _scene(by, f"{of.title}, {layer}", weight, gram, judge, state, progress, layer)
 
 
