@@ -9,8 +9,9 @@ from math import ceil, comb, lgamma, log
 from kernels.check import as_int, as_ints
 
 __all__ = [
-    "bitmap_bits", "block_diagonal_bits", "block_group_bits", "bsr_bits", "csr_bits", "dense_bits", "low_rank_bits",
-    "nm_bits", "position_bound_bits", "quantised_bits", "tiled_csl_bits", "whole_bytes",
+    "bitmap_bits", "block_diagonal_bits", "block_group_bits", "bsr_bits", "csr_bits", "dense_bits",
+    "dictionary_bits", "low_rank_bits", "nm_bits", "position_bound_bits", "quantised_bits", "tiled_csl_bits",
+    "whole_bytes",
 ]  # fmt: skip
 
 MOST = 2**48  # of a side or a count: products of any two stay exact and quick
@@ -189,6 +190,32 @@ def low_rank_bits(shape, rank, *, value_bits=16) -> int:
     m, n = _shape(shape, "low_rank_bits")
     rank = as_int(rank, function="low_rank_bits", name="rank", low=0, high=min(m, n))
     return rank * (m + n) * _value_bits(value_bits, "low_rank_bits")
+
+
+def dictionary_bits(shape, atoms, s, *, layers=1, value_bits=16) -> int:
+    """Return value_bits (n atoms + s m layers) + m layers min(atoms, s ceil(log2 atoms)): a dictionary and its codes.
+
+    Every output of every layer is a combination of s atoms; which ones is told by a bit for every atom or by a list,
+    whichever is smaller.
+
+    Parameters
+    ----------
+    shape : (m, n), outputs and inputs of a layer.
+    atoms : columns of the dictionary, which has n rows; at least 1.
+    s : atoms of an output, from 1 to ``atoms``.
+    layers : matrices of this shape that share the dictionary, at least 1.
+    value_bits : of a stored value, from 1 to 64.
+
+    Source
+    ------
+    Shopkhoev et al. 2025, "CoSpaDi", whose own count leaves out the places.
+    """
+    name = "dictionary_bits"
+    (m, n), bits = _shape(shape, name), _value_bits(value_bits, name)
+    atoms = as_int(atoms, function=name, name="atoms", low=1, high=MOST)
+    s = as_int(s, function=name, name="s", low=1, high=atoms)
+    outputs = m * as_int(layers, function=name, name="layers", low=1, high=MOST)
+    return bits * (n * atoms + s * outputs) + outputs * min(atoms, s * _index_width(atoms))
 
 
 def block_diagonal_bits(n, block, *, value_bits=16) -> int:

@@ -11,6 +11,7 @@ from scipy import sparse
 
 import kernels
 import workbench.machines
+from kernels.factor.omp import omp
 from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.formats.block_mask import BlockMask
 from kernels.formats.nm_packed import NMPacked
@@ -41,6 +42,10 @@ ENTRIES = {"shape": (4, 8), "nnz": 3, "value_bits": 16}
 PACKED = NMPacked.from_dense(np.eye(3, 4, dtype=np.float32), 1, 2)
 TILED = TiledCSL.encode(X[:, :3], pad=True, reorder=False)
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
+
+ATOMS = np.eye(3, dtype=np.float32)
+CODES = omp(ATOMS, X, 2)
+SWEPT = {"dictionary": ATOMS, "codes": CODES, "vectors": X, "num_threads": 1}
 
 # Good arguments of every public function; a new one is missed by the first test below.
 DOORS = {
@@ -96,6 +101,7 @@ DOORS = {
         "tiled_csl_bits": {"tile_nnz": [3, 0], "vector": 4},
         "block_group_bits": {"row_blocks": [3, 0], "block_rows": 4, "group": 4, "value_bits": 8, "index_bits": 64},
         "low_rank_bits": {"shape": (4, 8), "rank": 2, "value_bits": 16},
+        "dictionary_bits": {"shape": (4, 8), "atoms": 3, "s": 2, "layers": 2, "value_bits": 16},
         "block_diagonal_bits": {"n": 8, "block": 2, "value_bits": 16},
         "quantised_bits": {"shape": (4, 8), "bits": 4, "group": 8, "scale_bits": 16, "zero_bits": 16},
         "whole_bytes": {"bits": 9},
@@ -135,6 +141,27 @@ DOORS = {
         "mask_from_formula": {"text": "q >= k", "t": 4, "head": 0, "batch": 0, "rows": None, "constants": {"w": 3}},
         "formula_pairs": {"text": "q >= k", "t": 4, "block_size": 2, "head": 0, "batch": 0, "causal": True,
                           "ahead": False, "most_steps": None, "constants": None},
+    },
+    "kernels.factor.omp": {
+        "omp": {"dictionary": ATOMS, "vectors": X, "s": 2, "tol": 0.1, "num_threads": 1},
+        "omp_work": {"d": 3, "k": 3, "n": 4, "s": 2, "itemsize": 4},
+    },
+    "kernels.factor.ksvd": {
+        "ksvd": {"vectors": X, "k": 3, "s": 2, "iters": 1, "power_iters": 2, "init": "vectors", "dictionary": ATOMS,
+                 "seed": 0, "callback": None, "num_threads": 1},
+        "first_dictionary": {"vectors": X, "k": 2, "init": "vectors", "seed": 0},
+        "ksvd_sweep": SWEPT | {"power_iters": 2, "first": 0, "stop": 2},
+        "code_residual": SWEPT,
+        "ksvd_sweep_work": {"d": 3, "k": 3, "n": 4, "s": 2, "power_iters": 2, "itemsize": 4},
+    },
+    "kernels.factor.whitening": {
+        "whiten": {"gram": np.eye(3), "jitter": 1e-5}, "unwhiten": {"factor": np.eye(3), "whitened": X},
+    },
+    "kernels.factor.svd": {
+        "rank_for_ratio": {"cr": 0.1, "shape": (4, 8)},
+        "svd_plain": {"w": X, "rank": 1},
+        "svd_llm": {"w": X, "gram": np.eye(4), "rank": 1, "jitter": 1e-5},
+        "truncated_svd_work": {"shape": (4, 8), "rank": 2, "itemsize": 4},
     },
     "kernels.matrix_bytes": {"matrix_bytes": {"matrix": A, "ending": ".npz"}},
     "kernels.matmul.bsr_spmm": {
@@ -194,7 +221,7 @@ DOORS = {
         "bin_areas": {"window": WINDOW, "shape": (2, 2)},
         "window_entries": {"a": A, "window": WINDOW},
         "block_density": {"a": A, "block_size": 2, "num_threads": 1},
-        "bit_block_density": {"bits": BITS, "columns": 16, "block_size": 2, "num_threads": 1},
+    "bit_block_density": {"bits": BITS, "columns": 16, "block_size": 2, "num_threads": 1},
     },
     "kernels.reorder": {
         "reorder": {"a": A, "method": "cluster", "seed": 0},
@@ -246,6 +273,9 @@ INSIDE = {
     "kernels.masks.nm.as_nm",
     "kernels.masks.wanda.as_sparsity",
     *(f"kernels.masks.threshold.{name}" for name in ("check_scores", "mask_of_largest")),
+    "kernels.factor.omp.check_operands",
+    *(f"kernels.factor.svd.{name}" for name in ("as_ratio", "check_gram", "check_matrix")),
+    "kernels.factor.codes.check_codes",
     "kernels.formats.packed_csr.pack",
     "kernels.masks.formula_bounds",
     "kernels.masks.formula_tree",
@@ -323,6 +353,7 @@ HELPERS = {
     "output_births": ("output_births", "dataflow_order"),
     "baseline": ("baseline", "dataflow_traffic"),
     "simulate_spgemm": ("simulate_spgemm", "plan_windows"),
+    "svd_llm": ("svd_llm", "whiten"),
     "bit_block_density": ("bit_block_density", "raster_bits"),
     "block_chain_gradient": ("block_chain_gradient", "block_diagonal_gradient", "block_diagonal_multiply"),
     "monarch_multiply": ("monarch_multiply", "block_chain_multiply"),

@@ -34,9 +34,9 @@ def solve_budget(
 
     Returns
     -------
-    What the method takes as its level: the least share of the weights that must go, in as few digits as name it, or
-    n:m with m of 4, 8 or 16. Any level that keeps more exceeds the budget. Of several n:m of equal bytes it is the one
-    with the smallest m.
+    What the method takes as its level: the least share of the weights that must go, in as few digits as name it, n:m
+    with m of 4, 8 or 16, or one of the levels that it offers. Any level that keeps more exceeds the budget. Of several
+    n:m of equal bytes it is the one with the smallest m.
 
     Raises
     ------
@@ -57,7 +57,11 @@ def solve_budget(
     def ratio(level):
         return stored_ratio(by, shapes, level, value_bits, with_indices=with_indices)
 
-    found, least = {"share": _share, "n:m": _n_of_m}[by.ladder](ratio, most, shapes)
+    if by.ladder == "share":
+        found, least = _share(ratio, most)
+    else:
+        levels = _n_of_m(shapes) if by.ladder == "n:m" else by.levels
+        found, least = _largest({level: ratio(level) for level in levels}, most)
     if found is None:
         raise ValueError(
             f"{name}: target_ratio={target_ratio} is less than {key} can reach; its smallest is {float(least):.6g}"
@@ -96,7 +100,7 @@ def _shapes(shape) -> list[Shape]:
     return [(m, n) for m, n in sides]
 
 
-def _share(ratio, most, shapes):
+def _share(ratio, most):
     """Return the least share that fits, None where none does, and the ratio of the largest share."""
 
     def level(k, digits=DIGITS):
@@ -117,13 +121,17 @@ def _share(ratio, most, shapes):
     raise AssertionError("all digits name the share itself")
 
 
-def _n_of_m(ratio, most, shapes):
-    """Return the n:m of the largest ratio that fits, None where none does, and the smallest ratio of all."""
+def _n_of_m(shapes):
+    """Return every n:m that divides the shapes, the smallest m first."""
     columns = {shape[1] for shape in shapes}
     groups = [m for m in GROUPS if not any(n % m for n in columns)]
     if not groups:
         found = ", ".join(map(str, sorted(columns)))
         raise ValueError(f"solve_budget: shape must have columns that are multiples of {GROUPS[0]}, got {found}")
-    found = {f"{n}:{m}": ratio(f"{n}:{m}") for m in groups for n in range(1, m + 1)}
+    return [f"{n}:{m}" for m in groups for n in range(1, m + 1)]
+
+
+def _largest(found, most):
+    """Return the level of the largest ratio that fits, None where none does, and the smallest ratio of all."""
     fitting = [level for level in found if found[level] <= most]
     return max(fitting, key=lambda level: found[level], default=None), min(found.values())

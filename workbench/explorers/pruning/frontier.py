@@ -29,10 +29,12 @@ __all__ = [
     "TOKENS",
     "compress_layers",
     "dense_point",
+    "evaluation_grams",
     "judged_point",
     "kept_weights",
     "prune",
     "recovered_point",
+    "statistics_of",
     "times",
     "with_weights",
 ]
@@ -200,7 +202,7 @@ def _point(of, by, level, made, model, tell, **about) -> TradeoffPoint:
     tell(0.9, "count")
     before, now = linear_layers(of.load()), linear_layers(model)
     losses = tuple(
-        _loss(name, _array(before[name].weight), _array(now[name].weight), each.kept, _evaluation(of).get(name))
+        _loss(name, _array(before[name].weight), _array(now[name].weight), each.kept, evaluation_grams(of).get(name))
         for name, each in made.items()
     )
     resident = sum(each.pack()[1] for each in made.values())
@@ -272,7 +274,7 @@ def _gathered(of, by, tell):
     """Return the statistics and gradients that a method needs, each gathered once for a model."""
     if by.needs == "gram":
         tell(0.0, "run the model on calibration text")
-        return _statistics(of), {}
+        return statistics_of(of), {}
     if by.needs == "gradient":
         tell(0.0, "gradients of the model's loss")
         return {}, _gradients(of)
@@ -280,7 +282,8 @@ def _gathered(of, by, tell):
 
 
 @lru_cache(maxsize=2)
-def _statistics(of: PruningSource):
+def statistics_of(of: PruningSource) -> dict[str, InputStatistics]:
+    """Return the inputs of every layer of a source's model on its calibration data, gathered once."""
     return gather_statistics(of.load(), of.calibration())
 
 
@@ -290,7 +293,8 @@ def _gradients(of: PruningSource):
 
 
 @lru_cache(maxsize=2)
-def _evaluation(of: PruningSource):
+def evaluation_grams(of: PruningSource) -> dict[str, np.ndarray]:
+    """Return X^T X of every layer's inputs on text that nothing was calibrated on: name -> float64 (n, n)."""
     return {name: found.gram for name, found in gather_statistics(of.load(), of.evaluation()).items()}
 
 

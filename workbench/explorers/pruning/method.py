@@ -68,7 +68,7 @@ class PruningMethod:
     source : where the method is published.
     count : (shape (m, n), level, value_bits) -> what `compress` would store of such a matrix, bits by kind, from
         counting alone; None where that is not known before the weights are.
-    ladder : which levels it takes besides those that are offered: any "share", or any "n:m".
+    ladder : which levels it takes besides those that are offered: any "share", any "n:m", or none ("levels").
     trained : (model, batches, level, **how) -> a copy that was pruned while it trained, with the ``steps``, ``rate``,
         ``loss``, ``seed`` and ``report`` of `prune_while_distilling`; None for a method that prunes before.
     """
@@ -80,7 +80,7 @@ class PruningMethod:
     source: str
     needs: Literal["weights", "gram", "gradient"] = "weights"
     count: Callable[[tuple[int, int], str, int], Mapping[str, int]] | None = None
-    ladder: Literal["share", "n:m"] = "share"
+    ladder: Literal["share", "n:m", "levels"] = "share"
     trained: Callable[..., nn.Module] | None = None
 
     @property

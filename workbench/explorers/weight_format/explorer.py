@@ -1,6 +1,5 @@
 """The explorer of storage formats: weights gathered from their folder, pruned, stored in every format, and the view."""
 
-import itertools
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +14,10 @@ from kernels.masks.prune import prune_mask
 from widgets.controls.knob import Knob
 from widgets.controls.upload import UploadField
 from widgets.figures.weight_format import WeightScene
-from widgets.views.matrix_input import as_pattern
 from widgets.views.weight_format import FormatHooks, WeightFormatView
 from workbench.data.limits import VISITOR
 from workbench.data.matrix_files import ENDINGS, READ, read_matrix
+from workbench.explorers.own_weight import OwnWeight
 from workbench.explorers.weight_format.formats import FORMATS, Choice, store
 from workbench.explorers.weight_format.machines import MACHINES, machines
 from workbench.explorers.weight_format.source import sources
@@ -27,8 +26,6 @@ from workbench.explorers.weight_format.stories import STORIES
 __all__ = ["explorer", "weight_scene"]
 
 OWN = "own"
-MOST_PLACES = 2**21
-LARGEST = 65_504  # of half precision
 PATTERNS = (
     ("any", "at any places"),
     ("blocks", "in 4 x 1 blocks"),
@@ -51,30 +48,6 @@ TILE = (
     Knob("tile_rows", "Rows of a tile", 128, 8, 512, scale="log2", help="Of tiled-CSL: 128 in the published kernel."),
     Knob("tile_columns", "Columns of a tile", 64, 64, 512, scale="log2", help="Of tiled-CSL: a power of two."),
 )
-_SERIAL = itertools.count()  # of all explorers, since weights are kept for all of them
-
-
-class OwnWeight:
-    """The weight that one reader has given, with a number for it, since it is kept among those of all readers."""
-
-    def __init__(self):
-        self.name, self.weight, self.serial = "", None, -1
-
-    def take(self, name: str, matrix) -> None:
-        """Take a matrix of any kind that views read; ValueError or TypeError says what is wrong with it."""
-        found, _ = as_pattern(matrix, name)
-        m, k = found.shape
-        if m * k > MOST_PLACES:
-            raise ValueError(
-                f"{name} has {m:,} x {k:,} places, the limit of this view is {MOST_PLACES:,}; pass a part of it."
-            )
-        if found.dtype.kind == "c" or not np.all(np.abs(found.data) <= LARGEST):
-            raise ValueError(f"{name} must hold real numbers up to {LARGEST:,} in magnitude; scale it.")
-        self.name, self.weight, self.serial = name, found.toarray().astype(np.float32), next(_SERIAL)
-
-    def receive(self, name: str, content: bytes) -> None:
-        """Take a file from a page."""
-        self.take(name, read_matrix(content, VISITOR, name))
 
 
 def explorer(weights=None, *, query: str = "", **state) -> WeightFormatView:

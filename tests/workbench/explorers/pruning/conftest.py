@@ -59,7 +59,7 @@ def small(monkeypatch):
     for place in (module, explorer):
         monkeypatch.setattr(place, "sources", lambda: found)
     monkeypatch.setattr(explorer, "FIRST_MODEL", "small")
-    caches = (frontier._statistics, frontier._gradients, frontier._evaluation, frontier._dense_quality,
+    caches = (frontier.statistics_of, frontier._gradients, frontier.evaluation_grams, frontier._dense_quality,
               explorer.view_class)  # fmt: skip
     for cached in caches:
         cached.cache_clear()

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from workbench.explorers.pruning import frontier
-from workbench.explorers.pruning.budget import GROUPS, solve_budget, stored_ratio
+from workbench.explorers.pruning.budget import GROUPS, _largest, solve_budget, stored_ratio
 from workbench.explorers.pruning.method import method, methods
 from workbench.models.sparse_inference.statistics import linear_layers
 
@@ -22,7 +22,8 @@ def bits(key, level, value_bits=16, shape=SQUARE):
 @pytest.mark.parametrize("key", COUNTED)
 def test_what_is_counted_is_what_the_method_stores(key, small):
     by = methods()[key]
-    for level in (*by.levels, *(("3:8", "5:16") if by.ladder == "n:m" else ("0.4321", "0"))):
+    more = {"n:m": ("3:8", "5:16"), "share": ("0.4321", "0"), "levels": ()}[by.ladder]
+    for level in (*by.levels, *more):
         made = frontier.compress_layers(small, by, level)
         for name, layer in linear_layers(small.load()).items():
             assert by.count(tuple(layer.weight.shape), level, 16) == made[name].bits, (name, level)
@@ -61,8 +62,9 @@ def test_no_level_is_above_the_budget_and_the_next_one_is(key, target, value_bit
         level = solve_budget(key, shapes, target, value_bits)
         found = stored_ratio(by, shapes, level, value_bits)
         assert found <= most
-        if by.ladder == "n:m":
-            others = [stored_ratio(by, shapes, f"{n}:{m}", value_bits) for m in GROUPS for n in range(1, m + 1)]
+        if by.ladder != "share":
+            ladder = [f"{n}:{m}" for m in GROUPS for n in range(1, m + 1)] if by.ladder == "n:m" else by.levels
+            others = [stored_ratio(by, shapes, level, value_bits) for level in ladder]
             assert not [other for other in others if found < other <= most]
         else:
             more = [float(level) - step for step in (1e-12, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)]
@@ -99,6 +101,13 @@ def test_without_indices_the_values_alone_must_fit():
 def test_what_cannot_be_met_is_told_with_what_can(key, shape, target, told):
     with pytest.raises(ValueError, match=told):
         solve_budget(key, shape, target)
+
+
+def test_a_method_of_few_levels_gives_the_largest_that_fits():
+    few = replace(method("wanda"), ladder="levels", levels=("0.9", "0.5", "0.7"))
+    ratios = {level: stored_ratio(few, [SQUARE], level) for level in few.levels}
+    found = [_largest(ratios, Fraction(most)) for most in ("1", "0.4", "0.01")]
+    assert found == [(level, ratios["0.9"]) for level in ("0.5", "0.7", None)]
 
 
 def test_a_method_that_cannot_count_says_so():

@@ -164,7 +164,7 @@ def test_a_model_of_ones_own_is_pruned_by_one_call(small):
 @pytest.mark.parametrize("level", ["", "x", "1.5", "-0.1", "nan", "4:2", "0:4", "2:0", "1:2:3"])
 def test_a_level_that_is_none_is_refused(key, level, small):
     with pytest.raises(ValueError, match=f"{key}: level must be"):
-        frontier.prune(copy.deepcopy(small.load()), key, level, statistics=frontier._statistics(small),
+        frontier.prune(copy.deepcopy(small.load()), key, level, statistics=frontier.statistics_of(small),
                        gradients=frontier._gradients(small))  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import pytest
 from scipy import sparse
 
 from widgets.views.weight_format import SECTIONS
-from workbench.explorers.weight_format.explorer import MOST_PLACES, explorer
+from workbench.explorers.own_weight import MOST_PLACES
+from workbench.explorers.weight_format.explorer import explorer
 from workbench.explorers.weight_format.source import sources
 from workbench.explorers.weight_format.stories import STORIES
 from workbench.machines.peaks import stored_peaks

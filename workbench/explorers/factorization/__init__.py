@@ -1,0 +1,1 @@
+"""The explorer of factorisations: one weight matrix as a product of factors."""

@@ -1,0 +1,1 @@
+"""Methods that factorise a matrix, one file each."""
