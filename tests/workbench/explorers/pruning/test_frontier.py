@@ -13,9 +13,10 @@ from workbench.models.sparse_inference.statistics import gather_gradients, gathe
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = 2 * (32 * 64 + 64 * 32)
 ONE_SHOT = [key for key, by in methods().items() if by.one_shot]
+FACTORS = [key for key in ONE_SHOT if methods()[key].ladder == "levels"]  # they leave no single weight out
 
 
-@pytest.mark.parametrize("key", ONE_SHOT)
+@pytest.mark.parametrize("key", [key for key in ONE_SHOT if key not in FACTORS])
 def test_every_method_leaves_out_what_its_level_says(key, small):
     by = methods()[key]
     for level in by.levels:
@@ -38,7 +39,16 @@ def test_kernels_multiply_with_the_weights_they_were_packed_from(key, small, rng
         product, size = each.pack()
         x = rng.standard_normal((each.weight.shape[1], 7)).astype(np.float32)
         assert_close(product(x), each.weight @ x)
-        assert size >= 4 * each.kept.sum()
+        assert size >= 4 * each.bits["values"] / 16
+
+
+@pytest.mark.parametrize("key", FACTORS)
+def test_factors_store_what_was_counted(key, small):
+    by = methods()[key]
+    for each in frontier.compress_layers(small, by, by.levels[0]).values():
+        assert each.weight.dtype == np.float32 and each.kept is None
+        assert each.bits == by.count(each.weight.shape, by.levels[0], 16)
+        assert 16 * each.multiply_adds == each.bits["values"]
 
 
 def test_bytes_are_those_worked_out_by_hand(small):
