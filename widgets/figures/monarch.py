@@ -109,14 +109,14 @@ def spectra_figure(scene: MonarchScene, spectra: np.ndarray, words: str, picked=
     count = min(spectra.shape[2], MOST_VALUES)
     shown = spectra[:rows, :columns, :count] / max(float(spectra.max(initial=0)), 1e-300)
     figure = go.Figure()
+    wide = max(2.0, 180 / columns / (count + 1))
     first = f"kept (the first {scene.rank})" if scene.rank > 1 else "kept (the first)"
     for kept, name in ((True, first), (False, "dropped")):
         which = np.arange(count) < scene.rank
         x, y = _bars(shown, which if kept else ~which)
         figure.add_scatter(
             x=x, y=y, mode="lines", name=name, hoverinfo="skip",
-            line={"color": CATEGORIES[theme][0 if kept else 1], "width": max(1.5, 260 / columns / (count + 1) * 0.7),
-                  "dash": "solid"},
+            line={"color": CATEGORIES[theme][0 if kept else 1], "width": wide if kept else 0.5 * wide},
         )  # fmt: skip
     place = np.indices((rows, columns)).reshape(2, -1)
     figure.add_scatter(
@@ -139,18 +139,20 @@ def spectra_figure(scene: MonarchScene, spectra: np.ndarray, words: str, picked=
         title=title_at_left(f"Spectra, {words} ({scene.kind})", f"{told}each cell one part, bars its singular values"),
         height=430, margin={"t": 70, "b": 80}, legend=LEGEND_BELOW,
     )  # fmt: skip
-    grid = {"showgrid": True, "zeroline": False, "tickmode": "array", "gridwidth": 1}
-    figure.update_xaxes(title="block that reads", range=[0, columns], tickvals=list(range(columns + 1)),
-                        ticktext=_ticks(columns), **grid)  # fmt: skip
-    figure.update_yaxes(title="block that writes", range=[rows, 0], tickvals=list(range(rows + 1)),
-                        ticktext=_ticks(rows), **grid)  # fmt: skip
+    line = PALETTE[theme]["line"]
+    for update, title, size, ends in (
+        (figure.update_xaxes, "block that reads", columns, [0, columns]),
+        (figure.update_yaxes, "block that writes", rows, [rows, 0]),
+    ):
+        step = 1 if size <= 8 else 4
+        update(
+            title=title, range=ends, showgrid=False, zeroline=False, tickvals=[i + 0.5 for i in range(0, size, step)],
+            ticktext=[str(i) for i in range(0, size, step)],
+            minor={"tickvals": list(range(size + 1)), "showgrid": True, "gridcolor": line, "ticks": ""},
+        )  # fmt: skip
     if not spectra.size or not np.any(spectra):
         return say_instead(figure, "Every entry of the matrix is zero, so no part has a singular value to show.")
     return figure
-
-
-def _ticks(count):
-    return [str(i) if count <= 8 or i % 4 == 0 else "" for i in range(count)] + [""]
 
 
 def _bars(shown, which):

@@ -9,7 +9,7 @@ import ipywidgets
 import numpy as np
 
 from widgets.canvas.canvas import RasterCanvas
-from widgets.canvas.source import ValueSource, WeightSource
+from widgets.canvas.source import ValueSource
 from widgets.controls.knob import Knob
 from widgets.controls.stepper import Stepper
 from widgets.controls.upload import UploadField
@@ -88,7 +88,7 @@ class MonarchView(SectionedView):
         """Make the parts of each section."""
         self._stepper = Stepper(partial(self._turn_part, "filled"), label="Blocks of the first factor")
         self._canvases = {
-            name: RasterCanvas(title=title, layout=flexible(330))
+            name: RasterCanvas(title=title, layout=flexible(270))
             for name, title in (
                 ("kept", "Energy kept"), ("first", "First factor"), ("second", "Second factor"), ("product", "Product"),
                 ("matrix", "The matrix"),
@@ -96,9 +96,12 @@ class MonarchView(SectionedView):
         }  # fmt: skip
         self._canvases["kept"].on_pick(self._pick)
         self._panes = panes = {
-            name: pane(name, width)
-            for name, width in (("now", 430), ("other", 430), ("part", 430), ("errors", 520), ("curve", 520))
-        }
+            name: pane(title, width)
+            for name, title, width in (
+                ("now", "spectra, order chosen", 430), ("other", "spectra, other order", 430),
+                ("part", "one part", 430), ("errors", "errors", 520), ("curve", "error over parameters", 520),
+            )
+        }  # fmt: skip
         self._drawn: dict[str, Any] = {}
         canvas = self._canvases
         return self.framed(
@@ -106,8 +109,7 @@ class MonarchView(SectionedView):
                 "spectra": (row(panes["now"], panes["other"]), row(canvas["kept"], panes["part"])),
                 "factors": (
                     self._stepper,
-                    row(canvas["second"], canvas["first"]),
-                    row(canvas["product"], canvas["matrix"]),
+                    row(*(canvas[name] for name in ("second", "first", "product", "matrix"))),
                 ),
                 "errors": (row(panes["errors"], panes["curve"]),),
             },
@@ -165,7 +167,7 @@ class MonarchView(SectionedView):
         )
         kept = scene.kept(scene.spectra).astype(np.float32)
         words = f"Energy kept in each part, from {kept.min():.1%} to {kept.max():.1%}; choose a part to see its values."
-        self._show("kept", ("block that writes", "block that reads"), WeightSource(weights=kept), words, scene)
+        self._show("kept", ("block that writes", "block that reads"), ValueSource.of(kept), words, scene)
         self._canvases["kept"].title = f"Energy kept of each part ({scene.kind})"
         self._canvases["kept"].mark((), (), [picked])
 

@@ -65,31 +65,31 @@ class OwnMatrix:
         self.take(name, read_matrix(content, VISITOR, name))
 
 
-def explorer(source=None, *, query: str = "", **state) -> MonarchView:
+def explorer(matrix=None, *, query: str = "", **state) -> MonarchView:
     """Return the view of Monarch matrices, on the Fourier transform unless another matrix is given.
 
     Parameters
     ----------
-    source : your own matrix: a path of a file that `workbench.data.matrix_files` reads, a NumPy array, a SciPy sparse
+    matrix : your own: a path of a file that `workbench.data.matrix_files` reads, a NumPy array, a SciPy sparse
         array or a torch tensor (outputs, inputs); or the key of one of `sources`.
     query : a link's query string, which describes the whole state.
     state : values of knobs.
     """
     own = OwnMatrix()
-    if isinstance(source, str) and (source in sources() or source == OWN):
-        state["source"] = source
-    elif source is not None:
-        from_file = isinstance(source, (str, Path))
-        own.take(Path(source).name if from_file else "your matrix", read_matrix(source) if from_file else source)
+    if isinstance(matrix, str) and (matrix in sources() or matrix == OWN):
+        state["matrix"] = matrix
+    elif matrix is not None:
+        from_file = isinstance(matrix, (str, Path))
+        own.take(Path(matrix).name if from_file else "your matrix", read_matrix(matrix) if from_file else matrix)
         if not query:
-            state = {"source": OWN, "nblocks": _fitting(own.matrix.shape)} | state
+            state = {"matrix": OWN, "nblocks": _fitting(own.matrix.shape)} | state
     if "n" in state:
         state["n"] = str(state["n"])
 
     def recipe(words):
         call = f"explorer({words})"
-        if f"source={OWN!r}" in words:
-            call = f"explorer(w, {words})  # w is your own matrix".replace(f"source={OWN!r}", "").replace(", , ", ", ")
+        if f"matrix={OWN!r}" in words:
+            call = f"explorer(w, {words})  # w is your own matrix".replace(f"matrix={OWN!r}", "").replace(", , ", ", ")
         return f"from workbench.explorers.monarch.explorer import explorer\n\nview = {call}\nview.wait()\nview"
 
     hooks = MonarchHooks(
@@ -106,7 +106,7 @@ def explorer(source=None, *, query: str = "", **state) -> MonarchView:
                 received=own.receive,
             )
         ],
-        shows_uploads=lambda state: state["source"] == OWN,
+        shows_uploads=lambda state: state["matrix"] == OWN,
     )
 
     def scene(state: Mapping[str, Any], progress) -> MonarchScene:
@@ -208,22 +208,22 @@ def _fitting(shape):
 
 def _knobs():
     choices = (*((key, each.title) for key, each in sources().items()), (OWN, "Your own"))
-    menu = Knob("source", "Matrix", "dft", choices=choices, help="What is projected.")
+    menu = Knob("matrix", "Matrix", "dft", choices=choices, help="What is projected.")
     own = {knob.key: knob for each in sources().values() for knob in each.knobs}
     return (menu, *own.values(), NBLOCKS, RANK, PERMUTED)
 
 
 def _relevant(state):
-    of = sources().get(state["source"])
-    return ("source", *(knob.key for knob in (of.knobs if of else ())), "nblocks", "rank", "permuted")
+    of = sources().get(state["matrix"])
+    return ("matrix", *(knob.key for knob in (of.knobs if of else ())), "nblocks", "rank", "permuted")
 
 
 def _refusal(state, own):
-    if state["source"] == OWN:
+    if state["matrix"] == OWN:
         if own.matrix is None:
             return "There is no matrix of your own yet: choose a file above the picture."
         return None
-    return sources()[state["source"]].missing() or None
+    return sources()[state["matrix"]].missing() or None
 
 
 def _check_blocks(shape, k, rank):
@@ -239,9 +239,9 @@ def _check_blocks(shape, k, rank):
 
 def _loaded(state, own):
     """Return the matrix, what it is called, and its source or None."""
-    if state["source"] == OWN:
+    if state["matrix"] == OWN:
         return own.matrix, own.name, None
-    of = sources()[state["source"]]
+    of = sources()[state["matrix"]]
     return _known(of.key, tuple(state[knob.key] for knob in of.knobs)), of.told(state), of
 
 
