@@ -1,0 +1,1 @@
+"""Linear layers rebuilt from factors: one file per method."""
