@@ -10,6 +10,7 @@ group, drawn by the size of its gradient, chosen anew with its best values: the 
 with unit matrices as A and B, which is NoWag-P.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,7 +107,7 @@ class ArmorFactors:
         wrappers = block_diagonal_bits(rows, self.left.shape[1], value_bits=value_bits)
         wrappers += block_diagonal_bits(columns, self.right.shape[1], value_bits=value_bits)
         total = nm_bits((rows, columns), core.n, core.m, value_bits=value_bits)
-        return {"values": values, "indices": total - values, "wrappers": wrappers}
+        return {"values": values, "indices": total - values, "dense factors": wrappers}
 
     def nbytes(self, *, value_bits: int = 16) -> int:
         """Return the stored bytes."""
@@ -268,6 +269,8 @@ def armor_factorize(
     """
     name = "armor_factorize"
     h, n, m = _checked(w, h, n, m, name)
+    if math.comb(m, n) > MOST_CANDIDATES:
+        raise ValueError(f"{name}: {n}:{m} has more than {MOST_CANDIDATES:,} supports; take a smaller m")
     ba, bb = _sides(block, w.shape, m)
     iters, core_updates = (as_int(v, function=name, name=k, low=0, high=10**7)
                            for k, v in (("iters", iters), ("core_updates", core_updates)))  # fmt: skip
@@ -330,8 +333,6 @@ def _checked(w, h, n, m, name) -> tuple[np.ndarray, int, int]:
         )
     if not 1 <= n < m or w.shape[1] % m:
         raise ValueError(f"{name}: n must be from 1 to m - 1 and m divide the {w.shape[1]} inputs, got {n}:{m}")
-    if len(supports_of(n, m)) > MOST_CANDIDATES:
-        raise ValueError(f"{name}: {n}:{m} has more than {MOST_CANDIDATES:,} supports; take a smaller m")
     return h, n, m
 
 

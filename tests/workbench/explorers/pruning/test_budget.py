@@ -70,6 +70,10 @@ def test_levels_at_nine_sixteenths_of_a_square_matrix():
 def test_no_level_is_above_the_budget_and_the_next_one_is(key, target, value_bits):
     by, most = method(key), Fraction(str(target))
     for shapes in ([SQUARE], MINILM):
+        if by.ladder == "levels" and min(stored_ratio(by, shapes, level, value_bits) for level in by.levels) > most:
+            with pytest.raises(ValueError, match="its smallest is"):
+                solve_budget(key, shapes, target, value_bits)
+            continue
         level = solve_budget(key, shapes, target, value_bits)
         found = stored_ratio(by, shapes, level, value_bits)
         assert found <= most

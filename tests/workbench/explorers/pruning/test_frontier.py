@@ -7,13 +7,19 @@ import pytest
 import torch
 
 from workbench.explorers.pruning import frontier
-from workbench.explorers.pruning.method import methods
+from workbench.explorers.pruning.method import VALUE_BITS, methods
 from workbench.models.sparse_inference.statistics import gather_gradients, gather_statistics, linear_layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = 2 * (32 * 64 + 64 * 32)
 ONE_SHOT = [key for key, by in methods().items() if by.one_shot]
 MASKED = [key for key in ONE_SHOT if methods()[key].masks]
+FACTORS = [key for key in ONE_SHOT if not methods()[key].masks]  # they leave no single weight out
+
+
+def held(made):
+    """How many values are stored."""
+    return sum(bits for kind, bits in made.bits.items() if kind != "indices") / VALUE_BITS
 
 
 @pytest.mark.parametrize("key", MASKED)
@@ -39,7 +45,7 @@ def test_kernels_multiply_with_the_weights_they_were_packed_from(key, small, rng
         product, size = each.pack()
         x = rng.standard_normal((each.weight.shape[1], 7)).astype(np.float32)
         assert_close(product(x), each.weight @ x)
-        assert size >= (4 * each.kept.sum() if by.masks else each.bits["dense factors"] / 4)
+        assert size >= 4 * (each.kept.sum() if by.masks else held(each))
 
 
 @pytest.mark.parametrize("key", ["svd", "asvd"])
@@ -66,6 +72,15 @@ def test_factors_fitted_to_the_inputs_change_the_outputs_less_and_the_weights_mo
     weight = {key: sum(each.weight_error for each in point.layers) for key, point in points.items()}
     assert error["cospadi"] < error["asvd"] < error["svd"] and weight["svd"] < weight["asvd"]
     assert [each.density for each in points["svd"].layers] == [1.0] * 4
+
+
+@pytest.mark.parametrize("key", FACTORS)
+def test_factors_store_what_was_counted(key, small):
+    by = methods()[key]
+    for each in frontier.compress_layers(small, by, by.levels[0]).values():
+        assert each.weight.dtype == np.float32 and each.kept is None
+        assert each.bits == by.count(each.weight.shape, by.levels[0], 16)
+        assert each.multiply_adds <= held(each)
 
 
 def test_bytes_are_those_worked_out_by_hand(small):

@@ -175,7 +175,7 @@ def test_factors_hold_the_normalisers_and_multiply_as_their_dense_matrix(rng, as
 def test_bits_are_those_of_the_formula(rng):
     w = rng.standard_normal((384, 384)).astype(np.float32)
     found = armor_factorize(w, np.ones(384), 16, iters=0)
-    assert found.bits() == {"values": 16 * 73728, "indices": 2 * 73728, "wrappers": 16 * 16 * 768}
+    assert found.bits() == {"values": 16 * 73728, "indices": 2 * 73728, "dense factors": 16 * 16 * 768}
     assert sum(found.bits().values()) == 1_523_712 and found.nbytes() == 190_464
 
 

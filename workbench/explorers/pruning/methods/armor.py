@@ -27,7 +27,7 @@ def count(shape, level, value_bits):
     block = side(level, shape)
     core, values = nm_bits(shape, 2, 4, value_bits=value_bits), shape[0] * shape[1] // 2 * value_bits
     wrappers = sum(block_diagonal_bits(size, block, value_bits=value_bits) for size in shape)
-    return {"values": values, "indices": core - values, "wrappers": wrappers}
+    return {"values": values, "indices": core - values, "dense factors": wrappers}
 
 
 def compress(weight, known, level):

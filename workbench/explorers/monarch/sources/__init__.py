@@ -1,0 +1,1 @@
+"""Matrices that the Monarch explorer projects: one file each."""
