@@ -31,7 +31,6 @@ from workbench.models.compression.armor_steps import (
     left_product,
     loss_of,
     right_product,
-    supports_of,
 )
 
 __all__ = [
