@@ -14,8 +14,8 @@ def headline(scene) -> str:
     order = "permuted" if scene.permuted else "in their order"
     text = (
         f"<b>{html.escape(scene.title)}</b>, {m:,} x {n:,}, inputs {order}. Two factors with {k} and {l} blocks and "
-        f"parts of rank {scene.rank} hold {scene.parameters:,} numbers, "
-        f"<b>{scene.share():.1%} of the dense matrix</b>, and take {scene.multiply_adds:,} multiply-adds for each row of inputs. The nearest such matrix has a relative "
+        f"parts of rank {scene.rank} hold {scene.parameters:,} numbers, <b>{scene.share():.1%} of the dense matrix</b>, and take "
+        f"{scene.multiply_adds:,} multiply-adds for each row of inputs. The nearest such matrix has a relative "
         f"error of <b>{scene.error:.3g}</b> ({scene.kind})."
     )
     small = f"<div class='wb wb-note' style='padding:0 4px'>{html.escape(scene.remark)}</div>" if scene.remark else ""
