@@ -180,6 +180,10 @@ DOORS = {
         "nm_spmm": {"a": PACKED, "b": X.T.copy(), "num_threads": 1},
         "nm_spmm_work": {"a": PACKED, "columns": 4},
     },
+    "kernels.matmul.wrapped_nm_spmm": {
+        "wrapped_nm_spmm": {"s": PACKED, "x": X.T.copy(), "left": None, "right": None, "num_threads": 1},
+        "wrapped_nm_spmm_work": {"s": PACKED, "columns": 4, "left_side": 2, "right_side": 2},
+    },
     "kernels.matmul.on_chip": {
         "kept_on_chip": {"order": dataflow_order(A, A, "row"), "formed": 3, "windows": [0], "most": 5},
         "probe_slots": {"tags": np.array([3, 1]), "slots": 4},

@@ -19,6 +19,6 @@ def low_rank(found: LowRank) -> Factorised:
     return Factorised(
         factors=(left, right),
         rebuilt=found.left @ found.right,
-        bits={"factors": low_rank_bits(shape, rank)},
+        bits={"dense factors": low_rank_bits(shape, rank)},
         multiply_adds=rank * sum(shape),
     )

@@ -54,5 +54,5 @@ def _product(w1, w2, x):
 
 METHOD = PruningMethod(
     key="monarch", title="Monarch", levels=("4", "2", "8", "16"), compress=compress,
-    source="Dao et al. 2022, arXiv 2204.00595", count=count, ladder="levels",
+    source="Dao et al. 2022, arXiv 2204.00595", count=count, ladder="levels", masks=False,
 )  # fmt: skip
