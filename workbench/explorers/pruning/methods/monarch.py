@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 
 from kernels.transforms.monarch import monarch_dense, monarch_multiply, monarch_project
+from workbench.explorers.pruning.factored import DENSE_FACTORS
 from workbench.explorers.pruning.method import VALUE_BITS, Compressed, PruningMethod
 
 
@@ -27,7 +28,7 @@ def numbers(shape, level) -> int:
 
 def count(shape, level, value_bits):
     """Count the two factors; where their numbers stand needs no bit."""
-    return {"values": numbers(shape, level) * value_bits, "indices": 0}
+    return {DENSE_FACTORS: numbers(shape, level) * value_bits}
 
 
 def compress(weight, known, level):
