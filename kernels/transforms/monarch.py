@@ -268,7 +268,7 @@ def monarch_project(matrix, nblocks=None, *, rank=1) -> tuple[np.ndarray, np.nda
 
 def monarch_project_reference(matrix, k, l, rank=1) -> np.ndarray:
     """Return the nearest matrix itself, part by part: every l-th row from j on, and columns p k .. p (k + 1)."""
-    out = np.zeros(matrix.shape, np.result_type(matrix.dtype, np.float64))
+    out = np.empty(matrix.shape, np.result_type(matrix.dtype, np.float64))
     p = matrix.shape[1] // k
     for j in range(l):
         for i in range(k):

@@ -46,16 +46,16 @@ def test_schedule_refuses():
 def test_a_short_training_brings_the_outputs_nearer():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)).requires_grad_(False)
-    batches = list(torch.randn(30, 64, 16))
+    batches = list(torch.randn(20, 32, 16))
     small = d2s_project(dense, 4)
-    better = recover_monarch(small, dense, batches, steps=150, rate=1e-2)
+    better = recover_monarch(small, dense, batches, steps=60, rate=2e-2)
     x = torch.randn(200, 16)
     before, after = ((model(x) - dense(x)).square().mean() for model in (small, better))
     assert after < 0.6 * before
     assert isinstance(better[0], MonarchLinear)
     assert not any(p.requires_grad for p in better.parameters())
-    again = recover_monarch(small, dense, batches, steps=150, rate=1e-2)
-    assert torch.equal(again(x), better(x))
+    one, two = (recover_monarch(small, dense, batches, steps=5, seed=1) for _ in range(2))
+    assert torch.equal(one(x), two(x))
     with pytest.raises(ValueError, match="the model has no MonarchLinear layer"):
         recover_monarch(dense, dense, batches, steps=1)
     with pytest.raises(ValueError, match="batches is empty"):
