@@ -41,7 +41,8 @@ class OwnMatrix:
     """The matrix that one reader has given."""
 
     def __init__(self):
-        self.name, self.matrix, self.serial = "", None, -1
+        self.name, self.serial = "", -1
+        self.matrix: Any = None
 
     def take(self, name: str, matrix) -> None:
         """Take a matrix of any kind that views read; ValueError or TypeError says what is wrong with it."""

@@ -141,7 +141,7 @@ class MonarchLinear(nn.Module):
         """Return the dense layer that does the same; it shares the bias, and its weight is new."""
         linear = nn.Linear(self.in_features, self.out_features, bias=False, dtype=self.w1.dtype)
         linear.weight = nn.Parameter(self.dense_weight(), requires_grad=self.w1.requires_grad)
-        linear.bias = self.bias
+        linear.register_parameter("bias", self.bias)
         return linear.train(self.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -179,6 +179,10 @@ class MonarchFFT(nn.Module):
     Dao et al. 2022, section 3.2 and Appendix: Cooley and Tukey's steps, found by projection. Factors are kept as pairs
     of real numbers, so that any optimiser takes them.
     """
+
+    w1: torch.Tensor
+    w2: torch.Tensor
+    order: torch.Tensor
 
     def __init__(self, n, inverse=False, norm="ortho", learnable=True, *, sizes=None, dtype=torch.float32):
         super().__init__()

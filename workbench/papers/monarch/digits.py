@@ -1,5 +1,7 @@
 """Handwritten digits by nets with dense layers, with Monarch layers, and with both in turn."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -33,7 +35,7 @@ def data():
     return [(torch.from_numpy(x).flatten(1), torch.from_numpy(y)) for x, y in images.digits()]
 
 
-def net(seed, kind=nn.Linear) -> nn.Sequential:
+def net(seed, kind: Callable[[int, int], nn.Module] = nn.Linear) -> nn.Sequential:
     """Return the net before training: 64, 512, 512 and 10 values, the last layer dense."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

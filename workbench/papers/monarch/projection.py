@@ -70,7 +70,7 @@ def _case(labels, size, seed, report):
     dense, steps = of.load(), LARGE_STEPS if labels["model"] == "minilm" else STEPS[size]
     if size == "tiny":  # one layer is enough to see it run
         dense = copy.deepcopy(dense)
-        dense.layers = dense.layers[:1]
+        dense.layers = nn.ModuleList(list(dense.get_submodule("layers").children())[:1])
     report(0.0, "project")
     near = d2s_project(dense, labels["nblocks"])
     if labels["structure"] == LOW_RANK:
@@ -82,7 +82,9 @@ def _case(labels, size, seed, report):
     held = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1)
     whole = sum(layer.weight.numel() for layer in linear_layers(dense).values())
     rows = [
-        row("weight error", sum(layer.error for layer in layers) / len(layers), "relative", "measured", **labels),
+        row(
+            "weight error", sum(layer.error or 0.0 for layer in layers) / len(layers), "relative", "measured", **labels
+        ),
         row("parameters, linear layers", held, "parameters", "counted", **labels),
         row("share of the parameters that stay", held / whole, "fraction", "counted", **labels),
     ]

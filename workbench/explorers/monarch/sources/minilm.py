@@ -17,7 +17,7 @@ def load(settings) -> np.ndarray:
     """Return a layer's weight."""
     from workbench.models.language import minilm  # here, so that other matrices need no torch
 
-    return minilm.load().get_submodule(settings["minilm_layer"]).weight.detach().numpy()
+    return minilm.load().get_parameter(f"{settings['minilm_layer']}.weight").detach().numpy()
 
 
 def missing() -> str:

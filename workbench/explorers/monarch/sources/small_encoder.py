@@ -15,7 +15,7 @@ def load(settings) -> np.ndarray:
     """Return a layer's weight."""
     from workbench.models.language import small_encoder  # here, so that other matrices need no torch
 
-    return small_encoder.load().get_submodule(settings["small_layer"]).weight.detach().numpy()
+    return small_encoder.load().get_parameter(f"{settings['small_layer']}.weight").detach().numpy()
 
 
 SOURCE = MatrixKind(
