@@ -90,8 +90,8 @@ class MonarchView(SectionedView):
         self._canvases = {
             name: RasterCanvas(title=title, layout=flexible(270))
             for name, title in (
-                ("kept", "Energy kept"), ("first", "First factor"), ("second", "Second factor"), ("product", "Product"),
-                ("matrix", "The matrix"),
+                ("kept", "Energy kept"), ("first", "Factor R"), ("second", "Factor L"), ("product", "Product"),
+                ("matrix", "Matrix"),
             )
         }  # fmt: skip
         self._canvases["kept"].on_pick(self._pick)
@@ -176,9 +176,9 @@ class MonarchView(SectionedView):
         self._stepper.show(step, steps, factor_words(scene, step), "block")
         k, l = scene.blocks
         names = {
-            "first": (scene.first, f"First factor: {k} blocks", ("number between", "input")),
-            "second": (scene.second, f"Second factor, permuted: {l} blocks", ("output", "number between")),
-            "product": (scene.filled(step), f"Product, {step} of {steps} blocks", ("output", "input")),
+            "first": (scene.first, f"Factor R, {k} blocks", ("number between", "input")),
+            "second": (scene.second, f"Factor L, permuted, {l} blocks", ("output", "number between")),
+            "product": (scene.filled(step), f"Product of {step} of {steps} blocks", ("output", "input")),
             "matrix": (scene.matrix, "The matrix", ("output", "input")),
         }
         for name, (values, title, axes) in names.items():
@@ -186,7 +186,6 @@ class MonarchView(SectionedView):
             words = f"{title}: {m:,} x {n:,}, {np.count_nonzero(values):,} numbers that are not zero."
             key = (scene, step) if name == "product" else scene
             self._show(name, axes, ValueSource.of(values), words, key)
-            self._canvases[name].title = title
         pair = [self._canvases[name] for name in ("product", "matrix")]
         tops = paint_colours(pair, self.colours, self.colour_tops)
         if tops != self.colour_tops:

@@ -66,8 +66,8 @@ table(
 # %% [markdown]
 # ## 2. The picture
 #
-# On the left the second factor, permuted, and the first. Each has one entry in eight. Below, their product: it has no
-# zero at all. Press play: each block of the first factor fills its columns in all rows.
+# The first two pictures are the factors, $L$ with the permutation in it, and $R$. Each has one entry in eight. The
+# third is their product, which ends without a single zero. Press play: each block of $R$ fills its columns in all rows.
 
 # %%
 from workbench.explorers.monarch.explorer import explorer
@@ -266,6 +266,9 @@ table(
 )
 
 # %% [markdown]
+# Compare the ways. Which of them lets the dense steps do something, and why does *continue* change so little? How far
+# is each from the model that was dense all along?
+#
 # Last: a trained sentence encoder is projected, and trained for a short while to give what it gave. Low rank gets as
 # many parameters and the same training. The cosine compares sentence vectors with those of the dense encoder.
 
