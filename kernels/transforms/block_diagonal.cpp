@@ -218,33 +218,30 @@ void on_panels(const Chain<T> &chain, const Real<T> *x, std::int64_t rows, std::
     if (turns_last(chain)) for_all(turn_out);
 }
 
-// One row of x: lanes<S> rows of a block at once, vectors along its columns.
+// One row of x with up to lanes<S> rows of a block at once, vectors along its columns: lane i is the sum of row i.
 template <class S>
-void block_on_row(const Stage<S> &a, std::int64_t k, const S *x, S *y) {
+Vec<S> rows_of_block(const S *w, std::int64_t in, std::int64_t there, const S *x) {
     constexpr int n = lanes<S>;
-    const auto rest = first_lanes<S>(static_cast<int>(a.in % n));
-    const S *w = a.block(k);
-    for (std::int64_t o = 0; o < a.out; o += n, w += n * a.in) {
-        const std::int64_t there = std::min<std::int64_t>(n, a.out - o);
-        Vec<S> acc[n];
+    Vec<S> acc[n];
+    const S *row[n];
 #pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) acc[i] = set1(S(0));
-        const S *row[n];
-#pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) row[i] = w + std::min<std::int64_t>(i, there - 1) * a.in;
-        std::int64_t p = 0;
-        for (; p + n <= a.in; p += n) {
-            const auto line = load(x + p);
-#pragma GCC unroll 16
-            for (int i = 0; i < n; ++i) acc[i] = fma(load(row[i] + p), line, acc[i]);
-        }
-        if (p < a.in) {
-            const auto line = load(x + p, rest);
-#pragma GCC unroll 16
-            for (int i = 0; i < n; ++i) acc[i] = fma(load(row[i] + p, rest), line, acc[i]);
-        }
-        store(y + o, sums<S>(acc), first_lanes<S>(static_cast<int>(there)));
+    for (int i = 0; i < n; ++i) {
+        acc[i] = set1(S(0));
+        row[i] = w + std::min<std::int64_t>(i, there - 1) * in;
     }
+    std::int64_t p = 0;
+    for (; p + n <= in; p += n) {
+        const auto line = load(x + p);
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) acc[i] = fma(load(row[i] + p), line, acc[i]);
+    }
+    if (p < in) {
+        const auto rest = first_lanes<S>(static_cast<int>(in - p));
+        const auto line = load(x + p, rest);
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) acc[i] = fma(load(row[i] + p, rest), line, acc[i]);
+    }
+    return sums<S>(acc);
 }
 
 template <class S>
@@ -262,19 +259,27 @@ void on_rows(const Chain<S> &chain, const S *x, std::int64_t rows, std::int64_t 
         const std::int64_t out_stride = t + 1 == chain.size() ? y_width : features;
         const std::int64_t pieces = std::min<std::int64_t>(a.blocks, workers > 1 ? 2 * workers : 1);
         workbench::parallel_for(pieces, workers, [&](std::int64_t piece, int worker) {
-            S *gathered = local[worker].of(a.in + a.out), *result = gathered + a.in;
-            for (std::int64_t k = a.blocks * piece / pieces; k < a.blocks * (piece + 1) / pieces; ++k)
-                for (std::int64_t r = 0; r < rows; ++r) {
-                    const S *from = in + r * in_stride + a.input(k);
-                    S *to = out + r * out_stride + a.output(k);
-                    if (a.inner == 1) {
-                        block_on_row(a, k, from, to);
-                        continue;
+            constexpr int n = lanes<S>;
+            S *gathered = local[worker].of(rows * a.in), held[n];
+            for (std::int64_t k = a.blocks * piece / pieces; k < a.blocks * (piece + 1) / pieces; ++k) {
+                if (a.inner > 1)
+                    for (std::int64_t r = 0; r < rows; ++r)
+                        for (std::int64_t i = 0; i < a.in; ++i) gathered[r * a.in + i] = in[r * in_stride + a.input(k) + i * a.inner];
+                for (std::int64_t o = 0; o < a.out; o += n) {  // all rows of x, while these rows of the block are in cache
+                    const std::int64_t there = std::min<std::int64_t>(n, a.out - o);
+                    for (std::int64_t r = 0; r < rows; ++r) {
+                        const S *from = a.inner > 1 ? gathered + r * a.in : in + r * in_stride + a.input(k);
+                        const auto sum = rows_of_block(a.block(k) + o * a.in, a.in, there, from);
+                        S *to = out + r * out_stride + a.output(k) + o * a.inner;
+                        if (a.inner == 1) {
+                            store(to, sum, first_lanes<S>(static_cast<int>(there)));
+                            continue;
+                        }
+                        store(held, sum);
+                        for (std::int64_t i = 0; i < there; ++i) to[i * a.inner] = held[i];
                     }
-                    for (std::int64_t i = 0; i < a.in; ++i) gathered[i] = from[i * a.inner];
-                    block_on_row(a, k, gathered, result);
-                    for (std::int64_t o = 0; o < a.out; ++o) to[o * a.inner] = result[o];
                 }
+            }
         });
     }
 }
