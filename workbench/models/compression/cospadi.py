@@ -81,7 +81,7 @@ def solve_k_s(cr, d1, d2, n_layers=1, rho=RHO, count_mask=False) -> tuple[int, i
 
     Source
     ------
-    Shopkhoev et al. 2025, and the code of its successor ROCKET.
+    Makhov et al. 2025, and the code of its successor ROCKET.
     """
     name = "solve_k_s"
     kept = 1 - Fraction(str(as_ratio(cr, function=name)))
@@ -180,7 +180,7 @@ def cospadi_compress(
 
     Source
     ------
-    Shopkhoev et al. 2025. *Differs from the paper:* the best of all iterations is kept, not the last one.
+    Makhov et al. 2025. *Differs from the paper:* the best of all iterations is kept, not the last one.
     """
     how = {"rho": rho, "iters": iters, "power_iters": power_iters, "count_mask": count_mask, "seed": seed}
     return cospadi_compress_group([weight], [gram], cr, biases=[bias], callback=callback, **how)[0]
