@@ -75,11 +75,11 @@ show(figure, f"Singular values of the layer; those behind the first {rank} are l
 # product of a dictionary and sparse codes takes $k\, n + s\, m$ values: as many as before, if $k$ is chosen well.
 
 # %%
+from workbench.data import text
 from workbench.models.compression.cospadi import trace
 
-known = gather_statistics(
-    model, [small_encoder.load().windows("The quick brown fox jumps over the lazy dog. " * 200, 64)]
-)
+batches = list(model.windows(text.sample(12_000)[0], 64).split(16))
+known = gather_statistics(model, batches)
 shown = trace(weight, None, RATIO, iters=SWEEPS)
 k, s = shown["k"], shown["s"]
 use = np.abs(shown["coefficients"])
@@ -87,9 +87,7 @@ both = {
     f"SVD: {rank} directions, used by every output": np.abs(low.left.T)[:, :128],
     f"dictionary: {k} atoms, {s} of them for an output": use[:, :128],
 }
-pictures(
-    both, "Size of the coefficients of 128 outputs: dense for the SVD, half of the places empty for the dictionary."
-)
+pictures(both, "Coefficients of 128 outputs: all places taken by the SVD, half of them by the dictionary.", root=True)
 
 # %% [markdown]
 # Every column is one output, every row a direction. On the right each column has equally many marks, at places of its
@@ -204,15 +202,15 @@ assert np.allclose(same, low_rank.left @ low_rank.right, atol=1e-6)
 # into a model, also into yours:
 
 # %%
-from workbench.data import text
 from workbench.models.compression.cospadi import cospadi
 
-batches = list(model.windows(text.sample(12_000)[0], 64).split(16))
 compressed = cospadi(model, batches, RATIO, iters=1)
 with torch.no_grad():
     before, after = (torch.nn.functional.normalize(each(batches[0]).mean(1), dim=1) for each in (model, compressed))
-print(compressed.layers[0].feed_in)
 f"cosine of sentence vectors before and after: {float((before * after).sum(1).mean()):.3f} (measured, on the same text)"
+
+# %%
+compressed.layers[0].feed_in
 
 # %% [markdown]
 # ## 5. Play
@@ -261,7 +259,7 @@ show(figure, "Histogram of how many outputs use each atom.")
 # ## 6. The experiment
 #
 # `workbench run cospadi` repeats everything at full size and writes records; from here on this notebook only reads
-# them. First single matrices: the error of the outputs with equally many values, as a share of plain SVD's.
+# them. First single matrices: the error of the outputs on calibration text, with equally many values.
 
 
 # %%
@@ -337,8 +335,8 @@ table(
 )  # fmt: skip
 
 # %% [markdown]
-# **Second insight: compare the last two columns.** Plain SVD changes the weights least of all factorisations, and the
-# outputs most. Who is judged by outputs must be fitted to them.
+# **Second insight: compare the last two columns for the two SVDs.** Plain SVD changes the weights less than SVD-LLM,
+# and the outputs more. Who is judged by outputs must be fitted to them.
 #
 # And time: the products of one transformer block of width 1,024, of which 30 per cent of the values are gone.
 

@@ -10,17 +10,18 @@ from workbench.explorers.pruning.source import sources
 METHODS = ("svd", "asvd", "cospadi")
 MODELS = {"tiny": ("small_encoder",), "small": ("tiny_lm",), "full": ("minilm", "tiny_lm")}
 EMBEDDED = dict.fromkeys(("tiny", "small", "full"), ("small_encoder",))
-LEVELS = {"tiny": 1, "small": 2}  # of each method; all at full size
+LEVELS = {"tiny": 1, "small": 2, "full": 3}  # of each method: 50, 30 and 40 per cent
+ALL_LEVELS = {"tiny": 1, "small": 2}
 TINY = ("svd",)
 
 
-def tradeoffs(size, seed, report, keep, models=MODELS):
-    """Compress every model by every method at every level, and judge it."""
+def tradeoffs(size, seed, report, keep, models=MODELS, levels=LEVELS):
+    """Compress every model by every method at the paper's levels that the explorer offers, and judge it."""
     chosen = [
         (_shortened(sources()[model], size), methods()[key], level)
         for model in models[size]
         for key in (TINY if size == "tiny" else METHODS)
-        for level in methods()[key].levels[: LEVELS.get(size)]
+        for level in methods()[key].levels[: levels.get(size)]
     ]
     rows = []
     for i, (of, by, level) in enumerate(chosen):
@@ -34,8 +35,8 @@ def tradeoffs(size, seed, report, keep, models=MODELS):
 
 
 def tradeoffs_embedded(size, seed, report, keep):
-    """Do the same with the sentence encoder that ships with the workbench."""
-    return tradeoffs(size, seed, report, keep, EMBEDDED)
+    """Do the same with the sentence encoder that ships with the workbench, at every level."""
+    return tradeoffs(size, seed, report, keep, EMBEDDED, ALL_LEVELS)
 
 
 def _shortened(of, size):
