@@ -1,6 +1,6 @@
 """A sparse matrix as one bit for every place and its values row by row: the smallest form where half of them stay."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import sparse
@@ -44,6 +44,8 @@ class BitmapRows:
     values: np.ndarray
     bits: np.ndarray
     shape: tuple[int, int]
+    starts: np.ndarray = field(init=False)
+    values_and_spare: np.ndarray = field(init=False)
 
     def __post_init__(self):
         name = "BitmapRows"

@@ -211,7 +211,7 @@ def cospadi_compress_group(
             check_gram(w, g, function=name)
     m, n = matrices[0].shape
     k, s = solve_k_s(cr, n, m, len(matrices), rho, count_mask)
-    gram = None if grams[0] is None else sum(g.astype(np.float64) for g in grams)
+    gram = None if grams[0] is None else np.sum([g.astype(np.float64) for g in grams], axis=0)
     how = {"iters": iters, "power_iters": power_iters, "seed": seed, "callback": callback}
     found = dictionary_factors(matrices, gram, k, s, **how)
     return SparseDictLinear.sharing(found.dictionary, found.codes, biases or [None] * len(matrices))

@@ -183,8 +183,8 @@ def load_dictionaries(model: nn.Module, path: str | Path) -> nn.Module:
     made: dict[str, Any] = {}
     try:
         for name, number in layers.items():
-            parts = (tensors.pop(f"{name}.{part}") for part in ("indices", "values"))
-            made[name] = SparseDictLinear(dictionaries[number], *parts, tensors.pop(f"{name}.bias", None))
+            indices, values = (tensors.pop(f"{name}.{part}") for part in ("indices", "values"))
+            made[name] = SparseDictLinear(dictionaries[number], indices, values, tensors.pop(f"{name}.bias", None))
             given = model.get_submodule(name)
             sides = [getattr(given, side, None) for side in ("out_features", "in_features")]
             if sides != [made[name].out_features, made[name].in_features]:

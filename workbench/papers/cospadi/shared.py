@@ -34,7 +34,7 @@ def shared(size, seed, report, keep):
 def _compared(model, names, labels, size, seed):
     layers = layers_of(model, size)
     weights, grams = [layers.weights[n] for n in names], [layers.grams[n] for n in names]
-    (m, n), total = weights[0].shape, sum(grams)
+    (m, n), total = weights[0].shape, np.sum(grams, axis=0)
     how = {"iters": SWEEPS, "seed": seed}
     rank, together = rank_for_ratio(RATIO, (m, n)), rank_for_ratio(RATIO, (len(names) * m, n))
     low = svd_llm(np.concatenate(weights), total, together)
