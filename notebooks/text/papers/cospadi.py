@@ -7,7 +7,8 @@
 #   workbench:
 #     description: A truncated SVD puts all outputs of a layer into one subspace. Let every output choose its own atoms
 #       from a dictionary, and fit them to what the layer gives.
-#     thumbnail: 'record:matrices/relative error of a matrix''s outputs?model=minilm&layer=layers.0.query&ratio=0.5&method=SVD|SVD-LLM|CoSpaDi'
+#     thumbnail: 'record:matrices/relative error of a matrix''s
+#       outputs?model=minilm&layer=layers.0.query&ratio=0.5&method=SVD|SVD-LLM|CoSpaDi'
 #     title: 'CoSpaDi: every output picks its atoms'
 # ---
 
