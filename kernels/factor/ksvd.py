@@ -100,7 +100,7 @@ def ksvd(
     Source
     ------
     Aharon, Elad and Bruckstein 2006, "K-SVD"; Rubinstein et al. 2008 for the approximate update. *Differs from the
-    papers:* several power iterations, as in Shopkhoev et al. 2025, and the best of all stages is returned.
+    papers:* several power iterations, as in Makhov et al. 2025, and the best of all stages is returned.
     """
     name = "ksvd"
     _check_vectors(vectors, name)

@@ -208,7 +208,7 @@ def dictionary_bits(shape, atoms, s, *, layers=1, value_bits=16) -> int:
 
     Source
     ------
-    Shopkhoev et al. 2025, "CoSpaDi", whose own count leaves out the places.
+    Makhov et al. 2025, "CoSpaDi", whose own count leaves out the places.
     """
     name = "dictionary_bits"
     (m, n), bits = _shape(shape, name), _value_bits(value_bits, name)

@@ -12,6 +12,7 @@ from scipy import sparse
 import kernels
 import workbench.machines
 from kernels.factor.omp import omp
+from kernels.formats.bitmap_rows import BitmapRows
 from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.formats.block_mask import BlockMask
 from kernels.formats.nm_packed import NMPacked
@@ -167,6 +168,10 @@ DOORS = {
     "kernels.matmul.bsr_spmm": {
         "bsr_spmm": {"a": A32.tobsr(blocksize=(1, 3)), "b": X, "num_threads": 1},
         "bsr_spmm_work": {"a": A32.tobsr(blocksize=(1, 3)), "n": 4},
+    },
+    "kernels.matmul.bitmap_spmm": {
+        "bitmap_spmm": {"a": BitmapRows.from_csr(A32), "x": X[:, :3].copy(), "num_threads": 1},
+        "bitmap_spmm_work": {"a": BitmapRows.from_csr(A32), "n": 4},
     },
     "kernels.matmul.dataflow": {
         "dataflow_steps": PAIR | {"dataflow": "row", "limit": 5, "bins": 3, "windows": [0], "progress": None},

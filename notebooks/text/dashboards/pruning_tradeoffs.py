@@ -8,7 +8,7 @@
 #     needs: [torch]
 #     title: Pruning trade-offs
 #     description: 'What pruning saves in bytes, operations and time, and what it costs a real model.'
-#     papers: [sparse_cpu_inference, flash_llm]
+#     papers: [sparse_cpu_inference, flash_llm, cospadi]
 #     thumbnail: pruning_tradeoffs.png
 # ---
 

@@ -32,6 +32,7 @@ __all__ = [
     "evaluation_grams",
     "judged_point",
     "kept_weights",
+    "loss_of",
     "prune",
     "recovered_point",
     "statistics_of",
@@ -123,6 +124,12 @@ def kept_weights(of: str, by: str, level: str, layer: str) -> np.ndarray:
     statistics, gradients = _gathered(chosen, found, lambda f, s: None)
     weight = linear_layers(chosen.load(), [layer])[layer].weight
     return found.compress(_array(weight), _knowledge_of(layer, statistics, gradients), level).weight
+
+
+def loss_of(of: PruningSource, name: str, made: Compressed) -> LayerLoss:
+    """Return what the compression of one layer costs, its outputs compared on the source's evaluation data."""
+    weight = _array(linear_layers(of.load(), [name])[name].weight)
+    return _loss(name, weight, made.weight, made.kept, _evaluation(of).get(name))
 
 
 def with_weights(of: PruningSource, made: Mapping[str, Compressed]) -> nn.Module:

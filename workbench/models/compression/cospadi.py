@@ -81,7 +81,7 @@ def solve_k_s(cr, d1, d2, n_layers=1, rho=RHO, count_mask=False) -> tuple[int, i
 
     Source
     ------
-    Shopkhoev et al. 2025, and the code of its successor ROCKET.
+    Makhov et al. 2025, and the code of its successor ROCKET.
     """
     name = "solve_k_s"
     kept = 1 - Fraction(str(as_ratio(cr, function=name)))
@@ -180,7 +180,7 @@ def cospadi_compress(
 
     Source
     ------
-    Shopkhoev et al. 2025. *Differs from the paper:* the best of all iterations is kept, not the last one.
+    Makhov et al. 2025. *Differs from the paper:* the best of all iterations is kept, not the last one.
     """
     how = {"rho": rho, "iters": iters, "power_iters": power_iters, "count_mask": count_mask, "seed": seed}
     return cospadi_compress_group([weight], [gram], cr, biases=[bias], callback=callback, **how)[0]
@@ -211,7 +211,7 @@ def cospadi_compress_group(
             check_gram(w, g, function=name)
     m, n = matrices[0].shape
     k, s = solve_k_s(cr, n, m, len(matrices), rho, count_mask)
-    gram = None if grams[0] is None else sum(g.astype(np.float64) for g in grams)
+    gram = None if grams[0] is None else np.sum([g.astype(np.float64) for g in grams], axis=0)
     how = {"iters": iters, "power_iters": power_iters, "seed": seed, "callback": callback}
     found = dictionary_factors(matrices, gram, k, s, **how)
     return SparseDictLinear.sharing(found.dictionary, found.codes, biases or [None] * len(matrices))

@@ -10,8 +10,10 @@ from scipy import sparse
 from torch import nn
 
 from kernels.factor.codes import SparseCodes
+from kernels.formats.bitmap_rows import BitmapRows
 from kernels.formats.packed_csr import PackedCSR
 from kernels.formats.storage import dictionary_bits
+from kernels.matmul.bitmap_spmm import bitmap_spmm
 from kernels.matmul.spmm import spmm
 from workbench.models.sparse_inference.sparse_linear import replace_linear
 
@@ -19,6 +21,7 @@ __all__ = ["SparseDictLinear", "load_dictionaries", "save_dictionaries"]
 
 FORMAT = "sparse-workbench dictionaries 1"
 MOST_SHORT = 2**15  # atoms whose indices 16 bits hold
+FEW = 8  # tokens, up to which the bitmap is faster than packed CSR
 
 
 class SparseDictLinear(nn.Module):
@@ -35,7 +38,7 @@ class SparseDictLinear(nn.Module):
 
     Source
     ------
-    Shopkhoev et al. 2025, "CoSpaDi". *Differs from the paper:* sums and coefficients are in float32.
+    Makhov et al. 2025, "CoSpaDi". *Differs from the paper:* sums and coefficients are in float32.
     """
 
     dictionary: torch.Tensor
@@ -58,7 +61,8 @@ class SparseDictLinear(nn.Module):
         self.in_features, self.out_features = n, m
         starts = np.arange(0, m * s + 1, s, dtype=np.int64)
         at, data = indices.numpy().astype(np.int32).reshape(-1), values.numpy().reshape(-1)
-        self.packed = PackedCSR.from_csr(sparse.csr_array((data, at, starts), shape=(m, k)))
+        coefficients = sparse.csr_array((data, at, starts), shape=(m, k))
+        self.packed, self.bitmap = PackedCSR.from_csr(coefficients), BitmapRows.from_csr(coefficients)
 
     @classmethod
     def from_codes(cls, dictionary: np.ndarray, codes: SparseCodes, bias: torch.Tensor | None = None):
@@ -92,7 +96,10 @@ class SparseDictLinear(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the kernels read: the dictionary, shared or not, the packed coefficients and the bias."""
+        """Bytes that a product with many tokens reads: the dictionary, packed coefficients and the bias.
+
+        One with few tokens reads the coefficients as a bitmap, which is smaller; the layer holds both.
+        """
         held = self.dictionary.nbytes + self.packed.nbytes
         return held + (0 if self.bias is None else self.bias.nbytes)
 
@@ -120,7 +127,10 @@ class SparseDictLinear(nn.Module):
 
     def columns(self, x: np.ndarray) -> np.ndarray:
         """Map columns, float32 (n, tokens) in any order of memory, to (m, tokens), without the bias."""
-        return spmm(self.packed, torch.matmul(self.dictionary, torch.from_numpy(x)).contiguous().numpy())
+        products = torch.matmul(self.dictionary, torch.from_numpy(x))  # (k, tokens)
+        if x.shape[1] <= FEW:
+            return bitmap_spmm(self.bitmap, products.t().contiguous().numpy()).T
+        return spmm(self.packed, products.contiguous().numpy())
 
     def to_dense(self) -> torch.Tensor:
         """Return the weight that the layer multiplies with, float32 (m, n)."""
@@ -173,8 +183,8 @@ def load_dictionaries(model: nn.Module, path: str | Path) -> nn.Module:
     made: dict[str, Any] = {}
     try:
         for name, number in layers.items():
-            parts = (tensors.pop(f"{name}.{part}") for part in ("indices", "values"))
-            made[name] = SparseDictLinear(dictionaries[number], *parts, tensors.pop(f"{name}.bias", None))
+            indices, values = (tensors.pop(f"{name}.{part}") for part in ("indices", "values"))
+            made[name] = SparseDictLinear(dictionaries[number], indices, values, tensors.pop(f"{name}.bias", None))
             given = model.get_submodule(name)
             sides = [getattr(given, side, None) for side in ("out_features", "in_features")]
             if sides != [made[name].out_features, made[name].in_features]:

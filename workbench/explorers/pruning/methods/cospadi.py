@@ -18,5 +18,5 @@ def compress(weight, known, level):
 
 METHOD = PruningMethod(
     key="cospadi", title="Sparse dictionary (CoSpaDi)", levels=SHARES, compress=compress,
-    source="Shopkhoev et al. 2025, arXiv 2509.22075", needs="gram", count=dictionary_count("cospadi"), masks=False,
+    source="Makhov et al. 2025, arXiv 2509.22075", needs="gram", count=dictionary_count("cospadi"), masks=False,
 )  # fmt: skip

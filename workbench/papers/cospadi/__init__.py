@@ -1,0 +1,1 @@
+"""CoSpaDi: weight matrices as sparse combinations of the atoms of a dictionary that calibration data choose."""
