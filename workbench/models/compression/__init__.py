@@ -1,0 +1,1 @@
+"""Models made smaller: by fewer channels, by factors, by other structure."""
