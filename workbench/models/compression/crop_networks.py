@@ -51,7 +51,8 @@ class ResNetSpec:
 class MobileSpec:
     """A net of inverted residual blocks: 1 x 1 expansion, 3 x 3 depthwise convolution, 1 x 1 projection.
 
-    A block adds its input to its output where both have one shape.
+    A block adds its input to its output where both have one shape. Activations are ReLU, not ReLU6, whose cap ends the
+    synaptic flow.
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ class _MobileNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, classes) of pictures (n, c, h, w)."""
-        x = self.blocks(nn.functional.relu6(self.norm(self.stem(x))))
+        x = self.blocks(torch.relu(self.norm(self.stem(x))))
         return self.head(x.mean((2, 3)))
 
 
@@ -202,7 +203,7 @@ class _InvertedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the projection of the filtered expansion of x, plus x where shapes are equal."""
-        inside = nn.functional.relu6(self.norm1(self.expand(x)))
-        inside = nn.functional.relu6(self.norm2(self.depthwise(inside)))
+        inside = torch.relu(self.norm1(self.expand(x)))
+        inside = torch.relu(self.norm2(self.depthwise(inside)))
         found = self.norm3(self.project(inside))
         return x + found if self.adds else found

@@ -57,7 +57,7 @@ def train(
     epochs, rate, batch : passes over the data, first learning rate, examples a step.
     seed : of the order of the examples.
     test : inputs and labels that are judged after every epoch.
-    report : ``report(fraction, step)``, called after every epoch; it may raise to stop the training.
+    report : ``report(fraction, step)``, called after every step; it may raise to stop the training.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def train(
     steps = epochs * -(-len(x) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     rng = np.random.default_rng(seed)
-    losses, seconds, accuracies = [], [], []
+    losses, seconds, accuracies, done = [], [], [], 0
     _apply(held)
     for epoch in range(epochs):
         model.train()
@@ -99,11 +99,12 @@ def train(
             schedule.step()
             _apply(held)
             total += float(loss.detach()) * len(some)
+            done += 1
+            report(done / steps, f"epoch {epoch + 1} of {epochs}")
         seconds.append(time.perf_counter() - start)
         losses.append(total / len(x))
         if test is not None:
             accuracies.append(accuracy(model, test))
-        report((epoch + 1) / epochs, f"epoch {epoch + 1} of {epochs}")
     return History(losses=tuple(losses), seconds=tuple(seconds), accuracies=tuple(accuracies))
 
 

@@ -3,7 +3,8 @@
 Theta are the weights, L the loss of a batch, g its gradient and H its Hessian with respect to theta.
 
 * SynFlow: |dR/dtheta theta|, where R is the sum of the outputs for an input of ones, and every parameter and buffer is
-  taken at its absolute value. It needs no data.
+  taken at its absolute value. It needs no data. ReLU6 layers are taken without their cap: above it no gradient flows,
+  and the layers before would seem worthless.
 * SNIP: |g theta|, divided by the sum of all.
 * GraSP: (H g) theta, with logits divided by a temperature, divided by |the sum of all|; the largest are kept.
 * magnitude: |theta|; random: uniform on [0, 1).
@@ -31,6 +32,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 Masks = Mapping[str, Tensor]
 TEMPERATURE = 200.0  # of GraSP's logits
 SMALLEST = 1e-10  # added to the sum by which GraSP's scores are divided
+UNCAPPED = ("synflow",)
 ROUNDS = {"synflow": 100}  # of the method where none are given; all others choose at once
 SCHEDULES = {
     "exponential": lambda density, done: density**done,
@@ -90,6 +92,7 @@ def pai_masks(
     rounds: int | None = None,
     schedule: str = "exponential",
     scope: str = "global",
+    report: Callable[[float, str], None] = lambda fraction, step: None,
     **scoring,
 ) -> dict[str, Tensor]:
     """Choose the weights that stay before training: the N - int((1 - density) N) of the highest scores.
@@ -104,6 +107,7 @@ def pai_masks(
     rounds : 100 for SynFlow and 1 for all others unless given.
     schedule : "exponential" or "linear".
     scope : "global" compares all layers' scores, "layer" keeps the same share of every layer.
+    report : ``report(fraction, step)``, called before every round; it may raise to stop the work.
 
     Returns
     -------
@@ -125,6 +129,7 @@ def pai_masks(
     scorer = _Scorer(model, method, **scoring)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in scorer.weights.items()}
     for e in range(1, rounds + 1):
+        report((e - 1) / rounds, f"round {e} of {rounds}")
         scores = {name: score.masked_fill(~masks[name], -torch.inf) for name, score in scorer.scores(masks).items()}
         masks = _kept(scores, SCHEDULES[schedule](density, e / rounds), scope)
     return masks
@@ -206,6 +211,8 @@ class _Scorer:
         self.method, self.dtype = method, dtype
         self.seed = as_int(seed, function="pai_scores", name="seed", low=0)
         self.model = copy.deepcopy(model).to(dtype).eval()
+        if method in UNCAPPED:
+            _lift_caps(self.model)
         self.layers = prunable_layers(self.model)
         if not self.layers:
             raise ValueError("pai_scores: model must have Conv2d or Linear layers, got none")
@@ -301,6 +308,13 @@ def _random(of):
     return {
         name: torch.rand(layer.weight.shape, generator=generator, dtype=of.dtype) for name, layer in of.layers.items()
     }
+
+
+def _lift_caps(model):
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.ReLU6):
+            above, _, last = name.rpartition(".")
+            setattr(model.get_submodule(above), last, nn.ReLU())
 
 
 def _over(scores, total):

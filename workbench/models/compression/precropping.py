@@ -91,7 +91,8 @@ def precrop(
     alone leaves some of the u undetermined or ill determined: on a chain of equal densities p, factors p, 1, p, 1
     fit as exactly as sqrt(p) everywhere. So ``evenness`` times the squares of (each u - its even part of log p) are
     added; the part is a half where both ends of the layer are free. Then all u are shifted alike, up to 0, to the
-    largest shift at which the rounded channels, at least one a group, fit the budget.
+    largest shift at which the rounded channels, at least one a group, fit the budget. What is left of it pays for one
+    channel more in groups that were rounded down, those first from which this took most.
 
     "inner" crops only channels inside residual blocks: the groups that are no residual stream. Those that share a layer
     get one factor, with which the layers that they touch have their densities' sum of weights; the shift is as above.
@@ -339,14 +340,20 @@ def _inner(graph, shares, names):
 
 
 def _fitted(graph, names, u, budget, kind, top):
-    """Return the channels at the largest common shift of all log-factors that fits the budget."""
+    """Return the channels at the largest common shift of all log-factors that fits the budget, then filled up."""
+
+    def wished(shift):
+        factors = np.exp(np.minimum(np.asarray(u) + shift, top))
+        return {name: graph.widths[name] * float(f) for name, f in zip(names, factors, strict=True)}
 
     def widths(shift):
-        factors = np.exp(np.minimum(np.asarray(u) + shift, top))
-        return {name: max(1, round(graph.widths[name] * float(f))) for name, f in zip(names, factors, strict=True)}
+        return {name: max(1, round(wish)) for name, wish in wished(shift).items()}
+
+    def count(found):
+        return graph.count(graph.widths | found, kind)
 
     def fits(shift):
-        return graph.count(graph.widths | widths(shift), kind) <= budget
+        return count(widths(shift)) <= budget
 
     low, high = -WIDEST - float(max(np.max(u), 0.0)), WIDEST
     if fits(high):
@@ -354,4 +361,9 @@ def _fitted(graph, names, u, budget, kind, top):
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return widths(low)
+    found, wish = widths(low), wished(low)
+    for name in sorted(names, key=lambda name: found[name] / wish[name]):  # those first that lost most by rounding
+        more = found | {name: found[name] + 1}
+        if found[name] < wish[name] and more[name] <= graph.widths[name] * np.exp(top) and count(more) <= budget:
+            found = more
+    return found

@@ -72,6 +72,21 @@ def test_absolute_values_are_taken_of_buffers_and_biases_too():
     assert scores["2"].flatten().tolist() == pytest.approx([3 * scale * 1.5, 1 * scale * 2.5])
 
 
+def test_caps_are_lifted_for_synaptic_flow_alone():
+    capped, plain = (
+        nn.Sequential(nn.Linear(4, 9), kind(), nn.Linear(9, 9), kind(), nn.Linear(9, 2)) for kind in (nn.ReLU6, nn.ReLU)
+    )
+    with torch.no_grad():
+        for p in capped.parameters():
+            p.mul_(50)
+    plain.load_state_dict(capped.state_dict())
+    scores, want = pai_scores(capped, input_shape=(4,)), pai_scores(plain, input_shape=(4,))
+    assert all(torch.equal(scores[name], score) and bool((score > 0).all()) for name, score in want.items())
+    assert isinstance(capped[1], nn.ReLU6)
+    loader = [(torch.ones(3, 4), torch.tensor([0, 1, 1]))]
+    assert not torch.equal(pai_scores(capped, "snip", loader)["0"], pai_scores(plain, "snip", loader)["0"])
+
+
 def test_snip_is_the_gradient_on_the_mask(batch):
     model = SMALL.build(3)
     scores = pai_scores(model, "snip", batch)

@@ -126,9 +126,9 @@ def test_inner_crops_blocks_and_leaves_streams():
     widths = precrop(graph, densities, mode="inner")
     streams = {group.name for group in graph.groups if group.added}
     assert not streams & set(widths)
-    assert widths["blocks.0.conv1"] == 8  # a half of the block's weights
+    assert widths["blocks.0.conv1"] in (8, 9)  # a half of the block's weights, and what rounding left elsewhere
     third = (0.125 * 18_432 + 36_864) / (18_432 + 36_864)
-    assert widths["blocks.4.conv1"] == round(64 * third) and widths["blocks.1.conv1"] == 16
+    assert widths["blocks.4.conv1"] - round(64 * third) in (0, 1) and widths["blocks.1.conv1"] == 16
 
 
 def test_inner_takes_both_sides_of_a_bottleneck_together():
@@ -164,7 +164,15 @@ def test_preconfig_may_widen_and_with_cap_one_is_precrop():
 
 def test_equal_shares_are_equal():
     graph = chain(6)
-    assert set(uniform_widths(graph, 0.25 * graph.count(graph.widths)).values()) == {411}  # 4 f^2 + 2 f = 1.5
+    found = sorted(uniform_widths(graph, 0.25 * graph.count(graph.widths)).values())
+    assert found[0] == 411 and found[-1] <= 412  # 4 f^2 + 2 f = 1.5, and what is left pays for some more
+
+
+def test_what_is_left_pays_for_groups_that_were_rounded_down():
+    graph = chain(3, 10)
+    budget = graph.count(graph.widths | {"0": 4, "1": 3})
+    assert uniform_widths(graph, budget) == {"0": 4, "1": 3}  # 3.4 channels each fill it: 3 and 3 are too few
+    assert uniform_widths(graph, budget - 1) == {"0": 3, "1": 3}
 
 
 def test_the_geometric_programme_beats_random_factors(rng):
