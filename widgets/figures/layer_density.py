@@ -1,7 +1,7 @@
 """How much of every layer stays before training, the channels that are cropped to it, and what nets so made reach."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -66,6 +66,8 @@ class DensityScene:
     unit : "weights" or "multiply-adds".
     refused : why nothing could be cropped, a sentence, or "".
     points : trained nets of this family, from records and from this page.
+    outcomes : what nets with a kind of mask reached, by kind ("scored", "shuffled", "cropped"), at the recorded density
+        that is nearest; empty where nothing was recorded.
     recorded : where the points come from, words.
     """
 
@@ -85,6 +87,7 @@ class DensityScene:
     refused: str = ""
     points: tuple[AccuracyPoint, ...] = ()
     recorded: str = ""
+    outcomes: Mapping[str, AccuracyPoint] = field(default_factory=dict)
 
     @cached_property
     def sizes(self) -> np.ndarray:

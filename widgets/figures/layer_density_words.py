@@ -82,7 +82,7 @@ def mask_words(scene: DensityScene, layer: str, kind: str, mask: np.ndarray) -> 
 
 
 def triptych_html(scene: DensityScene, layer: str, masks: dict[str, np.ndarray]) -> str:
-    """Return what a dense kernel has to multiply for each mask, as a table."""
+    """Return what a dense kernel has to multiply for each mask, and what nets so made reached, as a table."""
     at = scene.place(layer)
     rows = ""
     for kind, mask in masks.items():
@@ -90,11 +90,25 @@ def triptych_html(scene: DensityScene, layer: str, masks: dict[str, np.ndarray])
         needed = outputs * inputs * mask.shape[2]
         rows += (
             f"<tr><th>{kind}</th><td>{int(np.count_nonzero(mask)):,}</td><td>{needed:,}</td>"
-            f"<td>{needed / max(mask.size, 1):.3g}</td></tr>"
+            f"<td>{needed / max(mask.size, 1):.3g}</td>{_outcome(scene, kind)}</tr>"
         )
-    head = "<tr><th>mask</th><th>weights that stay</th><th>smallest dense layer (weights)</th><th>share</th></tr>"
+    head = "<tr><th>mask</th><th>weights that stay</th><th>smallest dense layer (weights)</th><th>share</th>"
     caption = f"{html.escape(scene.names[at])}: what a dense kernel still multiplies (counted)"
+    if scene.outcomes:
+        density = next(iter(scene.outcomes.values())).density
+        head += "<th>net: accuracy</th><th>net: time (ms)</th>"
+        caption += f", and whole nets of density {density:.3g} with such masks, trained (measured; {scene.recorded})"
+    head += "</tr>"
     return f"<table class='wb wb-numbers'><caption>{caption}</caption>{head}{rows}</table>"
+
+
+def _outcome(scene, kind):
+    if not scene.outcomes:
+        return ""
+    point = scene.outcomes.get(kind)
+    time_ms = None if point is None else point.time_ms
+    accuracy = "" if point is None else f"{point.accuracy:.3f}"
+    return f"<td>{accuracy}</td><td>{'' if time_ms is None else f'{time_ms:.3g}'}</td>"
 
 
 def points_words(scene: DensityScene, axis: str) -> str:

@@ -109,6 +109,9 @@ def test_three_masks_keep_as_many_places_or_whole_channels(scene):
     assert stored(masks["cropped"]) == (2, 3) and masks["cropped"][:2].all() and not masks["cropped"][2:].any()
     assert three_masks(scene, "b", 0)["cropped"].sum() == 18  # depthwise: one input a channel
     html = triptych_html(scene, "a", masks)
+    assert "accuracy" not in html
+    told = triptych_html(replace(scene, outcomes={"scored": scene.points[0], "cropped": scene.points[1]}), "a", masks)
+    assert "<td>0.900</td><td>2</td>" in told and "<td>1.000</td><td></td>" in told and "density 0.1" in told
     assert "<td>54</td><td>54</td>" in html and f"<td>{int(masks['scored'].sum()):,}</td>" in html
 
 

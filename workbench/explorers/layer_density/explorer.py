@@ -13,7 +13,7 @@ from widgets.controls.knob import Knob
 from widgets.figures.layer_density import AccuracyPoint, DensityScene
 from widgets.views.layer_density import DensityHooks, LayerDensityView
 from workbench.explorers.layer_density.method import methods
-from workbench.explorers.layer_density.recorded import epoch_seconds, recorded_points, recorded_rows
+from workbench.explorers.layer_density.recorded import epoch_seconds, outcomes, recorded_points, recorded_rows
 from workbench.explorers.layer_density.source import NetSource, sources
 from workbench.explorers.layer_density.stories import STORIES
 
@@ -105,7 +105,7 @@ def density_scene(
             trained = _train(state, of, scene, progress)
             _TRAINED.keep(key, trained)
         points = (*points, *trained)
-    return replace(scene, points=points)
+    return replace(scene, points=points, outcomes=outcomes(points, state["density"]))
 
 
 class _Kept:

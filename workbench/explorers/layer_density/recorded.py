@@ -7,7 +7,7 @@ from widgets.figures.layer_density import AccuracyPoint
 from workbench import record
 from workbench.paper import Row
 
-__all__ = ["EXPERIMENTS", "epoch_seconds", "recorded_points", "recorded_rows"]
+__all__ = ["EXPERIMENTS", "epoch_seconds", "outcomes", "recorded_points", "recorded_rows"]
 
 EXPERIMENTS = ("evidence", "speed")
 ACCURACY, KEPT, TIME, EPOCH = "test accuracy", "parameters kept", "time of an inference", "time of an epoch"
@@ -18,6 +18,7 @@ FORMS = {  # how a trained net of a name is run; masks of single weights take th
     "uniform density": "masked",
     "PreCrop, tied": "cropped",
 }
+KINDS = {"scored": "SynFlow", "shuffled": "SynFlow, shuffled", "cropped": "PreCrop, tied"}
 SPARSE = ("SynFlow", "masked, by sparse products")
 
 
@@ -69,6 +70,22 @@ def epoch_seconds(rows: Sequence[Row], net: str, density: float) -> float | None
         return None
     nearest = min({r["density"] for r in mine}, key=lambda known: abs(known - density))
     return sum(r["value"] for r in mine if r["density"] == nearest and r["form"] in ("masked", "cropped")) / 1e3
+
+
+def outcomes(points: Sequence[AccuracyPoint], density: float) -> dict[str, AccuracyPoint]:
+    """Return what recorded nets with a scored, a shuffled and a cropped mask reached, by kind of mask.
+
+    Parameters
+    ----------
+    points : of `recorded_points`; those that were trained on the page are left out.
+    density : the nearest recorded one is taken, of those at which there is every kind.
+    """
+    named = {(point.name, point.density): point for point in points if not point.here}
+    whole = [d for _, d in named if all((name, d) in named for name in KINDS.values())]
+    if not whole:
+        return {}
+    nearest = min(whole, key=lambda known: abs(known - density))
+    return {kind: named[name, nearest] for kind, name in KINDS.items()}
 
 
 def _times(rows: Iterable[Row]) -> dict[tuple[float, str], float]:

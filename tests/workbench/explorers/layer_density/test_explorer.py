@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from widgets.figures.layer_density import AccuracyPoint
 from widgets.views.layer_density import SECTIONS
 from workbench.explorers.layer_density import explorer as module
 from workbench.explorers.layer_density import recorded
@@ -187,6 +189,22 @@ def test_points_are_means_of_seeds_with_the_times_of_their_form():
     assert recorded.recorded_points(rows_of(), "inverted") == ()
     assert recorded.epoch_seconds(rows_of(), "residual", 0.03) == pytest.approx(1.2)
     assert recorded.epoch_seconds(rows_of(), "plain", 0.03) is None
+
+
+def test_masks_are_told_what_recorded_nets_of_the_nearest_density_reached():
+    times = {"SynFlow": 9.0, "SynFlow, shuffled": 9.5, "PreCrop, tied": 4.0}
+    points = [
+        AccuracyPoint(name=name, density=d, accuracy=d, low=d, high=d, parameters=1, time_ms=ms)
+        for d in (0.1, 0.5)
+        for name, ms in times.items()
+    ]
+    points.append(replace(points[0], density=0.2))  # without the other kinds
+    found = recorded.outcomes(points, 0.22)
+    assert {kind: (point.density, point.time_ms) for kind, point in found.items()} == {
+        "scored": (0.1, 9.0), "shuffled": (0.1, 9.5), "cropped": (0.1, 4.0)
+    }  # fmt: skip
+    assert recorded.outcomes(points[:2], 0.1) == {}
+    assert recorded.outcomes([replace(point, here=True) for point in points], 0.1) == {}
 
 
 def test_the_time_of_training_here_comes_from_the_record(monkeypatch):
