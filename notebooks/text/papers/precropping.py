@@ -301,10 +301,11 @@ check("precropping/block", weights)
 
 # %% [markdown]
 # **3.** What is the SynFlow score of this weight? **4.** Which two weights does SNIP keep? **5.** At which level does
-# the water stand? **6.** Write a function (sizes, budget) that fills layers of any sizes.
+# the water stand? **6.** Write a function (sizes, budget) that fills layers of any sizes; it will be tried on
+# budgets of the shares given last.
 
 # %%
-given("precropping/flow"), given("precropping/snip"), given("precropping/level")
+given("precropping/flow"), given("precropping/snip"), given("precropping/level"), given("precropping/fill")
 
 # %%
 check("precropping/flow", score)

@@ -32,7 +32,7 @@ MODES = (
 DENSITY = Knob(
     "density", "Density", 0.1, 0.003, 1.0, scale="log10", help="Share of the weights of the whole net that stays."
 )
-ROUNDS = Knob("rounds", "Rounds", 100, 1, 100, 1, help="How often the net is scored and pruned a little more.")
+ROUNDS = Knob("rounds", "Rounds", 20, 1, 100, 1, help="How often the net is scored and pruned a little more.")
 MODE = Knob("mode", "Channels", "tied", choices=MODES, help="Which channels are cropped, and to what.")
 KIND = Knob(
     "budget_kind", "Budget of", "params", choices=(("params", "weights"), ("flops", "multiply-adds")),

@@ -5,7 +5,7 @@ from widgets.views.frame.story import Story
 STORIES = {
     "level": Story(
         "As many weights in every layer",
-        {"density": 0.03, "section": "rounds"},
+        {"density": 0.03, "rounds": 100, "section": "rounds"},
         "Layers differ in size more than two hundredfold. How much do the counts of weights that stay differ? The "
         "marks are the water level: the same number everywhere, or all of a layer that has fewer.",
     ),
