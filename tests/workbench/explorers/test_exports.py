@@ -15,6 +15,7 @@ from widgets.views.sparsity import ORDERINGS, SparsityView
 from workbench.data.matrices import MATRICES
 from workbench.explorers.attention import explorer as attention
 from workbench.explorers.attention.method import offered
+from workbench.explorers.layer_density.explorer import explorer as density
 from workbench.explorers.spgemm.explorer import explorer as spgemm
 
 SVG_TEXT = "{http://www.w3.org/2000/svg}text"
@@ -46,6 +47,12 @@ CASES |= {
     for part in ("step", "bytes", "machine", "constants")
     for operands, more in (("worked", {}), ("karate", {}), ("poisson2d", {}))
 }
+CASES |= {
+    f"layer density {part} {mode}": (density, {"net": "plain", "method": "random", "section": part, "mode": mode})
+    for part in ("layers", "mask", "rounds")
+    for mode in ("tied", "inner")
+}
+CASES["layer density accuracy"] = (density, {"section": "accuracy", "rounds": 2})
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -1,0 +1,1 @@
+"""The explorer of layer densities: what pruners keep of every layer before training, and channels cropped to it."""

@@ -1,0 +1,1 @@
+"""Pruners at initialisation, one file each."""

@@ -1,0 +1,1 @@
+"""Nets to prune before their training, one file each."""
