@@ -195,7 +195,8 @@ def _recent(keys, values, q, name):
 
 
 def _whole_share(queries, heads, label, name):
-    if isinstance(queries, bool) or not isinstance(queries, int | np.integer) or not heads or queries % heads or queries < 0:
+    whole = isinstance(queries, int | np.integer) and not isinstance(queries, bool)
+    if not whole or not heads or queries % heads or queries < 0:
         raise ValueError(f"{name}: {label} must have a multiple of the {heads} heads of the keys, got {queries!r:.40}")
     return int(queries) // heads
 

@@ -1,7 +1,7 @@
 """One step of decoding over a cache in 2 or 4 bits, with low rank and outliers, against dense attention in torch.
 
 Shapes are those of one layer: 32 heads of 128 channels (as in LLaMA-2 7B), and 8 that serve 32 queries (as in Mistral
-7B). Keys and values are normal, with some channels that are ten times as large, as language models have them. Dense SDPA
+7B). Keys and values are normal, with some channels that are ten times as large, as in language models. Dense SDPA
 computes on the uncompressed cache, the others on what the compressed one stands for: each is checked against float64 on
 its own. A contender that makes the cache dense first does that in every step.
 """
