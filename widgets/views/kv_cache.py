@@ -86,7 +86,7 @@ class KVCacheView(SectionedView):
 
     def build(self) -> Sequence[ipywidgets.Widget]:
         """Make the parts of each section."""
-        self._canvases = {name: RasterCanvas(title=NAMES[name], layout=flexible(260)) for name in PICTURES}
+        self._canvases = {name: RasterCanvas(title=NAMES[name], layout=flexible(220)) for name in PICTURES}
         self._stepper = Stepper(partial(self._turn_part, "step"), label="Tokens in the cache")
         self._panes = {
             name: pane(name, width)
@@ -134,6 +134,8 @@ class KVCacheView(SectionedView):
                 canvas.axes = ("token", "channel")
                 canvas.show(ValueSource.of(getattr(scene, name)), alt=picture_words(scene, name), keep_window=True)
         paint_colours(tuple(self._canvases.values()), "shared", "")
+        for canvas in self._canvases.values():
+            canvas.scale_note = "one scale for all five pictures"
 
     def _paint_corrections(self, scene):
         self._panes["spectrum"].show(spectrum_figure(scene, self.theme), spectrum_words(scene))

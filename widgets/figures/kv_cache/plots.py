@@ -180,7 +180,8 @@ def drift_figure(scene: CacheScene, theme="light") -> go.Figure:
     figure.update_layout(
         template=template(theme),
         title=title_at_left(
-            f"Error of attention while decoding ({scene.kind})", "over the output's size, all heads of the layer"
+            f"Error of attention while decoding ({scene.kind})",
+            "over the output's size, all heads of the layer, up to eight steps a point",
         ),
         height=420,
         margin={"b": 120},

@@ -14,10 +14,10 @@ __all__ = [
 
 NAMES = {
     "exact": "Exact",
-    "levels": "Quantised, without outliers",
-    "low_rank": "Low-rank part",
+    "levels": "Levels",
+    "low_rank": "Low rank",
     "sparse": "Outliers",
-    "rest": "Error that is left",
+    "rest": "Error left",
 }
 
 

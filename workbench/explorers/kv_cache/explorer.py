@@ -34,10 +34,10 @@ BACKBONE = Knob(
 GROUP = Knob(
     "group", "Group", "64", choices=tuple((x, x) for x in ("16", "32", "64")), help="Numbers that share a scale."
 )
-RANK = Knob("rank", "Rank of the low-rank part", 4, 0, 16, 1, help="Of the prompt; later blocks have at most 2.")
-SPARSITY = Knob("sparsity", "Outliers (per cent)", 2.0, 0.0, 20.0, 0.5, help="Share of the entries stored exactly.")
-BUFFER = Knob("buffer", "Buffer (groups)", 1, 1, 4, 1, help="Newest tokens in half precision, in groups.")
-PROMPT = Knob("prompt", "Prompt (tokens)", 128, 1, 2048, 1, help="Tokens that are read at once.")
+RANK = Knob("rank", "Rank", 4, 0, 16, 1, help="Of the low-rank part of the prompt; later blocks have at most 2.")
+SPARSITY = Knob("sparsity", "Outliers (%)", 2.0, 0.0, 20.0, 0.5, help="Share of the entries stored exactly.")
+BUFFER = Knob("buffer", "Buffer", 1, 1, 4, 1, help="Newest tokens in half precision, in groups.")
+PROMPT = Knob("prompt", "Prompt", 128, 1, 2048, 1, help="Tokens that are read at once.")
 SETTINGS = (WHAT, HEAD, CHANNEL, BITS, BACKBONE, GROUP, RANK, SPARSITY, BUFFER, PROMPT)
 
 
@@ -130,9 +130,8 @@ def _relevant(state):
     of = sources().get(state["cache"])
     group = () if state["backbone"] == "kcvt" else ("group",)
     own = tuple(knob.key for knob in (of.knobs if of else ()))
-    return (
-        "cache", *own, "what", "head", "channel", "bits", "backbone", *group, "rank", "sparsity", "buffer", "prompt",
-    )  # fmt: skip
+    last = ("buffer", "prompt") if state["section"] in ("bytes", "drift") else ("channel",)
+    return ("cache", *own, "what", "head", "bits", "backbone", *group, "rank", "sparsity", *last)
 
 
 def _refused(state, own):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ VARIANTS = {
     "outliers": {"rank": 0, "rank_gen": 0},
     "both": {},
 }
-POINTS = 16  # of the curve of errors while decoding
+POINTS, TOGETHER = 16, 8  # of the curve of errors while decoding, and steps that a point is the mean of
 
 
 def config(state: Mapping[str, Any]) -> GearConfig:
@@ -82,17 +83,23 @@ def _decoded(q, kv, cfg, prompt, progress):
     """Decode the tokens after the prompt over every method's cache; return bytes at the end, and errors on the way."""
     n = kv[0].shape[2]
     prompt = min(prompt, n)
-    points = np.unique(np.linspace(prompt + 1, n, POINTS).astype(np.int64)) if n > prompt else np.zeros(0, np.int64)
+    points = np.unique(np.linspace(prompt, n, POINTS + 1).astype(np.int64)[1:]) if n > prompt else np.zeros(0, np.int64)
+    points = points[points > prompt]
+    steps = [np.arange(max(low, high - TOGETHER) + 1, high + 1) for low, high in pairwise([prompt, *points.tolist()])]
+    asked = np.concatenate([[], *steps]).astype(int).tolist()
+    exact = {t: _attention(q[:, :, t - 1], *(x[:, :, :t] for x in kv)) for t in asked}
     held, errors = {}, {}
-    exact = {int(t): _attention(q[:, :, t - 1], *(x[:, :, :t] for x in kv)) for t in points}
     for i, (method, left) in enumerate(VARIANTS.items()):
         cache, start, found = GearCache(replace(cfg, **left)), prompt, []
         cache.prefill(*(x[:, :, :prompt] for x in kv))
-        for t in points:
+        for part in steps:
             progress(0.55 + 0.1 * i, f"decoding: {method}")
-            cache.append(*(x[:, :, start:t] for x in kv))
-            found.append(_relative(cache.attend(q[:, :, t - 1 : t])[:, :, 0], exact[int(t)]))
-            start = int(t)
+            outs = []
+            for t in part.tolist():
+                cache.append(*(x[:, :, start:t] for x in kv))
+                outs.append(cache.attend(q[:, :, t - 1 : t])[:, :, 0])
+                start = t
+            found.append(_relative(np.stack(outs), np.stack([exact[t] for t in part.tolist()])))
         held[method], errors[method] = cache.nbytes(breakdown=True), np.array(found, np.float64)
     return held, Drift(tokens=points, error=errors)
 

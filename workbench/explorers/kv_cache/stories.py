@@ -5,7 +5,7 @@ from widgets.views.frame.story import Story
 STORIES = {
     "two_percent": Story(
         "Two per cent of the entries",
-        {"section": "corrections", "sparsity": 2.0, "what": "key"},
+        {"section": "corrections", "sparsity": 2.0, "what": "key", "head": 6, "channel": 29},
         "The marks below the histogram are the levels of 2 bits. How far apart do they lie with all entries, and "
         "how far without the outliers? Set the outliers to 0 per cent, and to 10.",
     ),
