@@ -276,7 +276,7 @@ def quantize_groups_work(shape, bits, *, group, scales="float16") -> Work:
     return Work(flops=5 * rows * n, bytes_streamed=8 * rows * n + stored, gathers=0)
 
 
-def _coded(x, bits, axis, group, scales, num_threads, function):
+def _coded(x, bits, axis, group, scales, num_threads, function) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     bits = as_int(bits, function=function, name="bits", low=1, high=8)
     check_array(x, function=function, name="x", dtypes=(np.float32,))
     check_choice(scales, SCALES, function=function, name="scales")

@@ -132,7 +132,8 @@ class KVCacheView(SectionedView):
             if self._drawn.get(name) is not scene:
                 self._drawn[name] = scene
                 canvas.axes = ("token", "channel")
-                canvas.show(ValueSource.of(getattr(scene, name)), alt=picture_words(scene, name), keep_window=True)
+                source: Any = ValueSource.of(getattr(scene, name))
+                canvas.show(source, alt=picture_words(scene, name), keep_window=True)
         paint_colours(tuple(self._canvases.values()), "shared", "")
         for canvas in self._canvases.values():
             canvas.scale_note = "one scale for all five pictures"
