@@ -125,17 +125,15 @@ void scores_by_channel(const Blocks &k, const Shape &s, std::int64_t at, const s
     }
 }
 
-// Keys by token: each group of channels gives one sum, which its scale multiplies.
+// Keys by token: each group of channels gives one sum, which its scale multiplies. Where groups end inside a unit of codes,
+// numbers are taken one by one.
 template <int R>
-void scores_by_token(const Blocks &k, const Shape &s, std::int64_t at, std::int64_t h, const std::uint16_t *scale,
-                     const std::uint16_t *zero, const float *q, float *scores, std::int64_t ld) {
-    const std::int64_t units = s.width() / 16, first = k.first_channel(s, h);
-    const std::uint8_t *codes = k.codes + at * k.tokens * units * k.unit_bytes();
-    for (std::int64_t t = 0; t < k.tokens; ++t, codes += units * k.unit_bytes()) {
-        const std::uint16_t *step = scale + t * k.scale_groups, *low = zero + t * k.scale_groups;
+void scores_by_token_slowly(const Blocks &k, const Shape &s, const std::uint8_t *codes, std::int64_t first, const std::uint16_t *scale,
+                            const std::uint16_t *zero, const float *q, float *scores, std::int64_t ld) {
+    const std::int64_t units = s.width() / 16;
+    for (std::int64_t t = 0; t < k.tokens; ++t, codes += units * k.unit_bytes())
         for (std::int64_t c0 = 0; c0 < s.d;) {
-            const std::int64_t g = (first + c0) / k.group, end = std::min(s.d, (g + 1) * k.group - first);
-            const float a = codes::one_half(step[g]), z = codes::one_half(low[g]);
+            const std::int64_t g = (first + c0) / k.group, end = std::min(s.d, (g + 1) * k.group - first), at = t * k.scale_groups + g;
             for (int r = 0; r < R; ++r) {
                 float sum = 0, whole = 0;
                 std::uint8_t code[16];
@@ -144,10 +142,49 @@ void scores_by_token(const Blocks &k, const Shape &s, std::int64_t at, std::int6
                     if (c / 16 != unit) unit = c / 16, codes::unpack16(codes + unit * k.unit_bytes(), k.bits, code);
                     sum += q[r * s.width() + c] * code[c % 16], whole += q[r * s.width() + c];
                 }
-                scores[r * ld + t] += a * sum + z * whole;
+                scores[r * ld + t] += codes::one_half(scale[at]) * sum + codes::one_half(zero[at]) * whole;
             }
             c0 = end;
         }
+}
+
+template <int known, int R>
+void scores_by_whole_units(const Blocks &k, const Shape &s, const std::uint8_t *codes, std::int64_t first, const std::uint16_t *scale,
+                           const std::uint16_t *zero, const float *q, float *scores, std::int64_t ld, Scratch &scratch) {
+    const std::int64_t units = s.width() / 16, low = first / k.group, groups = (first + s.d - 1) / k.group + 1 - low;
+    const std::int64_t bytes = known != 0 ? codes::unit_bytes(known) : k.unit_bytes();
+    scratch.parts.assign(static_cast<std::size_t>(R * groups), 0.0f);  // the sum of the query over each group
+    for (int r = 0; r < R; ++r)
+        for (std::int64_t c = 0; c < s.d; ++c) scratch.parts[static_cast<std::size_t>(r * groups + (first + c) / k.group - low)] += q[r * s.width() + c];
+    for (std::int64_t t = 0; t < k.tokens; ++t)
+        for (std::int64_t g = 0, i = 0; g < groups; ++g) {
+            const std::int64_t end = g + 1 == groups ? units : ((low + g + 1) * k.group - first) / 16, at = t * k.scale_groups + low + g;
+            vf part[R];
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) part[r] = set1(0.0f);
+            for (; i < end; ++i, codes += bytes) {
+                vf level[vectors];
+                codes::levels<known>(codes, k.bits, level);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+                    for (int v = 0; v < vectors; ++v) part[r] = fma(level[v], load(q + r * s.width() + 16 * i + v * W), part[r]);
+            }
+            const float a = codes::one_half(scale[at]), z = codes::one_half(zero[at]);
+            for (int r = 0; r < R; ++r) scores[r * ld + t] += a * sum(part[r]) + z * scratch.parts[static_cast<std::size_t>(r * groups + g)];
+        }
+}
+
+template <int R>
+void scores_by_token(const Blocks &k, const Shape &s, std::int64_t at, std::int64_t h, const std::uint16_t *scale,
+                     const std::uint16_t *zero, const float *q, float *scores, std::int64_t ld, Scratch &scratch) {
+    const std::int64_t first = k.first_channel(s, h);
+    const std::uint8_t *codes = k.codes + at * k.tokens * (s.width() / 16) * k.unit_bytes();
+    if (!k.whole_units(s)) return scores_by_token_slowly<R>(k, s, codes, first, scale, zero, q, scores, ld);
+    switch (k.bits) {
+        case 2: return scores_by_whole_units<2, R>(k, s, codes, first, scale, zero, q, scores, ld, scratch);
+        case 4: return scores_by_whole_units<4, R>(k, s, codes, first, scale, zero, q, scores, ld, scratch);
+        default: return scores_by_whole_units<0, R>(k, s, codes, first, scale, zero, q, scores, ld, scratch);
     }
 }
 
@@ -204,7 +241,7 @@ bool key_scores(const Blocks &k, const Shape &s, std::int64_t b, std::int64_t h,
         if (k.by_channel)
             scores_by_channel<R>(k, s, at, scale, zero, q, scores, ld, scratch);
         else
-            scores_by_token<R>(k, s, at, h, scale, zero, q, scores, ld);
+            scores_by_token<R>(k, s, at, h, scale, zero, q, scores, ld, scratch);
         if (k.rank) scores_of_factors<R>(k, s, k.factor_of(s, block, b, h), k.basis_of(s, block, b, h), q, scores, ld, scratch);
         if (k.each) fine = scores_of_outliers<R>(k, s, at, h, zero, q, scores, ld);
     }

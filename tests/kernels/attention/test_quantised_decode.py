@@ -93,10 +93,12 @@ def test_a_step_equals_dense_attention(setting, share, rng, assert_close):
     assert_close(found, quantised_decode_reference(q, keys, values, *recent).astype(np.float32))
 
 
-@pytest.mark.parametrize("setting", SETTINGS[:8], ids=str)
-def test_keys_by_token(setting, rng, assert_close):
+@pytest.mark.parametrize("share", [1, 2, 7])
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_keys_by_token(setting, share, rng, assert_close):
     keys, values = blocks(rng, "key", by_channel=False, **setting), blocks(rng, "value", **setting)
-    recent, q = halves(rng, 2, 3, 4, 32), rng.standard_normal((2, 6, 32)).astype(np.float32) / 6
+    recent = halves(rng, 2, 3, 4, keys.d)
+    q = rng.standard_normal((2, 3 * share, keys.d)).astype(np.float32) / keys.d**0.5
     found = quantised_decode(q, [keys], [values], recent, recent)
     assert_close(found, quantised_decode_reference(q, [keys], [values], recent, recent).astype(np.float32))
 

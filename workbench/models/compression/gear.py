@@ -21,13 +21,13 @@ from kernels.attention.quantised_decode import quantised_decode, quantised_score
 from kernels.check import as_int, as_number, check_choice
 from kernels.factor.power_iteration import power_iteration_lowrank
 from kernels.formats.quantised import UNIT, group_codes, pack_bits
-from kernels.masks.outliers import SparseOutliers, extract_outliers, outlier_count
+from kernels.masks.outliers import SparseOutliers, extract_outliers
 
-__all__ = ["BACKBONES", "WHOLE", "GearBlock", "GearCache", "GearConfig", "gear_compress", "memory_bits_per_scalar"]
+__all__ = ["BACKBONES", "BY_CHANNEL", "WHOLE", "GearBlock", "GearCache", "GearConfig", "gear_compress"]
 
 WHOLE = 16  # bits of a cache that is not compressed
 BACKBONES = ("kivi", "kcvt", "token")
-_BY_CHANNEL = {"kivi": True, "kcvt": True, "token": False}  # how keys are grouped; values always are token by token
+BY_CHANNEL = {"kivi": True, "kcvt": True, "token": False}  # how keys are grouped; values always are token by token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def gear_compress(x, kind, cfg=None, rank=None) -> GearBlock:
             f"gear_compress: takes 1 to 65,536 tokens and channels and 1 to 8 bits, got shape {x.shape} and {cfg.bits} "
             "bits"
         )
-    by_channel = kind == "key" and _BY_CHANNEL[cfg.backbone]
+    by_channel = kind == "key" and BY_CHANNEL[cfg.backbone]
     filled, found = _without_outliers(x, kind, cfg)
     codes, scale, zero, group = _quantised(filled, by_channel, cfg)
     gone = _places(found, kind, x.shape)
@@ -315,46 +315,6 @@ class GearCache:
             if not (segments and segments[-1].takes(block)):
                 segments.append(_Segment())
             segments[-1].add(block)
-
-
-def memory_bits_per_scalar(cfg, n, d, heads, *, kind="key", recent=None) -> dict[str, float]:
-    """Return the bits that each cached number takes, by what they hold, and "total".
-
-    Parameters
-    ----------
-    cfg : GearConfig.
-    n : compressed tokens, one block; at least 1.
-    d, heads : channels of a head, heads of a layer.
-    kind : "key" or "value"; they differ in their scales and outliers.
-    recent : tokens in half precision besides; a full buffer unless given.
-
-    Returns
-    -------
-    Part -> bits, averaged over n + recent tokens.
-
-    Source
-    ------
-    The paper's accounting: b bits of code, 32 for each group, 16 r (1/d + 1/n) of low rank, and 32 an outlier.
-    """
-    name = "memory_bits_per_scalar"
-    n, d, heads = (as_int(x, function=name, name=label, low=1) for x, label in ((n, "n"), (d, "d"), (heads, "heads")))
-    check_choice(kind, ("key", "value"), function=name, name="kind")
-    recent = cfg.buffer if recent is None else as_int(recent, function=name, name="recent", low=0)
-    if cfg.bits == WHOLE:
-        return {"buffer": 16.0, "total": 16.0}
-    by_channel = kind == "key" and _BY_CHANNEL[cfg.backbone]
-    group = cfg.group if cfg.backbone != "kcvt" else n if by_channel else heads * d
-    length = n if kind == "key" else heads * d
-    rank = min(cfg.rank, n, d)
-    parts = {
-        "codes": float(cfg.bits),
-        "scales": 32.0 / group,
-        "low rank": 16.0 * rank * (1 / d + 1 / (n if cfg.lowrank_per_head else heads * n)),
-        "outliers": 64.0 * outlier_count(length, cfg.sparsity, at_least=cfg.min_outliers) / length,
-    }
-    share = n / (n + recent)
-    found = {part: share * bits for part, bits in parts.items()} | {"buffer": 16.0 * (1 - share)}
-    return found | {"total": sum(found.values())}
 
 
 class _Segment:

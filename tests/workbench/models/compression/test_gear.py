@@ -14,8 +14,8 @@ from workbench.models.compression.gear import (
     GearCache,
     GearConfig,
     gear_compress,
-    memory_bits_per_scalar,
 )
+from workbench.models.compression.gear_memory import memory_bits_per_scalar
 
 PLAIN = {"rank": 0, "rank_gen": 0, "sparsity": 0.0}
 
