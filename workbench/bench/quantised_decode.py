@@ -37,20 +37,26 @@ def layer(tokens, heads, seed=0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return q, k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
 
 
+def by_head(q, heads) -> np.ndarray:
+    """Return q (1, queries, 1, d) as (1, heads, queries of a head, d): torch reads each head's keys once that way."""
+    return q.reshape(1, heads, q.shape[1] // heads, q.shape[3])
+
+
 def _sdpa(q, k, v, dtype):
     torch = _load_torch()
-    q, k, v = (torch.from_numpy(x).to(dtype) for x in (q, k, v))
+    own, rows, k, v = q.shape, by_head(q, k.shape[1]), *(torch.from_numpy(x).to(dtype) for x in (k, v))
     attend = torch.nn.functional.scaled_dot_product_attention
-    return lambda: attend(q, k, v, enable_gqa=q.shape[1] > k.shape[1]).float().numpy()
+    rows = torch.from_numpy(rows).to(dtype)
+    return lambda: attend(rows, k, v).float().numpy().reshape(own)
 
 
 def _unpacked(q, cache):
     torch = _load_torch()
-    attend, q = torch.nn.functional.scaled_dot_product_attention, torch.from_numpy(q)
+    attend, rows = torch.nn.functional.scaled_dot_product_attention, by_head(q, cache.recent("key").shape[1])
 
     def run():
         k, v = (torch.from_numpy(cache.dense(kind)) for kind in ("key", "value"))
-        return attend(q, k, v, enable_gqa=q.shape[1] > k.shape[1]).numpy()
+        return attend(torch.from_numpy(rows), k, v).numpy().reshape(q.shape)
 
     return run
 
