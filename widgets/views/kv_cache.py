@@ -98,8 +98,8 @@ class KVCacheView(SectionedView):
             {
                 "parts": (row(*self._canvases.values()),),
                 "corrections": (row(panes["spectrum"], panes["channel"]),),
-                "bytes": (panes["bytes"], self._stepper, panes["timeline"]),
-                "drift": (panes["drift"],),
+                "bytes": (row(panes["bytes"]), self._stepper, row(panes["timeline"])),
+                "drift": (row(panes["drift"]),),
             },
             {},
         )

@@ -91,7 +91,9 @@ from kernels.formats.quantised import dequantize, group_codes_reference, quantiz
 
 x = np.array([0, 0.1, 0.5, 0.9, 1, -1, 2, 0.3], np.float32)
 codes, step, low = group_codes_reference(x, bits=2)
-table(["numbers", *x.tolist()], [["codes", *codes.astype(int)], ["stand for", *(codes * step + low)]])
+table(
+    ["numbers", *(f"{value:g}" for value in x)], [["codes", *codes.astype(int)], ["stand for", *(codes * step + low)]]
+)
 
 # %% [markdown]
 # **The filter.** Of each key's channel and of each value's token, the largest and the smallest entries go into a sparse
@@ -102,12 +104,10 @@ from kernels.masks.outliers import extract_outliers
 
 x[3] = 40
 filled, outliers = extract_outliers(x, 0.25)
-table(
-    ["", *range(8)],
-    [["with one large number", *x.tolist()], ["filled", *filled.round(3).tolist()],
-     ["error, all", *np.abs(dequantize(quantize_groups(x, 2)) - x).round(2).tolist()],
-     ["error, filtered", *np.abs(dequantize(quantize_groups(filled, 2)) - filled).round(2).tolist()]],
-)  # fmt: skip
+rows = {"with one large number": x, "filled": filled}
+rows["error, all"] = np.abs(dequantize(quantize_groups(x, 2)) - x)
+rows["error, filtered"] = np.abs(dequantize(quantize_groups(filled, 2)) - filled)
+table(["", *range(8)], [[name, *(f"{value:.3g}" for value in values)] for name, values in rows.items()])
 
 # %% [markdown]
 # **The low-rank part.** The error $E = X - D - S$ of a head is a matrix of tokens by channels. A few power iterations
