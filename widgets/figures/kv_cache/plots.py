@@ -120,7 +120,7 @@ def bytes_figure(scene: CacheScene, theme="light") -> go.Figure:
         margin={"t": 70, "b": 100, "l": 8},
         legend=LEGEND_BELOW,
         xaxis={"title": {"text": "bytes"}, "range": [0, 1.6 * max([*totals, 1])], "exponentformat": "SI"},
-        yaxis={"autorange": "reversed", "type": "category"},
+        yaxis={"autorange": "reversed", "type": "category", "title": {"text": "method"}},
         meta={"leastWidth": 560},
     )
     return figure
@@ -158,7 +158,7 @@ def timeline_figure(scene: CacheScene, tokens: int, theme="light") -> go.Figure:
         margin={"t": 60, "b": 90, "l": 8},
         legend=LEGEND_BELOW,
         xaxis={"title": {"text": "tokens"}, "range": [0, scene.tokens]},
-        yaxis={"showticklabels": False, "type": "category"},
+        yaxis={"showticklabels": False, "type": "category", "title": {"text": "cache"}},
         bargap=0.3,
     )
     return figure

@@ -116,7 +116,7 @@ def corrections_columns(scene: CacheScene) -> dict[str, np.ndarray]:
 
 def bytes_columns(scene: CacheScene) -> dict[str, np.ndarray]:
     """Return the bytes of every method by part, and its error, as columns."""
-    columns = {"method": np.array([LABELS[method] for method in METHODS])}
+    columns = {"name": np.array([LABELS[method] for method in METHODS])}
     columns |= {f"{part} (B)": np.array([scene.bytes[method][part] for method in METHODS]) for part in PARTS}
     totals = np.array([sum(scene.bytes[method].values()) for method in METHODS])
     columns |= {"total (B)": totals, "share of half precision": totals / max(scene.plain_bytes, 1)}
