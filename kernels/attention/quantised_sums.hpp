@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::int64_t together = 64;  // tokens whose factors are made ready at once
 
-// Units first .. first + count of every token in a run; factors (R, tokens, groups).
+// U units of every token in a run, summed from zero, so that long caches round once a run; factors (R, tokens, groups).
 template <int known, int R, int U>
 void run_of_tokens(const Blocks &v, const std::uint8_t *codes, std::int64_t stride, const std::int64_t *group, const float *factors,
                    std::int64_t tokens, std::int64_t groups, float *out, std::int64_t ld) {
@@ -19,7 +19,7 @@ void run_of_tokens(const Blocks &v, const std::uint8_t *codes, std::int64_t stri
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int j = 0; j < vectors; ++j) sum[i][r][j] = load(out + r * ld + 16 * i + j * W);
+            for (int j = 0; j < vectors; ++j) sum[i][r][j] = set1(0.0f);
     for (std::int64_t t = 0; t < tokens; ++t, codes += stride, factors += groups)
 #pragma GCC unroll 16
         for (int i = 0; i < U; ++i) {
@@ -37,7 +37,7 @@ void run_of_tokens(const Blocks &v, const std::uint8_t *codes, std::int64_t stri
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int j = 0; j < vectors; ++j) store(out + r * ld + 16 * i + j * W, sum[i][r][j]);
+            for (int j = 0; j < vectors; ++j) store(out + r * ld + 16 * i + j * W, add(load(out + r * ld + 16 * i + j * W), sum[i][r][j]));
 }
 
 template <int known, int R>

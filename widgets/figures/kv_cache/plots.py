@@ -138,7 +138,7 @@ def timeline_figure(scene: CacheScene, tokens: int, theme="light") -> go.Figure:
         figure.add_bar(
             name={"prompt": "prompt, compressed", "later": "later blocks", "buffer": "buffer, half precision"}[role],
             x=[size],
-            y=["tokens"],
+            y=["now"],
             orientation="h",
             legendgroup=role,
             showlegend=role not in shown,
@@ -158,7 +158,7 @@ def timeline_figure(scene: CacheScene, tokens: int, theme="light") -> go.Figure:
         margin={"t": 60, "b": 90, "l": 8},
         legend=LEGEND_BELOW,
         xaxis={"title": {"text": "tokens"}, "range": [0, scene.tokens]},
-        yaxis={"showticklabels": False, "type": "category", "title": {"text": "cache"}},
+        yaxis={"type": "category", "title": {"text": "cache"}},
         bargap=0.3,
     )
     return figure
