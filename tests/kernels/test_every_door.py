@@ -16,11 +16,13 @@ from kernels.formats.bitmap_rows import BitmapRows
 from kernels.formats.block_groups import BlockGroupedWeight
 from kernels.formats.block_mask import BlockMask
 from kernels.formats.nm_packed import NMPacked
+from kernels.formats.quantised import quantize_groups
 from kernels.formats.tiled_csl import TiledCSL
 from kernels.matmul.dataflow_order import dataflow_order
 from kernels.reorder import reorder
 from workbench.machines import roofline
 from workbench.machines.piuma import PiumaConfig, hash_trace, plan_windows
+from workbench.models.compression.gear import GearConfig, gear_compress
 
 A = sparse.csr_array(np.array([[1.0, 0, 2], [0, 0, 3], [4, 5, 0]]))
 A32 = A.astype(np.float32)
@@ -41,6 +43,8 @@ PAIR = {"a": A, "b": A}
 GLOBAL = {"sparsity": 0.5, "scope": "global", "least": 0.0, "most": 0.9, "num_threads": 1}
 ENTRIES = {"shape": (4, 8), "nnz": 3, "value_bits": 16}
 PACKED = NMPacked.from_dense(np.eye(3, 4, dtype=np.float32), 1, 2)
+KV = np.ones((1, 2, 3, 8), np.float16)
+KEYS, VALUES = (gear_compress(KV, kind, GearConfig(backbone="kcvt"), 2).blocks for kind in ("key", "value"))
 TILED = TiledCSL.encode(X[:, :3], pad=True, reorder=False)
 TRACED = PAIR | {"windows": PLAN, "slots": 64, "hash": "low"}
 
@@ -50,6 +54,30 @@ SWEPT = {"dictionary": ATOMS, "codes": CODES, "vectors": X, "num_threads": 1}
 
 # Good arguments of every public function; a new one is missed by the first test below.
 DOORS = {
+    "kernels.formats.quantised": {
+        "quantize_groups": {"x": X, "bits": 2, "axis": 1, "group": 2, "scales": "float16", "num_threads": 1},
+        "group_codes": {"x": X, "bits": 2, "axis": 1, "group": 2, "scales": "float16", "num_threads": 1},
+        "dequantize": {"q": quantize_groups(X, 2), "num_threads": 1},
+        "pack_bits": {"codes": np.ones((3, 4), np.uint8), "bits": 2, "num_threads": 1},
+        "unpack_bits": {"packed": np.ones((3, 1, 4), np.uint8), "bits": 2, "n": 16, "num_threads": 1},
+        "quantize_groups_work": {"shape": (3, 4), "bits": 2, "group": 2, "scales": "float16"},
+    },
+    "kernels.masks.outliers": {
+        "extract_outliers": {"x": X, "share": 0.5, "axis": 1, "at_least": 0, "num_threads": 1},
+        "outlier_count": {"length": 10, "share": 0.5, "at_least": 1},
+    },
+    "kernels.factor.power_iteration": {
+        "power_iteration_lowrank": {"e": X, "rank": 1, "loops": 3, "orthogonalize": "last", "seed": 0},
+        "power_iteration_lowrank_work": {"shape": (3, 4), "rank": 1, "loops": 3, "itemsize": 4},
+    },
+    "kernels.attention.quantised_decode": {
+        "quantised_decode": {"q": np.ones((1, 2, 8), np.float32), "keys": [KEYS], "values": [VALUES], "recent_keys": KV,
+                             "recent_values": KV, "recent": 1, "scale": 0.5, "mask": np.ones((1, 1, 4), bool),
+                             "num_threads": 1},
+        "quantised_scores": {"q": np.ones((1, 2, 8), np.float32), "cache": KEYS, "num_threads": 1},
+        "quantised_weighted_sum": {"p": np.ones((1, 2, 3), np.float32), "cache": VALUES, "num_threads": 1},
+        "quantised_decode_work": {"query_heads": 2, "keys": [KEYS], "values": [VALUES], "recent_keys": KV},
+    },
     "kernels.half_precision": {"as_float32": {"x": X}, "float_format": {"x": X}},
     "kernels.cancel": {"check_cancelled": {}},
     "kernels._native": {"set_num_threads": {"n": 2}, "get_num_threads": {}, "isa": {}},

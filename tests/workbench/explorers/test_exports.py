@@ -16,6 +16,7 @@ from workbench.data.matrices import MATRICES
 from workbench.explorers.attention import explorer as attention
 from workbench.explorers.attention.method import offered
 from workbench.explorers.layer_density.explorer import explorer as density
+from workbench.explorers.kv_cache.explorer import explorer as kv_cache
 from workbench.explorers.spgemm.explorer import explorer as spgemm
 
 SVG_TEXT = "{http://www.w3.org/2000/svg}text"
@@ -42,6 +43,10 @@ CASES["sparsity brushed"] = (
     {"brush_rows": "3:9", "window": "0:20:0:20", "grid": True, "block": 4},
 )
 CASES["sparsity without entries"] = (lambda **state: SparsityView(sp.csr_array((6, 4)), **state), {})
+CASES |= {
+    f"cache, {part}": (kv_cache, {"cache": "generated", "drawn_tokens": 64, "prompt": 32, "section": part})
+    for part in ("parts", "corrections", "bytes", "drift")
+}
 CASES |= {
     f"SpGEMM {part} of {operands}": (spgemm, {"section": part, "operands": operands, "step": 3, **more})
     for part in ("step", "bytes", "machine", "constants")

@@ -130,7 +130,7 @@ class TinyLM(nn.Module):
         """Attention heads per layer."""
         return self.config.heads
 
-    def forward(self, tokens, *, attention=None, cache=None):
+    def forward(self, tokens, *, attention=None, cache=None, start=0):
         """Return next-token logits.
 
         Parameters
@@ -139,21 +139,22 @@ class TinyLM(nn.Module):
         attention : None for dense causal attention; a callable ``attention(q, k, v, layer) -> out`` for all layers; or
             a dict from layer to such a callable, dense elsewhere.
         cache : None, or a list that holds keys and values of earlier positions and is extended (start with ``[]``).
+        start : position of the first token, where ``attention`` itself keeps the keys and values of earlier ones.
 
         Returns
         -------
         (b, t, vocabulary).
         """
-        return self.unembedding(self.norm(self.hidden(tokens, attention=attention, cache=cache)))
+        return self.unembedding(self.norm(self.hidden(tokens, attention=attention, cache=cache, start=start)))
 
-    def hidden(self, tokens, *, attention=None, cache=None, layers=None):
+    def hidden(self, tokens, *, attention=None, cache=None, layers=None, start=0):
         """Return the stream (b, t, width) after all layers, or after the first ``layers`` of them."""
-        start = cache[0][0].shape[2] if cache else 0
+        start = cache[0][0].shape[2] if cache else start
         x, angles = self.embedding(tokens), self.rotary.angles(start, tokens.shape[1])
         for index, layer in enumerate(self.layers[:layers]):
             q, k, v = layer.qkv(x, angles)
             if cache is not None:
-                if start:
+                if index < len(cache):
                     k, v = torch.cat((cache[index][0], k), dim=2), torch.cat((cache[index][1], v), dim=2)
                     cache[index] = (k, v)
                 else:
