@@ -139,9 +139,13 @@ class WeightSource:
         total = float(self.weights.sum(dtype=np.float64))
         return 10.0 ** ceil(log10((total if total > 0 else 1.0) / 4e9))
 
-    @cached_property
+    @property
     def nnz(self) -> int:
         """Weights that are not zero."""
+        return self._nnz
+
+    @cached_property
+    def _nnz(self) -> int:
         return int(np.count_nonzero(self.weights))
 
     @property

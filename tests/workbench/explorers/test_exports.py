@@ -15,8 +15,8 @@ from widgets.views.sparsity import ORDERINGS, SparsityView
 from workbench.data.matrices import MATRICES
 from workbench.explorers.attention import explorer as attention
 from workbench.explorers.attention.method import offered
-from workbench.explorers.layer_density.explorer import explorer as density
 from workbench.explorers.kv_cache.explorer import explorer as kv_cache
+from workbench.explorers.layer_density.explorer import explorer as density
 from workbench.explorers.spgemm.explorer import explorer as spgemm
 
 SVG_TEXT = "{http://www.w3.org/2000/svg}text"

@@ -129,7 +129,7 @@ def kept_weights(of: str, by: str, level: str, layer: str) -> np.ndarray:
 def loss_of(of: PruningSource, name: str, made: Compressed) -> LayerLoss:
     """Return what the compression of one layer costs, its outputs compared on the source's evaluation data."""
     weight = _array(linear_layers(of.load(), [name])[name].weight)
-    return _loss(name, weight, made.weight, made.kept, _evaluation(of).get(name))
+    return _loss(name, weight, made.weight, made.kept, evaluation_grams(of).get(name))
 
 
 def with_weights(of: PruningSource, made: Mapping[str, Compressed]) -> nn.Module:
