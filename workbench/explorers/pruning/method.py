@@ -60,8 +60,8 @@ class PruningMethod:
     Parameters
     ----------
     key, title : name of the file, and what readers see.
-    levels : how far it prunes, as readers see it, such as "0.7" (share of the weights that go) or "2:4" (n of every m
-        stay); the first is offered at the start.
+    levels : how far it prunes, as readers see it, such as "0.7" (share of the weights, or of the stored values, that
+        go) or "2:4" (n of every m stay); the first is offered at the start.
     compress : (weight float32 (m, n), knowledge, level) -> Compressed. Of a method that prunes while the model trains,
         the weight is the trained one, whose zeros are what went.
     needs : "weights" alone, the "gram" matrix of the inputs, or the "gradient" of the model's loss.
@@ -69,6 +69,8 @@ class PruningMethod:
     count : (shape (m, n), level, value_bits) -> what `compress` would store of such a matrix, bits by kind, from
         counting alone; None where that is not known before the weights are.
     ladder : which levels it takes besides those that are offered: any "share", any "n:m", or none ("levels").
+    masks : whether weights go one by one or in groups, as zeros that a short training can leave at 0; False for a
+        method that puts a product of factors in the place of the matrix.
     trained : (model, batches, level, **how) -> a copy that was pruned while it trained, with the ``steps``, ``rate``,
         ``loss``, ``seed`` and ``report`` of `prune_while_distilling`; None for a method that prunes before.
     """
@@ -81,6 +83,7 @@ class PruningMethod:
     needs: Literal["weights", "gram", "gradient"] = "weights"
     count: Callable[[tuple[int, int], str, int], Mapping[str, int]] | None = None
     ladder: Literal["share", "n:m", "levels"] = "share"
+    masks: bool = True
     trained: Callable[..., nn.Module] | None = None
 
     @property

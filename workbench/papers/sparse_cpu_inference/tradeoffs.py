@@ -96,12 +96,12 @@ def tradeoff_times(size, seed, report):
 
 
 def _chosen(size, models):
-    """Return (source, method, level) of every point of a size that needs no training."""
+    """Return (source, method, level) of every point of a size whose weights are pruned without training."""
     found = []
     for of in (_shortened(sources()[key], size) for key in models[size]):
         for key in METHODS.get(size, methods()):
             by = methods()[key]
-            found += [(of, by, level) for level in by.levels[: LEVELS.get(size)] if by.one_shot]
+            found += [(of, by, level) for level in by.levels[: LEVELS.get(size)] if by.one_shot and by.masks]
     return found
 
 

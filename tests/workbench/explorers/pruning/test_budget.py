@@ -43,6 +43,13 @@ def test_hand_values_of_a_square_matrix():
     assert bits("magnitude", "0.5", 4) == {"values": places * 2, "indices": places}
 
 
+def test_hand_values_of_factors():
+    assert bits("svd", "0.4375") == bits("asvd", "0.4375") == {"dense factors": 1_327_104}  # rank 108
+    assert bits("cospadi", "0.5") == {"dense factors": 16 * 384 * 128, "values": 16 * 384 * 64, "indices": 384 * 128}
+    assert bits("svd", "0.9999") == {"dense factors": 16 * 768}  # never less than rank one
+    assert bits("cospadi", "0.9999") == {"dense factors": 16 * 384, "values": 16 * 384, "indices": 0}
+
+
 def test_levels_at_nine_sixteenths_of_a_square_matrix():
     for key in ("magnitude", "snip", "wanda", "sparsegpt"):
         assert solve_budget(key, SQUARE, 0.5625) == "0.5"
@@ -51,6 +58,10 @@ def test_levels_at_nine_sixteenths_of_a_square_matrix():
         assert solve_budget(key, SQUARE, 0.5) == "6:16"  # 6 values of 16 + 4 bits in 256; 3:8 and 1:4 have less
     level = solve_budget("blocks_16", SQUARE, 0.5625)  # 323 blocks with a bitmap; 324 are 9/16 without any index
     assert bits("blocks_16", level)["values"] == 323 * 256 * 16
+    for key in ("svd", "asvd"):
+        assert sum(bits(key, solve_budget(key, SQUARE, 0.5625)).values()) == 1_327_104  # rank 108
+    level = solve_budget("cospadi", SQUARE, 0.5625)  # 138 atoms, 69 for each output, and a bit for each of both
+    assert sum(bits("cospadi", level).values()) == 16 * (384 * 138 + 69 * 384) + 384 * 138
     assert solve_budget("blocks_16", SQUARE, 0.56) == "0.441"  # 322 blocks; 322 x 4,096 + 576 bits
 
 

@@ -13,9 +13,10 @@ from workbench.models.sparse_inference.statistics import gather_gradients, gathe
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = 2 * (32 * 64 + 64 * 32)
 ONE_SHOT = [key for key, by in methods().items() if by.one_shot]
+MASKED = [key for key in ONE_SHOT if methods()[key].masks]
 
 
-@pytest.mark.parametrize("key", ONE_SHOT)
+@pytest.mark.parametrize("key", MASKED)
 def test_every_method_leaves_out_what_its_level_says(key, small):
     by = methods()[key]
     for level in by.levels:
@@ -38,7 +39,33 @@ def test_kernels_multiply_with_the_weights_they_were_packed_from(key, small, rng
         product, size = each.pack()
         x = rng.standard_normal((each.weight.shape[1], 7)).astype(np.float32)
         assert_close(product(x), each.weight @ x)
-        assert size >= 4 * each.kept.sum()
+        assert size >= (4 * each.kept.sum() if by.masks else each.bits["dense factors"] / 4)
+
+
+@pytest.mark.parametrize("key", ["svd", "asvd"])
+def test_factors_hold_the_values_that_a_level_leaves(key, small):
+    """By hand: the share c of 32 x 64 weights leaves rank floor(c 2,048 / 96): 10 at one half, and 2 at nine tenths."""
+    for level, rank in (("0.5", 10), ("0.9", 2)):
+        for each in frontier.compress_layers(small, methods()[key], level).values():
+            assert each.kept is None and np.linalg.matrix_rank(each.weight, tol=1e-4) == rank
+            assert each.bits == {"dense factors": 16 * rank * 96} and each.multiply_adds == rank * 96
+
+
+def test_a_dictionary_holds_the_values_that_a_level_leaves(small):
+    """By hand, at one half: 1,024 / (32 + 64 / 2) = 16 atoms, 8 for each output; 1,024 / (64 + 16) = 12, and 6."""
+    made = frontier.compress_layers(small, methods()["cospadi"], "0.5")
+    for name, (k, s) in (("layers.0.0", (16, 8)), ("layers.0.2", (12, 6))):
+        m, n = made[name].weight.shape
+        assert made[name].bits == {"dense factors": 16 * n * k, "values": 16 * m * s, "indices": m * k}
+        assert made[name].multiply_adds <= n * k + m * s
+
+
+def test_factors_fitted_to_the_inputs_change_the_outputs_less_and_the_weights_more(small):
+    points = {key: frontier.judged_point(small, methods()[key], "0.5") for key in ("svd", "asvd", "cospadi")}
+    error = {key: point.quality["output_error"] for key, point in points.items()}
+    weight = {key: sum(each.weight_error for each in point.layers) for key, point in points.items()}
+    assert error["cospadi"] < error["asvd"] < error["svd"] and weight["svd"] < weight["asvd"]
+    assert [each.density for each in points["svd"].layers] == [1.0] * 4
 
 
 def test_bytes_are_those_worked_out_by_hand(small):
