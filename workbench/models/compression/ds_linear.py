@@ -72,6 +72,11 @@ class DSLinear(nn.Module):
     the warm start of each factorisation is a reconstruction, and "stf_coef" is ours.
     """
 
+    D: torch.Tensor
+    idx: torch.Tensor
+    val: torch.Tensor
+    bias: torch.Tensor | None
+
     def __init__(self, factors: DSFactors, bias: torch.Tensor | None = None, mode: str = "frozen", latent=None):
         super().__init__()
         check_choice(mode, MODES, function="DSLinear", name="mode")
@@ -251,16 +256,16 @@ def save_dsformer(model: nn.Module, path: str | Path) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, torch.Tensor] = dict(model.state_dict())
-    layers = [name for name, layer in model.named_modules() if isinstance(layer, DSLinear)]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, DSLinear)}
     if not layers:
         raise ValueError("save_dsformer: the model has no DSLinear layer; make them with dsformer(model, ..)")
-    for name in layers:
-        factors = model.get_submodule(name).factors()
+    for name, layer in layers.items():
+        factors = layer.factors()
         tensors.pop(f"{name}.latent", None)
         parts = {part: torch.from_numpy(getattr(factors, part)) for part in ("D", "idx", "val")}
         tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
     held = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(held, str(path), metadata={"format": FORMAT, "layers": json.dumps(layers)})
+    save_file(held, str(path), metadata={"format": FORMAT, "layers": json.dumps(list(layers))})
 
 
 def load_dsformer(model: nn.Module, path: str | Path) -> nn.Module:

@@ -101,16 +101,15 @@ def accuracy(model, seed) -> float:
 
 def trained(model, way, ratio, passes, seed) -> tuple[nn.Module, Finetuned]:
     """Return the factorised net before the training, and what the training of one way left."""
-    spec = SPECS[ratio] if way != SVD else low_rank(model, SPECS[ratio])
-    if way == SVD:
-        before = model
-        for name, each in spec.items():
-            before = dsformer(before, mode="frozen", spec=each, layers=[name], sweeps=0)
-    else:
+    how = {"epochs": passes, "lr": RATE, "mode": MODES.get(way, "frozen")}
+    if way != SVD:
+        spec = SPECS[ratio]
         before = dsformer(model, mode="frozen", spec=spec, layers=HIDDEN)
-    sweeps = 0 if way == SVD else 6
-    how = {"epochs": passes, "lr": RATE, "mode": MODES.get(way, "frozen"), "sweeps": sweeps}
-    return before, stf_finetune(model, HIDDEN, loss, batches_of(seed), spec, **how)
+        return before, stf_finetune(model, HIDDEN, loss, batches_of(seed), spec, **how)
+    before, specs = model, low_rank(model, SPECS[ratio])
+    for name, each in specs.items():
+        before = dsformer(before, mode="frozen", spec=each, layers=[name], sweeps=0)
+    return before, stf_finetune(model, HIDDEN, loss, batches_of(seed), specs, sweeps=0, **how)
 
 
 def _of(seed, ratio, passes):

@@ -11,6 +11,7 @@ from workbench.explorers.pruning.source import source
 from workbench.models.compression.ds_linear import dsformer
 from workbench.models.compression.ds_training import finetune
 from workbench.models.compression.dsformer import DSBlockSpec, spec_for_ratio
+from workbench.models.language import small_encoder
 from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.paper import row
 
@@ -19,7 +20,7 @@ SVD, FROZEN, STF = "SVD", "frozen places", "straight through"
 NEIGHBOURS = "share of the 10 nearest texts that stay"
 MODEL = "small_encoder"
 FEW, SHORT = 12, 32  # texts and word pieces of them at size "tiny"
-RATIOS = {"tiny": (2.8,), "small": (2.8,), "full": (2.0, 2.8, 3.57)}
+RATIOS = {"tiny": (2.8,), "small": (2.8,), "full": (2.0, 2.8)}
 STEPS = {"tiny": 1, "small": 40, "full": 100}
 LAYERS = {"tiny": 1}
 RATE = 5e-4
@@ -48,13 +49,13 @@ def sizes(shape, ratio, way) -> DSBlockSpec:
 def _distilled(size, ratio, way, seed, part):
     of = source(MODEL)
     dense = of.load()
-    found = list(linear_layers(dense))[: LAYERS.get(size)]
+    found = dict(list(linear_layers(dense).items())[: LAYERS.get(size)])
     pupil = deepcopy(dense).requires_grad_(False)
-    for name in found:
-        spec = sizes(tuple(dense.get_submodule(name).weight.shape), ratio, way)
+    for name, layer in found.items():
+        spec = sizes((layer.out_features, layer.in_features), ratio, way)
         how = {"mode": "stf" if way == STF else "frozen", "sweeps": 0 if way == SVD else 4, "seed": seed}
         pupil = dsformer(pupil, spec=spec, layers=[name], **how)
-    windows = sentence_encoder.windows(of.load, sentence_encoder.NEIGHBOURS)
+    windows = sentence_encoder.windows(small_encoder.load, sentence_encoder.NEIGHBOURS)
     if size == "tiny":
         windows = windows[:FEW, :SHORT]
     labels = {"model": MODEL, "way": way, "ratio": ratio}

@@ -128,7 +128,7 @@ EXERCISES = (
     ),
     Exercise(
         name="bits",
-        question="How many bits do the same factors take, values of 16 bits and places included?",
+        question="How many bits do these factors take, values of 16 bits and places included?",
         given=_sizes,
         answer=_bits,
         unit="bits",
@@ -149,7 +149,7 @@ EXERCISES = (
         answer=_rank,
         hints=(
             "A matrix of rank r is the product of two factors: rows x r and r x columns.",
-            "Divide the values of exercise 1 by rows + columns, and round down.",
+            "Count the values of the factors as in exercise 1, divide by rows + columns, and round down.",
         ),
         mistakes=(
             Mistake(lambda given: given["atoms"], "Equal values are asked for; the atoms are those of one block."),
