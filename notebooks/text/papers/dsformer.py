@@ -7,7 +7,7 @@
 #   workbench:
 #     description: 'Every row of a weight picks a few atoms of its own from a small basis: a product of a dense and a
 #       sparse matrix, and a training that chooses the places.'
-#     thumbnail: 'record:digits/test accuracy?ratio=16&way=SVD, trained|frozen places'
+#     thumbnail: 'record:digits/test accuracy?seed=1&ratio=16&way=dense|SVD, trained|frozen places|straight through'
 #     title: 'DSFormer: a dense basis times a sparse choice'
 # ---
 
@@ -270,13 +270,13 @@ show(figure, "The share of places that change in a step, by tenths of the search
 encoder = recorded("encoder")
 NEAR = "share of the 10 nearest texts that stay"
 table(
-    ["nearest texts that stay (measured)", *(f"{r}x, {s}" for r in (2.0, 2.8) for s in ("one-shot", "trained"))],
+    ["nearest texts that stay (measured)", *(f"{r}x, {s}" for r in (2.0, 2.8, 3.57) for s in ("one-shot", "trained"))],
     [
         [
             way,
             *(
                 f"{mean(encoder, NEAR, way=way, ratio=r, stage=s):.1%}"
-                for r in (2.0, 2.8)
+                for r in (2.0, 2.8, 3.57)
                 for s in ("one-shot", "trained")
             ),
         ]
