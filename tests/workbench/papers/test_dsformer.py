@@ -54,9 +54,9 @@ def cosines(ours, theirs):
     ]
 
 
-def kept(best):
+def kept(best, low=0.85):
     labels = {"quantity": encoder.NEIGHBOURS, "ratio": 2.0, "stage": "trained"}
-    shares = ((encoder.SVD, 0.95), (encoder.FROZEN, best), (encoder.STF, 0.3))
+    shares = ((encoder.SVD, low), (encoder.FROZEN, best), (encoder.STF, 0.3))
     return [labels | {"way": way, "value": x} for way, x in shares]
 
 
@@ -86,7 +86,7 @@ def times(*gains):
          straight([0.97] * 3, [0.98] * 3, [0.6] * 3, [0.7] * 3)),
         ("near_dense", near([0.98] * 3, [0.975] * 3), near([0.98] * 3, [0.968, 0.978, 0.978]),
          near([0.98] * 3, [0.96] * 3)),
-        ("on_top", kept(0.92), kept(0.85), kept(0.7)),
+        ("on_top", kept(0.92), kept(0.97, 0.95), kept(0.85)),
         ("encoder_lead", cosines((0.95, 0.9), (0.9, 0.8)), cosines((0.95, 0.8), (0.9, 0.8)),
          cosines((0.9, 0.8), (0.9, 0.8))),
         ("matrices", errors(0.5, 0.4, 0.3), errors(0.5, 0.4, 0.45), errors(0.5, 0.6, 0.45)),
