@@ -31,6 +31,13 @@ def test_a_ratio_of_values_is_met_and_the_next_size_is_too_large(ratio, atoms, s
     assert DSBlockSpec(atoms=4 * (s + 1), nnz_per_row=s + 1).num_values((384, 384)) * ratio > 384 * 384
 
 
+def test_atoms_for_each_coefficient_are_rounded_up():
+    """By hand: 13 entries need 33 atoms, 32.5 rounded up; 32 atoms fit exactly, so 12 entries, and 44 atoms with them."""
+    fits = DSBlockSpec(atoms=32, nnz_per_row=13).num_values((384, 384))
+    spec = spec_for_ratio((384, 384), 384 * 384 / fits, rho=2.5)
+    assert (spec.nnz_per_row, spec.atoms) == (12, 44)
+
+
 def test_a_ratio_of_bits_pays_for_the_places():
     spec = spec_for_ratio((384, 384), 2, count="bits")
     assert 2 * spec.bits((384, 384)) <= 16 * 384 * 384 and spec.nnz_per_row < 12
@@ -109,6 +116,8 @@ def test_the_factors_are_the_best_of_the_search_and_reach_their_error(rng):
     made = ds_factorize(w, spec, sweeps=5)
     assert len(made.history) == 10 and error(w, made) <= made.history.min() + 1e-12
     assert (np.diff(made.history)[::2] <= 1e-12).all()  # a sweep never raises it
+    coded = ds_factorize(w, spec, sweeps=0, D0=made.D)
+    assert coded.history == pytest.approx([error(w, coded)]) and coded.history[0] <= made.history.min() + 1e-12
     sparser = ds_factorize(w, DSBlockSpec(block_cols=16, atoms=12, nnz_per_row=2), sweeps=0, D0=made.D)
     assert error(w, sparser) >= error(w, ds_factorize(w, spec, sweeps=0, D0=made.D))
 
@@ -116,6 +125,8 @@ def test_the_factors_are_the_best_of_the_search_and_reach_their_error(rng):
 def test_many_atoms_take_wider_indices(rng):
     made = ds_factorize(rng.standard_normal((400, 8)), DSBlockSpec(block_cols=8, atoms=300, nnz_per_row=1), sweeps=1)
     assert made.idx.dtype == np.int16 and made.idx.max() > 255
+    most = ds_factorize(rng.standard_normal((400, 8)), DSBlockSpec(block_cols=8, atoms=256, nnz_per_row=1), sweeps=0)
+    assert most.idx.dtype == np.uint8 and most.idx.max() == 255
 
 
 def test_zeros_and_equal_seeds(rng):
