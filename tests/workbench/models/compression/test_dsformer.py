@@ -32,7 +32,7 @@ def test_a_ratio_of_values_is_met_and_the_next_size_is_too_large(ratio, atoms, s
 
 
 def test_atoms_for_each_coefficient_are_rounded_up():
-    """By hand: 13 entries need 33 atoms, 32.5 rounded up; 32 atoms fit exactly, so 12 entries, and 44 atoms with them."""
+    """By hand: 13 entries need 32.5 atoms, so 33, and 32 are what fits; 12 entries leave room for 44 atoms."""
     fits = DSBlockSpec(atoms=32, nnz_per_row=13).num_values((384, 384))
     spec = spec_for_ratio((384, 384), 384 * 384 / fits, rho=2.5)
     assert (spec.nnz_per_row, spec.atoms) == (12, 44)
