@@ -10,8 +10,8 @@ from kernels.check import as_int, as_ints
 
 __all__ = [
     "bitmap_bits", "block_diagonal_bits", "block_group_bits", "bsr_bits", "csr_bits", "dense_bits",
-    "dictionary_bits", "low_rank_bits", "nm_bits", "position_bound_bits", "quantised_bits", "tiled_csl_bits",
-    "whole_bytes",
+    "dense_sparse_bits", "dictionary_bits", "low_rank_bits", "nm_bits", "position_bound_bits", "quantised_bits",
+    "tiled_csl_bits", "whole_bytes",
 ]  # fmt: skip
 
 MOST = 2**48  # of a side or a count: products of any two stay exact and quick
@@ -216,6 +216,31 @@ def dictionary_bits(shape, atoms, s, *, layers=1, value_bits=16) -> int:
     s = as_int(s, function=name, name="s", low=1, high=atoms)
     outputs = m * as_int(layers, function=name, name="layers", low=1, high=MOST)
     return bits * (n * atoms + s * outputs) + outputs * min(atoms, s * _index_width(atoms))
+
+
+def dense_sparse_bits(shape, block, atoms, s, *, value_bits=16) -> int:
+    """Return P Q [value_bits (r b_c + b_r s) + b_r min(r, s ceil(log2 r))]: a basis and codes for each of P Q blocks.
+
+    Parameters
+    ----------
+    shape : (m, n), multiples of the block.
+    block : (b_r, b_c), rows and columns of a block.
+    atoms : r, rows of the basis of a block; at least 1.
+    s : atoms of a row of a block, from 1 to ``atoms``.
+    value_bits : of a stored value, from 1 to 64.
+
+    Source
+    ------
+    Chand et al. 2023, "DSFormer"; the places counted as for `dictionary_bits`.
+    """
+    name = "dense_sparse_bits"
+    (m, n), (rows, cols) = _shape(shape, name), as_ints(block, 2, function=name, name="block", low=1, high=MOST)
+    if m % rows or n % cols:
+        raise ValueError(f"{name}: shape must be multiples of the block {rows} x {cols}, got {m} x {n}; pad it")
+    value_bits = _value_bits(value_bits, name)
+    atoms = as_int(atoms, function=name, name="atoms", low=1, high=MOST)
+    s = as_int(s, function=name, name="s", low=1, high=atoms)
+    return (m // rows) * (n // cols) * dictionary_bits((rows, cols), atoms, s, value_bits=value_bits)
 
 
 def block_diagonal_bits(n, block, *, value_bits=16) -> int:

@@ -131,6 +131,7 @@ DOORS = {
         "block_group_bits": {"row_blocks": [3, 0], "block_rows": 4, "group": 4, "value_bits": 8, "index_bits": 64},
         "low_rank_bits": {"shape": (4, 8), "rank": 2, "value_bits": 16},
         "dictionary_bits": {"shape": (4, 8), "atoms": 3, "s": 2, "layers": 2, "value_bits": 16},
+        "dense_sparse_bits": {"shape": (4, 8), "block": (4, 2), "atoms": 3, "s": 2, "value_bits": 16},
         "block_diagonal_bits": {"n": 8, "block": 2, "value_bits": 16},
         "quantised_bits": {"shape": (4, 8), "bits": 4, "group": 8, "scale_bits": 16, "zero_bits": 16},
         "whole_bytes": {"bits": 9},

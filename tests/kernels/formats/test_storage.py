@@ -14,6 +14,7 @@ from kernels.formats.storage import (
     bsr_bits,
     csr_bits,
     dense_bits,
+    dense_sparse_bits,
     dictionary_bits,
     low_rank_bits,
     nm_bits,
@@ -33,6 +34,9 @@ def test_counts_by_hand():
     assert low_rank_bits(SQUARE, 108) == 1_327_104
     assert dictionary_bits(SQUARE, 138, 69) == 16 * (384 * 138 + 69 * 384) + 384 * 138 == 1_324_800  # CoSpaDi
     assert dictionary_bits((6, 5), 20, 2, layers=3, value_bits=8) == 8 * (5 * 20 + 2 * 18) + 18 * 2 * 5  # 5 bits each
+    assert dense_sparse_bits(SQUARE, (384, 32), 48, 12) == 12 * (16 * 48 * 32 + 384 * (12 * 16 + 48)) == 1_400_832
+    assert dense_sparse_bits(SQUARE, (384, 32), 40, 12) == 1_314_816  # DSFormer
+    assert dense_sparse_bits((6, 9), (2, 3), 20, 2, value_bits=8) == 9 * dictionary_bits((2, 3), 20, 2, value_bits=8)
     assert low_rank_bits(SQUARE, 4 * 24) == 1_179_648  # Monarch with four blocks of rank 24
     assert nm_bits(SQUARE, 2, 4) + 2 * block_diagonal_bits(384, 16) == 1_523_712  # ARMOR with blocks of 16
     assert bsr_bits(SQUARE, 322, block=(16, 16), bitmap=True) == 322 * 256 * 16 + 576 == 1_319_488

@@ -7,3 +7,4 @@ SHARE = Knob(
     help="How many values the factors hold fewer than the matrix; indices come on top.",
 )  # fmt: skip
 SEED = Knob("seed", "Seed", 0, 0, 999, help="Of the random numbers that the method draws.")
+SWEEPS = Knob("sweeps", "Sweeps", 3, 0, 20, help="Of K-SVD; each fits every atom to what uses it, one after the other.")

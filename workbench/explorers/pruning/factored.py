@@ -1,6 +1,7 @@
 """Matrices as products of factors: their bits, counted from sizes alone, and the products that kernels make of them."""
 
 from fractions import Fraction
+from math import gcd
 
 import torch
 
@@ -10,11 +11,13 @@ from workbench.explorers.pruning.forms import as_sparsity
 from workbench.explorers.pruning.method import VALUE_BITS, Compressed
 from workbench.models.compression.cospadi import sizes_of
 from workbench.models.compression.dictionary_linear import SparseDictLinear
+from workbench.models.compression.dsformer import DSBlockSpec, DSFactors
 
-__all__ = ["DENSE_FACTORS", "dictionary_count", "dictionary_sizes", "from_dictionary", "from_low_rank",
-           "low_rank_count", "rank_at"]  # fmt: skip
+__all__ = ["DENSE_FACTORS", "block_count", "block_sizes", "dictionary_count", "dictionary_sizes", "from_blocks",
+           "from_dictionary", "from_low_rank", "low_rank_count", "rank_at"]  # fmt: skip
 
 DENSE_FACTORS = "dense factors"
+BLOCK_COLS, ATOMS_EACH = 32, 4  # of dense-sparse blocks: columns, and atoms for each coefficient of a row
 Shape = tuple[int, int]
 
 
@@ -71,6 +74,42 @@ def from_dictionary(layer: SparseDictLinear) -> Compressed:
         multiply_adds=layer.multiply_adds,
         pack=lambda: (layer.columns, layer.nbytes),
     )
+
+
+def block_sizes(shape: Shape, level: str, key: str) -> DSBlockSpec:
+    """Return the sizes of dense-sparse blocks whose values take the share that a level leaves.
+
+    The number of coefficients of a row is the largest with four times as many atoms; what remains goes into up to three
+    more atoms, so that neither number falls where the share rises. Both are at least 1.
+    """
+    m, cols = shape[0], gcd(shape[1], BLOCK_COLS)
+    kept = _kept(level, key) * m * cols
+    s = max(1, int(kept / (m + ATOMS_EACH * cols)))
+    r = max(1, min(int((kept - m * s) / cols), ATOMS_EACH * (s + 1) - 1, m))
+    return DSBlockSpec(block_cols=cols, atoms=r, nnz_per_row=s)
+
+
+def block_count(key: str):
+    """Return how a method counts that stores a basis and row-sparse coefficients for every block."""
+    return lambda shape, level, value_bits: _block_bits(shape, block_sizes(shape, level, key), value_bits)
+
+
+def from_blocks(found: DSFactors) -> Compressed:
+    """Return a matrix of dense-sparse blocks: a dense product for every block and one sparse product multiply."""
+    return Compressed(
+        weight=found.to_dense(),
+        kept=None,
+        bits=_block_bits(found.shape, found.spec, VALUE_BITS),
+        multiply_adds=found.num_values(),
+        pack=lambda: (found.columns, found.resident_bytes),
+    )
+
+
+def _block_bits(shape, spec, value_bits):
+    (m, n), (rows, cols) = shape, spec.block(shape)
+    blocks, total = (m // rows) * (n // cols), spec.bits(shape, value_bits=value_bits)
+    bases, values = blocks * spec.atoms * cols * value_bits, blocks * rows * spec.nnz_per_row * value_bits
+    return {DENSE_FACTORS: bases, "values": values, "indices": total - bases - values}
 
 
 def _dictionary_bits(shape, k, s, value_bits):

@@ -48,6 +48,9 @@ def test_hand_values_of_factors():
     assert bits("cospadi", "0.5") == {"dense factors": 16 * 384 * 128, "values": 16 * 384 * 64, "indices": 384 * 128}
     assert bits("svd", "0.9999") == {"dense factors": 16 * 768}  # never less than rank one
     assert bits("cospadi", "0.9999") == {"dense factors": 16 * 384, "values": 16 * 384, "indices": 0}
+    half = {"dense factors": 16 * 12 * 48 * 32, "values": 16 * 384 * 12 * 12, "indices": 12 * 384 * 48}
+    assert bits("dsformer", "0.5") == half  # 12 blocks of 48 atoms, 12 of them for a row; 384 x 32 / 2 = 6,144 values
+    assert bits("dsformer", "0.9999") == {"dense factors": 16 * 12 * 32, "values": 16 * 12 * 384, "indices": 0}
 
 
 def test_levels_at_nine_sixteenths_of_a_square_matrix():
@@ -82,7 +85,7 @@ def test_no_level_is_above_the_budget_and_the_next_one_is(key, target, value_bit
             others = [stored_ratio(by, shapes, level, value_bits) for level in ladder]
             assert not [other for other in others if found < other <= most]
         else:
-            more = [float(level) - step for step in (1e-12, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)]
+            more = [float(level) - step for step in (1e-12, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 4e-2)]
             ratios = [stored_ratio(by, shapes, f"{share:.13f}", value_bits) for share in more]
             assert all(other == found or other > most for other in ratios) and ratios[-1] > most
 

@@ -66,6 +66,16 @@ def test_a_dictionary_holds_the_values_that_a_level_leaves(small):
         assert made[name].multiply_adds <= n * k + m * s
 
 
+def test_dense_sparse_blocks_hold_the_values_that_a_level_leaves(small):
+    """By hand, at one half: of 64 x 32, 1,024 / (64 + 128) = 5 a row and 22 atoms; of 32 x 64, 512 / 160 = 3 and 13."""
+    made = frontier.compress_layers(small, methods()["dsformer"], "0.5")
+    for name, blocks, m, r, s in (("layers.0.0", 1, 64, 22, 5), ("layers.0.2", 2, 32, 13, 3)):
+        places = min(r, s * (r - 1).bit_length())
+        wanted = {"dense factors": 16 * 32 * r, "values": 16 * m * s, "indices": m * places}
+        assert made[name].bits == {kind: blocks * bits for kind, bits in wanted.items()}
+        assert made[name].multiply_adds == blocks * (32 * r + m * s) and made[name].kept is None
+
+
 def test_factors_fitted_to_the_inputs_change_the_outputs_less_and_the_weights_more(small):
     points = {key: frontier.judged_point(small, methods()[key], "0.5") for key in ("svd", "asvd", "cospadi")}
     error = {key: point.quality["output_error"] for key, point in points.items()}

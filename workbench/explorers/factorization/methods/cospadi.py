@@ -7,14 +7,13 @@ from kernels.formats.storage import dictionary_bits
 from widgets.controls.knob import Knob
 from widgets.figures.factorization import Factor, History
 from widgets.views.frame.story import Story
-from workbench.explorers.factorization.knobs import SEED, SHARE
+from workbench.explorers.factorization.knobs import SEED, SHARE, SWEEPS
 from workbench.explorers.factorization.method import Factorised, FactorMethod
 from workbench.models.compression.cospadi import dictionary_factors, solve_k_s
 
 RHO = Knob(
     "rho", "Atoms for each coefficient", 2.0, 1.0, 4.0, 0.25, help="k / s: with 1 every output uses every atom."
 )  # fmt: skip
-SWEEPS = Knob("sweeps", "Sweeps", 3, 0, 20, help="Of K-SVD; each fits every atom to the outputs that use it.")
 WHITENED = Knob(
     "whitened", "Fitted to the outputs", True, help="Otherwise the error of the weights alone is made small."
 )
