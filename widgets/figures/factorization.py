@@ -175,7 +175,7 @@ def bytes_figure(scene: FactorizationScene, appearance: theme.Theme = "light") -
     figure.update_layout(
         template=theme.template(appearance), barmode="stack", title=title_at_left("Stored bytes (counted)"), height=260,
         margin={"b": 88}, showlegend=True, legend=LEGEND_BELOW, xaxis={"title": {"text": "bytes"}},
-        yaxis={"autorange": "reversed", "type": "category"},
+        yaxis={"autorange": "reversed", "type": "category", "title": {"text": "the matrix as"}},
     )  # fmt: skip
     return figure
 
@@ -195,7 +195,8 @@ def errors_figure(scene: FactorizationScene, appearance: theme.Theme = "light") 
         figure.add_vline(x=names.index(scene.layer), line={"width": 2, "color": theme.PALETTE[appearance]["highlight"]})
     figure.update_layout(
         template=theme.template(appearance), title=title_at_left("Relative error of every layer (measured)"),
-        height=400, margin={"b": 150}, showlegend=True, legend=LEGEND_BELOW, yaxis={"rangemode": "tozero"},
+        height=400, margin={"b": 150}, showlegend=True, legend=LEGEND_BELOW,
+        yaxis={"rangemode": "tozero", "title": {"text": "relative error"}},
         xaxis={"type": "category", "tickangle": -90, "tickfont": {"size": 10}, "tickmode": "linear"},
         meta={"leastWidth": 12 * len(names)},
     )  # fmt: skip

@@ -15,6 +15,7 @@ from widgets.views.sparsity import ORDERINGS, SparsityView
 from workbench.data.matrices import MATRICES
 from workbench.explorers.attention import explorer as attention
 from workbench.explorers.attention.method import offered
+from workbench.explorers.factorization.explorer import explorer as factors
 from workbench.explorers.kv_cache.explorer import explorer as kv_cache
 from workbench.explorers.layer_density.explorer import explorer as density
 from workbench.explorers.spgemm.explorer import explorer as spgemm
@@ -47,6 +48,11 @@ CASES |= {
     f"cache, {part}": (kv_cache, {"cache": "generated", "drawn_tokens": 64, "prompt": 32, "section": part})
     for part in ("parts", "corrections", "bytes", "drift")
 }
+CASES |= {
+    f"factors, {part}": (lambda **state: factors(np.random.default_rng(0).standard_normal((24, 32)), **state),
+                         {"section": part, "method": "svd"})
+    for part in ("factors", "error", "bytes")
+}  # fmt: skip
 CASES |= {
     f"SpGEMM {part} of {operands}": (spgemm, {"section": part, "operands": operands, "step": 3, **more})
     for part in ("step", "bytes", "machine", "constants")
@@ -141,6 +147,8 @@ def test_every_cell_of_csv_is_a_number_or_stands_in_a_column_of_words(view, file
             "part",
             "dataflow",
             "kernel",
+            "factor",
+            "kind",
             "name",
             "value in words",
             "unit",
