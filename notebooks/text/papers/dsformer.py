@@ -307,6 +307,7 @@ shown
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("dsformer/...")` helps a little more each time.
+# A whole number must be exact; of any other number, four significant digits are enough.
 #
 # The first three have sizes of their own. **1.** How many values do these factors hold? **2.** How many bits do these
 # take, places included? **3.** Which rank may a truncated SVD have with as many values as these?

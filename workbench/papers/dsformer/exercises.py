@@ -10,16 +10,18 @@ CLEAR = 0.1  # by how much the first choice leads, so that rounding cannot turn 
 
 
 def _sizes(rng: np.random.Generator):
-    """A matrix in blocks of all rows, and its factors."""
-    cols = int(rng.choice([16, 32, 64]))
-    s = int(rng.integers(3, 9))
-    return {
-        "rows": 64 * int(rng.integers(4, 12)),
-        "columns": cols * int(rng.integers(5, 13)),
-        "columns of a block": cols,
-        "atoms": 4 * s + int(rng.integers(1, 9)),
-        "coefficients of a row": s,
-    }
+    """A matrix in blocks of all rows, and its factors, of which wrong answers differ from right ones."""
+    while True:
+        cols, s = int(rng.choice([16, 32, 64])), int(rng.integers(3, 9))
+        given = {
+            "rows": 64 * int(rng.integers(4, 12)),
+            "columns": cols * int(rng.integers(5, 13)),
+            "columns of a block": cols,
+            "atoms": 4 * s + int(rng.integers(1, 9)),
+            "coefficients of a row": s,
+        }
+        if _bits(given) != _bits(given, shorter=max) and _rank(given) != given["atoms"]:
+            return given
 
 
 def _blocks(given) -> int:
@@ -31,9 +33,9 @@ def _values(given, blocks=None) -> int:
     return (blocks or _blocks(given)) * (basis + given["rows"] * given["coefficients of a row"])
 
 
-def _bits(given, places=True, as_list=True) -> int:
+def _bits(given, places=True, shorter=min) -> int:
     r, s = given["atoms"], given["coefficients of a row"]
-    index = min(r, s * (r - 1).bit_length()) if as_list else r
+    index = shorter(r, s * (r - 1).bit_length())
     return 16 * _values(given) + (_blocks(given) * given["rows"] * index if places else 0)
 
 
@@ -139,7 +141,7 @@ EXERCISES = (
         ),
         mistakes=(
             Mistake(lambda given: _bits(given, places=False), "The places of the coefficients are missing."),
-            Mistake(lambda given: _bits(given, as_list=False), "Is a list of atoms shorter than a bit for each?"),
+            Mistake(lambda given: _bits(given, shorter=max), "Places can be told by fewer bits in the other way."),
         ),
     ),
     Exercise(

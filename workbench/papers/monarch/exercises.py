@@ -24,12 +24,15 @@ def _parameters(given, square=False) -> int:
 
 def _small_factors(rng: np.random.Generator):
     """Two factors of 3 blocks of 3 x 3, whole numbers, and a place of the product."""
-    r, l = rng.integers(-9, 10, size=(2, 3, 3, 3))
-    r[r == 0], l[l == 0] = 4, 7
-    place = rng.integers(3, size=4)
-    place[1] = (place[2] + 1) % 3  # j and k differ, so that their order matters
-    return {"R": r.tolist(), "L": l.tolist(), "row": int(3 * place[0] + place[1]),
-            "column": int(3 * place[2] + place[3])}  # fmt: skip
+    while True:
+        r, l = rng.integers(-9, 10, size=(2, 3, 3, 3))
+        r[r == 0], l[l == 0] = 4, 7
+        place = rng.integers(3, size=4)
+        place[1] = (place[2] + 1) % 3  # j and k differ, so that their order matters
+        given = {"R": r.tolist(), "L": l.tolist(), "row": int(3 * place[0] + place[1]),
+                 "column": int(3 * place[2] + place[3])}  # fmt: skip
+        if _entry(given) != _entry(given, swapped=True):
+            return given
 
 
 def _entry(given, swapped=False) -> int:
@@ -42,7 +45,10 @@ def _entry(given, swapped=False) -> int:
 
 def _spectra(rng: np.random.Generator):
     """Singular values of the four parts of a matrix with two blocks on each side."""
-    return [sorted(map(int, rng.integers(1, 20, size=3)), reverse=True) for _ in range(4)]
+    while True:
+        given = [sorted(map(int, rng.integers(1, 20, size=3)), reverse=True) for _ in range(4)]
+        if abs(_error(given) - _error(given, per_part=True)) > 0.01:
+            return given
 
 
 def _error(given, rank=1, per_part=False) -> float:
