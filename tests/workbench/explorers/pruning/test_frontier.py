@@ -90,7 +90,7 @@ def test_factors_store_what_was_counted(key, small):
     for each in frontier.compress_layers(small, by, by.levels[0]).values():
         assert each.weight.dtype == np.float32 and each.kept is None
         assert each.bits == by.count(each.weight.shape, by.levels[0], 16)
-        assert each.multiply_adds <= held(each)
+        assert each.multiply_adds == held(each) or (key == "cospadi" and each.multiply_adds < held(each))  # idle atoms
 
 
 def test_bytes_are_those_worked_out_by_hand(small):
