@@ -24,23 +24,25 @@ from kernels.formats.storage import block_diagonal_bits, nm_bits
 from kernels.masks.nm import as_nm, nm_mask
 from kernels.matmul.wrapped_nm_spmm import wrapped_nm_spmm
 from workbench.models.compression.armor_steps import (
+    Search,
     State,
-    adam,
-    core_step,
-    descend,
     left_product,
     loss_of,
     right_product,
+    supports_of,
+    supports_tried,
 )
 
 __all__ = [
     "ArmorFactors",
     "NMResult",
     "armor_factorize",
+    "group_losses",
     "nowag_normalize",
     "nowag_p",
     "proxy_loss",
     "sanitize_hessian_diag",
+    "trace",
 ]
 
 SELECT = ("l1", "greedy", "uniform")
@@ -279,27 +281,15 @@ def armor_factorize(
     check_choice(select, SELECT, function=name, name="select")
     if callback is not None:
         check_callable(callback, function=name, name="callback")
-    draw = torch.Generator().manual_seed(int(as_rng(seed, function=name).integers(2**62)))
     normal, r, c = nowag_normalize(w)
-    target, weights = torch.from_numpy(normal), torch.from_numpy(h.astype(w.dtype))
-    begin = nowag_p(w, h, n, m)
-    state = State(
-        a=torch.eye(ba, dtype=target.dtype).repeat(len(w) // ba, 1, 1),
-        s=torch.from_numpy(begin.weight.copy()),
-        b=torch.eye(bb, dtype=target.dtype).repeat(w.shape[1] // bb, 1, 1),
-        mask=torch.from_numpy(begin.mask),
-    )
-    whole = float((weights * target.double() ** 2).sum()) or 1.0
-    step = adam(state, lr, wrappers) if optimizer == "adam" else descend
-    history, best, kept, since = [loss_of(state, target, weights) / whole], 0, state.clone(), 0
+    search = Search(normal, h, nowag_p(w, h, n, m), (ba, bb), n, m, optimizer=optimizer, lr=lr, wrappers=wrappers,
+                    core_updates=core_updates, select=select, seed=as_rng(seed, function=name))  # fmt: skip
+    history, best, kept, since = [search.loss()], 0, search.state.clone(), 0
     for i in range(1, iters + 1):
-        step(state, target, weights, whole, wrappers)
-        for _ in range(core_updates):
-            core_step(state, target, weights, n, m, select=select, draw=draw)
-        history.append(loss_of(state, target, weights) / whole)
+        history.append(search.round())
         since = 0 if history[-1] < history[best] * (1 - RTOL) - ATOL else since + 1
         if history[-1] < history[best]:
-            best, kept = i, state.clone()
+            best, kept = i, search.state.clone()
         if (callback is not None and callback(i, history[-1]) is True) or since >= patience:
             break
     core = NMPacked.from_dense(np.where(kept.mask, kept.s, 0).astype(np.float32), n, m)
@@ -310,6 +300,96 @@ def armor_factorize(
         history=np.array(history),
         best=best,
     )
+
+
+# What happens on the way --------------------------------------------------------------------------------------------
+def trace(w, h, block: int | tuple[int, int] = 32, n=2, m=4, *, iters=300, every=10, select="l1", seed=0) -> dict:
+    """Return how wrappers and core change from round to round, for pictures: the search of `armor_factorize` with Adam.
+
+    Parameters
+    ----------
+    w, h, block, n, m, iters, select, seed : as for `armor_factorize`.
+    every : rounds between two pictures.
+
+    Returns
+    -------
+    dict with
+
+    - "history": float64 (iters + 1,), the relative loss;
+    - "rounds": (pictures,), the rounds at which pictures are taken, 0 the first;
+    - "masks": bool (pictures, rows, columns), M;
+    - "changed": float64 (pictures,), the share of the groups in which other places stay than in NoWag-P;
+    - "drift": float64 (pictures, 2), the Frobenius norms of A - I and B - I over those of I.
+
+    Raises
+    ------
+    TypeError, ValueError : as `armor_factorize`.
+    """
+    name = "trace"
+    h, n, m = _checked(w, h, n, m, name)
+    sides = _sides(block, w.shape, m)
+    iters = as_int(iters, function=name, name="iters", low=0, high=10**5)
+    every = as_int(every, function=name, name="every", low=1)
+    check_choice(select, SELECT, function=name, name="select")
+    begin, normal = nowag_p(w, h, n, m), nowag_normalize(w)[0]
+    search = Search(normal, h, begin, sides, n, m, select=select, seed=as_rng(seed, function=name))
+    history, rounds, masks, drift = [search.loss()], [0], [search.state.mask.numpy().copy()], [(0.0, 0.0)]
+    for i in range(1, iters + 1):
+        history.append(search.round())
+        if i % every == 0:
+            rounds.append(i)
+            masks.append(search.state.mask.numpy().copy())
+            drift.append(tuple(float((x - torch.eye(x.shape[1])).norm() / math.sqrt(len(x) * x.shape[1]))
+                               for x in (search.state.a, search.state.b)))  # fmt: skip
+    shown = np.stack(masks)
+    groups = (shown != shown[0]).reshape(len(shown), len(w), -1, m).any(-1)
+    return {
+        "history": np.array(history),
+        "rounds": np.array(rounds),
+        "masks": shown,
+        "changed": groups.mean((1, 2)),
+        "drift": np.array(drift),
+    }
+
+
+def group_losses(w, h, factors: ArmorFactors, row: int, group: int) -> dict[tuple[int, ...], float]:
+    """Return the relative loss with each choice of places in one group of the core, at that choice's best values.
+
+    Parameters
+    ----------
+    w, h : the matrix that was factorised, and the mean squares of its inputs.
+    factors : of `armor_factorize`; all but the group stays as it is.
+    row, group : which row of the core, and which m neighbours of it, from 0.
+
+    Returns
+    -------
+    places within the group -> relative loss, for every choice of n among m.
+
+    Raises
+    ------
+    TypeError, ValueError : factors of another shape than w, or a row or group that the core does not have.
+    """
+    name, core = "group_losses", factors.core
+    h, n, m = _checked(w, h, core.n, core.m, name)
+    if w.shape != core.shape:
+        raise ValueError(f"{name}: factors must be those of w, of shape {w.shape}, got {core.shape}")
+    row = as_int(row, function=name, name="row", low=0, high=core.shape[0] - 1)
+    group = as_int(group, function=name, name="group", low=0, high=core.shape[1] // m - 1)
+    normal, r, c = nowag_normalize(w)
+    dense = core.to_dense().astype(np.float64)
+    state = State(
+        a=torch.from_numpy(factors.left / r.reshape(len(factors.left), -1, 1)).double(),
+        s=torch.from_numpy(dense),
+        b=torch.from_numpy(factors.right / c.reshape(len(factors.right), 1, -1)).double(),
+        mask=torch.from_numpy(dense != 0),
+    )
+    target, weights = torch.from_numpy(normal).double(), torch.from_numpy(h)
+    state.s[row, group * m : (group + 1) * m] = 0.0
+    whole = float((weights * target**2).sum()) or 1.0
+    error = right_product(left_product(state.a, state.core()), state.b) - target
+    _, gains, _ = supports_tried(state, error, weights, torch.tensor([row]), torch.tensor([group]), n, m)
+    left_out = loss_of(state, target, weights)
+    return {places: (left_out - float(gain)) / whole for places, gain in zip(supports_of(n, m), gains[0], strict=True)}
 
 
 # Checks -------------------------------------------------------------------------------------------------------------

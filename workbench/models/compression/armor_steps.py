@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 
 __all__ = [
+    "Search",
     "State",
     "adam",
     "core_step",
@@ -16,6 +17,7 @@ __all__ = [
     "loss_of",
     "right_product",
     "supports_of",
+    "supports_tried",
 ]
 
 PAIR_DAMPING, NORM_DAMPING = 1e-9, 1e-8
@@ -37,6 +39,45 @@ class State:
         return State(self.a.clone(), self.s.clone(), self.b.clone(), self.mask.clone())
 
 
+class Search:
+    """The state of a search, which begins with unit matrices and the mask of NoWag-P, and its rounds.
+
+    Parameters
+    ----------
+    normal : (rows, columns) array, the normalised matrix. h : (columns,).
+    begin : NMResult of both.
+    block : sides of the blocks of A and of B.
+    n, m : pattern.
+    seed : Generator that all draws come from; the others as in `armor_factorize`.
+    """
+
+    def __init__(self, normal, h, begin, block, n, m, *, optimizer="adam", lr=1e-3, wrappers=True, core_updates=1,
+                 select="l1", seed):  # fmt: skip
+        (rows, columns), (ba, bb) = normal.shape, block
+        self.target, self.weights = torch.from_numpy(normal), torch.from_numpy(h.astype(normal.dtype))
+        self.state = State(
+            a=torch.eye(ba, dtype=self.target.dtype).repeat(rows // ba, 1, 1),
+            s=torch.from_numpy(begin.weight.copy()),
+            b=torch.eye(bb, dtype=self.target.dtype).repeat(columns // bb, 1, 1),
+            mask=torch.from_numpy(begin.mask.copy()),
+        )
+        self.whole = float((self.weights * self.target.double() ** 2).sum()) or 1.0
+        self.step = adam(self.state, lr, wrappers) if optimizer == "adam" else descend
+        self.draw = torch.Generator().manual_seed(int(seed.integers(2**62)))
+        self.n, self.m, self.wrappers, self.core_updates, self.select = n, m, wrappers, core_updates, select
+
+    def loss(self) -> float:
+        """Return the relative loss."""
+        return loss_of(self.state, self.target, self.weights) / self.whole
+
+    def round(self) -> float:
+        """Take a gradient step, choose groups anew, and return the relative loss."""
+        self.step(self.state, self.target, self.weights, self.whole, self.wrappers)
+        for _ in range(self.core_updates):
+            core_step(self.state, self.target, self.weights, self.n, self.m, select=self.select, draw=self.draw)
+        return self.loss()
+
+
 @torch.no_grad()
 def core_step(state, target, weights, n, m, *, select="l1", draw=None) -> None:
     """Choose one group of every pair of blocks anew, with the best of all supports and its best values.
@@ -49,37 +90,53 @@ def core_step(state, target, weights, n, m, *, select="l1", draw=None) -> None:
     select, draw : of `armor_factorize`; the generator that draws.
     """
     (p, ba, _), (q, bb, _) = state.a.shape, state.b.shape
-    root = weights.sqrt()
-    core = state.core()
-    left = _product(state, core) - target
-    gradient = _right_t(_left_t(state.a, left * weights), state.b)  # of S o M, pruned places too, over 2
+    error = _product(state, state.core()) - target
+    gradient = _right_t(_left_t(state.a, error * weights), state.b)  # of S o M, pruned places too, over 2
     score = gradient.abs().reshape(p, ba, q, bb // m, m).sum(-1).permute(0, 2, 1, 3).reshape(p * q, ba * (bb // m))
-    chosen = _choose(score, select, draw)
-    rows, groups = chosen // (bb // m), chosen % (bb // m)  # within the blocks
-    block = torch.arange(p * q)
-    i, j = block // q, block % q
-    row = i * ba + rows
-    columns = (j * bb + groups * m)[:, None] + torch.arange(m)  # (pq, m)
-    a = state.a[i, :, rows]  # (pq, ba), the column of A that the row meets
-    lines = state.b[j[:, None], groups[:, None] * m + torch.arange(m)] * root.reshape(q, 1, bb)[j]  # (pq, m, bb)
-    old = core[row[:, None], columns]  # (pq, m)
-    residual = (left * root).reshape(p, ba, q, bb).permute(0, 2, 1, 3).reshape(p * q, ba, bb)
+    chosen, block = _choose(score, select, draw), torch.arange(p * q)
+    row = block // q * ba + chosen // (bb // m)
+    group = block % q * (bb // m) + chosen % (bb // m)
+    columns, gains, values = supports_tried(state, error, weights, row, group, n, m)
+    best = gains.argmax(1)
+    state.mask[row[:, None], columns] = False
+    at = columns.gather(1, torch.tensor(supports_of(n, m))[best])
+    state.mask[row[:, None], at] = True
+    state.s[row[:, None], at] = values[block, best]
+
+
+@torch.no_grad()
+def supports_tried(state, error, weights, row, group, n, m):
+    """Return what every support of some groups would give, each group alone, with all else as it is.
+
+    Parameters
+    ----------
+    state, weights, n, m : as in `core_step`; nothing is changed.
+    error : (rows, columns), A (S o M) B less the target.
+    row, group : int64 (z,), which row of the core, and which m neighbours of it.
+
+    Returns
+    -------
+    (columns (z, m), gains (z, choices), values (z, choices, n)): the places of every group, by how much each support
+    with its best values lowers the loss of the group left out, and these values.
+    """
+    ba, (q, bb, _) = state.a.shape[1], state.b.shape
+    root, columns = weights.sqrt(), group[:, None] * m + torch.arange(m)
+    i, j = row // ba, columns[:, 0] // bb
+    a = state.a[i, :, row % ba]  # (z, ba), the column of A that the row meets
+    lines = state.b[j[:, None], columns % bb] * root.reshape(q, 1, bb)[j]  # (z, m, bb)
+    old = state.core()[row[:, None], columns]  # (z, m)
+    residual = (error * root).reshape(-1, ba, q, bb)[i, :, j]  # (z, ba, bb)
     norm = (a * a).sum(1)
     # R0^T a with the group taken out of R0
     pull = torch.einsum("zab,za->zb", residual, a) - norm[:, None] * torch.einsum("zm,zmb->zb", old, lines)
     f = torch.einsum("zmb,zb->zm", lines, pull)
-    gram = lines @ lines.transpose(1, 2)  # (pq, m, m)
+    gram = lines @ lines.transpose(1, 2)  # (z, m, m)
     supports = torch.tensor(supports_of(n, m))  # (choices, n)
     small = gram[:, supports[:, :, None], supports[:, None, :]] + PAIR_DAMPING * torch.eye(n, dtype=gram.dtype)
-    wanted = f[:, supports]  # (pq, choices, n)
+    wanted = f[:, supports]  # (z, choices, n)
     solved = torch.linalg.solve(small, wanted[..., None])[..., 0]
-    best = (wanted * solved).sum(-1).argmax(1)
-    places = supports[best]  # (pq, n)
-    values = -solved[block, best] / (norm[:, None] + NORM_DAMPING)
-    state.mask[row[:, None], columns] = False
-    at = columns.gather(1, places)
-    state.mask[row[:, None], at] = True
-    state.s[row[:, None], at] = values
+    norm = norm[:, None] + NORM_DAMPING
+    return columns, (wanted * solved).sum(-1) / norm, -solved / norm[..., None]
 
 
 def _choose(score, select, draw):

@@ -10,10 +10,12 @@ from torch import nn
 
 from workbench.models.compression.armor import (
     armor_factorize,
+    group_losses,
     nowag_normalize,
     nowag_p,
     proxy_loss,
     sanitize_hessian_diag,
+    trace,
 )
 from workbench.models.compression.armor_linear import ArmorLinear, armor, hessian_diag
 from workbench.models.compression.armor_steps import State, core_step, descend, gradients, loss_of
@@ -136,6 +138,47 @@ def test_each_sequential_step_meets_its_bound(problem):
             smooth = descend(state, target, weights, only=name)
             promised = float((gradient.square() / (2 * smooth)).sum())
             assert loss_of(state, target, weights) <= before - promised + 1e-9
+
+
+def test_losses_of_a_group_are_those_of_least_squares(rng):
+    w, h = rng.standard_normal((8, 16)), rng.random(16) + 0.1
+    factors, (normal, r, c) = armor_factorize(w, h, 4, iters=20), nowag_normalize(w)
+    a, b = (linalg.block_diag(*x).astype(np.float64) for x in (factors.left, factors.right))
+    a, b, core = a / r[:, None], b / c, factors.core.to_dense().astype(np.float64)
+    row, group = 5, 2
+    now = tuple(np.flatnonzero(core[row, 8:12]).tolist())
+    core[row, 8:12] = 0
+    missing, found = (normal - a @ core @ b) * np.sqrt(h), group_losses(w, h, factors, row, group)
+    for places, loss in found.items():
+        basis = np.stack([(np.outer(a[:, row], b[8 + i]) * np.sqrt(h)).ravel() for i in places], 1)
+        left = missing.ravel() - basis @ np.linalg.lstsq(basis, missing.ravel(), rcond=None)[0]
+        assert loss == pytest.approx((left**2).sum() / (h * normal**2).sum(), rel=1e-5)
+    assert len(found) == 6 and found[now] <= factors.loss * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"row": 8}, "row must be"), ({"group": 4}, "group must be"), ({"w": np.ones((4, 16))}, "of shape"),
+])  # fmt: skip
+def test_losses_of_a_group_that_is_not_there_are_refused(rng, arguments, message):
+    w, h = rng.standard_normal((8, 16)), np.ones(16)
+    given = {"w": w, "h": h, "factors": armor_factorize(w, h, 4, iters=0), "row": 0, "group": 0} | arguments
+    with pytest.raises(ValueError, match=f"group_losses: .*{message}"):
+        group_losses(**given)
+
+
+def test_a_trace_is_the_search(rng):
+    w, h = rng.standard_normal((8, 16)), rng.random(16) + 0.1
+    shown, found = trace(w, h, 4, iters=150, every=60, seed=3), armor_factorize(w, h, 4, iters=150, seed=3)
+    np.testing.assert_array_equal(shown["history"], found.history)
+    assert shown["rounds"].tolist() == [0, 60, 120] and (shown["masks"].reshape(3, 8, 4, 4).sum(-1) == 2).all()
+    np.testing.assert_array_equal(shown["masks"][0], nowag_p(w, h).mask)
+    other = (shown["masks"][2] != shown["masks"][0]).reshape(8, 4, 4).any(-1)
+    assert shown["changed"][0] == 0 and shown["changed"][2] == other.mean() > 0
+    early = armor_factorize(w, h, 4, iters=60, seed=3)  # the best round is the last one here
+    assert early.best == 60
+    a = linalg.block_diag(*early.left) / nowag_normalize(w)[1][:, None] - np.eye(8)
+    assert (shown["drift"][0] == 0).all()
+    assert shown["drift"][1][0] == pytest.approx(np.linalg.norm(a) / np.sqrt(8), rel=1e-4)
 
 
 def test_one_large_block_fits_nearly_everything(rng):
