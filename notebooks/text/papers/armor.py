@@ -195,9 +195,12 @@ from workbench.models.compression.armor import group_losses
 row, group = 0, 0
 losses = group_losses(w, h, factors, row, group)
 now = tuple(np.flatnonzero(core[row, 4 * group : 4 * group + 4]).tolist())
-figure = go.Figure(go.Bar(x=[str(p) for p in losses], y=[x - min(losses.values()) for x in losses.values()],
-                          marker_color=["#D55E00" if p == now else "#0072B2" for p in losses]))  # fmt: skip
-figure.update_layout(xaxis_title="places that stay", yaxis_title="loss above the best pair (measured)", height=300)
+figure = go.Figure()
+for name, some in (("the other five", set(losses) - {now}), ("in the core", {now})):
+    figure.add_scatter(x=[str(p) for p in losses if p in some], y=[losses[p] for p in losses if p in some],
+                       mode="markers", marker_size=14, name=name)  # fmt: skip
+figure.update_xaxes(categoryorder="category ascending", title="places that stay")
+figure.update_layout(yaxis_title="relative loss (measured)", yaxis_tickformat=".5f", height=300)
 show(figure, f"Loss of six pairs of places in group {group} of row {row}; the pair {now} is in the core.")
 
 # %% [markdown]
@@ -318,7 +321,8 @@ table(
                                                ("minilm", "mean cosine of sentence vectors before and after"),
                                                ("tiny_lm", "share of the bytes stored"),
                                                ("tiny_lm", "perplexity of held-out text")))]
-     for key, level in points],
+     for key, level in points if key != "dense"]
+    + [["dense", "1", "1", "1", f"{mean(judged, 'perplexity of held-out text', method='dense'):.3f}"]],
 )  # fmt: skip
 
 # %% [markdown]
