@@ -149,6 +149,14 @@ def test_what_is_one_in_the_model_is_stored_once_and_is_one_again(path):
     assert torch.equal(again(inputs(4, 16)), model(inputs(4, 16)))
 
 
+def test_layers_that_are_one_in_the_dense_model_may_differ_in_the_file(path):
+    model = compressed(["armor", None, "monarch"])
+    save_compressed(model, path)
+    dense = net(layers=3)
+    dense[1] = dense[2] = dense[0]
+    assert torch.equal(load_compressed(dense, path)(inputs(4, 16)), model(inputs(4, 16)))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in MAKE if kind != "block_groups"])  # whose inputs are float32
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_comes_back_as_it_was(kind, dtype, path):

@@ -252,7 +252,8 @@ def armor_factorize(
 
     Returns
     -------
-    ArmorFactors with the smallest loss of all rounds, never above that of NoWag-P.
+    ArmorFactors with the smallest loss of all rounds, never above that of NoWag-P. A search ends early where steps are
+    so large that the loss overflows.
 
     Raises
     ------
@@ -296,7 +297,10 @@ def armor_factorize(
         step(state, target, weights, whole, wrappers)
         for _ in range(core_updates):
             core_step(state, target, weights, n, m, select=select, draw=draw)
-        history.append(loss_of(state, target, weights) / whole)
+        found = loss_of(state, target, weights) / whole
+        if not math.isfinite(found):
+            break
+        history.append(found)
         since = 0 if history[-1] < history[best] * (1 - RTOL) - ATOL else since + 1
         if history[-1] < history[best]:
             best, kept = i, state.clone()

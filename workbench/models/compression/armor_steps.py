@@ -43,7 +43,7 @@ def core_step(state, target, weights, n, m, *, select="l1", draw=None) -> None:
 
     Parameters
     ----------
-    state : a, b, s and mask, changed in place.
+    state : a, b, s and mask, changed in place; left as they are where the gradient is not finite.
     target : (rows, columns), the normalised matrix. weights : (columns,), h.
     n, m : pattern.
     select, draw : of `armor_factorize`; the generator that draws.
@@ -54,6 +54,8 @@ def core_step(state, target, weights, n, m, *, select="l1", draw=None) -> None:
     left = _product(state, core) - target
     gradient = _right_t(_left_t(state.a, left * weights), state.b)  # of S o M, pruned places too, over 2
     score = gradient.abs().reshape(p, ba, q, bb // m, m).sum(-1).permute(0, 2, 1, 3).reshape(p * q, ba * (bb // m))
+    if not torch.isfinite(score).all():
+        return  # the gradient steps were so large that the loss has no value; the search ends
     chosen = _choose(score, select, draw)
     rows, groups = chosen // (bb // m), chosen % (bb // m)  # within the blocks
     block = torch.arange(p * q)

@@ -158,8 +158,13 @@ class SparseLinear(nn.Module):
 
 
 def replace_linear(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """Put other modules in the place of a model's, by name, in place; return the model."""
-    for name, layer in layers.items():
+    """Put other modules in the place of a model's, by name, in place; return the model.
+
+    A module that the model has under several names is replaced under all of them.
+    """
+    new = {id(model.get_submodule(name)): layer for name, layer in layers.items()}
+    places = {name: new[id(old)] for name, old in model.named_modules(remove_duplicate=False) if id(old) in new}
+    for name, layer in (places | dict(layers)).items():
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer)
     return model

@@ -153,6 +153,13 @@ def test_larger_blocks_fit_better_and_the_best_round_is_returned(rng):
     assert rough.loss == rough.history.min() <= rough.history[0]
 
 
+@pytest.mark.parametrize("select", ["l1", "greedy", "uniform"])
+def test_steps_that_overflow_end_the_search_with_the_best_factors(rng, select):
+    w, h = rng.standard_normal((8, 16)).astype(np.float32), np.ones(16)
+    found = armor_factorize(w, h, 4, iters=5, lr=1e30, select=select)
+    assert found.best == 0 and len(found.history) == 1 and found.loss == pytest.approx(nowag_p(w, h).loss)
+
+
 def test_scales_of_weights_and_inputs_do_not_matter(rng):
     w, h = 10 * rng.standard_normal((8, 16)), rng.random(16) + 0.1
     one, other = armor_factorize(w, h, 4, iters=15), armor_factorize(4 * w, 8 * h, 4, iters=15)

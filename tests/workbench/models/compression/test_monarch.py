@@ -200,6 +200,18 @@ def test_refusals(call, words):
         call()
 
 
+def test_a_layer_that_stands_in_two_places_stays_one():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    model.append(model[0])
+    small, x = d2s_project(model, 2), torch.randn(3, 4)
+    assert isinstance(small[0], MonarchLinear) and small[2] is small[0]
+    optimiser, before = torch.optim.SGD(small.parameters()), small(x)
+    assert reverse_sparsify(small, optimiser) == ["0"]
+    assert isinstance(small[0], nn.Linear) and small[2] is small[0]
+    assert {id(p) for p in optimiser.param_groups[0]["params"]} == {id(p) for p in small.parameters()}
+    torch.testing.assert_close(small(x), before)
+
+
 def test_numbers_of_a_layer_equal_its_parts_by_hand(assert_close):
     layer = MonarchLinear(4, 4, 2, bias=False).double()
     with torch.no_grad():
