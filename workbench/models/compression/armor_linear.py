@@ -112,8 +112,8 @@ class ArmorLinear(nn.Module):
     @classmethod
     def from_file(cls, config, tensors, dense):
         """Make the layer of what a file kept."""
-        parts = (tensors[part] for part in ("left", "right", "values", "positions"))
-        return cls(*parts, config["n"], config["m"], tensors.get("bias"))
+        left, right, values, positions = (tensors[part] for part in ("left", "right", "values", "positions"))
+        return cls(left, right, values, positions, config["n"], config["m"], tensors.get("bias"))
 
     def _apply(self, fn, recurse=True):
         """Stay in float32 and in the memory of the CPU, which is what the kernel reads."""

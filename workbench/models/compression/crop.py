@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -171,12 +172,13 @@ def _resized(old, layer, sizes):
     return _like(old, sizes[layer.target], source * layer.area if isinstance(old, nn.Linear) else source)
 
 
-def _like(old: nn.Module, target: int, source: int | None = None) -> nn.Module:
+def _like(old, target, source=None) -> nn.Module:
     """Return a layer of torch like another one, of other sizes, which files know.
 
     ``target`` are its outputs, or the channels of a normalisation; ``source`` its inputs, None for a depthwise
     convolution and for a normalisation.
     """
+    new: Any
     if isinstance(old, NORMS):
         new = type(old)(target, old.eps, old.momentum, old.affine, old.track_running_stats)
     elif isinstance(old, nn.Linear):

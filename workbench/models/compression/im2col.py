@@ -40,6 +40,10 @@ class SparseConv2d(nn.Module):
     stored_as = "sparse_convolution"
     groups, padding_mode = 1, "zeros"
     bias: Tensor | None
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
 
     def __init__(self, weight, bias, kernel_size, stride, padding, dilation):
         super().__init__()

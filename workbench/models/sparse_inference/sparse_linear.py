@@ -133,9 +133,13 @@ class SparseLinear(nn.Module):
         """Make the layer of what a file kept."""
         arrays = {part: tensor.numpy() for part, tensor in tensors.items()}
         weight = BlockGroupedWeight(
-            **{part: arrays[part] for part in ("indptr", "indices", "data")},
-            **{part: config[part] for part in ("group", "nnz_blocks")},
-            **{part: tuple(config[part]) for part in ("shape", "block")},
+            indptr=arrays["indptr"],
+            indices=arrays["indices"],
+            data=arrays["data"],
+            shape=tuple(config["shape"]),
+            block=tuple(config["block"]),
+            group=config["group"],
+            nnz_blocks=config["nnz_blocks"],
         )
         low, high = config["low"], config["high"]
         quantize_activation_u8(np.zeros(1, np.float32), low=low, high=high)  # refuses what is no range

@@ -16,7 +16,15 @@ from workbench.models.compression.armor import (
     sanitize_hessian_diag,
 )
 from workbench.models.compression.armor_linear import ArmorLinear, armor, hessian_diag
-from workbench.models.compression.armor_steps import State, core_step, descend, gradients, loss_of
+from workbench.models.compression.armor_steps import (
+    State,
+    core_step,
+    descend,
+    gradients,
+    left_product,
+    loss_of,
+    right_product,
+)
 from workbench.models.sparse_inference.statistics import InputStatistics, gather_statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,6 +119,18 @@ def test_core_steps_never_raise_the_loss_and_keep_the_pattern(problem, select):
         losses.append(loss_of(state, target, weights))
         assert (state.mask.reshape(8, 4, 4).sum(-1) == 2).all()
     assert (np.diff(losses) <= 1e-9).all() and losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("select", ["l1", "greedy", "uniform"])
+def test_a_core_that_is_exact_stays_as_it_is(problem, select):
+    """No entry has a gradient then, so that every group is as likely as any other."""
+    state, _, weights = problem
+    before = state.core().clone()
+    target = right_product(left_product(state.a, state.core()), state.b)
+    torch.testing.assert_close(target, torch.from_numpy(product(state, before.numpy())))
+    core_step(state, target, weights, 2, 4, select=select, draw=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(state.core(), before, rtol=0, atol=1e-6)
+    assert loss_of(state, target, weights) < 1e-12
 
 
 def test_gradients_are_those_of_autograd(problem):
