@@ -283,8 +283,8 @@ table(
 )  # fmt: skip
 
 # %% [markdown]
-# The small encoder is an easy case: even the truncated SVD keeps nine of ten neighbours. MiniLM tells the methods apart.
-# Which is ahead there, and by how much? And do so few steps bring back what was lost?
+# The small encoder is an easy case: even the truncated SVD keeps nine of ten neighbours. MiniLM tells the methods
+# apart. Which is ahead there, and by how much? And do so few steps bring back what was lost?
 #
 # ## 7. The claim beside ours, and what was left out
 

@@ -129,8 +129,9 @@ def test_a_locked_colour_scale_stays_while_knobs_turn_and_comes_back_with_the_li
     assert tops(view)[0] != now[0] and view.colour_tops == ""
     view.colours = "own"
     assert tops(view) == [0, 0, 0]
-    view.colour_tops = "magnitude"
-    assert view.error.startswith("colour_tops: must be unit:number pairs")
+    wrong = explorer(colour_tops="magnitude")
+    assert wrong.error.startswith("colour_tops: must be unit:number pairs")
+    wrong.close()
 
 
 def test_the_colour_scale_is_offered_beside_the_pictures_only(view):
