@@ -86,7 +86,7 @@ class KVCacheView(SectionedView):
 
     def build(self) -> Sequence[ipywidgets.Widget]:
         """Make the parts of each section."""
-        wide = flexible(270) | {"max_width": "420px"}  # room for a title beside its buttons
+        wide = flexible(270) | {"max_width": "330px"}  # room for a title beside its buttons
         self._canvases = {name: RasterCanvas(title=NAMES[name], layout=wide) for name in PICTURES}
         self._stepper = Stepper(partial(self._turn_part, "step"), label="Tokens in the cache")
         self._panes = {
