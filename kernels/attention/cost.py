@@ -227,10 +227,13 @@ def _tokens(function, t, block_size, key_positions=None, query_positions=None, q
     """Return the arguments that say which pairs blocks hold, checked."""
     t = as_int(t, function=function, name="t", low=0)
     block_size = min(as_int(block_size, function=function, name="block_size", low=1), 2**31)
-    if (-(-t // block_size)) ** 2 > MOST_BLOCKS or t > 2**31:
+    if queries is not None:
+        queries = as_int(queries, function=function, name="queries", low=0, high=2**31)
+    most = max(t, queries or 0)
+    if -(-most // block_size) * -(-t // block_size) > MOST_BLOCKS or t > 2**31:
         raise ValueError(
-            f"{function}: {t:,} tokens in blocks of {block_size:,} make more than {MOST_BLOCKS:,} blocks; take larger "
-            "blocks"
+            f"{function}: {most:,} tokens in blocks of {block_size:,} make more than {MOST_BLOCKS:,} blocks; take "
+            "larger blocks"
         )
     orders = [key_positions, query_positions]
     for at, (name, order) in enumerate(zip(("key_positions", "query_positions"), orders, strict=True)):
@@ -240,8 +243,6 @@ def _tokens(function, t, block_size, key_positions=None, query_positions=None, q
         if order.ndim < 1 or order.shape[-1] != t or not (np.sort(order, axis=-1) == np.arange(t)).all():
             raise ValueError(f"{function}: {name} must hold every position from 0 to {t - 1} once, got {order.shape}")
         orders[at] = order
-    if queries is not None:
-        queries = as_int(queries, function=function, name="queries", low=0, high=2**31)
     return t, block_size, *orders, queries
 
 

@@ -7,6 +7,7 @@ Fixtures
 ``open_dashboard(name, query="", folder=None)`` : opens a dashboard and waits until its widgets are painted.
 ``open_lab(notebook, folder=None)`` : opens a notebook in JupyterLab, runs all cells, waits for the widgets.
 ``notebook_folder({"dashboards/x": [cells]})`` : writes notebooks (text cells start with ``md:``), returns the folder.
+``view_folder({...})`` : the same, into one folder of all tests, whose two servers start once.
 ``start_server(...)`` : starts another server, for tests that need their own.
 ``axe(page)`` : critical and serious accessibility violations, as text.
 """
@@ -82,8 +83,11 @@ def _servers(start_server, start_lab):
     running: dict = {}
 
     def of(folder, kind: str) -> Server:
-        if (folder, kind) not in running:
-            running[folder, kind] = (start_server if kind == "serve" else start_lab)(folder)
+        if (folder, kind) not in running and kind == "serve":
+            # By default a server starts four kernels ahead, most with torch; the light one stands for them.
+            running[folder, kind] = start_server(folder, *(() if folder else ("--warm", "sparsity_patterns")))
+        elif (folder, kind) not in running:
+            running[folder, kind] = start_lab(folder)
         return running[folder, kind]
 
     return of
@@ -93,8 +97,8 @@ def _servers(start_server, start_lab):
 def notebook_folder(tmp_path_factory):
     """Write notebooks into a new folder: ``{"dashboards/x": ["md:# Title", "code"]}`` or with a metadata dict first."""
 
-    def write(notebooks: dict[str, list]) -> Path:
-        folder = tmp_path_factory.mktemp("notebooks")
+    def write(notebooks: dict[str, list], folder: Path | None = None) -> Path:
+        folder = folder or tmp_path_factory.mktemp("notebooks")
         for name, cells in notebooks.items():
             metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
             book = nbformat.v4.new_notebook(metadata=metadata)
@@ -111,6 +115,13 @@ def notebook_folder(tmp_path_factory):
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def view_folder(notebook_folder):
+    """Write notebooks of other names than those of other files into one folder, and return it."""
+    folder = notebook_folder({})
+    return lambda notebooks: notebook_folder(notebooks, folder)
 
 
 @pytest.fixture(scope="session")

@@ -253,12 +253,12 @@ def test_rings_follow_the_pointer_over_the_keys(masks):
     assert "place=" not in page.url
 
 
-def test_in_jupyterlab_the_same_view_works(open_lab, notebook_folder):
+def test_in_jupyterlab_the_same_view_works(open_lab, view_folder):
     code = (
         "from workbench.explorers.attention.explorer import explorer\n"
         "explorer(tokens=64, method='formula', formula='q - k == 3')"
     )
-    page = open_lab("masks.ipynb", notebook_folder({"masks": [code]}))
+    page = open_lab("masks.ipynb", view_folder({"masks": [code]}))
     painted(page)
     np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 64, 64), np.eye(64, k=-3, dtype=bool))
     page.locator("[data-key=formula]").fill("q == k")
@@ -266,12 +266,3 @@ def test_in_jupyterlab_the_same_view_works(open_lab, notebook_folder):
     page.wait_for_timeout(1000)
     painted(page)
     np.testing.assert_array_equal(cells_on_screen(page, RIGHT, 64, 64), np.eye(64, dtype=bool))
-
-
-@pytest.mark.parametrize("theme", ("light", "dark"))
-def test_accessible_in_both_themes_and_on_a_phone(masks, new_page, axe, theme):
-    page = masks(f"theme={theme}&{SMALL}&versus=oracle", new_page(viewport={"width": 390, "height": 844}))
-    page.wait_for_selector(".wb-plot-area[data-painted]")
-    assert axe(page) == []
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    np.testing.assert_array_equal(cells_on_screen(page, LEFT, 128, 128), mask(0.5))

@@ -67,19 +67,20 @@ def test_answers_are_typed_and_get_the_verdict_of_the_notebook(forms, right):
     assert "Correct" in answered(forms["favit/partners"], places)
 
 
-def test_hints_and_what_cannot_be_read_are_told(forms):
+def test_hints_what_cannot_be_read_and_functions_are_told_in_forms_that_are_accessible(forms, page, axe):
     form = forms["combiner/flat"]
     form.get_by_role("button", name="Hint").click()
     form.get_by_text("Hint 1 of 2").wait_for()
     assert "could not be read" in answered(form, "__import__('os').getcwd()")
     assert "a comma separates values" in answered(form, "0,25")
     assert "The Hint button has 1 more to say." in form.locator(".wb-told").inner_text()
-
-
-def test_a_function_is_written_in_the_notebook_and_the_page_says_so(forms):
-    form = forms["ponet/local"]
-    assert not form.locator("textarea").is_visible()
-    assert "workbench copy ponet" in form.inner_text() and form.get_by_role("button", name="Hint").is_visible()
+    function = forms["ponet/local"]
+    assert not function.locator("textarea").is_visible()
+    assert "workbench copy ponet" in function.inner_text()
+    assert function.get_by_role("button", name="Hint").is_visible()
+    forms["smash/products"].locator("summary").click()
+    answered(forms["smash/products"], "5")
+    assert axe(page, ".wb-answer") == []
 
 
 def test_the_input_is_shown_and_the_answer_is_nowhere(forms, right, page):
@@ -89,9 +90,3 @@ def test_the_input_is_shown_and_the_answer_is_nowhere(forms, right, page):
     sent = page.content() + "".join(x if isinstance(x, str) else x.decode(errors="ignore") for x in page.received)
     assert "How many partial products does a @ b take?" in sent and "csr_array" in sent
     assert repr(right["combiner/flat"]) not in sent  # of the others, short numbers may occur by chance
-
-
-def test_the_forms_are_accessible(forms, page, axe):
-    forms["smash/products"].locator("summary").click()
-    answered(forms["smash/products"], "5")
-    assert axe(page, ".wb-answer") == []

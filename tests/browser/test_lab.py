@@ -16,8 +16,8 @@ def test_notebook_runs_and_paints_its_widget(open_lab, folder):
     assert page.inner_text(".jp-OutputArea .widget-readout") == "7"
 
 
-def test_tour_is_open_and_the_launcher_opens_a_dashboard(start_lab, page, folder):
-    server = start_lab(folder)
+def test_tour_is_open_and_the_launcher_opens_a_dashboard(_servers, page, folder):
+    server = _servers(folder, "lab")
     page.goto(server.url)
     page.wait_for_selector(".jp-NotebookPanel .jp-RenderedMarkdown >> text=The tour")
     page.evaluate("window.jupyterapp.commands.execute('launcher:create')")
@@ -27,8 +27,8 @@ def test_tour_is_open_and_the_launcher_opens_a_dashboard(start_lab, page, folder
     assert inside.locator(".widget-readout").inner_text() == "7"
 
 
-def test_gallery_is_reachable_in_the_same_process(start_lab, page, folder):
-    server = start_lab(folder)
+def test_gallery_is_reachable_in_the_same_process(_servers, page, folder):
+    server = _servers(folder, "lab")
     page.goto(server.url.replace("/lab/tree/start_here.ipynb", "/voila/"))
     page.click(".card a >> text=Tiny")
     page.wait_for_selector("#rendered_cells .widget-readout")

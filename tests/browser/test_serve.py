@@ -9,9 +9,6 @@ from itertools import pairwise
 
 import pytest
 
-from workbench import folders
-from workbench.app.notebook_index import notebook_index
-
 TINY = [
     {"title": "A tiny dashboard", "description": "One slider.", "papers": ["smash"]},
     "md:# A tiny dashboard\n\nTwice $n$.",
@@ -354,11 +351,3 @@ def test_plotly_is_loaded_when_something_is_plotted(open_dashboard, folder):
     page = open_dashboard("tiny", folder=folder)
     last = page.watch.requests[page.watch.requests.index(page.url) :]
     assert not any("jupyterlab-plotly/static/remoteEntry" in url for url in last)
-
-
-@pytest.mark.parametrize("name", [n.name for n in notebook_index(folders.notebooks()) if n.kind == "dashboards"])
-def test_every_dashboard_of_the_workbench_opens(open_dashboard, name, axe):
-    page = open_dashboard(name)
-    page.wait_for_timeout(1500)
-    assert has_no_sideways_scroll(page)
-    assert axe(page) == []

@@ -40,9 +40,9 @@ def random_matrix():
 
 
 @pytest.fixture(scope="module")
-def folder(notebook_folder):
+def folder(view_folder):
     card = {"title": "Pattern", "description": "A pattern.", "thumbnail": "", "papers": []}
-    return notebook_folder({"dashboards/pattern": [card, "md:# Pattern", CELL], "pattern": [CELL]})
+    return view_folder({"dashboards/pattern": [card, "md:# Pattern", CELL], "pattern": [CELL]})
 
 
 @pytest.fixture
@@ -94,13 +94,16 @@ def turn(page, key, value):
     painted(page)
 
 
-def test_the_screen_shows_the_matrix_entry_by_entry(open_view):
+def test_the_screen_shows_the_matrix_entry_by_entry_reads_it_out_and_follows_a_control(open_view):
     page = open_view()
-    np.testing.assert_array_equal(cells_on_screen(page, 200, 160), random_matrix().toarray() != 0)
-
-
-def test_a_control_reaches_the_pixels(open_view):
-    page = open_view()
+    dense = random_matrix().toarray()
+    np.testing.assert_array_equal(cells_on_screen(page, 200, 160), dense != 0)
+    row, column = map(int, np.argwhere(dense)[37])
+    box = page.locator(".wb-pixels").bounding_box()
+    page.mouse.move(box["x"] + (column + 0.5) * box["width"] / 160, box["y"] + (row + 0.5) * box["height"] / 200)
+    page.wait_for_function("() => document.querySelector('.wb-readout').textContent.includes('value')")
+    said = page.locator(".wb-readout").inner_text()
+    assert said == f"Row {row}, column {column}: value {dense[row, column]:.6g}."
     turn(page, "ordering", "RCM (narrow band)")
     wanted = permuted(random_matrix(), reorder(random_matrix(), "rcm"))
     np.testing.assert_array_equal(cells_on_screen(page, 200, 160), wanted.toarray() != 0)
@@ -124,17 +127,6 @@ def test_device_pixels_are_crisp(open_view, new_page):
     sizes = page.evaluate("() => { const c = document.querySelector('.wb-pixels'); return [c.width, c.clientWidth]; }")
     assert sizes[0] == 2 * sizes[1]
     np.testing.assert_array_equal(cells_on_screen(page, 200, 160), random_matrix().toarray() != 0)
-
-
-def test_hover_reads_out_the_entry_under_the_pointer(open_view):
-    page = open_view()
-    dense = random_matrix().toarray()
-    row, column = map(int, np.argwhere(dense)[37])
-    box = page.locator(".wb-pixels").bounding_box()
-    page.mouse.move(box["x"] + (column + 0.5) * box["width"] / 160, box["y"] + (row + 0.5) * box["height"] / 200)
-    page.wait_for_function("() => document.querySelector('.wb-readout').textContent.includes('value')")
-    said = page.locator(".wb-readout").inner_text()
-    assert said == f"Row {row}, column {column}: value {dense[row, column]:.6g}."
 
 
 def test_keyboard_alone_reaches_zooms_and_reads(open_view):
@@ -190,6 +182,31 @@ def test_back_is_undo(open_view):
     assert picture(page) == first and page.locator("[data-key=ordering]").input_value() == "0"
 
 
+def test_what_is_stopped_or_refused_leaves_the_picture(open_view, tmp_path):
+    page = open_view()
+    before = picture(page)
+    slow_work_shows_progress_and_stops_at_once(page)
+    assert picture(page) == before
+    file = tmp_path / "mine.mtx"
+    file.write_text("nonsense")
+    page.locator("input[type=file]").set_input_files(file)
+    page.wait_for_selector(BAD_BOX)
+    assert page.locator(".wb-error").inner_text() == "mine.mtx: line 1 is no Matrix Market header."
+    assert picture(page) == before
+
+
+def slow_work_shows_progress_and_stops_at_once(page):
+    page.locator("[data-key=matrix]").select_option(label="slow")
+    page.wait_for_timeout(600)
+    assert page.locator(".wb-progress").is_hidden()
+    page.wait_for_selector(".wb-progress:not([hidden])", timeout=1500)
+    page.get_by_role("button", name="Cancel").click()
+    begin = time.monotonic()
+    page.wait_for_selector(".wb-bar[data-busy=false]", state="attached")
+    assert time.monotonic() - begin < 0.3
+    assert page.locator(".wb-remark").inner_text().startswith("Cancelled.")
+
+
 def test_a_picture_that_got_lost_on_its_way_is_asked_for_again(page, _servers, folder):
     lost = []
 
@@ -212,7 +229,7 @@ def test_a_picture_that_got_lost_on_its_way_is_asked_for_again(page, _servers, f
     assert len(lost) == 1 and page.locator(".wb-canvas .wb-pane-note:visible").count() == 0
 
 
-def test_every_export_opens(open_view, tmp_path):
+def test_every_export_opens_and_the_page_stands_alone(open_view, new_page, tmp_path):
     page = open_view()
     page.wait_for_selector(".wb-plot-area[data-painted]")
     menu = page.locator(".wb-export")
@@ -226,6 +243,7 @@ def test_every_export_opens(open_view, tmp_path):
         "Page": lambda content: content.startswith(b"<!doctype html>"),
         "Python": lambda content: bool(compile(content, "recipe", "exec")),
     }
+    saved = {}
     labels = menu.locator("option").all_inner_texts()
     assert len(labels) == 12
     for label in labels:
@@ -235,24 +253,23 @@ def test_every_export_opens(open_view, tmp_path):
             page.get_by_role("button", name="Export").click()
         file = tmp_path / download.value.suggested_filename
         download.value.save_as(file)
+        saved[label] = file
         kind = next(kind for kind in checks if label.startswith(kind))
         assert checks[kind](file.read_bytes()), label
-
-
-def test_the_exported_page_stands_alone(open_view, new_page, tmp_path):
-    page = open_view()
-    page.locator(".wb-export").select_option(label="Page (HTML, offline)")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export").click()
-    download.value.save_as(tmp_path / "page.html")
     other = new_page()
-    other.set_content((tmp_path / "page.html").read_text())
+    other.set_content(saved["Page (HTML, offline)"].read_text())
     other.wait_for_selector(".main-svg")
     assert other.locator("img").evaluate("node => node.naturalWidth") > 100
 
 
-def test_brushing_a_strip_narrows_the_numbers(open_view):
+def test_a_table_pages_by_button_and_brushing_a_strip_narrows_the_numbers(open_view):
     page = open_view()
+    page.get_by_role("button", name="Data table").click()
+    page.wait_for_selector(".wb-twin tbody tr")
+    assert page.locator(".wb-twin th").all_inner_texts() == ["part", "item", "value"]
+    page.get_by_role("button", name="Next page").click()
+    page.wait_for_function("() => document.querySelector('.wb-where').textContent.startsWith('Rows 26')")
+    page.locator(".wb-right canvas").scroll_into_view_if_needed()
     box = page.locator(".wb-right canvas").bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + box["height"] * 0.25)
     page.mouse.down()
@@ -265,54 +282,17 @@ def test_brushing_a_strip_narrows_the_numbers(open_view):
     assert f"{inside}" in page.locator(".wb-numbers tr", has_text="nnz").inner_text()
 
 
-def test_slow_work_shows_progress_and_stops_at_once(open_view):
-    page = open_view()
-    before = picture(page)
-    page.locator("[data-key=matrix]").select_option(label="slow")
-    page.wait_for_timeout(600)
-    assert page.locator(".wb-progress").is_hidden()
-    page.wait_for_selector(".wb-progress:not([hidden])", timeout=1500)
-    page.get_by_role("button", name="Cancel").click()
-    begin = time.monotonic()
-    page.wait_for_selector(".wb-bar[data-busy=false]", state="attached")
-    assert time.monotonic() - begin < 0.3
-    assert page.locator(".wb-remark").inner_text().startswith("Cancelled.")
-    assert picture(page) == before
-
-
-def test_a_bad_upload_is_answered_in_words(open_view, tmp_path):
-    page = open_view()
-    before = picture(page)
-    file = tmp_path / "mine.mtx"
-    file.write_text("nonsense")
-    page.locator("input[type=file]").set_input_files(file)
-    page.wait_for_selector(BAD_BOX)
-    assert page.locator(".wb-error").inner_text() == "mine.mtx: line 1 is no Matrix Market header."
-    assert picture(page) == before
-
-
-def test_table_twin_pages_by_button(open_view):
-    page = open_view()
-    page.get_by_role("button", name="Data table").click()
-    page.wait_for_selector(".wb-twin tbody tr")
-    assert page.locator(".wb-twin th").all_inner_texts() == ["part", "item", "value"]
-    page.get_by_role("button", name="Next page").click()
-    page.wait_for_function("() => document.querySelector('.wb-where').textContent.startsWith('Rows 26')")
-
-
-@pytest.mark.parametrize("theme", ("light", "dark"))
-def test_no_serious_accessibility_violation(open_view, axe, theme):
-    page = open_view(f"theme={theme}")
+def test_no_serious_accessibility_violation_and_the_dark_page_is_dark(open_view, axe):
+    page = open_view("theme=light")
     page.wait_for_selector(".wb-plot-area[data-painted]")
     page.get_by_role("button", name="Data table").click()
     page.get_by_role("button", name="Python").click()
     page.wait_for_selector(".wb-twin tbody tr")
     assert axe(page) == []
-
-
-def test_dark_page_is_dark(open_view):
-    page = open_view("theme=dark")
-    page.wait_for_selector(".wb-plot-area[data-painted]")
+    page.click("[data-theme-toggle]")
+    page.wait_for_function("() => document.documentElement.dataset.wbTheme === 'dark'")
+    painted(page)
+    assert axe(page) == []
     colours = page.evaluate(
         "() => ['.wb-panel', '.wb-twin'].map((s) => getComputedStyle(document.querySelector(s)).backgroundColor)"
     )
@@ -320,18 +300,20 @@ def test_dark_page_is_dark(open_view):
     np.testing.assert_array_equal(cells_on_screen(page, 200, 160), random_matrix().toarray() != 0)
 
 
-@pytest.mark.parametrize("width", (390, 768))
-def test_nothing_sticks_out_on_narrow_screens(open_view, new_page, width):
-    page = open_view(on=new_page(viewport={"width": width, "height": 844}))
-    page.wait_for_selector(".wb-plot-area[data-painted]")
-    wide = page.evaluate(
-        """() => [...document.querySelectorAll(".wb-view *")].filter((node) => {
-            const box = node.getBoundingClientRect();
-            return box.width && box.right > innerWidth + 1 && !node.closest(".wb-hidden");
-        }).map((node) => node.className || node.tagName)"""
-    )
-    assert wide == []
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+def test_nothing_sticks_out_on_narrow_screens(open_view, new_page):
+    page = open_view(on=new_page(viewport={"width": 390, "height": 844}))
+    for width in (390, 768):
+        page.set_viewport_size({"width": width, "height": 844})
+        painted(page)
+        page.wait_for_selector(".wb-plot-area[data-painted]")
+        wide = page.evaluate(
+            """() => [...document.querySelectorAll(".wb-view *")].filter((node) => {
+                const box = node.getBoundingClientRect();
+                return box.width && box.right > innerWidth + 1 && !node.closest(".wb-hidden");
+            }).map((node) => node.className || node.tagName)"""
+        )
+        assert wide == []
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_in_jupyterlab_the_same_view_works(open_lab, folder, axe):

@@ -2,10 +2,6 @@
 
 import pytest
 
-CELLS = [
-    "from workbench.app import request\nfrom workbench.papers import get",
-    'view = get("smash").view()\nview.load_query(request.query_string())\nview',
-]
 PIXEL = """([index, row, column]) => {
   const canvas = document.querySelectorAll('.wb-cells canvas')[index];
   const scale = canvas.width / canvas.dataset.columns;
@@ -17,15 +13,10 @@ STEP_THREE = "A[0, 2] = 2 times B[2, 1] = 9 adds 18 to C[0, 1]: merge. On the ch
 END = "C is complete with 6 entries, and nothing is left on the chip."
 
 
-@pytest.fixture(scope="module")
-def folder(notebook_folder):
-    return notebook_folder({"dashboards/traffic": [{"title": "Traffic", "description": "traffic"}, *CELLS]})
-
-
 @pytest.fixture
-def traffic(open_dashboard, folder):
-    def open_it(query="", on=None):
-        page = open_dashboard("traffic", query, folder, on)
+def traffic(open_dashboard):
+    def open_it(query=""):
+        page = open_dashboard("spgemm_traffic", query)
         page.wait_for_selector(".wb-tabs [aria-selected=true]")
         quiet(page)
         return page
@@ -178,25 +169,8 @@ def test_stories_sections_export_and_refusal(traffic):
     page.wait_for_selector(".wb-tabs [aria-selected=true]:text-is('Step by step')")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_accessibility_violation(traffic, axe, theme):
-    page = traffic(f"theme={theme}&operands=karate")
-    for name in ("Step by step", "Bytes moved", "PIUMA model", "Constants"):
-        open_tab(page, name)
-        page.wait_for_timeout(700)
-        assert axe(page, ".wb-view") == [], name
-
-
-def test_fits_a_phone(traffic, new_page):
-    page = traffic("operands=karate", new_page(viewport={"width": 390, "height": 844}))
-    for name in ("Step by step", "Bytes moved", "PIUMA model", "Constants"):
-        open_tab(page, name)
-        page.wait_for_timeout(500)
-        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), name
-
-
-def test_works_in_jupyterlab(open_lab, notebook_folder):
-    folder = notebook_folder(
+def test_works_in_jupyterlab(open_lab, view_folder):
+    folder = view_folder(
         {"traffic": ['from workbench.papers import get\nget("smash").view(operands="worked", step=2)']}
     )
     page = open_lab("traffic.ipynb", folder)

@@ -35,7 +35,8 @@ BITS = np.zeros((4, 2), np.uint8)
 BLOCK_WEIGHTS = np.ones((2, 2, 2), np.float32)
 ATTENTION = {"q": Q, "k": Q, "v": Q, "block_mask": MASK, "block_size": 16, "causal": True, "scale": 0.5,
              "key_positions": None, "attn_mask": SEEN, "num_threads": 1}  # fmt: skip
-BLOCKS = {"t": 32, "block_size": 16, "causal": True, "key_positions": None, "query_positions": None}
+RAGGED = np.ones((1, 2, 3, 3), bool)  # a third block, so that too many queries are over the limit of blocks
+BLOCKS = {"t": 40, "block_size": 16, "causal": True, "key_positions": None, "query_positions": None}
 GROUPED = BlockGroupedWeight.from_dense(np.ones((4, 3), np.int8))
 WINDOW = (0, 3, 0, 3)
 PLAN = plan_windows(A, A, 64, 0.5)
@@ -84,17 +85,17 @@ DOORS = {
     "kernels.attention.block_sparse": {
         "block_sparse_attention": ATTENTION | {"return_lse": False},
         "block_sparse_attention_backward": ATTENTION | {"out": Q, "lse": LSE, "grad": Q},
-        "block_sparse_attention_work": {"block_mask": MASK, "t": 32, "d": 16, "block_size": 16, "causal": True,
+        "block_sparse_attention_work": {"block_mask": RAGGED, "t": 40, "d": 16, "block_size": 16, "causal": True,
                                         "key_positions": None, "queries": None},
         "block_shape": {"tq": 32, "tk": 32, "block_size": 16, "causal": True},
     },
     "kernels.attention.cost": {
-        "attention_cost": BLOCKS | {"keep": MASK[0, 0], "allowed": None, "pairs": None, "d": 16, "summaries": None,
+        "attention_cost": BLOCKS | {"keep": RAGGED[0, 0], "allowed": None, "pairs": None, "d": 16, "summaries": None,
                                     "before": 0},
         "dense_pairs": {"t": 32, "causal": True},
-        "kept_pairs": BLOCKS | {"keep": MASK, "queries": None},
-        "pair_share": BLOCKS | {"keep": MASK},
-        "block_share": BLOCKS | {"keep": MASK},
+        "kept_pairs": BLOCKS | {"keep": RAGGED, "queries": None},
+        "pair_share": BLOCKS | {"keep": RAGGED},
+        "block_share": BLOCKS | {"keep": RAGGED},
         "blocks_with_pairs": BLOCKS,
         "pairs_in_blocks": BLOCKS | {"queries": None},
     },

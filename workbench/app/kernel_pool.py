@@ -252,7 +252,9 @@ class KernelPool(AsyncMappingKernelManager):
                 await self.leave(kernel_id)
 
     async def cull_kernel_if_idle(self, kernel_id: str):
-        if kernel_id in self and kernel_id not in self._warm_ids() | self._ending:
+        if kernel_id not in self or kernel_id in self._warm_ids() | self._ending:
+            return
+        if self.get_kernel(kernel_id).trait_has_value("last_activity"):  # else it is in the middle of its start
             await super().cull_kernel_if_idle(kernel_id)
 
     async def close(self):

@@ -141,6 +141,12 @@ def test_bad_masks_are_named():
         pairs_in_blocks(65, block_size=0)
 
 
+@pytest.mark.parametrize("queries", [2**31, 2**27])
+def test_too_many_blocks_of_queries_are_refused_before_they_are_counted(queries):
+    with pytest.raises(ValueError, match=rf"{queries:,} tokens in blocks of 1 make more than 268,435,456 blocks"):
+        pairs_in_blocks(40, block_size=1, queries=queries)
+
+
 def test_long_masks_are_counted_without_their_pairs():
     n = 65536 // 128
     cost = attention_cost(t=65536, d=64, causal=True, keep=np.tri(n, dtype=bool), block_size=128)

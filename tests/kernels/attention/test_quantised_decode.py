@@ -1,14 +1,10 @@
 """Decoding over a compressed cache against dense attention on what the cache stands for, on every instruction set."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kernels._native import LEVELS, isa
 from kernels.attention.compressed_blocks import CompressedBlocks
 from kernels.attention.quantised_decode import (
     quantised_decode,
@@ -72,6 +68,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("share", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_step_equals_dense_attention(setting, share, rng, assert_close):
@@ -93,6 +90,7 @@ def test_a_step_equals_dense_attention(setting, share, rng, assert_close):
     assert_close(found, quantised_decode_reference(q, keys, values, *recent).astype(np.float32))
 
 
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("share", [1, 2, 7])
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_keys_by_token(setting, share, rng, assert_close):
@@ -103,6 +101,7 @@ def test_keys_by_token(setting, share, rng, assert_close):
     assert_close(found, quantised_decode_reference(q, [keys], [values], recent, recent).astype(np.float32))
 
 
+@pytest.mark.usefixtures("level")
 def test_scores_and_sums_alone(rng, assert_close):
     keys, values = blocks(rng, "key", tokens=50, group=50), blocks(rng, "value", tokens=50)
     q, p = (rng.random(shape).astype(np.float32) for shape in ((2, 6, 32), (2, 6, 100)))
@@ -172,17 +171,6 @@ def test_nan_reaches_its_own_head_only(rng):
     q[1, 2, 7] = np.nan
     found = quantised_decode(q, keys, values, recent, recent)
     assert np.isnan(found[1, 2]).all() and np.isfinite(np.delete(found.reshape(6, 32), 5, 0)).all()
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_instruction_set_passes(level):
-    if LEVELS.index(level) > LEVELS.index(isa()) or os.environ.get("WORKBENCH_ISA"):
-        pytest.skip("this CPU lacks it, or a level is forced already")
-    how = ["-q", "-x", "-p", "no:cacheprovider", "-k", "equals or by_token or alone", __file__]
-    code = f"import pytest, sys; sys.exit(pytest.main({how!r}))"
-    env = os.environ | {"WORKBENCH_ISA": level}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_work_counts(rng):

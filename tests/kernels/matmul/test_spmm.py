@@ -1,17 +1,12 @@
 """SpMM of CSR and of packed matrices against its float64 reference and SciPy."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from scipy import sparse
 
-import kernels
-from kernels import _native
 from kernels.formats import packed_csr
 from kernels.formats.packed_csr import PackedCSR
+from kernels.matmul.sddmm import sddmm, sddmm_reference
 from kernels.matmul.spmm import spmm, spmm_reference, spmm_work
 
 
@@ -122,37 +117,21 @@ def test_same_bits_for_any_thread_count(n, rng):
             np.testing.assert_array_equal(spmm(form, b, num_threads=threads), spmm(form, b, num_threads=1))
 
 
-LEVELS = _native.LEVELS[: _native.LEVELS.index(kernels.isa())]  # those below what all other tests run on
-OTHER_LEVEL = """
-import numpy as np, kernels
-from scipy import sparse
-from kernels.formats.packed_csr import PackedCSR
-from kernels.matmul.sddmm import sddmm, sddmm_reference
-from kernels.matmul.spmm import spmm
-rng = np.random.default_rng(5)
-print(kernels.isa())
-for dtype, tolerance in ((np.float32, 1e-5), (np.float64, 1e-12)):
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_every_instruction_set_computes_it(dtype, tolerance, rng):
     a = sparse.csr_array(sparse.random_array((300, 500), density=0.2, rng=rng, dtype=dtype))
     a.sum_duplicates()
+    packed = PackedCSR.from_csr(a)
     for n in (1, 3, 6, 31, 33, 70):
         b = rng.standard_normal((500, n)).astype(dtype)
         want = a.astype(float) @ b.astype(float)
-        for form in (a, PackedCSR.from_csr(a)):
+        for form in (a, packed):
             np.testing.assert_allclose(spmm(form, b), want, rtol=tolerance, atol=tolerance * np.abs(want).max())
-        np.testing.assert_array_equal(spmm(a, b), spmm(PackedCSR.from_csr(a), b))
+        np.testing.assert_array_equal(spmm(a, b), spmm(packed, b))
         x = rng.standard_normal((300, n)).astype(dtype)
         want = sddmm_reference(a, x, b)
         np.testing.assert_allclose(sddmm(a, x, b).data, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
-"""
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_instruction_set_computes_it(level):
-    done = subprocess.run(
-        [sys.executable, "-c", OTHER_LEVEL], env=os.environ | {"WORKBENCH_ISA": level}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [level]
 
 
 @pytest.mark.parametrize("index", [np.int32, np.int64])

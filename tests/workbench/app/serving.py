@@ -82,6 +82,14 @@ def soon(holds, within_s=10) -> bool:
     return holds()
 
 
+def warm_page(server, path):
+    """Start a page ahead, and return it when it has come as far as it can without a visitor."""
+    server.call(server.site.pool.warm_up(path))
+    (page,) = server.site.pool._warm[path]
+    assert soon(lambda: page.visitor._callbacks, within_s=60), "the page does not wait for its visitor"
+    return page
+
+
 def kernel_id(page: str) -> str:
     return json.loads(re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])["kernelId"]
 

@@ -14,7 +14,7 @@ import pytest
 from tornado.httpclient import HTTPClientError
 
 import workbench.papers
-from tests.workbench.app.serving import connect, frame, kernel_id, soon, write_notebook
+from tests.workbench.app.serving import connect, frame, kernel_id, soon, warm_page, write_notebook
 from workbench.app import serve as serve_module
 from workbench.app.frames import PROTOCOL
 from workbench.app.gallery import gallery_cards
@@ -55,9 +55,15 @@ def test_other_host_names_are_refused_on_loopback(server):
     assert server.get("/", Host="attacker.example")[0] == 403
 
 
+@pytest.fixture(scope="module")
+def echo(server):
+    """The status, the headers and the text of a page whose kernel stays; each kernel costs seconds."""
+    return server.get("/dashboards/echo?n=5")
+
+
 @pytest.mark.slow
-def test_page_runs_the_notebook_with_its_query(server):
-    status, _, page = server.get("/dashboards/echo?n=5")
+def test_page_runs_the_notebook_with_its_query(echo):
+    status, _, page = echo
     assert status == 200
     assert "asked: n=5" in page
     assert "Running step" not in page and '"label": "Say what was asked"' in page
@@ -65,8 +71,8 @@ def test_page_runs_the_notebook_with_its_query(server):
 
 
 @pytest.mark.slow
-def test_source_is_shown_only_when_asked(server):
-    assert "highlight" not in server.get("/dashboards/echo")[2].split("<main")[1]
+def test_source_is_shown_only_when_asked(server, echo):
+    assert "highlight" not in echo[2].split("<main")[1]
     assert "highlight" in server.get("/dashboards/echo?source=1")[2].split("<main")[1]
 
 
@@ -88,8 +94,7 @@ def test_failing_step_is_named_with_the_request_id_of_the_log(start, caplog):
 @pytest.mark.slow
 def test_failing_step_answers_500_while_the_status_is_still_open(start):
     server = start()
-    server.call(server.site.pool.warm_up("dashboards/broken.ipynb"))
-    time.sleep(3)
+    warm_page(server, "dashboards/broken.ipynb")
     assert server.get("/dashboards/broken")[0] == 500
 
 
@@ -101,9 +106,8 @@ def test_unreadable_notebook_answers_500_with_a_request_id(server):
 
 
 @pytest.mark.slow
-def test_browsers_cannot_send_code(start, tmp_path):
-    server = start()
-    kernel = kernel_id(server.get("/dashboards/echo")[2])
+def test_browsers_cannot_send_code(server, echo, tmp_path):
+    kernel = kernel_id(echo[2])
     mark = tmp_path / "written"
 
     async def try_it():
@@ -120,9 +124,8 @@ def test_browsers_cannot_send_code(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_odd_frames_close_their_websocket_and_hold_up_nobody(start, caplog):
-    server = start()
-    kernel = kernel_id(server.get("/dashboards/echo")[2])
+def test_odd_frames_close_their_websocket_and_hold_up_nobody(server, echo, caplog):
+    kernel = kernel_id(echo[2])
     odd = {
         (2**40).to_bytes(8, "little") + bytes(8): 1002,
         os.urandom(500): 1002,
@@ -184,9 +187,8 @@ def test_late_output_is_waited_for(tmp_path, start):
 
 
 @pytest.mark.slow
-def test_other_sites_cannot_end_a_kernel(start):
-    server = start()
-    kernel = kernel_id(server.get("/dashboards/echo")[2])
+def test_other_sites_cannot_end_a_kernel(server, echo):
+    kernel = kernel_id(echo[2])
     refused = server.get(f"/pool/leave/{kernel}", method="POST", Origin="http://attacker.example")
     assert refused[0] in (403, 404)
     assert kernel in server.site.pool

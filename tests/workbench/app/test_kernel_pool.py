@@ -7,16 +7,14 @@ import time
 
 import pytest
 
-from tests.workbench.app.serving import connect, kernel_id, soon, write_notebook
+from tests.workbench.app.serving import connect, kernel_id, soon, warm_page, write_notebook
 from workbench.app import kernel_pool
 
 
 @pytest.mark.slow
 def test_warm_kernel_gets_the_query_of_its_visitor(start):
     server = start()
-    server.call(server.site.pool.warm_up("dashboards/echo.ipynb"))
-    (warm,) = server.site.pool._warm["dashboards/echo.ipynb"]
-    time.sleep(3)
+    warm = warm_page(server, "dashboards/echo.ipynb")
     assert not warm.visited
     _, _, page = server.get("/dashboards/echo?n=17&theme=dark")
     assert kernel_id(page) == warm.kernel_id

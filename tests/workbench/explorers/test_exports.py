@@ -53,15 +53,16 @@ CASES |= {
                          {"section": part, "method": "svd"})
     for part in ("factors", "error", "bytes")
 }  # fmt: skip
+# Every operand in the part that shows it, and every other part on one of them.
+PRODUCTS = [*(("step", operands) for operands in ("worked", "karate", "poisson2d")),
+            *((part, "karate") for part in ("bytes", "machine", "constants"))]  # fmt: skip
 CASES |= {
-    f"SpGEMM {part} of {operands}": (spgemm, {"section": part, "operands": operands, "step": 3, **more})
-    for part in ("step", "bytes", "machine", "constants")
-    for operands, more in (("worked", {}), ("karate", {}), ("poisson2d", {}))
+    f"SpGEMM {part} of {operands}": (spgemm, {"section": part, "operands": operands, "step": 3})
+    for part, operands in PRODUCTS
 }
 CASES |= {
     f"layer density {part} {mode}": (density, {"net": "plain", "method": "random", "section": part, "mode": mode})
-    for part in ("layers", "mask", "rounds")
-    for mode in ("tied", "inner")
+    for part, mode in (("layers", "tied"), ("layers", "inner"), ("mask", "tied"), ("rounds", "tied"))
 }
 CASES["layer density accuracy"] = (density, {"section": "accuracy", "rounds": 2})
 
@@ -205,8 +206,7 @@ def test_only_settings_of_the_shown_method_are_told():
     bytes_moved.close()
 
 
-@pytest.mark.parametrize("section", ["step", "bytes", "machine", "constants"])
-@pytest.mark.parametrize("operands", ["worked", "karate", "poisson2d"])
+@pytest.mark.parametrize(("section", "operands"), PRODUCTS)
 def test_the_npz_of_a_product_holds_its_matrices(section, operands):
     view = spgemm(section=section, operands=operands).wait()
     f = np.load(io.BytesIO(view.export("Data (NPZ)")[2]), allow_pickle=False)

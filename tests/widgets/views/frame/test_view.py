@@ -300,7 +300,7 @@ def test_close_while_computing_paints_nothing_more(wave):
 
 
 @pytest.mark.slow
-def test_fifty_views_leave_nothing_behind(wave):
+def test_views_leave_nothing_behind(wave):
     def alive():
         gc.collect()
         kinds = (View, ipywidgets.Widget)
@@ -312,7 +312,7 @@ def test_fifty_views_leave_nothing_behind(wave):
     first.close()
     del first
     before = alive()
-    for _ in range(50):
+    for _ in range(5):
         view = wave(points=20)
         view.points = 30
         view._repr_mimebundle_()
