@@ -36,16 +36,23 @@ inline void turn(Vec<S> *v) {
     }
 }
 
+// Vector i of the `left` vectors that are left when lanes<S> of them have been added by halves. Not a loop: compilers keep
+// what a loop over loops reads in memory.
+template <class S, int left, int i>
+inline Vec<S> halved(const Vec<S> *v) {
+    if constexpr (left == lanes<S>) {
+        return v[i];
+    } else {
+        constexpr auto all = std::make_index_sequence<lanes<S>>();
+        const Vec<S> a = halved<S, 2 * left, i>(v), b = halved<S, 2 * left, i + left>(v);
+        return add(interleave<S, false>(a, b, all), interleave<S, true>(a, b, all));
+    }
+}
+
 // Lane i of the answer is the sum of vector i.
 template <class S>
-inline Vec<S> sums(Vec<S> *v) {
-    constexpr auto all = std::make_index_sequence<lanes<S>>();
-#pragma GCC unroll 8
-    for (int half = lanes<S> / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < half; ++i)
-            v[i] = add(interleave<S, false>(v[i], v[i + half], all), interleave<S, true>(v[i], v[i + half], all));
-    return v[0];
+inline Vec<S> sums(const Vec<S> *v) {
+    return halved<S, 1, 0>(v);
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "nm_few_columns.hpp"
 #include "nm_rows.hpp"
+#include "panels.hpp"
 #include "python_call.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
@@ -63,6 +65,16 @@ Panel panel_for(const Operands &a, int vectors) {
     return panel_of<0, 0>(vectors);
 }
 
+void few(const Operands &a, const Picking &picking, int threads) {
+    Columns x(a.k, a.columns, picking);
+    x.copy(a.b, a.k);
+    const int workers = workbench::threads_worth_waking(threads, few_work(a), few_work_of_a_thread);
+    workbench::parallel_for((a.rows + rows_of_few - 1) / rows_of_few, workers, [&](std::int64_t task, int) {
+        const std::int64_t first = task * rows_of_few, end = std::min(a.rows, first + rows_of_few);
+        all_few(a, picking, x, first, end, {a.out + first * a.columns, a.columns, 1});
+    });
+}
+
 void nm_spmm(Values values, Positions positions, int n, int m, Values b, DenseOut out, int threads) {
     const Operands a{static_cast<std::int64_t>(out.shape(0)), static_cast<std::int64_t>(b.shape(0)),
                      static_cast<std::int64_t>(out.shape(1)), n, m, values.data(), positions.data(), b.data(), out.data()};
@@ -71,6 +83,7 @@ void nm_spmm(Values values, Positions positions, int n, int m, Values b, DenseOu
         std::fill(a.out, a.out + a.rows * a.columns, 0.0f);
         return;
     }
+    if (const Picking picking(a.n, a.m); a.columns <= picking.most_columns()) return few(a, picking, threads);
     constexpr std::int64_t width = panel_vectors * W;
     const int workers = threads > 0 ? threads : workbench::get_num_threads();
     const std::int64_t panels = (a.columns + width - 1) / width;

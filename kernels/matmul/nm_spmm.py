@@ -32,7 +32,8 @@ def nm_spmm(a, b, *, num_threads=None) -> np.ndarray:
 
     Cost
     ----
-    2 rows k n / m columns flops; each of their multiply-adds takes a vector of b from the nearest cache.
+    2 rows k n / m columns flops; each of their multiply-adds takes a vector of b from the nearest cache. With
+    few columns, up to half a vector, it takes a vector of values and inputs picked from registers: reading a limits it.
 
     Source
     ------

@@ -1,5 +1,5 @@
 // C = A S B X for N:M weights S between two block-diagonal matrices A and B, panel of X's columns by panel: B X stays in
-// cache while all rows of S read it, and A takes the sums of some rows on their way into C.
+// cache while all rows of S read it, and A takes the sums of some rows on their way into C. Few columns have a way of their own.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "nm_few_columns.hpp"
 #include "nm_rows.hpp"
+#include "panels.hpp"
 #include "python_call.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
@@ -137,6 +139,73 @@ Panel panel_for(const Operands &a, int vectors) {
     return panel_of<0, 0>(vectors);
 }
 
+// W rows of a block times a column, by vectors along the rows: lane r is the sum of row r. Of fewer rows the last one fills up.
+template <bool all>
+inline vf block_rows_times(const float *w, std::int64_t side, std::int64_t there, const float *x) {
+    vf acc[W];
+#pragma GCC unroll 16
+    for (int r = 0; r < W; ++r) acc[r] = set1(0.0f);
+    const auto add_lines = [&](const float *row, const vf &line, auto load_part) {
+#pragma GCC unroll 16
+        for (int r = 0; r < W; ++r) {
+            acc[r] = fma(load_part(row), line, acc[r]);
+            row += all || r + 1 < there ? side : 0;
+        }
+    };
+    std::int64_t p = 0;
+    for (; p + W <= side; p += W) add_lines(w + p, load(x + p), [](const float *at) { return load(at); });
+    if (p < side) {
+        const Lanes rest = first_lanes<float>(static_cast<int>(side - p));
+        add_lines(w + p, load(x + p, rest), [&](const float *at) { return load(at, rest); });
+    }
+    return sums<float>(acc);
+}
+
+// A block times few columns, each `stride` behind the one before.
+void block_times_few(const float *w, std::int64_t side, const float *x, std::int64_t stride, std::int64_t columns, const Target &to) {
+    workbench::Pace pace;
+    for (std::int64_t i = 0; i < side; i += W) {
+        const std::int64_t there = std::min<std::int64_t>(W, side - i);
+        const auto rows_times = there == W ? block_rows_times<true> : block_rows_times<false>;
+        for (std::int64_t j = 0; j < columns; ++j) to.put(i, j, rows_times(w + i * side, side, there, x + j * stride), there);
+        pace.step(W * side * columns);
+    }
+}
+
+// B X once for all rows, its columns one behind the other, then some rows of S at a time with their blocks of A.
+void few(const Operands &a, const Picking &picking, Diagonal left, Diagonal right, int threads) {
+    Columns given(a.k, a.columns, picking), wrapped(right.data ? a.k : 0, a.columns, picking);
+    given.copy(a.b, a.k);
+    const double per_value = static_cast<double>(a.columns + 1);
+    if (right.data) {
+        const std::int64_t blocks = a.k / right.side, run = std::max<std::int64_t>(1, rows_of_few / right.side);
+        const int workers = workbench::threads_worth_waking(threads, per_value * a.k * right.side, few_work_of_a_thread);
+        workbench::parallel_for((blocks + run - 1) / run, workers, [&](std::int64_t task, int) {
+            for (std::int64_t which = task * run; which < std::min(blocks, (task + 1) * run); ++which) {
+                const std::int64_t first = which * right.side;
+                block_times_few(right.block(which), right.side, given.of(0) + first, given.stride, a.columns,
+                                {wrapped.of(0) + first, 1, wrapped.stride});
+            }
+        });
+    }
+    const Columns &x = right.data ? wrapped : given;
+    const std::int64_t side = left.side, height = std::max<std::int64_t>(1, rows_of_few / side) * side;
+    const double work = few_work(a) + (left.data ? per_value * a.rows * side : 0);
+    const int workers = workbench::threads_worth_waking(threads, work, few_work_of_a_thread);
+    std::vector<Floats> sums(workers);
+    workbench::parallel_for((a.rows + height - 1) / height, workers, [&](std::int64_t task, int worker) {
+        const std::int64_t first = task * height, end = std::min(a.rows, first + height);
+        const Target to{a.out + first * a.columns, a.columns, 1};
+        if (!left.data) return all_few(a, picking, x, first, end, to);
+        if (!sums[worker].data) sums[worker].reserve(height * a.columns);
+        float *held = sums[worker].data;
+        all_few(a, picking, x, first, end, {held, 1, height});
+        for (std::int64_t r = first; r < end; r += side)
+            block_times_few(left.block(r / side), side, held + r - first, height, a.columns,
+                            {to.data + (r - first) * a.columns, a.columns, 1});
+    });
+}
+
 void wrapped_nm_spmm(Values values, Positions positions, int n, int m, DiagonalBlocks left, DiagonalBlocks right, Values b,
                      DenseOut out, int threads) {
     const Operands a{static_cast<std::int64_t>(out.shape(0)), static_cast<std::int64_t>(b.shape(0)),
@@ -150,6 +219,7 @@ void wrapped_nm_spmm(Values values, Positions positions, int n, int m, DiagonalB
         std::fill(a.out, a.out + a.rows * a.columns, 0.0f);
         return;
     }
+    if (const Picking picking(a.n, a.m); a.columns <= picking.most_columns()) return few(a, picking, first, second, threads);
     const int most = a.k * panel_vectors * W > most_floats ? panel_vectors / 2 : panel_vectors;
     const std::int64_t width = most * W, panels = (a.columns + width - 1) / width;
     const int workers = threads > 0 ? threads : workbench::get_num_threads();

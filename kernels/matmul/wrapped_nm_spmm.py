@@ -3,7 +3,7 @@
 import numpy as np
 
 from kernels._native import core
-from kernels.check import as_int, check_array, check_threads
+from kernels.check import as_int, check_array, check_threads, is_plain
 from kernels.formats.nm_packed import NMPacked
 from kernels.matmul.spmm import dense_operand
 from kernels.work import Work
@@ -40,7 +40,8 @@ def wrapped_nm_spmm(s, x, *, left=None, right=None, num_threads=None) -> np.ndar
 
     Source
     ------
-    Liu et al. 2025, "ARMOR". *Differs from the paper:* one pass over panels of columns in place of three products.
+    Liu et al. 2025, "ARMOR". *Differs from the paper:* one pass over panels of columns in place of three products;
+    with few columns, up to half a vector, B X is computed once and then S and A take some rows at a time.
     """
     name = "wrapped_nm_spmm"
     if not isinstance(s, NMPacked):
@@ -93,7 +94,8 @@ def _reference(blocks, x):
 def _blocks(blocks, size, function, name, of):
     if blocks is None:
         return _NONE
-    check_array(blocks, function=function, name=name, dtypes=(np.float32,))
+    if not (is_plain(blocks) and blocks.dtype == np.float32):  # or the check takes as long as a small product
+        check_array(blocks, function=function, name=name, dtypes=(np.float32,))
     if blocks.ndim != 3 or blocks.shape[1] != blocks.shape[2] or blocks.shape[0] * blocks.shape[1] != size:
         raise ValueError(
             f"{function}: {name} must be (blocks, side, side) with blocks * side = {size}, the {of} of s, got "

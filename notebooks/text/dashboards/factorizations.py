@@ -8,7 +8,7 @@
 #     needs: [torch]
 #     title: Factorisations
 #     description: 'A weight matrix as a product of dense and sparse factors, and what the product misses.'
-#     papers: [cospadi, dsformer]
+#     papers: [cospadi, dsformer, armor, monarch]
 #     thumbnail: factorizations.png
 # ---
 

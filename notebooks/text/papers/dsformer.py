@@ -155,7 +155,7 @@ x = np.random.default_rng(0).standard_normal((5, weight.shape[1]), np.float32)
 assert np.abs(factors.matmul(x) - x @ factors.to_dense().T).max() < 1e-4
 
 # %% [markdown]
-# One call puts it into a model, also into yours. `save_dsformer` and `load_dsformer` keep it in a file.
+# One call puts it into a model, also into yours. `workbench.models.layer_files` keeps it in a file.
 
 # %%
 from workbench.models.compression.ds_linear import dsformer

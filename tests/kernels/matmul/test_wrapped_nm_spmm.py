@@ -1,9 +1,15 @@
 """N:M weights between block-diagonal matrices, times dense, against the reference and dense products."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import linalg
 
+import kernels
+from kernels import _native
 from kernels.formats.nm_packed import NMPacked
 from kernels.matmul.wrapped_nm_spmm import wrapped_nm_spmm, wrapped_nm_spmm_reference, wrapped_nm_spmm_work
 
@@ -21,7 +27,7 @@ def dense(of, size):
     return np.eye(size) if of is None else linalg.block_diag(*of.astype(np.float64))
 
 
-@pytest.mark.parametrize("columns", [0, 1, 17, 33, 64, 127, 128, 300])
+@pytest.mark.parametrize("columns", [0, 1, 2, 4, 8, 9, 17, 33, 64, 127, 128, 300])
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 4), (6, 12), (9, 36), (18, 4)])
 def test_it_equals_three_dense_products(left, right, columns, rng, assert_close):
     for n, m in ((2, 4), (1, 4), (3, 6)):
@@ -32,6 +38,37 @@ def test_it_equals_three_dense_products(left, right, columns, rng, assert_close)
         assert_close(c, dense(a, 18) @ w @ dense(b, 36) @ x)
 
 
+FEW = """
+import numpy as np, kernels
+from kernels.formats.nm_packed import NMPacked
+from kernels.matmul.wrapped_nm_spmm import wrapped_nm_spmm, wrapped_nm_spmm_reference
+rng = np.random.default_rng(3)
+for rows, k, sides in ((6, 12, (1, 2, 3, 6)), (80, 160, (5, 16, 20, 40, 80)), (198, 132, (33, 66))):
+    for n, m in ((2, 4), (3, 4)):
+        w = rng.standard_normal((rows, k // m, m)).astype(np.float32)
+        w[rng.random(w.shape).argsort(-1) >= n] = 0
+        s = NMPacked.from_dense(w.reshape(rows, k), n, m)
+        for side in sides:
+            a, b = (rng.standard_normal((size // side, side, side)).astype(np.float32) for size in (rows, k))
+            for left, right in ((a, None), (None, b), (a, b)):
+                for columns in (1, 2, 3, 8):
+                    x = rng.standard_normal((k, columns)).astype(np.float32)
+                    want = wrapped_nm_spmm_reference(s, x, left, right)
+                    worst = abs(wrapped_nm_spmm(s, x, left=left, right=right) - want).max() / abs(want).max()
+                    assert worst <= 1e-5, (rows, side, n, columns, worst)
+print(kernels.isa())
+"""
+
+
+@pytest.mark.parametrize("level", _native.LEVELS[: _native.LEVELS.index(kernels.isa()) + 1])
+def test_few_columns_with_blocks_of_any_side_on_every_instruction_set(level):
+    done = subprocess.run(
+        [sys.executable, "-c", FEW], env=os.environ | {"WORKBENCH_ISA": level}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [level]
+
+
 def test_the_reference_equals_dense_products(rng, assert_close):
     w, x, a, b = pruned(6, 8, 2, 4, rng), rng.standard_normal((8, 3)), blocks(6, 2, rng), blocks(8, 4, rng)
     found = wrapped_nm_spmm_reference(NMPacked.from_dense(w, 2, 4), x, a, b)
@@ -39,7 +76,7 @@ def test_the_reference_equals_dense_products(rng, assert_close):
     assert_close(found, dense(a, 6) @ w @ dense(b, 8) @ x)
 
 
-@pytest.mark.parametrize("columns", [1, 20, 300])
+@pytest.mark.parametrize("columns", [1, 6, 20, 300])
 def test_many_rows_large_blocks_and_any_thread_count_give_the_same_bits(columns, rng, assert_close):
     w, x = pruned(1280, 2560, 2, 4, rng), rng.standard_normal((2560, columns)).astype(np.float32)
     s = NMPacked.from_dense(w, 2, 4)
@@ -59,11 +96,12 @@ def test_empty_matrices(rows, k):
     np.testing.assert_array_equal(found, np.zeros((rows, 3)))
 
 
-def test_infinity_and_nan_stay_in_their_columns(rng):
-    w, x = pruned(8, 8, 2, 4, rng), np.ones((8, 40), np.float32)
-    x[3, 5], x[1, 39] = np.inf, np.nan
+@pytest.mark.parametrize("columns", [7, 40])
+def test_infinity_and_nan_stay_in_their_columns(columns, rng):
+    w, x = pruned(8, 8, 2, 4, rng), np.ones((8, columns), np.float32)
+    x[3, 5], x[1, -1] = np.inf, np.nan
     c = wrapped_nm_spmm(NMPacked.from_dense(w, 2, 4), x, left=blocks(8, 4, rng), right=blocks(8, 8, rng))
-    assert set(np.flatnonzero(~np.isfinite(c).all(axis=0))) == {5, 39}
+    assert set(np.flatnonzero(~np.isfinite(c).all(axis=0))) == {5, columns - 1}
 
 
 def test_work_counts(rng):

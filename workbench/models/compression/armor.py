@@ -254,7 +254,8 @@ def armor_factorize(
 
     Returns
     -------
-    ArmorFactors with the smallest loss of all rounds, never above that of NoWag-P.
+    ArmorFactors with the smallest loss of all rounds, never above that of NoWag-P. A search ends early where steps are
+    so large that the loss overflows.
 
     Raises
     ------
@@ -286,7 +287,10 @@ def armor_factorize(
                     core_updates=core_updates, select=select, seed=as_rng(seed, function=name))  # fmt: skip
     history, best, kept, since = [search.loss()], 0, search.state.clone(), 0
     for i in range(1, iters + 1):
-        history.append(search.round())
+        found = search.round()
+        if not math.isfinite(found):
+            break
+        history.append(found)
         since = 0 if history[-1] < history[best] * (1 - RTOL) - ATOL else since + 1
         if history[-1] < history[best]:
             best, kept = i, search.state.clone()

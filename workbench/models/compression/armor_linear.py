@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kernels.check import as_int
 from kernels.formats.nm_packed import NMPacked
 from kernels.matmul.wrapped_nm_spmm import wrapped_nm_spmm
 from workbench.models.compression.armor import ArmorFactors, armor_factorize, sanitize_hessian_diag
@@ -31,11 +32,16 @@ class ArmorLinear(nn.Module):
     n, m : its pattern.
     bias : float32 (rows,) or None.
 
+    Raises
+    ------
+    TypeError, ValueError : a dtype or a shape is another one, or the positions are no pattern of n among m.
+
     Source
     ------
     Liu et al. 2025, "ARMOR". *Differs from the paper:* float32.
     """
 
+    stored_as = "armor"
     left: torch.Tensor
     right: torch.Tensor
     values: torch.Tensor
@@ -44,8 +50,18 @@ class ArmorLinear(nn.Module):
 
     def __init__(self, left, right, values, positions, n, m, bias=None):
         super().__init__()
+        n = as_int(n, function="ArmorLinear", name="n", low=1)
         shape = (len(values), values.shape[1] // n * m)
         self.core = NMPacked(values.numpy(), positions.numpy(), n, m, shape)
+        for name, tensor, side in (("left", left, shape[0]), ("right", right, shape[1])):
+            sizes = tuple(tensor.shape)
+            if len(sizes) != 3 or sizes[1] != sizes[2] or sizes[0] * sizes[1] != side:
+                raise ValueError(
+                    f"ArmorLinear: {name} must be (blocks, side, side) with blocks * side = {side}, got {sizes}"
+                )
+        floats = [x.dtype for x in (left, right, bias) if x is not None]
+        if any(dtype != torch.float32 for dtype in floats):
+            raise TypeError(f"ArmorLinear: left, right and bias must be float32, got {', '.join(map(str, floats))}")
         for name, tensor in (("left", left), ("right", right), ("values", values), ("positions", positions)):
             self.register_buffer(name, tensor)
         if bias is not None and bias.shape != (shape[0],):
@@ -88,6 +104,20 @@ class ArmorLinear(nn.Module):
     def columns(self, x: np.ndarray) -> np.ndarray:
         """Map columns, float32 (columns, tokens) and contiguous, to (rows, tokens), without the bias."""
         return wrapped_nm_spmm(self.core, x, left=self.left.numpy(), right=self.right.numpy())
+
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        return {"n": self.core.n, "m": self.core.m}, dict(self.state_dict())
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept."""
+        left, right, values, positions = (tensors[part] for part in ("left", "right", "values", "positions"))
+        return cls(left, right, values, positions, config["n"], config["m"], tensors.get("bias"))
+
+    def _apply(self, fn, recurse=True):
+        """Stay in float32 and in the memory of the CPU, which is what the kernel reads."""
+        return self
 
     def extra_repr(self) -> str:
         """Say the sizes."""
@@ -137,7 +167,7 @@ def armor(
 
     Returns
     -------
-    nn.Module to put in the model's place, for inference.
+    nn.Module to put in the model's place, for inference. `workbench.models.layer_files` keeps it in a file.
 
     Raises
     ------

@@ -84,7 +84,7 @@ def core_step(state, target, weights, n, m, *, select="l1", draw=None) -> None:
 
     Parameters
     ----------
-    state : a, b, s and mask, changed in place.
+    state : a, b, s and mask, changed in place; left as they are where the gradient is not finite.
     target : (rows, columns), the normalised matrix. weights : (columns,), h.
     n, m : pattern.
     select, draw : of `armor_factorize`; the generator that draws.
@@ -93,6 +93,8 @@ def core_step(state, target, weights, n, m, *, select="l1", draw=None) -> None:
     error = _product(state, state.core()) - target
     gradient = _right_t(_left_t(state.a, error * weights), state.b)  # of S o M, pruned places too, over 2
     score = gradient.abs().reshape(p, ba, q, bb // m, m).sum(-1).permute(0, 2, 1, 3).reshape(p * q, ba * (bb // m))
+    if not torch.isfinite(score).all():
+        return  # the gradient steps were so large that the loss has no value; the search ends
     chosen, block = _choose(score, select, draw), torch.arange(p * q)
     row = block // q * ba + chosen // (bb // m)
     group = block % q * (bb // m) + chosen % (bb // m)

@@ -247,7 +247,7 @@ def cospadi(
 
     Returns
     -------
-    nn.Module to put in the model's place, for inference. `save_dictionaries` and `load_dictionaries` keep it in a file.
+    nn.Module to put in the model's place, for inference. `workbench.models.layer_files` keeps it in a file.
 
     Raises
     ------

@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kernels.check import as_int, check_choice
 from workbench.models.compression import precropping
-from workbench.models.compression.channel_graph import ChannelGraph, Spec, channel_groups, prunable_layers
+from workbench.models.compression.channel_graph import NORMS, ChannelGraph, Spec, channel_groups, prunable_layers
 from workbench.models.compression.crop_networks import MobileSpec, ResNetSpec, initialise
 from workbench.models.compression.pai_scores import Batches, layerwise_density, pai_masks
 
@@ -154,37 +155,76 @@ def _resize(model, graph, sizes, first):
     dtype = next(model.parameters()).dtype
     for layer in graph.layers:
         old = model.get_submodule(layer.name)
-        new = _resized(old, layer, sizes)
+        new = _resized(old, layer, sizes).to(old.weight.dtype)
         if first:
             _keep_first(new, old)
         _replace(model, layer.name, new)
     for name, (group, repeat) in graph.norms.items():
         old = model.get_submodule(name)
-        new = type(old)(sizes[group] * repeat, old.eps, old.momentum, old.affine, old.track_running_stats).to(dtype)
+        new = _like(old, sizes[group] * repeat).to(dtype)
         if first:
             _keep_first(new, old)
         _replace(model, name, new)
 
 
 def _resized(old, layer, sizes):
-    target = sizes[layer.target]
-    bias = old.bias is not None
-    if isinstance(old, nn.Linear):
-        new = nn.Linear(sizes[layer.source] * layer.area, target, bias)
+    source = None if layer.source is None else sizes[layer.source]
+    return _like(old, sizes[layer.target], source * layer.area if isinstance(old, nn.Linear) else source)
+
+
+def _like(old, target, source=None) -> nn.Module:
+    """Return a layer of torch like another one, of other sizes, which files know.
+
+    ``target`` are its outputs, or the channels of a normalisation; ``source`` its inputs, None for a depthwise
+    convolution and for a normalisation.
+    """
+    new: Any
+    if isinstance(old, NORMS):
+        new = type(old)(target, old.eps, old.momentum, old.affine, old.track_running_stats)
+    elif isinstance(old, nn.Linear):
+        new = nn.Linear(source, target, old.bias is not None)
     else:
-        depthwise = layer.source is None
         new = nn.Conv2d(
-            target if depthwise else sizes[layer.source],
+            target if source is None else source,
             target,
             old.kernel_size,
             old.stride,
             old.padding,
             old.dilation,
-            target if depthwise else 1,
-            bias,
+            target if source is None else 1,
+            old.bias is not None,
             old.padding_mode,
         )
-    return new.to(old.weight.dtype)
+    new.stored_as = CroppedLayer.stored_as
+    return new
+
+
+class CroppedLayer:
+    """How a file keeps a layer of torch with fewer channels than the model had; `workbench.models.layer_files`."""
+
+    stored_as = "cropped"
+    resizes = True
+
+    @staticmethod
+    def file_parts(layer):
+        """Return the sizes and the tensors of a layer."""
+        if isinstance(layer, nn.Linear):
+            sizes = {"target": layer.out_features, "source": layer.in_features}
+        elif isinstance(layer, nn.Conv2d):
+            sizes = {"target": layer.out_channels, "source": None if layer.groups > 1 else layer.in_channels}
+        else:
+            sizes = {"target": layer.num_features, "source": None}
+        return sizes | {"class": type(layer).__name__}, dict(layer.state_dict())
+
+    @staticmethod
+    def from_file(config, tensors, dense):
+        """Make a layer of those sizes like the one of the model that was cropped."""
+        if type(dense).__name__ != config["class"]:
+            raise TypeError(f"the file holds a {config['class']}, the model has a {type(dense).__name__} there")
+        with torch.device("meta"):  # sizes of a damaged file take no room
+            new = _like(dense, config["target"], config["source"])
+        new.load_state_dict(tensors, assign=True)
+        return new
 
 
 @torch.no_grad()

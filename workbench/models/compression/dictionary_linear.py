@@ -1,8 +1,4 @@
-"""A linear layer whose outputs are combinations of few atoms of a dictionary, and files of models with such layers."""
-
-import json
-from pathlib import Path
-from typing import Any
+"""A linear layer whose outputs are combinations of few atoms of a dictionary."""
 
 import numpy as np
 import torch
@@ -15,11 +11,9 @@ from kernels.formats.packed_csr import PackedCSR
 from kernels.formats.storage import dictionary_bits
 from kernels.matmul.bitmap_spmm import bitmap_spmm
 from kernels.matmul.spmm import spmm
-from workbench.models.sparse_inference.sparse_linear import replace_linear
 
-__all__ = ["SparseDictLinear", "load_dictionaries", "save_dictionaries"]
+__all__ = ["SparseDictLinear"]
 
-FORMAT = "sparse-workbench dictionaries 1"
 MOST_SHORT = 2**15  # atoms whose indices 16 bits hold
 FEW = 8  # tokens, up to which the bitmap is faster than packed CSR
 
@@ -36,11 +30,16 @@ class SparseDictLinear(nn.Module):
     values : float32 (m, s), their coefficients.
     bias : float32 (m,) or None.
 
+    Raises
+    ------
+    TypeError, ValueError : a dtype or a shape is another one, or an index is no atom or stands twice in a row.
+
     Source
     ------
     Makhov et al. 2025, "CoSpaDi". *Differs from the paper:* sums and coefficients are in float32.
     """
 
+    stored_as = "dictionary"
     dictionary: torch.Tensor
     indices: torch.Tensor
     values: torch.Tensor
@@ -48,6 +47,17 @@ class SparseDictLinear(nn.Module):
 
     def __init__(self, dictionary, indices, values, bias=None):
         super().__init__()
+        floats = [x for x in (dictionary, values, bias) if x is not None]
+        if any(x.dtype != torch.float32 for x in floats) or indices.dtype not in (torch.int16, torch.int32):
+            raise TypeError(
+                f"SparseDictLinear: dictionary, values and bias must be float32 and indices int16 or int32, got "
+                f"{', '.join(str(x.dtype) for x in floats)} and {indices.dtype}"
+            )
+        if dictionary.ndim != 2 or indices.ndim != 2:
+            raise ValueError(
+                f"SparseDictLinear: dictionary must be (k, n) and indices (m, s), got {tuple(dictionary.shape)} and "
+                f"{tuple(indices.shape)}"
+            )
         (k, n), (m, s) = dictionary.shape, indices.shape
         if values.shape != indices.shape or not 1 <= s <= k:
             raise ValueError(
@@ -132,6 +142,19 @@ class SparseDictLinear(nn.Module):
             return bitmap_spmm(self.bitmap, products.t().contiguous().numpy()).T
         return spmm(self.packed, products.contiguous().numpy())
 
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        return {}, dict(self.state_dict())
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept; layers that shared a dictionary are given one tensor."""
+        return cls(tensors["dictionary"], tensors["indices"], tensors["values"], tensors.get("bias"))
+
+    def _apply(self, fn, recurse=True):
+        """Stay in float32 and in the memory of the CPU, which is what the kernels read."""
+        return self
+
     def to_dense(self) -> torch.Tensor:
         """Return the weight that the layer multiplies with, float32 (m, n)."""
         coefficients = torch.zeros(self.out_features, len(self.dictionary))
@@ -142,83 +165,3 @@ class SparseDictLinear(nn.Module):
         """Say the sizes."""
         k = len(self.dictionary)
         return f"in_features={self.in_features}, out_features={self.out_features}, atoms={k}, s={self.s}"
-
-
-def save_dictionaries(model: nn.Module, path: str | Path) -> None:
-    """Store a model with `SparseDictLinear` layers as a safetensors file; `load_dictionaries` reads it back.
-
-    A dictionary that layers share is stored once.
-
-    Raises
-    ------
-    ValueError : the model has no such layer.
-    """
-    from safetensors.torch import save_file
-
-    tensors: dict[str, torch.Tensor] = dict(model.state_dict())
-    layers: dict[str, int] = {}
-    numbers: dict[int, int] = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, SparseDictLinear):
-            layers[name] = numbers.setdefault(id(layer.dictionary), len(numbers))
-            tensors[_shared(layers[name])] = tensors.pop(f"{name}.dictionary")
-    if not layers:
-        raise ValueError(
-            "save_dictionaries: the model has no SparseDictLinear layer; make them with cospadi(model, ..)"
-        )
-    held = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(held, str(path), metadata={"format": FORMAT, "layers": json.dumps(layers)})
-
-
-def load_dictionaries(model: nn.Module, path: str | Path) -> nn.Module:
-    """Fill a dense model of the same architecture with what `save_dictionaries` stored, in place; return the model.
-
-    Raises
-    ------
-    FileNotFoundError : no such file.
-    ValueError : the file is no such model, or one of another architecture.
-    """
-    tensors, layers = _read(path)
-    dictionaries = {number: tensors.pop(_shared(number)) for number in set(layers.values())}
-    made: dict[str, Any] = {}
-    try:
-        for name, number in layers.items():
-            indices, values = (tensors.pop(f"{name}.{part}") for part in ("indices", "values"))
-            made[name] = SparseDictLinear(dictionaries[number], indices, values, tensors.pop(f"{name}.bias", None))
-            given = model.get_submodule(name)
-            sides = [getattr(given, side, None) for side in ("out_features", "in_features")]
-            if sides != [made[name].out_features, made[name].in_features]:
-                wanted = f"{made[name].out_features} x {made[name].in_features}"
-                raise RuntimeError(f"layer {name!r} of the file is {wanted}, the model's is {sides}")
-        replace_linear(model, made)
-        missing, unknown = model.load_state_dict(tensors, strict=False)
-        left = [name for name in missing if not name.startswith(tuple(f"{layer}." for layer in made))]
-        if left or unknown:
-            raise RuntimeError(f"its tensors do not fit, such as {[*left, *unknown][0]!r}")
-    except (AttributeError, RuntimeError) as error:
-        raise ValueError(f"load_dictionaries: {path} is of another architecture: {error}") from None
-    except KeyError as error:
-        raise ValueError(f"load_dictionaries: {path} lacks {error}") from None
-    return model
-
-
-def _shared(number):
-    return f"dictionary.{number}"
-
-
-def _read(path):
-    """Return the tensors of a file, and which dictionary each layer has."""
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"load_dictionaries: no file {path}; write one with save_dictionaries(model, path)")
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            about = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"load_dictionaries: {path} is no file of save_dictionaries: {error}") from None
-    if about.get("format") != FORMAT:
-        raise ValueError(f"load_dictionaries: {path} is no file of save_dictionaries; its format is "
-                         f"{about.get('format')!r}")  # fmt: skip
-    return tensors, json.loads(about["layers"])

@@ -7,10 +7,7 @@ product goes through the factorisation as if that were the identity.
 """
 
 import copy
-import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +19,8 @@ from workbench.models.compression.dsformer import RHO, DSBlockSpec, DSFactors, d
 from workbench.models.sparse_inference.sparse_linear import replace_linear
 from workbench.models.sparse_inference.statistics import linear_layers
 
-__all__ = ["MODES", "DSLinear", "StraightThroughFactorizer", "dsformer", "load_dsformer", "save_dsformer"]
+__all__ = ["MODES", "DSLinear", "StraightThroughFactorizer", "dsformer"]
 
-FORMAT = "sparse-workbench dense-sparse layers 1"
 MODES = ("frozen", "stf", "stf_coef")
 Report = Callable[[float, str], None]
 
@@ -72,6 +68,7 @@ class DSLinear(nn.Module):
     the warm start of each factorisation is a reconstruction, and "stf_coef" is ours.
     """
 
+    stored_as = "dense_sparse"
     D: torch.Tensor
     idx: torch.Tensor
     val: torch.Tensor
@@ -99,12 +96,33 @@ class DSLinear(nn.Module):
             self.D = nn.Parameter(D)
             self.val = nn.Parameter(val if mode == "frozen" else self._spread(val))
 
+    @staticmethod
+    def replace(model: nn.Module, ratio: float = 2.0, **how) -> nn.Module:
+        """Put such layers in the place of a model's linear layers, in place; return the model.
+
+        Parameters
+        ----------
+        model : any module with torch.nn.Linear layers. A refusal leaves it as it was.
+        ratio, how : of `dsformer`, which leaves the model as it is and returns a copy.
+
+        Raises
+        ------
+        KeyError, ValueError : as `dsformer`.
+
+        Examples
+        --------
+        ``DSLinear.replace(model, 2.0, mode="stf")``
+        """
+        return replace_linear(model, _made(model, ratio, **how))
+
     def factors(self) -> DSFactors:
         """Return the factors as arrays that later training leaves alone."""
         with torch.no_grad():
             idx, val = self._chosen()
-        D = self.D.detach().numpy().copy()
-        return DSFactors(D=D, idx=idx.numpy().copy(), val=val.detach().numpy().copy(), history=np.zeros(0))
+            kind = torch.promote_types(self.D.dtype, torch.float32)
+            D, val = (x.detach().to(kind).numpy().copy() for x in (self.D, val))
+        sides = self.out_features, self.in_features
+        return DSFactors(D=D, idx=idx.numpy().copy(), val=val, history=np.zeros(0), sides=sides)
 
     def weight_now(self) -> torch.Tensor:
         """Return the matrix that the layer multiplies with, (m, n), with its gradients."""
@@ -138,7 +156,7 @@ class DSLinear(nn.Module):
             raise ValueError(f"DSLinear.refactor: needs mode 'stf', the layer is in {self.mode!r}")
         size = self.D.norm(dim=3, keepdim=True)
         start = torch.where(size > 0, self.D / size, 1 / np.sqrt(self.spec.block_cols)).numpy()
-        found = ds_factorize(self.latent, self.spec, sweeps=sweeps, power_iters=power_iters, D0=start)
+        found = ds_factorize(self.latent, self.spec, sweeps=sweeps, power_iters=power_iters, D0=start, pad=True)
         before = self.places()
         for mine, new in ((self.D, found.D), (self.idx, found.idx), (self.val, found.val)):
             mine.copy_(torch.from_numpy(new))
@@ -179,7 +197,30 @@ class DSLinear(nn.Module):
 
     def _product(self, whole):
         product = torch.matmul(whole, self.D)  # (P, Q, b_r, b_c)
-        return product.transpose(1, 2).reshape(self.out_features, self.in_features)
+        p, q, rows, cols = product.shape
+        return product.transpose(1, 2).reshape(p * rows, q * cols)[: self.out_features, : self.in_features]
+
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        config = {"mode": self.mode, "finalized": self.packed is not None}
+        tensors = dict(self.state_dict())
+        if self.packed is not None:  # what the kernels read, whatever became of the parameters
+            tensors |= {part: torch.from_numpy(getattr(self.packed, part)) for part in ("D", "idx", "val")}
+        return config | {"sides": [self.out_features, self.in_features]}, tensors
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept, in its mode."""
+        mode, D, idx, val = config["mode"], tensors["D"], tensors["idx"], tensors["val"]
+        if idx.dtype not in (torch.uint8, torch.int16) or not (D.is_floating_point() and val.is_floating_point()):
+            found = f"{idx.dtype}, {D.dtype}, {val.dtype}"
+            raise TypeError(f"DSLinear: idx must be uint8 or int16, D and val floats, got {found}")
+        chosen = val.new_zeros(idx.shape) if mode == "stf_coef" else val  # there val has every coefficient
+        arrays = {"D": D.float().numpy(), "idx": idx.numpy(), "val": chosen.float().numpy()}
+        factors = DSFactors(**arrays, history=np.zeros(0), sides=tuple(config["sides"]))
+        layer = cls(factors, tensors.get("bias"), mode, tensors.get("latent"))
+        layer.load_state_dict(tensors, assign=True)  # in the precision that the file kept
+        return layer.finalize() if config["finalized"] else layer
 
     def extra_repr(self) -> str:
         """Say the sizes."""
@@ -197,6 +238,7 @@ def dsformer(
     block_cols: int = 32,
     count: str = "values",
     rho: float = RHO,
+    pad: bool = False,
     layers: Iterable[str] | None = None,
     sweeps: int = 6,
     seed: int = 0,
@@ -211,13 +253,14 @@ def dsformer(
     mode : None for layers for inference; "frozen", "stf" or "stf_coef" for layers to train, `DSLinear`. How to train
         them is in `workbench.models.compression.ds_training`.
     spec : sizes of all layers, in place of a ratio.
+    pad : fill layers up with zeros where blocks do not divide them; what is stored of them counts.
     layers : names; None for those that `linear_layers` chooses.
     sweeps, seed : of `ds_factorize`.
     report : ``report(fraction, step)`` as the work goes on; it may raise to stop it.
 
     Returns
     -------
-    nn.Module to put in the model's place. `save_dsformer` and `load_dsformer` keep it in a file.
+    nn.Module to put in the model's place. `workbench.models.layer_files` keeps it in a file.
 
     Raises
     ------
@@ -227,90 +270,28 @@ def dsformer(
     --------
     ``small = dsformer(model, 2.0)``
     """
+    how = {"mode": mode, "spec": spec, "block_cols": block_cols, "count": count, "rho": rho, "pad": pad}
+    how |= {"layers": layers, "sweeps": sweeps, "seed": seed, "report": report}
+    copied = DSLinear.replace(copy.deepcopy(model), ratio, **how)
+    return copied.eval() if mode is None else copied
+
+
+def _made(model, ratio=2.0, *, mode=None, spec=None, block_cols=32, count="values", rho=RHO, pad=False, layers=None,
+          sweeps=6, seed=0, report: Report = lambda fraction, step: None) -> dict[str, nn.Module]:  # fmt: skip
+    """Return the new layers of a model by name; arguments of `dsformer`."""
     if mode is not None:
         check_choice(mode, MODES, function="dsformer", name="mode")
     found = linear_layers(model, layers)
     sizes = {}
     for name, layer in found.items():
-        sizes[name] = spec or spec_for_ratio(tuple(layer.weight.shape), ratio, block_cols, count, rho=rho)
-        sizes[name].block(layer.weight.shape)
+        shape = tuple(layer.weight.shape)
+        sizes[name] = spec or spec_for_ratio(shape, ratio, block_cols, count, rho=rho, pad=pad)
+        sizes[name].block(shape, pad=pad)
     made: dict[str, nn.Module] = {}
     for i, (name, layer) in enumerate(found.items()):
         report(i / len(found), f"factorise layer {name}")
         weight = layer.weight.detach().float()
-        new = DSLinear(
-            ds_factorize(weight, sizes[name], sweeps=sweeps, seed=seed), layer.bias, mode or "frozen", weight
-        )
+        factors = ds_factorize(weight, sizes[name], sweeps=sweeps, seed=seed, pad=pad)
+        new = DSLinear(factors, layer.bias, mode or "frozen", weight)
         made[name] = new.finalize() if mode is None else new
-    copied = replace_linear(copy.deepcopy(model), made)
-    return copied.eval() if mode is None else copied
-
-
-def save_dsformer(model: nn.Module, path: str | Path) -> None:
-    """Store a model with `DSLinear` layers, for inference, as a safetensors file; `load_dsformer` reads it back.
-
-    Raises
-    ------
-    ValueError : the model has no such layer.
-    """
-    from safetensors.torch import save_file
-
-    tensors: dict[str, torch.Tensor] = dict(model.state_dict())
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, DSLinear)}
-    if not layers:
-        raise ValueError("save_dsformer: the model has no DSLinear layer; make them with dsformer(model, ..)")
-    for name, layer in layers.items():
-        factors = layer.factors()
-        tensors.pop(f"{name}.latent", None)
-        parts = {part: torch.from_numpy(getattr(factors, part)) for part in ("D", "idx", "val")}
-        tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
-    held = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(held, str(path), metadata={"format": FORMAT, "layers": json.dumps(list(layers))})
-
-
-def load_dsformer(model: nn.Module, path: str | Path) -> nn.Module:
-    """Fill a dense model of the same architecture with what `save_dsformer` stored, in place; return the model.
-
-    Raises
-    ------
-    FileNotFoundError : no such file.
-    ValueError : the file is no such model, or one of another architecture.
-    """
-    tensors, layers = _read(path)
-    made: dict[str, Any] = {}
-    try:
-        for name in layers:
-            D, idx, val = (tensors.pop(f"{name}.{part}").numpy() for part in ("D", "idx", "val"))
-            factors = DSFactors(D=D, idx=idx, val=val, history=np.zeros(0))
-            made[name] = DSLinear(factors, tensors.pop(f"{name}.bias", None)).finalize()
-            given = model.get_submodule(name)
-            sides = getattr(given, "out_features", None), getattr(given, "in_features", None)
-            if sides != factors.shape:
-                raise RuntimeError(f"layer {name!r} of the file is {factors.shape}, the model's is {sides}")
-        replace_linear(model, made)
-        missing, unknown = model.load_state_dict(tensors, strict=False)
-        left = [name for name in missing if not name.startswith(tuple(f"{layer}." for layer in made))]
-        if left or unknown:
-            raise RuntimeError(f"its tensors do not fit, such as {[*left, *unknown][0]!r}")
-    except (AttributeError, RuntimeError) as error:
-        raise ValueError(f"load_dsformer: {path} is of another architecture: {error}") from None
-    except KeyError as error:
-        raise ValueError(f"load_dsformer: {path} lacks {error}") from None
-    return model
-
-
-def _read(path):
-    """Return the tensors of a file, and the names of its layers."""
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"load_dsformer: no file {path}; write one with save_dsformer(model, path)")
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            about = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"load_dsformer: {path} is no file of save_dsformer: {error}") from None
-    if about.get("format") != FORMAT:
-        raise ValueError(f"load_dsformer: {path} is no file of save_dsformer; its format is {about.get('format')!r}")
-    return tensors, json.loads(about["layers"])
+    return made

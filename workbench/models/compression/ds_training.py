@@ -61,6 +61,7 @@ def stf_finetune(
     refactor_every: int = 1,
     polish_frac: float = 0.4,
     mode: str = "stf",
+    pad: bool = False,
     sweeps: int = 6,
     seed: int = 0,
     report: Report = lambda fraction, step: None,
@@ -78,6 +79,7 @@ def stf_finetune(
     refactor_every : steps from one factorisation to the next.
     polish_frac : share of the steps, in [0, 1), in which the places are fixed and only D and the coefficients learn.
     mode : "stf"; "stf_coef" or "frozen" for the other ways of `DSLinear` with the same training.
+    pad : of `dsformer`, for layers that blocks do not divide.
     sweeps : of the first factorisation; later ones start from the last bases and take one.
     seed : of the first factorisation.
     report : ``report(fraction, step)`` as the work goes on; it may raise to stop it.
@@ -99,12 +101,13 @@ def stf_finetune(
     Chand et al. 2023, "DSFormer"; a reconstruction, as `workbench.models.compression.dsformer` says.
     """
     check_choice(mode, MODES, function="stf_finetune", name="mode")
+    made = {"mode": mode, "pad": pad, "sweeps": sweeps, "seed": seed}
     if isinstance(spec, DSBlockSpec):
-        pupil = dsformer(model, mode=mode, spec=spec, layers=layers, sweeps=sweeps, seed=seed)
+        pupil = dsformer(model, spec=spec, layers=layers, **made)
     else:
         pupil = model
         for name, each in spec.items():
-            pupil = dsformer(pupil, mode=mode, spec=each, layers=[name], sweeps=sweeps, seed=seed)
+            pupil = dsformer(pupil, spec=each, layers=[name], **made)
     how = {"epochs": epochs, "lr": lr, "refactor_every": refactor_every, "polish_frac": polish_frac, "report": report}
     return finetune(pupil, loss_fn, loader, **how)
 

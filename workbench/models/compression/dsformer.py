@@ -65,29 +65,38 @@ class DSBlockSpec:
         r = as_int(self.atoms, function=name, name="atoms", low=1, high=2**15)
         as_int(self.nnz_per_row, function=name, name="nnz_per_row", low=1, high=r)
 
-    def block(self, shape) -> tuple[int, int]:
-        """Return rows and columns of a block of a matrix (m, n); ValueError where they do not divide it."""
+    def block(self, shape, *, pad: bool = False) -> tuple[int, int]:
+        """Return rows and columns of a block of a matrix (m, n).
+
+        ValueError where they do not divide it, unless ``pad`` says that it is filled up with zeros to whole blocks.
+        """
         m, n = shape
         rows = self.block_rows or m
         for what, side, part in (("rows", m, rows), ("columns", n, self.block_cols)):
-            if side % part:
+            if side % part and not pad:
                 raise ValueError(
                     f"DSBlockSpec: blocks have {part} {what}, which do not divide the {side} {what} of the matrix; "
-                    f"take a divisor of {side}, or fill the matrix up with zeros"
+                    f"take a divisor of {side}, or fill the matrix up with zeros: pad=True"
                 )
         return rows, self.block_cols
 
-    def num_values(self, shape) -> int:
-        """Return how many values the factors of a matrix (m, n) hold: P Q (r b_c + b_r s)."""
-        (m, n), (rows, cols) = shape, self.block(shape)
+    def padded(self, shape, *, pad: bool = True) -> tuple[int, int]:
+        """Return the sides of the whole blocks that hold a matrix (m, n); ``pad`` as of `block`."""
+        (m, n), (rows, cols) = shape, self.block(shape, pad=pad)
+        return -(-m // rows) * rows, -(-n // cols) * cols
+
+    def num_values(self, shape, *, pad: bool = False) -> int:
+        """Return how many values the factors of a matrix (m, n) hold, padding too: P Q (r b_c + b_r s)."""
+        (m, n), (rows, cols) = self.padded(shape, pad=pad), self.block(shape, pad=pad)
         return (m // rows) * (n // cols) * (self.atoms * cols + rows * self.nnz_per_row)
 
-    def bits(self, shape, *, value_bits: int = 16) -> int:
-        """Return the bits of the factors of a matrix, places included; `kernels.formats.storage.dense_sparse_bits`."""
-        return dense_sparse_bits(shape, self.block(shape), self.atoms, self.nnz_per_row, value_bits=value_bits)
+    def bits(self, shape, *, value_bits: int = 16, pad: bool = False) -> int:
+        """Return the bits of the factors of a matrix, places and padding included; `dense_sparse_bits`."""
+        whole, block = self.padded(shape, pad=pad), self.block(shape, pad=pad)
+        return dense_sparse_bits(whole, block, self.atoms, self.nnz_per_row, value_bits=value_bits)
 
 
-def spec_for_ratio(shape, ratio, block_cols=32, count="values", value_bits=16, rho=RHO) -> DSBlockSpec:
+def spec_for_ratio(shape, ratio, block_cols=32, count="values", value_bits=16, rho=RHO, *, pad=False) -> DSBlockSpec:
     """Return the largest factors that are so many times smaller than the matrix.
 
     The number s of coefficients is the largest for which a basis of ``rho`` s atoms still fits; what then remains goes
@@ -97,10 +106,11 @@ def spec_for_ratio(shape, ratio, block_cols=32, count="values", value_bits=16, r
     ----------
     shape : (m, n) of the matrix.
     ratio : how many times smaller, at least 1.
-    block_cols : columns of a block; they divide n.
+    block_cols : columns of a block; they divide n unless ``pad``.
     count : "values" counts values alone, as the paper does, "bits" the places as well.
     value_bits : of a stored value, from 1 to 64; for "bits".
     rho : atoms for each coefficient of a row, at least 1.
+    pad : fill the matrix up with zeros to whole blocks; what is stored of them counts.
 
     Raises
     ------
@@ -116,10 +126,12 @@ def spec_for_ratio(shape, ratio, block_cols=32, count="values", value_bits=16, r
     check_choice(count, COUNTS, function=name, name="count")
     as_int(value_bits, function=name, name="value_bits", low=1, high=64)
     rho = as_number(rho, function=name, name="rho", low=1)
-    return spec_within((m, n), 1 / ratio, block_cols, count, value_bits, rho)
+    return spec_within((m, n), 1 / ratio, block_cols, count, value_bits, rho, pad=pad)
 
 
-def spec_within(shape, share: Fraction, block_cols=32, count="values", value_bits=16, rho=RHO) -> DSBlockSpec:
+def spec_within(
+    shape, share: Fraction, block_cols=32, count="values", value_bits=16, rho=RHO, *, pad=False
+) -> DSBlockSpec:
     """Return the spec of `spec_for_ratio` for the share of the matrix that may be stored."""
     (m, n), unit = shape, 1 if count == "values" else value_bits
 
@@ -127,7 +139,9 @@ def spec_within(shape, share: Fraction, block_cols=32, count="values", value_bit
         return DSBlockSpec(block_cols=block_cols, atoms=r, nnz_per_row=s)
 
     def size(spec):
-        return spec.num_values(shape) if count == "values" else spec.bits(shape, value_bits=value_bits)
+        if count == "values":
+            return spec.num_values(shape, pad=pad)
+        return spec.bits(shape, value_bits=value_bits, pad=pad)
 
     def fits(s, r):
         return r <= m and size(made(s, r)) <= share * m * n * unit
@@ -163,6 +177,8 @@ class DSFactors:
     history : float64, the relative error of the whole matrix after each stage of the search: coded, swept, and so on.
         The factors are the best of each block, so their own error is at most the least of these.
 
+    sides : (m, n) of a matrix that was filled up with zeros to whole blocks; None where the blocks are the matrix.
+
     Raises
     ------
     ValueError : shapes do not fit, or an index is out of range or stands twice in a row.
@@ -172,6 +188,7 @@ class DSFactors:
     idx: np.ndarray
     val: np.ndarray
     history: np.ndarray
+    sides: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.D.ndim != 4 or self.idx.ndim != 4 or self.idx.shape != self.val.shape:
@@ -184,12 +201,22 @@ class DSFactors:
         r, found = self.D.shape[2], self.idx.astype(np.int64)
         if found.size and (found.min() < 0 or found.max() >= r or (np.diff(found, axis=3) <= 0).any()):
             raise ValueError(f"DSFactors: idx must rise in every row and lie in [0, {r})")
+        if self.sides is not None:
+            blocks = self.idx.shape[2], self.D.shape[3]
+            sides = as_ints(self.sides, 2, function="DSFactors", name="sides", low=1)
+            if any(not 0 <= whole - side < part for side, whole, part in zip(sides, self.padded, blocks, strict=True)):
+                raise ValueError(f"DSFactors: sides must end in the last blocks of {self.padded}, got {sides}")
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Rows and columns of all blocks together."""
+        p, q, rows, _ = self.idx.shape
+        return p * rows, q * self.D.shape[3]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix that they stand for."""
-        p, q, rows, _ = self.idx.shape
-        return p * rows, q * self.D.shape[3]
+        return self.padded if self.sides is None else self.sides
 
     @property
     def spec(self) -> DSBlockSpec:
@@ -202,18 +229,18 @@ class DSFactors:
         return self.D.size + self.val.size
 
     def nbytes(self, value_bits: int = 16) -> int:
-        """Return the bytes of the stored factors, places included and rounded up once."""
-        return -(-self.spec.bits(self.shape, value_bits=value_bits) // 8)
+        """Return the bytes of the stored factors, places and padding included and rounded up once."""
+        return -(-self.spec.bits(self.padded, value_bits=value_bits) // 8)
 
     def coefficients(self) -> sparse.csr_array:
         """Return all coefficients as one matrix (m, P Q r), whose columns are the atoms of block (0, 0), (0, 1), ..."""
-        p, q, rows, s = self.idx.shape
+        (p, q, _, s), m = self.idx.shape, self.shape[0]
         first = self.D.shape[2] * np.arange(p * q).reshape(p, q, 1, 1)
         at = (self.idx.astype(np.int64) + first).transpose(0, 2, 1, 3)  # (P, b_r, Q, s): the order of rows
-        starts = np.arange(0, at.size + 1, q * s, dtype=np.int32)
-        values = np.ascontiguousarray(self.val.transpose(0, 2, 1, 3)).reshape(-1)
-        return sparse.csr_array((values, at.reshape(-1).astype(np.int32), starts),
-                                shape=(p * rows, p * q * self.D.shape[2]))  # fmt: skip
+        starts = np.arange(0, m * q * s + 1, q * s, dtype=np.int32)
+        values = np.ascontiguousarray(self.val.transpose(0, 2, 1, 3)).reshape(-1)[: m * q * s]
+        return sparse.csr_array((values, at.reshape(-1)[: m * q * s].astype(np.int32), starts),
+                                shape=(m, p * q * self.D.shape[2]))  # fmt: skip
 
     def basis(self) -> np.ndarray:
         """Return all bases as one matrix (P Q r, n), with zeros beside each block."""
@@ -221,14 +248,14 @@ class DSFactors:
         wide = np.zeros((p, q, r, q, cols), self.D.dtype)
         for j in range(q):
             wide[:, j, :, j] = self.D[:, j]
-        return wide.reshape(p * q * r, q * cols)
+        return wide.reshape(p * q * r, q * cols)[:, : self.shape[1]]
 
     def to_dense(self) -> np.ndarray:
         """Return the matrix, of the dtype of D."""
-        p, q, rows, _ = self.idx.shape
+        (p, q, rows, _), (m, n) = self.idx.shape, self.shape
         whole = np.zeros((p, q, rows, self.D.shape[2]), self.D.dtype)
         np.put_along_axis(whole, self.idx.astype(np.int64), self.val, axis=3)
-        return np.matmul(whole, self.D).transpose(0, 2, 1, 3).reshape(self.shape)
+        return np.matmul(whole, self.D).transpose(0, 2, 1, 3).reshape(self.padded)[:m, :n]
 
     @cached_property
     def packed(self) -> PackedCSR:
@@ -256,6 +283,8 @@ class DSFactors:
     def columns(self, x: np.ndarray) -> np.ndarray:
         """Map columns (n, tokens) in any order of memory to (m, tokens): a dense product a block, then a sparse one."""
         p, q, r, cols = self.D.shape
+        if len(x) < q * cols:
+            x = np.concatenate([x, np.zeros((q * cols - len(x), x.shape[1]), x.dtype)])
         if x.shape[1] == p == 1:  # a block-diagonal product with one vector, which is ahead of one call a block
             one = np.ascontiguousarray(x.T)
             return spmm(self.packed, block_diagonal_multiply(one, np.ascontiguousarray(self.D[0])).T)
@@ -273,6 +302,7 @@ def ds_factorize(
     seed: int = 0,
     init: str = "svd",
     D0: np.ndarray | None = None,
+    pad: bool = False,
     report: Callable[[float, str], object] = lambda fraction, step: None,
 ) -> DSFactors:
     """Factorise a matrix block by block: orthogonal matching pursuit and K-SVD take turns.
@@ -287,6 +317,7 @@ def ds_factorize(
     init : "svd" starts from right singular vectors of the block, where a basis has no more atoms than they are, "rows"
         from different rows of the block, of unit length, as "svd" does where there are too few singular vectors.
     D0 : (P, Q, r, b_c) bases to start from, atoms of unit length, in place of ``init``.
+    pad : fill the matrix up with zeros, below and on the right, where blocks do not divide it; they are stored.
     report : ``report(fraction, step)`` as the work goes on; it may raise to stop it.
 
     Returns
@@ -309,11 +340,13 @@ def ds_factorize(
     w = W.detach().numpy() if isinstance(W, torch.Tensor) else W
     check_matrix(w, function=name)
     check_choice(init, tuple(INITS), function=name, name="init")
-    m, n = w.shape
-    (rows, cols), r, s = spec.block(w.shape), spec.atoms, spec.nnz_per_row
-    p, q = m // rows, n // cols
+    sides, whole = w.shape, spec.padded(w.shape, pad=pad)
+    (rows, cols), r, s = spec.block(w.shape, pad=pad), spec.atoms, spec.nnz_per_row
+    p, q = whole[0] // rows, whole[1] // cols
     if D0 is not None and D0.shape != (p, q, r, cols):
         raise ValueError(f"{name}: D0 must be ({p}, {q}, {r}, {cols}), got {D0.shape}")
+    if whole != sides:
+        w = np.pad(w, [(0, wide - side) for wide, side in zip(whole, sides, strict=True)])
     D = np.empty((p, q, r, cols), w.dtype)
     idx = np.empty((p, q, rows, s), np.uint8 if r <= MOST_BYTE else np.int16)
     val, squares = np.empty((p, q, rows, s), w.dtype), 0.0
@@ -330,7 +363,8 @@ def ds_factorize(
         val[i, j] = np.take_along_axis(found.codes.values, order, 1)
         squares = squares + np.square(found.history * np.linalg.norm(vectors.astype(np.float64)))
     size = np.linalg.norm(w.astype(np.float64))
-    return DSFactors(D=D, idx=idx, val=val, history=np.sqrt(squares) / size if size else np.zeros_like(squares))
+    history = np.sqrt(squares) / size if size else np.zeros_like(squares)
+    return DSFactors(D=D, idx=idx, val=val, history=history, sides=None if whole == sides else sides)
 
 
 def trace(weight, spec: DSBlockSpec, *, sweeps=6, power_iters=3, seed=0, report=lambda fraction, step: None) -> dict:

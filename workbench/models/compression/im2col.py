@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kernels.check import as_ints, is_canonical
 from kernels.matmul.spmm import spmm
 from workbench.models.compression.channel_graph import prunable_layers
 
@@ -18,34 +20,84 @@ __all__ = ["SparseConv2d", "columns", "run_sparse"]
 class SparseConv2d(nn.Module):
     """A convolution whose weight is a CSR matrix (outputs, inputs x kernel rows x kernel columns), for inference.
 
+    Make one with `from_conv`.
+
     Parameters
     ----------
-    layer : a convolution without groups, float32, padded with zeros by numbers; its nonzero weights are kept.
+    weight : csr_array float32, indices of a row strictly rising.
+    bias : (outputs,) floats or None.
+    kernel_size, stride, padding, dilation : of the convolution, two numbers each.
 
     Raises
     ------
-    ValueError : groups, padding by name or by anything but zeros.
+    TypeError, ValueError : weight is no such matrix or is malformed, or shapes do not fit.
 
     Source
     ------
     Chellapilla et al. 2006 (a convolution as a product over unrolled pictures).
     """
 
-    def __init__(self, layer: nn.Conv2d):
+    stored_as = "sparse_convolution"
+    groups, padding_mode = 1, "zeros"
+    bias: Tensor | None
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def __init__(self, weight, bias, kernel_size, stride, padding, dilation):
         super().__init__()
-        if layer.groups != 1 or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-            raise ValueError("SparseConv2d: layer must have no groups and zeros as padding, given in numbers")
-        weight = layer.weight.detach().float().flatten(1).numpy()
-        self.weight = sparse.csr_array(weight)
-        self.kernel_size, self.stride = layer.kernel_size, layer.stride
-        self.padding, self.dilation = layer.padding, layer.dilation
-        self.bias = None if layer.bias is None else layer.bias.detach().float()
+        name = "SparseConv2d"
+        self.weight, rising = is_canonical(weight, function=name, name="weight", dtypes=(np.float32,))
+        if not rising:
+            raise ValueError(f"{name}: weight must have rising indices in each row; call weight.sum_duplicates()")
+        lows = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
+        given = dict(zip(lows, (kernel_size, stride, padding, dilation), strict=True))
+        for what, low in lows.items():
+            setattr(self, what, as_ints(given[what], 2, function=name, name=what, low=low, high=2**20))
+        self.out_channels, wide = self.weight.shape
+        self.in_channels, rest = divmod(wide, prod(self.kernel_size))
+        if rest or (bias is not None and (bias.shape != (self.out_channels,) or not bias.is_floating_point())):
+            raise ValueError(
+                f"{name}: weight must be (outputs, inputs x {prod(self.kernel_size)}) and bias floats (outputs,), got "
+                f"{self.weight.shape} and {None if bias is None else (tuple(bias.shape), bias.dtype)}"
+            )
+        self.register_buffer("bias", bias)
+
+    @classmethod
+    def from_conv(cls, layer: nn.Conv2d) -> "SparseConv2d":
+        """Make one of a convolution without groups, padded with zeros by numbers; its nonzero weights are kept.
+
+        Raises
+        ------
+        ValueError : groups, padding by name or by anything but zeros.
+        """
+        if layer.groups != cls.groups or isinstance(layer.padding, str) or layer.padding_mode != cls.padding_mode:
+            raise ValueError("SparseConv2d.from_conv: layer must have no groups and zeros as padding, given in numbers")
+        weight = sparse.csr_array(layer.weight.detach().float().flatten(1).numpy())
+        bias = None if layer.bias is None else layer.bias.detach().float().clone()
+        return cls(weight, bias, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, outputs, h, w) of pictures (n, inputs, rows, columns) float32."""
         unrolled, (n, h, w) = columns(x, self.kernel_size, self.stride, self.padding, self.dilation)
         found = torch.from_numpy(spmm(self.weight, unrolled)).view(-1, n, h, w).transpose(0, 1)  # (n, m, h, w)
         return found if self.bias is None else found + self.bias[:, None, None]
+
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        config = {what: getattr(self, what) for what in ("kernel_size", "stride", "padding", "dilation")}
+        arrays = {"starts": self.weight.indptr, "columns": self.weight.indices, "values": self.weight.data}
+        tensors = {part: torch.from_numpy(array.copy()) for part, array in arrays.items()}
+        return config | {"width": self.weight.shape[1]}, tensors | dict(self.state_dict())
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept."""
+        starts, at, values = (tensors[part].numpy() for part in ("starts", "columns", "values"))
+        weight = sparse.csr_array((values, at, starts), shape=(len(starts) - 1, config["width"]))
+        settings = (tuple(config[what]) for what in ("kernel_size", "stride", "padding", "dilation"))
+        return cls(weight, tensors.get("bias"), *settings)
 
 
 def columns(
@@ -100,5 +152,5 @@ def run_sparse(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> n
     for name, layer in layers.items():
         if isinstance(layer, nn.Conv2d) and layer.groups == 1:
             above, _, last = name.rpartition(".")
-            setattr(copied.get_submodule(above), last, SparseConv2d(layer))
+            setattr(copied.get_submodule(above), last, SparseConv2d.from_conv(layer))
     return copied

@@ -6,10 +6,8 @@ model (`d2s_project`) and train it for a short while.
 """
 
 import copy
-import json
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,13 +26,10 @@ __all__ = [
     "MonarchLinear",
     "MonarchOrderP",
     "d2s_project",
-    "load_monarch",
     "monarch_conv",
     "reverse_sparsify",
-    "save_monarch",
 ]
 
-FORMAT = "sparse-workbench monarch 1"
 NORMS = ("ortho", "backward", "forward")
 
 
@@ -67,6 +62,8 @@ class MonarchLinear(nn.Module):
     Dao et al. 2022, section 3.1; initial values as the authors' published layer: uniform in +- 1 / sqrt(fan in), with
     the width of a block as fan in, and +- 1 / sqrt(out_features) for the bias.
     """
+
+    stored_as = "monarch"
 
     def __init__(self, in_features: int, out_features: int, nblocks: int = 4, bias: bool = True, *, rank=None):
         super().__init__()
@@ -119,6 +116,31 @@ class MonarchLinear(nn.Module):
             if made.bias is not None and linear.bias is not None:
                 made.bias.copy_(linear.bias)
         return made.train(linear.training)
+
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        sizes = {"in_features": self.in_features, "out_features": self.out_features, "nblocks": self.nblocks}
+        return sizes | {"error": self.error}, dict(self.state_dict())
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept, in the precision that it kept."""
+        w1, w2, bias = tensors["w1"], tensors["w2"], tensors.get("bias")
+        with torch.device("meta"):  # sizes of a damaged file take no room
+            made = cls(config["in_features"], config["out_features"], config["nblocks"], bias is not None)
+        (k, _, read), (_, written, _) = made.w1.shape, made.w2.shape
+        between = w1.shape[1]
+        fits = w1.shape == (k, between, read) and w2.shape == (k, written, between) and between >= 1
+        if not fits or (bias is not None and bias.shape != (made.out_features,)):
+            raise ValueError(
+                f"MonarchLinear: w1 must be ({k}, q, {read}), w2 ({k}, {written}, q) and a bias "
+                f"({made.out_features},), got {tuple(w1.shape)}, {tuple(w2.shape)} and "
+                f"{None if bias is None else tuple(bias.shape)}"
+            )
+        made.w1, made.w2 = nn.Parameter(w1), nn.Parameter(w2)
+        made.bias = None if bias is None else nn.Parameter(bias)
+        made.error = config["error"]
+        return made
 
     @property
     def rank(self) -> float:
@@ -348,67 +370,3 @@ def d2s_project(model: nn.Module, nblocks: int = 4, *, layers: Iterable[str] | N
     return replace_linear(
         copied, {name: MonarchLinear.from_linear(layer, nblocks, rank=rank) for name, layer in found.items()}
     )
-
-
-def save_monarch(model: nn.Module, path: str | Path) -> None:
-    """Store a model with Monarch layers as a safetensors file; `load_monarch` reads it back, bit by bit.
-
-    Raises
-    ------
-    ValueError : the model has no such layer.
-    """
-    from safetensors.torch import save_file
-
-    layers = {
-        name: {
-            "sizes": [layer.in_features, layer.out_features, layer.nblocks],
-            "between": layer.w1.shape[1],
-            "bias": layer.bias is not None,
-        }
-        for name, layer in model.named_modules()
-        if isinstance(layer, MonarchLinear)
-    }
-    if not layers:
-        raise ValueError("save_monarch: the model has no MonarchLinear layer; make them with d2s_project(model)")
-    tensors = {name: x.detach().contiguous().clone() for name, x in model.state_dict().items()}
-    save_file(tensors, str(path), metadata={"format": FORMAT, "layers": json.dumps(layers)})
-
-
-def load_monarch(model: nn.Module, path: str | Path) -> nn.Module:
-    """Fill a dense model of the same architecture with what `save_monarch` stored, in place; return the model.
-
-    Raises
-    ------
-    FileNotFoundError : no such file.
-    ValueError : the file is no such model, or one of another architecture.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"load_monarch: no file {path}; write one with save_monarch(model, path)")
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            about = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"load_monarch: {path} is no file of save_monarch: {error}") from None
-    if about.get("format") != FORMAT:
-        raise ValueError(f"load_monarch: {path} is no file of save_monarch; its format is {about.get('format')!r}")
-    made = {}
-    for name, facts in json.loads(about["layers"]).items():
-        layer = MonarchLinear(*facts["sizes"], bias=facts["bias"])
-        blocks, between = facts["sizes"][2], facts["between"]
-        layer.w1 = nn.Parameter(layer.w1.new_empty(blocks, between, layer.w1.shape[2]))
-        layer.w2 = nn.Parameter(layer.w2.new_empty(blocks, layer.w2.shape[1], between))
-        made[name] = layer.to(tensors[f"{name}.w1"].dtype)
-    try:
-        for name, layer in made.items():
-            there = model.get_submodule(name)
-            sizes = (getattr(there, "in_features", None), getattr(there, "out_features", None))
-            if sizes != (layer.in_features, layer.out_features):
-                raise RuntimeError(f"layer {name!r} is {type(there).__name__} of {sizes}")
-        replace_linear(model, made)
-        model.load_state_dict(tensors)
-    except (AttributeError, RuntimeError) as error:
-        raise ValueError(f"load_monarch: {path} is of a model of another architecture: {error}") from None
-    return model

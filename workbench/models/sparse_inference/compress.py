@@ -55,7 +55,7 @@ def compress(
 
     Returns
     -------
-    nn.Module to put in the model's place, for inference. `save_sparse` and `load_sparse` keep it in a file.
+    nn.Module to put in the model's place, for inference. `workbench.models.layer_files` keeps it in a file.
 
     Raises
     ------

@@ -1,8 +1,6 @@
-"""A linear layer on the int8 kernel for constant blocks, and models made of such layers as files."""
+"""A linear layer on the int8 kernel for constant blocks, and how layers take the place of a model's."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +12,7 @@ from kernels.masks.blocks import block_prune_mask
 from kernels.matmul.quantize import fold_zero_point, quantize_activation_u8, quantize_weight_s8_per_channel
 from kernels.matmul.spmm_int8 import spmm_int8
 
-__all__ = ["SparseLinear", "load_sparse", "replace_linear", "save_sparse"]
-
-FORMAT = "sparse-workbench block-groups 1"
+__all__ = ["SparseLinear", "replace_linear"]
 
 
 class SparseLinear(nn.Module):
@@ -36,6 +32,8 @@ class SparseLinear(nn.Module):
     Shen et al. 2023. *Differs from the paper:* this layer takes and gives rows of tokens, as torch does, and turns them
     around; `workbench.models.sparse_inference.encoder` keeps the kernel's layout from layer to layer.
     """
+
+    stored_as = "block_groups"
 
     def __init__(self, weight, weight_scale, bias=None, low=None, high=None):
         super().__init__()
@@ -121,6 +119,42 @@ class SparseLinear(nn.Module):
         bias, scale = self._folded[1]
         return spmm_int8(self.weight, q, bias=bias, scale=scale, **{"out_dtype": "float32"} | how)
 
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        weight = self.weight
+        config = {"shape": weight.shape, "block": weight.block, "group": weight.group, "nnz_blocks": weight.nnz_blocks}
+        arrays = {part: getattr(weight, part) for part in ("indptr", "indices", "data")}
+        arrays |= {"weight_scale": self.weight_scale} | ({} if self.bias is None else {"bias": self.bias})
+        tensors = {part: torch.from_numpy(array.copy()) for part, array in arrays.items()}
+        return config | {"low": self.low, "high": self.high}, tensors
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept."""
+        arrays = {part: tensor.numpy() for part, tensor in tensors.items()}
+        weight = BlockGroupedWeight(
+            indptr=arrays["indptr"],
+            indices=arrays["indices"],
+            data=arrays["data"],
+            shape=tuple(config["shape"]),
+            block=tuple(config["block"]),
+            group=config["group"],
+            nnz_blocks=config["nnz_blocks"],
+        )
+        low, high = config["low"], config["high"]
+        quantize_activation_u8(np.zeros(1, np.float32), low=low, high=high)  # refuses what is no range
+        scale, bias = arrays["weight_scale"], arrays.get("bias")
+        kinds = weight.data.dtype, *(each.dtype for each in (scale, bias) if each is not None)
+        if kinds[0] != np.int8 or any(kind != np.float32 for kind in kinds[1:]):
+            found = ", ".join(map(str, kinds))
+            raise TypeError(f"SparseLinear: data must be int8, scales and bias float32, got {found}")
+        sizes = [each.shape for each in (scale, bias) if each is not None]
+        if sizes != [weight.shape[:1]] * len(sizes) or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError(
+                f"SparseLinear: scales and bias must be {weight.shape[0]} numbers, scales above 0, got shapes {sizes}"
+            )
+        return cls(weight, scale, bias, low, high)
+
     def extra_repr(self) -> str:
         """Say the sizes."""
         block = "x".join(map(str, self.weight.block))
@@ -128,100 +162,13 @@ class SparseLinear(nn.Module):
 
 
 def replace_linear(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """Put other modules in the place of a model's, by name, in place; return the model."""
-    for name, layer in layers.items():
+    """Put other modules in the place of a model's, by name, in place; return the model.
+
+    A module that the model has under several names is replaced under all of them.
+    """
+    new = {id(model.get_submodule(name)): layer for name, layer in layers.items()}
+    places = {name: new[id(old)] for name, old in model.named_modules(remove_duplicate=False) if id(old) in new}
+    for name, layer in (places | dict(layers)).items():
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer)
     return model
-
-
-def save_sparse(model: nn.Module, path: str | Path) -> None:
-    """Store a model with `SparseLinear` layers as a safetensors file; `load_sparse` reads it back, bit by bit.
-
-    Raises
-    ------
-    ValueError : the model has no such layer.
-    """
-    from safetensors.torch import save_file
-
-    tensors, layers = dict(model.state_dict()), {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, SparseLinear):
-            weight = layer.weight
-            parts = {"indptr": weight.indptr, "indices": weight.indices, "data": weight.data}
-            parts |= {"weight_scale": layer.weight_scale} | ({} if layer.bias is None else {"bias": layer.bias})
-            tensors |= {f"{name}.{part}": torch.from_numpy(array.copy()) for part, array in parts.items()}
-            layers[name] = {
-                "shape": weight.shape,
-                "block": weight.block,
-                "group": weight.group,
-                "nnz_blocks": weight.nnz_blocks,
-                "low": layer.low,
-                "high": layer.high,
-            }
-    if not layers:
-        raise ValueError("save_sparse: the model has no SparseLinear layer; make them with compress(model, ...)")
-    save_file(
-        {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()},
-        str(path),
-        metadata={"format": FORMAT, "layers": json.dumps(layers)},
-    )
-
-
-def load_sparse(model: nn.Module, path: str | Path) -> nn.Module:
-    """Fill a dense model of the same architecture with what `save_sparse` stored, in place; return the model.
-
-    Raises
-    ------
-    FileNotFoundError : no such file.
-    ValueError : the file is no such model, or one of another architecture.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"load_sparse: no file {path}; write one with save_sparse(model, path)")
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            about = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"load_sparse: {path} is no file of save_sparse: {error}") from None
-    if about.get("format") != FORMAT:
-        raise ValueError(f"load_sparse: {path} is no file of save_sparse; its format is {about.get('format')!r}")
-    layers = {name: _restored(name, facts, tensors) for name, facts in json.loads(about["layers"]).items()}
-    try:
-        for name, layer in layers.items():
-            _check_place(model.get_submodule(name), name, layer)
-        replace_linear(model, layers)
-        model.load_state_dict({name: x for name, x in tensors.items() if not name.startswith(tuple(
-            f"{layer}." for layer in layers))})  # fmt: skip
-    except (AttributeError, RuntimeError) as error:
-        raise ValueError(f"load_sparse: {path} is of another architecture: {error}") from None
-    return model
-
-
-def _check_place(given, name, layer):
-    sides = [getattr(given, side, None) for side in ("out_features", "in_features")]
-    if sides != [layer.out_features, layer.in_features]:
-        wanted = f"{layer.out_features} x {layer.in_features}"
-        raise RuntimeError(f"layer {name!r} of the file is {wanted}, the model's is {type(given).__name__} {sides}")
-
-
-def _restored(name, facts, tensors) -> SparseLinear:
-    try:
-        parts = {part: tensors[f"{name}.{part}"].numpy() for part in ("indptr", "indices", "data", "weight_scale")}
-        bias = tensors.get(f"{name}.bias")
-        weight = BlockGroupedWeight(
-            indptr=parts["indptr"],
-            indices=parts["indices"],
-            data=parts["data"],
-            shape=tuple(facts["shape"]),
-            block=tuple(facts["block"]),
-            group=facts["group"],
-            nnz_blocks=facts["nnz_blocks"],
-        )
-    except KeyError as error:
-        raise ValueError(f"load_sparse: the file lacks {error} of layer {name!r}") from None
-    return SparseLinear(
-        weight, parts["weight_scale"], None if bias is None else bias.numpy(), facts["low"], facts["high"]
-    )

@@ -38,6 +38,7 @@ class SparseDecodeLinear(nn.Module):
     are padded (`padded_shape`).
     """
 
+    stored_as = "tiled_csl"
     bias: torch.Tensor | None
 
     def __init__(self, weight: TiledCSL, bias: np.ndarray | None = None):
@@ -106,6 +107,27 @@ class SparseDecodeLinear(nn.Module):
             out = out + self.bias
         return out.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
+    def file_parts(self):
+        """Return what a file keeps; `workbench.models.layer_files`."""
+        weight = self.weight
+        config = {"shape": weight.shape, "tile_m": weight.tile_m, "tile_k": weight.tile_k, "vector": weight.vector}
+        words = {"nz": torch.from_numpy(weight.nz.view(np.int32).copy())}  # unsigned ones are rare in files
+        return config, words | {"tile_offsets": torch.from_numpy(weight.tile_offsets.copy())} | dict(self.state_dict())
+
+    @classmethod
+    def from_file(cls, config, tensors, dense):
+        """Make the layer of what a file kept."""
+        words, bias = tensors["nz"].numpy(), tensors.get("bias")
+        if words.dtype != np.int32 or (bias is not None and bias.shape != (config["shape"][0],)):
+            raise ValueError(
+                f"SparseDecodeLinear: words must be int32 and a bias ({config['shape'][0]},), got {words.dtype} and "
+                f"{None if bias is None else tuple(bias.shape)}"
+            )
+        tiling = (config[part] for part in ("tile_m", "tile_k", "vector"))
+        layer = cls(TiledCSL(words.view(np.uint32), tensors["tile_offsets"].numpy(), tuple(config["shape"]), *tiling))
+        layer.bias = bias
+        return layer
+
     def extra_repr(self) -> str:
         """Say the sizes."""
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.sparsity:.1%} sparse"
@@ -131,7 +153,7 @@ def decode_sparse(
 
     Returns
     -------
-    nn.Module to put in the model's place, for inference.
+    nn.Module to put in the model's place, for inference. `workbench.models.layer_files` keeps it in a file.
 
     Raises
     ------

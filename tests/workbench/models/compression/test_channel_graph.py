@@ -7,6 +7,8 @@ from torch import nn
 from workbench.models.compression.channel_graph import channel_groups
 from workbench.models.compression.crop_networks import MobileSpec, ResNetSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 X = torch.zeros(2, 3, 8, 8)
 
 

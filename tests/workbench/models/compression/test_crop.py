@@ -8,6 +8,8 @@ from workbench.models.compression.channel_graph import channel_groups
 from workbench.models.compression.crop import build_cropped, count_flops, count_params, crop_before_training
 from workbench.models.compression.crop_networks import MobileSpec, ResNetSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 X = torch.randn(3, 3, 8, 8)
 
 

@@ -1,4 +1,4 @@
-"""Dense-sparse layers: gradients as they are defined, what each mode trains, files, and a model in one call."""
+"""Dense-sparse layers: gradients as they are defined, what each mode trains, and a model in one call."""
 
 import copy
 
@@ -8,14 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from workbench.models.compression.ds_linear import (
-    MODES,
-    DSLinear,
-    StraightThroughFactorizer,
-    dsformer,
-    load_dsformer,
-    save_dsformer,
-)
+from workbench.models.compression.ds_linear import MODES, DSLinear, StraightThroughFactorizer, dsformer
 from workbench.models.compression.ds_training import ds_layers, finetune, stf_finetune
 from workbench.models.compression.dsformer import DSBlockSpec, ds_factorize
 
@@ -107,7 +100,7 @@ def net(seed=0):
     return nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
 
 
-def test_a_model_in_one_call_and_in_a_file(tmp_path, assert_close):
+def test_a_model_in_one_call(assert_close):
     dense, x = net(), torch.randn(7, 16)
     before = copy.deepcopy(dense.state_dict())
     small = dsformer(dense, spec=SPEC)
@@ -118,20 +111,61 @@ def test_a_model_in_one_call_and_in_a_file(tmp_path, assert_close):
         for at in (0, 2):
             rebuilt[at].weight.copy_(small[at].to_dense())
         assert_close(small(x).numpy(), rebuilt(x).numpy())
-    save_dsformer(small, tmp_path / "model.safetensors")
-    assert load_dsformer(net(1), tmp_path / "model.safetensors")(x).equal(small(x))
     part = dsformer(dense, 1.5, layers=["0"], block_cols=8, rho=2)
     assert part[0].packed.num_values() * 1.5 <= 24 * 16 and isinstance(part[2], nn.Linear)
-    with pytest.raises(ValueError, match="another architecture"):
-        load_dsformer(nn.Sequential(nn.Linear(16, 8)), tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="no DSLinear layer"):
-        save_dsformer(dense, tmp_path / "other.safetensors")
-    with pytest.raises(FileNotFoundError, match="save_dsformer"):
-        load_dsformer(dense, tmp_path / "none.safetensors")
     with pytest.raises(KeyError, match="no linear layer"):
         dsformer(dense, layers=["9"])
     with pytest.raises(ValueError, match="mode"):
         dsformer(dense, mode="sft")
+
+
+def test_replacing_in_place_gives_what_the_copy_is_or_leaves_the_model_alone():
+    dense, x = net(), torch.randn(7, 16)
+    copied = dsformer(dense, spec=SPEC, layers=["0"])
+    with pytest.raises(ValueError, match="which do not divide the 24 columns"):  # of the second layer
+        DSLinear.replace(dense, spec=DSBlockSpec(block_cols=16, atoms=6, nnz_per_row=2))
+    assert isinstance(dense[0], nn.Linear) and isinstance(dense[2], nn.Linear)
+    given = dense[2]
+    assert DSLinear.replace(dense, spec=SPEC, layers=["0"]) is dense
+    assert dense[0].packed is not None and dense[2] is given and dense.training
+    assert torch.equal(dense(x), copied(x))
+    assert DSLinear.replace(net(), 1.5, mode="stf", block_cols=8, rho=2, layers=["0"])[0].mode == "stf"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_layers_that_blocks_do_not_divide_are_filled_up(mode, assert_close):
+    """11 x 13 in blocks of 4 x 8 is 12 x 16: what lies outside is never seen, and gets no gradient."""
+    weight, x = torch.randn(11, 13, generator=torch.Generator().manual_seed(2)), torch.randn(5, 13)
+    spec = DSBlockSpec(block_rows=4, block_cols=8, atoms=6, nnz_per_row=3)
+    with pytest.raises(ValueError, match="pad=True"):
+        ds_factorize(weight, spec)
+    layer = DSLinear(ds_factorize(weight, spec, pad=True), torch.randn(11), mode, weight)
+    assert (layer.out_features, layer.in_features) == (11, 13) and layer.weight_now().shape == (11, 13)
+    assert_close(layer.weight_now().detach().numpy(), layer.to_dense().numpy())
+    out = layer(x)
+    assert_close(out.detach().numpy(), (x @ layer.to_dense().T + layer.bias).detach().numpy())
+    assert_close(layer.finalize()(x).numpy(), out.detach().numpy())
+    assert_close(layer.finalize()(x[0]).numpy(), out[0].detach().numpy())
+    out.square().sum().backward()
+    if mode == "stf":
+        approximation = layer.to_dense().requires_grad_()
+        F.linear(x, approximation, layer.bias.detach()).square().sum().backward()
+        assert_close(layer.latent.grad.numpy(), approximation.grad.numpy())
+        assert layer.refactor() <= 0.5 and layer.to_dense().shape == (11, 13)
+    else:
+        assert not layer.val.grad[2, :, 3].any() and layer.val.grad[2, :, 2].any()  # row 11 is padding
+        assert not layer.D.grad[:, 1, :, 5:].any() and layer.D.grad[:, 1, :, :5].any()  # so are columns 13 to 15
+
+
+def test_a_padded_model_in_one_call_and_its_training():
+    dense = nn.Sequential(nn.Linear(13, 11), nn.ReLU(), nn.Linear(11, 3))
+    x = torch.randn(6, 13)
+    small = dsformer(dense, 1.2, block_cols=4, rho=1.5, pad=True, layers=["0"])
+    assert small(x).shape == (6, 3) and small[0].packed.num_values() * 1.2 <= 11 * 13
+    spec = DSBlockSpec(block_cols=8, atoms=6, nnz_per_row=2)
+    batches = [(x, torch.zeros(6, 3))]
+    found = stf_finetune(dense, ["0"], loss, batches, spec, epochs=8, lr=1e-2, pad=True)
+    assert found.losses[-1] < found.losses[0] and found.finalised()(x).shape == (6, 3)
 
 
 def task():

@@ -17,6 +17,8 @@ from workbench.models.compression.gear import (
 )
 from workbench.models.compression.gear_memory import memory_bits_per_scalar
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAIN = {"rank": 0, "rank_gen": 0, "sparsity": 0.0}
 
 

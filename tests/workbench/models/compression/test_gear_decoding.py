@@ -7,6 +7,8 @@ from workbench.models.compression.gear import WHOLE, GearConfig
 from workbench.models.compression.gear_decoding import GearAttention, decoded_logits, generate_compressed
 from workbench.models.language.tiny_lm import TinyConfig, TinyLM, load
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def small():

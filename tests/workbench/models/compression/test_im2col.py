@@ -8,6 +8,8 @@ from workbench.models.compression.crop_networks import MobileSpec, ResNetSpec
 from workbench.models.compression.im2col import SparseConv2d, columns, run_sparse
 from workbench.models.compression.pai_scores import masked, pai_masks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"),
@@ -20,7 +22,7 @@ def test_products_are_convolutions(kernel, stride, padding, dilation, n, assert_
         layer.weight.mul_(torch.rand_like(layer.weight) < 0.3)
         layer.weight[1] = 0  # an output of zeros
         x = torch.randn(n, 3, 9, 7)
-        assert_close(SparseConv2d(layer)(x).numpy(), layer(x).numpy())
+        assert_close(SparseConv2d.from_conv(layer)(x).numpy(), layer(x).numpy())
 
 
 def test_columns_are_those_of_unfold():
@@ -44,6 +46,6 @@ def test_what_cannot_be_unrolled_is_refused():
     for layer in (nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(1, 1, 3, padding="same"),
                   nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")):  # fmt: skip
         with pytest.raises(ValueError, match="no groups and zeros"):
-            SparseConv2d(layer)
+            SparseConv2d.from_conv(layer)
     with pytest.raises(KeyError, match="layer 3"):
         run_sparse(nn.Sequential(nn.Conv2d(1, 1, 1)), {"3": torch.ones(1)})

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from workbench.models.compression.masked_training import accuracy, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DATA = (torch.randn(50, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3)
 
 

@@ -13,10 +13,8 @@ from workbench.models.compression.monarch import (
     MonarchLinear,
     MonarchOrderP,
     d2s_project,
-    load_monarch,
     monarch_conv,
     reverse_sparsify,
-    save_monarch,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,21 +180,6 @@ def test_projection_of_a_model_changes_a_copy(assert_close):
     assert_close(exact(x), dense(x))
 
 
-def test_a_file_brings_back_every_bit(tmp_path):
-    dense = nn.Sequential(nn.Linear(13, 16), nn.ReLU(), nn.Linear(16, 6, bias=False))
-    model = d2s_project(dense, 3, rank=2)
-    save_monarch(model, tmp_path / "m.safetensors")
-    again = load_monarch(dense, tmp_path / "m.safetensors")
-    x = torch.randn(5, 13)
-    assert torch.equal(model(x), again(x))
-    with pytest.raises(ValueError, match=r"load_monarch: .* is of a model of another architecture"):
-        load_monarch(nn.Sequential(nn.Linear(13, 16)), tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match=r"load_monarch: .* is no file of save_monarch"):
-        load_monarch(again, __file__)
-    with pytest.raises(FileNotFoundError, match="load_monarch: no file"):
-        load_monarch(again, tmp_path / "none")
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -208,7 +191,6 @@ def test_a_file_brings_back_every_bit(tmp_path):
         (lambda: MonarchOrderP(10, 2), "n is 10, which is no power of 2; the nearest are 9 and 16"),
         (lambda: monarch_conv(torch.ones(2, 6), torch.ones(4)), "kernel has 4 numbers, x has 6"),
         (lambda: reverse_sparsify(nn.Sequential(nn.Linear(2, 2))), "no MonarchLinear layer; it is dense already"),
-        (lambda: save_monarch(nn.Linear(2, 2), "x"), "the model has no MonarchLinear layer"),
         (lambda: d2s_project(nn.Sequential(nn.ReLU())), "the model has no torch.nn.Linear"),
         (lambda: MonarchLinear.from_linear(nn.Linear(8, 8), 4, rank=3), "rank must be an int from 1 to 2"),
     ],
@@ -216,6 +198,18 @@ def test_a_file_brings_back_every_bit(tmp_path):
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_layer_that_stands_in_two_places_stays_one():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    model.append(model[0])
+    small, x = d2s_project(model, 2), torch.randn(3, 4)
+    assert isinstance(small[0], MonarchLinear) and small[2] is small[0]
+    optimiser, before = torch.optim.SGD(small.parameters()), small(x)
+    assert reverse_sparsify(small, optimiser) == ["0"]
+    assert isinstance(small[0], nn.Linear) and small[2] is small[0]
+    assert {id(p) for p in optimiser.param_groups[0]["params"]} == {id(p) for p in small.parameters()}
+    torch.testing.assert_close(small(x), before)
 
 
 def test_numbers_of_a_layer_equal_its_parts_by_hand(assert_close):

@@ -7,6 +7,8 @@ from torch import nn
 from workbench.models.compression.monarch import MonarchLinear, d2s_project
 from workbench.models.compression.monarch_training import recover_monarch, train_schedule
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def test_one_cosine_goes_on_through_the_switch():
     plan = train_schedule(100)

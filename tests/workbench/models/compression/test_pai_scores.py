@@ -20,6 +20,8 @@ from workbench.models.compression.pai_scores import (
     shuffle_masks,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ResNetSpec(streams=(4, 6), inner=(4, 6), strides=(1, 2))
 
 

@@ -9,6 +9,8 @@ from workbench.models.compression.crop_networks import ResNetSpec
 from workbench.models.compression.pai_scores import layerwise_density
 from workbench.models.compression.pai_ways import WAYS, prepare
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPEC = ResNetSpec(streams=(8, 12), inner=(8, 12), strides=(1, 2))
 LOADER = [(torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 10)]
 

@@ -19,6 +19,8 @@ from workbench.models.compression.precropping import (
     water_level,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WIDE = 1000  # channels, so that rounding hardly matters
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from workbench.data import text
 from workbench.models.language import small_encoder
 from workbench.models.language.minilm import MiniConfig, MiniLM
+from workbench.models.layer_files import load_compressed, save_compressed
 from workbench.models.sparse_inference.block_pruned import block_sparsity
 from workbench.models.sparse_inference.compress import (
     compress,
@@ -20,7 +21,7 @@ from workbench.models.sparse_inference.compress import (
 )
 from workbench.models.sparse_inference.encoder import SparseEncoder
 from workbench.models.sparse_inference.recovery import refit
-from workbench.models.sparse_inference.sparse_linear import SparseLinear, load_sparse, save_sparse
+from workbench.models.sparse_inference.sparse_linear import SparseLinear
 from workbench.models.sparse_inference.statistics import gather_statistics, linear_layers
 
 CONFIG = MiniConfig(vocabulary=60, layers=2, heads=2, width=32, hidden=64, context=24)
@@ -141,8 +142,8 @@ def test_the_fused_encoder_keeps_out_padding(model, batches):
 
 def test_a_file_brings_the_compressed_model_back_bit_by_bit(model, batches, tmp_path):
     fast = compress(model, batches, sparsity=0.75)
-    save_sparse(fast, tmp_path / "fast.safetensors")
-    again = load_sparse(MiniLM(CONFIG).eval(), tmp_path / "fast.safetensors")
+    save_compressed(fast, tmp_path / "fast.safetensors")
+    again = load_compressed(MiniLM(CONFIG).eval(), tmp_path / "fast.safetensors")
     assert torch.equal(again(batches[0]), fast(batches[0]))
     assert torch.equal(SparseEncoder(again)(batches[0]), SparseEncoder(fast)(batches[0]))
 
@@ -152,8 +153,8 @@ def test_the_encoder_that_ships_runs_on_the_kernel_and_finds_the_same_texts(tmp_
     batches = list(dense.windows(text.sample(24_000)[0], 64)[:80].split(16))
     fast = compress(dense, batches[:4], sparsity=0.5, least_sparsity=0.0)
     assert sum(isinstance(layer, SparseLinear) for layer in fast.modules()) == 24
-    save_sparse(fast, tmp_path / "fast.safetensors")
-    fused = SparseEncoder(load_sparse(MiniLM(small_encoder.CONFIG).eval(), tmp_path / "fast.safetensors"))
+    save_compressed(fast, tmp_path / "fast.safetensors")
+    fused = SparseEncoder(load_compressed(MiniLM(small_encoder.CONFIG).eval(), tmp_path / "fast.safetensors"))
     before, after = (F.normalize(run(batches[4]).mean(1), dim=1) for run in (dense, fused))
     assert 0.95 < (before * after).sum(1).mean() < 0.9999
     assert torch.equal((after @ before.T).argmax(1), torch.arange(16))  # each is still nearest to itself

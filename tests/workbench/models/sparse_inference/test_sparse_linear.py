@@ -1,16 +1,15 @@
-"""The int8 layer against dequantised products in float64, and its file against the model that was stored."""
+"""The int8 layer against dequantised products in float64."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from kernels.matmul.quantize import quantize_activation_u8
 from kernels.matmul.spmm_int8 import spmm_int8
-from workbench.models.sparse_inference.sparse_linear import SparseLinear, load_sparse, replace_linear, save_sparse
+from workbench.models.sparse_inference.sparse_linear import SparseLinear
 
 
 def linear(inputs=24, outputs=16, bias=True, seed=0):
@@ -139,73 +138,3 @@ def test_columns_take_the_kernels_epilogue():
 def test_what_cannot_be_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         SparseLinear.from_linear(linear(), **wrong)
-
-
-# Files --------------------------------------------------------------------------------------------------------------
-def model(width=16):
-    torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Linear(24, width), nn.LayerNorm(width), nn.Sequential(nn.GELU(), nn.Linear(width, 8)), nn.Linear(8, 3)
-    )
-
-
-def sparse_model():
-    dense = model()
-    layers = {
-        "0": SparseLinear.from_linear(dense[0], sparsity=0.5, low=-3, high=3.25),
-        "2.1": SparseLinear.from_linear(nn.Linear(16, 8, bias=False), sparsity=0.25, block=(2, 2)),
-    }
-    return replace_linear(dense, layers)
-
-
-def test_a_stored_model_comes_back_bit_by_bit(tmp_path):
-    stored, path = sparse_model(), tmp_path / "model.safetensors"
-    save_sparse(stored, path)
-    with torch.random.fork_rng():
-        torch.manual_seed(99)
-        fresh = nn.Sequential(
-            nn.Linear(24, 16), nn.LayerNorm(16), nn.Sequential(nn.GELU(), nn.Linear(16, 8)), nn.Linear(8, 3)
-        )
-    loaded = load_sparse(fresh, path)
-    assert loaded is fresh
-    x = inputs(5, 24)
-    assert torch.equal(loaded(x), stored(x))
-    for name in ("0", "2.1"):
-        ours, theirs = loaded.get_submodule(name), stored.get_submodule(name)
-        assert (ours.low, ours.high, ours.nbytes) == (theirs.low, theirs.high, theirs.nbytes)
-        assert ours.weight.block == theirs.weight.block and np.array_equal(ours.weight.data, theirs.weight.data)
-    assert loaded.get_submodule("2.1").bias is None
-
-
-def test_a_dense_model_is_not_stored(tmp_path):
-    with pytest.raises(ValueError, match="no SparseLinear layer"):
-        save_sparse(model(), tmp_path / "model.safetensors")
-
-
-def test_files_that_are_no_such_model_are_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    with pytest.raises(FileNotFoundError, match="write one with save_sparse"):
-        load_sparse(model(), path)
-    path.write_bytes(b"no tensors here")
-    with pytest.raises(ValueError, match="is no file of save_sparse"):
-        load_sparse(model(), path)
-    save_file({"a": torch.zeros(2)}, str(path), metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="its format is 'pt'"):
-        load_sparse(model(), path)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        lambda: model(width=32),
-        lambda: nn.Sequential(nn.Linear(24, 16)),
-        lambda: nn.Sequential(nn.Linear(24, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(8, 3)),
-        lambda: nn.Sequential(nn.ReLU(), nn.LayerNorm(16), nn.Sequential(nn.GELU(), nn.Linear(16, 8)), nn.Linear(8, 3)),
-    ],
-)
-def test_another_architecture_is_refused_and_left_alone(tmp_path, other):
-    path, given = tmp_path / "model.safetensors", other()
-    save_sparse(sparse_model(), path)
-    with pytest.raises(ValueError, match="another architecture"):
-        load_sparse(given, path)
-    assert not any(isinstance(each, SparseLinear) for each in given.modules())
