@@ -28,7 +28,7 @@ from widgets.figures.factorization_words import (
     factor_words,
     headline,
 )
-from widgets.views.frame.colour_scale import paint_colours
+from widgets.views.frame.colour_scale import COLOUR_SCALE, locked_tops, paint_colours
 from widgets.views.frame.sections import SectionedView, flexible, pane, row
 from widgets.views.frame.story import Story
 from widgets.views.frame.table_twin import ColumnRows
@@ -79,12 +79,13 @@ class FactorizationView(SectionedView):
     """
 
     title = "Factorisations"
-    paint_only: ClassVar[frozenset[str]] = frozenset(("section",))
+    paint_only: ClassVar[frozenset[str]] = frozenset(("section", "colours", "colour_tops"))
 
     def __init__(self, compute_scene: Callable[[Mapping[str, Any], Progress], Any], hooks: FactorizationHooks, **state):
         self._compute_scene, self._hooks = compute_scene, hooks
-        self.knobs = (*hooks.knobs, ALL_LAYERS, Knob("section", "Part", SECTIONS[0][0], choices=SECTIONS))
-        self.hidden = frozenset(("section",))
+        elsewhere = (Knob("section", "Part", SECTIONS[0][0], choices=SECTIONS), COLOUR_SCALE[1])
+        self.knobs = (*hooks.knobs, ALL_LAYERS, *elsewhere, COLOUR_SCALE[0])
+        self.hidden = frozenset(knob.key for knob in elsewhere)
         super().__init__(**state)
 
     def build(self) -> Sequence[ipywidgets.Widget]:
@@ -111,7 +112,16 @@ class FactorizationView(SectionedView):
         return self._hooks.shows_uploads(self.state)
 
     def _shown_knobs(self):
-        return [*self._hooks.relevant(self.state), ALL_LAYERS]
+        shown = [*self._hooks.relevant(self.state), ALL_LAYERS]
+        return [*shown, COLOUR_SCALE[0]] if self.section == "factors" else shown
+
+    def budget(self, state: Mapping[str, Any]) -> str | None:
+        """Refuse what cannot be shown live, naming the limit."""
+        try:
+            locked_tops(state["colour_tops"])
+        except ValueError as error:
+            return str(error)
+        return super().budget(state)
 
     def compute(self, state: Mapping[str, Any], progress: Progress) -> Any:
         """Have the scene filled."""
@@ -146,7 +156,9 @@ class FactorizationView(SectionedView):
             self._about.value = f"<ol class='wb' style='margin:2px 4px'>{said}</ol>"
         for i, canvas in enumerate(self._factors):
             canvas.layout.display = None if i < len(scene.factors) else "none"
-        paint_colours(list(self._canvases.values()), "shared", "")
+        tops = paint_colours(list(self._canvases.values()), self.colours, self.colour_tops)
+        if tops != self.colour_tops:
+            self.colour_tops = tops
 
     def _paint_error(self, scene):
         self._panes["spectrum"].show(spectrum_figure(scene, self.theme), error_words(scene))

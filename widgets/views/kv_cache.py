@@ -86,7 +86,8 @@ class KVCacheView(SectionedView):
 
     def build(self) -> Sequence[ipywidgets.Widget]:
         """Make the parts of each section."""
-        self._canvases = {name: RasterCanvas(title=NAMES[name], layout=flexible(220)) for name in PICTURES}
+        wide = flexible(270) | {"max_width": "330px"}  # room for a title beside its buttons
+        self._canvases = {name: RasterCanvas(title=NAMES[name], layout=wide) for name in PICTURES}
         self._stepper = Stepper(partial(self._turn_part, "step"), label="Tokens in the cache")
         self._panes = {
             name: pane(name, width)

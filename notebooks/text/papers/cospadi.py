@@ -68,8 +68,7 @@ show(figure, f"Singular values of the layer; those behind the first {rank} are l
 
 # %% [markdown]
 # **The question: with the same number of values, could every output have its own directions?**
-
-# %% [markdown]
+#
 # ## 2. The picture
 #
 # Make $k$ directions, more than the rank, and call them *atoms*. Let each output use $s$ of them, with $s = k / 2$. A
@@ -92,20 +91,17 @@ pictures(both, "Coefficients of 128 outputs: all places taken by the SVD, half o
 
 # %% [markdown]
 # Every column is one output, every row a direction. On the right each column has equally many marks, at places of its
-# own. Two neighbouring outputs share some atoms and not others:
-
-# %%
-first, second = (set(np.flatnonzero(use[:, i])) for i in (0, 1))
-f"output 0 and output 1 share {len(first & second)} of their {s} atoms (measured)"
-
-# %% [markdown]
+# own. Two neighbouring outputs share some atoms and not others.
+#
 # **First insight: the number of possible subspaces is huge.** There are $\binom{k}{s}$ ways to choose $s$ of $k$ atoms,
 # and every output takes the one that suits it.
 
 # %%
 import math
 
-f"{math.comb(k, s):.1e} subspaces (counted)"
+first, second = (set(np.flatnonzero(use[:, i])) for i in (0, 1))
+f"output 0 and output 1 share {len(first & second)} of their {s} atoms (measured), out of {math.comb(k, s):.1e} \
+possible sets (counted)"
 
 # %% [markdown]
 # ## 3. The formula and its reference
@@ -129,7 +125,7 @@ def pursue(d, y, s):
 
 
 atoms = np.array([[1.0, 0.6, 0.0], [0.0, 0.8, 1.0]])
-table(["atoms of an output", "taken", "coefficients", "left"],
+table(["atoms of an output", "which", "coefficients", "length of what is left"],
       [[count, str(taken), str(x.round(3)), f"{left:.3f}"]
        for count in (1, 2) for taken, x, left in [pursue(atoms, np.array([2.0, 1.4]), count)]])  # fmt: skip
 
@@ -145,7 +141,7 @@ table(["atoms of an output", "taken", "coefficients", "left"],
 # %%
 import inspect
 
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from kernels.factor.ksvd import ksvd_sweep_reference
 
@@ -208,9 +204,7 @@ from workbench.models.compression.cospadi import cospadi
 compressed = cospadi(model, batches, RATIO, iters=1)
 with torch.no_grad():
     before, after = (torch.nn.functional.normalize(each(batches[0]).mean(1), dim=1) for each in (model, compressed))
-f"cosine of sentence vectors before and after: {float((before * after).sum(1).mean()):.3f} (measured, on the same text)"
-
-# %%
+print(f"cosine of sentence vectors before and after: {float((before * after).sum(1).mean()):.3f} (measured, same text)")
 compressed.layers[0].feed_in
 
 # %% [markdown]
@@ -229,8 +223,8 @@ from workbench.papers import get
 get("cospadi").view()
 
 # %% [markdown]
-# And one matrix, sweep by sweep. Change the ratio, the spread $k / s$ and whether the inputs count, and run the cell
-# again.
+# And one matrix, sweep by sweep. Change the ratio, the number of atoms for each coefficient $k / s$, and whether the
+# error is that of the outputs or of the weights (`use_inputs`), and run the cell again.
 
 # %%
 ratio, rho, use_inputs = 0.5, 2.0, True
@@ -278,14 +272,17 @@ def mean(rows, quantity, **labels):
     return np.mean(found) if found else np.nan
 
 
+from workbench.explorers.pruning.source import source
+
 ERROR = "relative error of a matrix's outputs"
 matrices = recorded("matrices")
 cases = sorted({(r["model"], r["ratio"]) for r in matrices})
+titles = {model: source(model).title for model, _ in cases}
 table(
     ["mean error of the outputs (measured)", "SVD", "SVD-LLM", "CoSpaDi"],
     [
-        [f"{model}, {ratio:.0%} gone", *(f"{mean(matrices, ERROR, model=model, ratio=ratio, method=x):.4f}"
-                                          for x in ("SVD", "SVD-LLM", "CoSpaDi"))]
+        [f"{titles[model]}, {ratio:.0%} fewer values",
+         *(f"{mean(matrices, ERROR, model=model, ratio=ratio, method=x):.4f}" for x in ("SVD", "SVD-LLM", "CoSpaDi"))]
         for model, ratio in cases
     ],
 )  # fmt: skip
@@ -331,7 +328,7 @@ quantities = ("mean cosine of sentence vectors before and after", "mean output e
 models = dict.fromkeys(r["model"] for r in encoders)
 table(
     ["model, method (measured)", "cosine", "error of outputs", "error of weights"],
-    [[f"{model}, {names[key]}", *(f"{mean(encoders, q, model=model, method=key):.3f}" for q in quantities)]
+    [[f"{titles[model]}, {names[key]}", *(f"{mean(encoders, q, model=model, method=key):.3f}" for q in quantities)]
      for model in models for key in names],
 )  # fmt: skip
 
@@ -369,37 +366,24 @@ shown_claims
 #
 # Left out: models of billions of parameters and their benchmarks, coefficients with fewer bits (the paper pays for the
 # places by shortening the coefficients), and another ratio for every layer.
-
-# %% [markdown]
+#
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("cospadi/...")` helps a little more each time.
 # A whole number must be exact; of any other number, four significant digits are enough.
 #
 # **1.** How many atoms, and how many of them for each output, does this layer get with $k / s = 2$? Give both as a
-# list. **2.** How many bits do these factors take, with 16 bits a value and a bitmap?
+# list. **2.** How many bits do these factors take, with 16 bits a value and a bitmap? **3.** Which two atoms (columns,
+# from 0) does orthogonal matching pursuit take for this vector, and in which order? Give a list of two numbers.
 
 # %%
 from workbench.app.exercises import check, given, hint
 
-given("cospadi/sizes"), given("cospadi/bits")
+given("cospadi/sizes"), given("cospadi/bits"), given("cospadi/pursuit")
 
 # %%
-sizes, bits = ..., ...
-check("cospadi/sizes", sizes)
-
-# %%
-check("cospadi/bits", bits)
-
-# %% [markdown]
-# **3.** Which two atoms (columns, from 0) does orthogonal matching pursuit take for this vector, and in which order?
-# Work it out; a list of two numbers.
-
-# %%
-given("cospadi/pursuit")
-
-# %%
-taken = ...
+sizes, bits, taken = ..., ..., ...
+display(check("cospadi/sizes", sizes), check("cospadi/bits", bits))
 check("cospadi/pursuit", taken)
 
 # %% [markdown]
@@ -411,9 +395,7 @@ given("cospadi/whitened"), given("cospadi/multiply_adds")
 
 # %%
 change, multiply_adds = ..., ...
-check("cospadi/whitened", change)
-
-# %%
+display(check("cospadi/whitened", change))
 check("cospadi/multiply_adds", multiply_adds)
 
 # %% [markdown]

@@ -42,7 +42,7 @@ TOKENS = {"tiny": 128, "small": 512, "full": 1024}[os.environ.get("WORKBENCH_SIZ
 # ## 1. The question
 #
 # How large is a cache? For each token, layer and head there are two vectors, a key and a value, in 16 bits. Count them
-# for two models of seven billion parameters, whose weights take about 13.5 GB.
+# for two models of seven billion parameters, whose weights take two bytes each, about 14 GB.
 
 # %%
 from workbench.papers.gear.memory import MODELS
@@ -56,11 +56,11 @@ table(
 )
 
 # %% [markdown]
-# And a server holds many texts at once. Every step of writing reads the whole cache, so its bytes are also time.
+# A server holds many texts at once. And each new token takes a step that reads the whole cache, so bytes cost time as
+# well.
 #
 # **The question: how few bits do keys and values need, if we may repair the error afterwards?**
-
-# %% [markdown]
+#
 # ## 2. The picture
 #
 # Here are the keys of one head of the tiny language model, in 2 bits. All five pictures have one colour scale, and the
@@ -74,8 +74,7 @@ explorer(lm_tokens=TOKENS)
 # %% [markdown]
 # **First insight: a few entries set the range for all.** Two per cent, taken out and stored exactly, narrow every
 # range, and the same four levels lie closer together. Open *Corrections* to see it in one channel.
-
-# %% [markdown]
+#
 # ## 3. The formula and its reference
 #
 # **The quantiser.** A group of numbers $x$ is stored as whole numbers of $b$ bits, with its smallest number and a step:
@@ -172,7 +171,7 @@ written, f"{attention.length} tokens, {attention.nbytes():,} bytes (counted)"
 # ## 5. Play
 #
 # 1. Set the outliers to 0 per cent, then to 2 and 10. Where does the error fall, and where do the bytes rise?
-# 2. Set the rank to 0 and to 8. Which part of the picture changes?
+# 2. Set the rank to 0 and to 8. Which of the pictures change?
 # 3. Open *Decoding*. Does the error grow while the model writes? Try 2, 3 and 4 bits.
 
 # %%
@@ -238,8 +237,8 @@ table(
 
 # %% [markdown]
 # **Second insight: a repair has a price in bytes, and a third bit may be the better buy.** This model's heads have 32
-# channels, so that a low-rank part is dear: four numbers a token beside 32. In heads of 128 channels it costs a quarter
-# of that, and the record `memory` has the bytes.
+# channels, so that a low-rank part is expensive: four numbers a token beside 32. In heads of 128 channels it costs a
+# quarter of that, and the record `memory` has the bytes.
 #
 # Last, the time of one step, for shapes of models of seven billion parameters.
 
@@ -268,8 +267,7 @@ claims("gear")
 #
 # The released code differs from the paper in places: it has $b^2 - 1$ levels in its simulation, which is right for 2
 # and 4 bits only, and counts outliers by another axis. We follow the paper.
-
-# %% [markdown]
+#
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("gear/...")` helps a little more each time.
@@ -278,7 +276,7 @@ claims("gear")
 # **1.** Which codes do these numbers get at 2 bits?
 
 # %%
-from workbench.app.exercises import check, given
+from workbench.app.exercises import check, given, hint
 
 given("gear/codes")
 
@@ -300,7 +298,6 @@ check("gear/left", left)
 
 # %% [markdown]
 # **5.** Write the filter: a function of a vector and a share that returns the vector with its outliers filled.
-# Are you stuck? Each call of `hint("gear/filter")` gives one more hint.
 
 # %%
 given("gear/filter")  # lengths and shares that your function will be tried on
@@ -308,3 +305,9 @@ given("gear/filter")  # lengths and shares that your function will be tried on
 # %%
 fill = ...  # def fill(x, share): ...
 check("gear/filter", fill)
+
+# %% [markdown]
+# Are you stuck? Each call gives one more hint.
+
+# %%
+hint("gear/filter")

@@ -62,12 +62,12 @@ table(
 # Low rank and two factors cost the same, $2 n^{1.5}$. But a matrix of rank $\sqrt n$ throws most directions away.
 #
 # **The question: what can two block-diagonal factors hold that low rank cannot, and does training with them work?**
-
-# %% [markdown]
+#
 # ## 2. The picture
 #
-# The first two pictures are the factors, $L$ with the permutation in it, and $R$. Each has one entry in eight. The
-# third is their product, which ends without a single zero. Press play: each block of $R$ fills its columns in all rows.
+# The first two pictures are the factors, $L$ with the permutation in it, and $R$: of eight places in each, one has an
+# entry. The third is their product, which ends without a single zero. Press play: each block of $R$ fills its columns
+# in all rows.
 
 # %%
 from workbench.explorers.monarch.explorer import explorer
@@ -78,8 +78,7 @@ filling
 # %% [markdown]
 # **First insight: the permutation makes the difference.** Two block-diagonal matrices without it multiply to a
 # block-diagonal matrix again. With it every input reaches every output, along exactly one path.
-
-# %% [markdown]
+#
 # ## 3. The formula and its reference
 #
 # With $R$ and $L$ block-diagonal, and $P$ the permutation that writes a vector as a square by rows and reads it by
@@ -121,31 +120,26 @@ def errors(a):
 
 table(
     ["matrix", "Monarch", "Monarch, inputs permuted", "low rank, as many parameters (counted)"],
-    [[name, *(f"{x:.1e}" for x in errors(a))] for name, a in matrices(SIDE).items()],
+    [[name, *(f"{x:.2g}" for x in errors(a))] for name, a in matrices(SIDE).items()],
 )
 
 # %% [markdown]
 # The Fourier transform is exact once its inputs stand in the right order: the first step of the fast Fourier transform.
 # Hadamard and Kronecker products need no order. A convolution (*circulant*) is **not** a single Monarch matrix. It is a
-# product: transform, multiply, transform back.
+# product: transform, multiply, transform back. The cell below checks that. Then it prints the reference of a single
+# Monarch product, which does each step as the formula writes it.
 
 # %%
+import inspect
+
+from IPython.display import Markdown, display
+
+from kernels.transforms.monarch import monarch_multiply, monarch_multiply_reference
 from workbench.models.compression.monarch import monarch_conv
 
 x, kernel = torch.randn(2, SIDE), torch.randn(SIDE)
 wanted = torch.fft.ifft(torch.fft.fft(x) * torch.fft.fft(kernel)).real
 assert torch.allclose(monarch_conv(x, kernel), wanted, atol=1e-4)
-
-# %% [markdown]
-# The reference of the product does each step as the formula writes it.
-
-# %%
-import inspect
-
-from IPython.display import Markdown
-
-from kernels.transforms.monarch import monarch_multiply, monarch_multiply_reference
-
 Markdown(f"```python\n{inspect.getsource(monarch_multiply_reference)}```")
 
 # %% [markdown]
@@ -193,13 +187,13 @@ get("monarch").view(permuted=False)
 
 # %% [markdown]
 # **Second insight: flat or one bar.** All singular values of the transform as a whole are equal, so low rank must fail.
-# Its parts are flat too, in the usual order. In the right order each part has a single bar.
-
-# %% [markdown]
+# The spectra of its parts are flat too, in the usual order. In the right order each part has a single bar.
+#
 # ## 6. The experiment
 #
 # `workbench run monarch` repeats everything at full size and writes records; from here on this notebook only reads
-# them. First: can training *find* the Fourier transform? Three structures of 2,048 real numbers learn from 4,096 pairs.
+# them. First: can training *find* the Fourier transform? Three structures with equally many real numbers see random
+# vectors and their transforms. The error is that of vectors which they have not seen.
 
 
 # %%
@@ -214,38 +208,36 @@ def found(rows, quantity, **labels):
     return [r["value"] for r in rows if r["quantity"] == quantity and all(r.get(k) == x for k, x in labels.items())]
 
 
-# %%
 learnt = recorded("learned")
 table(
-    ["structure", "relative squared error, each seed (measured)"],
+    ["structure", "real numbers (counted)", "relative squared error, each seed (measured)"],
     [
-        [name, ", ".join(f"{x:.1e}" for x in found(learnt, "squared error", structure=name))]
+        [name, f"{found(learnt, 'parameters', structure=name)[0]:,}",
+         ", ".join(f"{x:.1e}" for x in found(learnt, "squared error", structure=name))]
         for name in dict.fromkeys(r["structure"] for r in learnt)
     ],
-)
+)  # fmt: skip
 
 # %% [markdown]
 # Now real training. A small net recognises handwritten digits: dense, with Monarch hidden layers, and with Monarch
 # layers that are multiplied out for the last tenth of the steps. *Continue* leaves the learning rate as it was planned,
-# *keep* holds it at a half until the switch, *rewarm* raises it again after it.
+# *keep* lowers it only to a half before the switch, *rewarm* raises it again after the switch. Which of the three is
+# best is decided on validation digits, which are neither trained on nor tested on.
 
 # %%
 net = recorded("digits")
 table(
-    ["training", "test accuracy, mean (measured)", "parameters while sparse (counted)"],
+    ["training", "validation accuracy, mean", "test accuracy, mean (measured)", "parameters while sparse (counted)"],
     [
-        [
-            way,
-            f"{np.mean(found(net, 'test accuracy', training=way)):.1%}",
-            f"{found(net, 'parameters while sparse', training=way)[0]:,}",
-        ]
+        [way, *(f"{np.mean(found(net, f'{part} accuracy', training=way)):.1%}" for part in ("validation", "test")),
+         f"{found(net, 'parameters while sparse', training=way)[0]:,}"]
         for way in dict.fromkeys(r["training"] for r in net)
     ],
-)
+)  # fmt: skip
 
 # %% [markdown]
-# And a language model of bytes, whose feed-forward layers have 31 per cent of the numbers. Watch the loss where the
-# factors are multiplied out: the outputs do not change, what follows may.
+# And a language model of bytes, with Monarch layers in its feed-forward part. Watch the loss where the factors are
+# multiplied out: the outputs do not change, what follows may.
 
 # %%
 language = recorded("language")
@@ -256,23 +248,31 @@ for way in dict.fromkeys(r["training"] for r in language):
 figure.update_layout(xaxis_title="training step", yaxis_title="loss in nats (measured)", height=400)
 show(figure, "Training loss of the language model in each way of training; empty until it has been recorded.")
 
+
 # %%
+def bits(way):
+    """Return the bits per byte of the first half of the held-out text, and of the second."""
+    return [np.mean(half) for half in np.array_split(found(language, "bits per byte of the text", training=way), 2)]
+
+
 table(
-    ["training", "bits per byte of held-out text (measured)"],
+    ["training", "bits per byte, text to choose on", "text to judge on (measured)", "feed-forward numbers (counted)"],
     [
-        [way, f"{np.mean(found(language, 'bits per byte of the text', training=way)):.3f}"]
+        [way, *(f"{x:.3f}" for x in bits(way)), f"{found(language, 'parameters, feed-forward', training=way)[0]:,}"]
         for way in dict.fromkeys(r["training"] for r in language)
     ],
 )
 
 # %% [markdown]
-# Compare the ways. Which of them lets the dense steps do something, and why does *continue* change so little? How far
-# is each from the model that was dense all along?
+# Compare the ways; each was trained once. Which of them lets the dense steps do something, and why does *continue*
+# change so little? How far is each from the model that was dense all along?
 #
 # Last: a trained sentence encoder is projected, and trained for a short while to give what it gave. Low rank gets as
 # many parameters and the same training. The cosine compares sentence vectors with those of the dense encoder.
 
 # %%
+from workbench.explorers.pruning.source import source
+
 projected = recorded("projection")
 cases = dict.fromkeys((r["model"], r["nblocks"], r["structure"]) for r in projected)
 
@@ -283,9 +283,9 @@ def cosine(trained, **labels):
 
 
 table(
-    ["model", "blocks", "structure", "weight error", "cosine, projected", "cosine, trained (measured)"],
+    ["model", "blocks", "structure", "relative error of weights", "cosine, projected", "cosine, trained (measured)"],
     [
-        [model, blocks, structure,
+        [source(model).title, blocks, structure,
          f"{found(projected, 'weight error', **labels)[0]:.3f}", cosine(False, **labels), cosine(True, **labels)]
         for model, blocks, structure in cases
         for labels in [{"model": model, "nblocks": blocks, "structure": structure}]
@@ -293,7 +293,7 @@ table(
 )  # fmt: skip
 
 # %% [markdown]
-# How fast is it? The same layers with 32 and 512 rows of inputs.
+# How fast is it? Layers of several widths, dense and with Monarch factors, for 32 and 512 rows of inputs.
 
 # %%
 times = [r for r in recorded("times") if r["work"] == "layer" and r["batch"] > 1]
@@ -325,61 +325,40 @@ shown
 # %% [markdown]
 # *published* values were read in the paper's abstract; those *from memory* could not be checked. Nothing here ran on a
 # GPU. ViT, MLP-Mixer, GPT-2 and BERT are replaced by a net for digits, a language model of two layers that is trained
-# for minutes, and sentence encoders; so a verdict on quality here says little about runs of days.
+# for minutes, and sentence encoders; so a verdict on quality here says little about trainings of days.
 #
-# Left out: trainings that start from the Fourier transform (partial differential equations, MRI), attention
-# projections in the language model, and the recovery of the factors of a product of two Monarch matrices.
-
-# %% [markdown]
+# Left out: trainings that start from the Fourier transform (partial differential equations, magnetic resonance images),
+# attention projections in the language model, and the recovery of the factors of a product of two Monarch matrices.
+#
 # ## 8. Exercises
 #
 # Your inputs are your own. `check` explains, `hint("monarch/...")` helps a little more each time.
 # A whole number must be exact; of any other number, four significant digits are enough.
 #
-# **1.** How many numbers do the two factors of this layer hold?
+# **1.** How many numbers do the two factors of this layer hold? **2.** Which number stands at this row and column of
+# the product? Blocks of `R` and `L` are listed one by one.
 
 # %%
 from workbench.app.exercises import check, given, hint
 
-given("monarch/parameters")
+given("monarch/parameters"), given("monarch/entry")
 
 # %%
-answer = ...
-check("monarch/parameters", answer)
-
-# %% [markdown]
-# **2.** Which number stands at this row and column of the product? Blocks of `R` and `L` are listed one by one.
-
-# %%
-given("monarch/entry")
-
-# %%
-entry = ...
+parameters, entry = ..., ...
+display(check("monarch/parameters", parameters))
 check("monarch/entry", entry)
 
 # %% [markdown]
 # **3.** These are the singular values of all four parts of a matrix. What is the relative error of its projection with
-# rank 1? **4.** In which order must the inputs of the Fourier transform stand, for so many blocks?
+# rank 1? **4.** In which order must the inputs of the Fourier transform stand, for so many blocks? **5.** A matrix of
+# order $p$ has one small matrix along each axis of a tensor. How many multiply-adds does one row of inputs take?
 
 # %%
-given("monarch/error"), given("monarch/order")
+given("monarch/error"), given("monarch/order"), given("monarch/higher_order")
 
 # %%
-error, inputs = ..., ...
-check("monarch/error", error)
-
-# %%
-check("monarch/order", inputs)
-
-# %% [markdown]
-# **5.** A matrix of order $p$ has one small matrix along each axis of a tensor. How many multiply-adds does one row of
-# inputs take?
-
-# %%
-given("monarch/higher_order")
-
-# %%
-adds = ...
+error, inputs, adds = ..., ..., ...
+display(check("monarch/error", error), check("monarch/order", inputs))
 check("monarch/higher_order", adds)
 
 # %% [markdown]

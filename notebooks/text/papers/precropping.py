@@ -115,14 +115,15 @@ show(figure, f"Weights of each layer: after one round {list(few.values()).count(
 # With one round, small differences between layers decide, and the late layers lose everything. With many rounds a layer
 # that has lost much has few weights to share its flow, so each of them gets a high score and is kept.
 #
-# **First insight: after many rounds the layers keep about equally many weights**, although their sizes differ more than
-# two hundredfold. The second version of the paper says why. The expected flow of a chain is proportional to the product
-# of its densities $p_l$, and under a budget $B$ on $\sum_l \alpha_l\, p_l$ it is largest for
+# **First insight: after many rounds most layers keep about equally many weights**, although the largest is two hundred
+# times as large as the smallest. The second version of the paper says why. The expected flow of a chain is proportional
+# to the product of its densities $p_l$, and under a budget $B$ on $\sum_l \alpha_l\, p_l$ it is largest for
 #
 # $$p_l = \min\Big(1, \frac{\lambda}{\alpha_l}\Big):$$
 #
 # fill all layers with water up to the same level $\lambda$. A layer that is smaller than the level is full. In a net
-# with shortcuts this is no more than a good guess: a shortcut lies beside two convolutions, not behind them.
+# with shortcuts this is no more than a good guess: a shortcut lies beside two convolutions, not behind them. Find the
+# two shortcuts in the picture: they keep far less than the level.
 
 # %%
 from workbench.models.compression.precropping import synexp_density
@@ -242,7 +243,7 @@ table(
 # every layer, which ignores the pruner? And does the cropped net keep up with the masked one? *Uniform
 # width* is the honest rival: the same share of channels everywhere, which needs no pruner at all.
 #
-# Now time, one thread, all 360 test pictures at once.
+# Now the time of an inference, with one thread and all 360 test pictures at once.
 
 # %%
 times = [r for r in recorded("speed") if r["quantity"] == "time of an inference" and r["batch"] == 360]
@@ -260,8 +261,9 @@ figure = go.Figure(
 show(figure, "Time of an inference of the dense, masked and cropped residual net, and of sparse products.")
 
 # %% [markdown]
-# **Second insight: the mask saves nothing, and its sparse form is slower still.** At so few pixels and channels, a
-# sparse product has too little to do for each weight that it looks up. The cropped net is what a dense kernel likes.
+# **Second insight: holes in a matrix save a dense kernel nothing, and a sparse kernel not enough.** At so few pixels
+# and channels, a sparse product has too little to do for each weight that it looks up. The cropped net needs dense
+# products only, and smaller ones.
 #
 # ## 7. The claim beside ours, and what was left out
 

@@ -108,6 +108,38 @@ def test_stories_show_what_they_tell_of(view, key):
     assert view.error == "" and view._stories.text
 
 
+def tops(view):
+    return [view._canvases[name].scale_top for name in ("weight", "rebuilt", "left")]
+
+
+def test_a_locked_colour_scale_stays_while_knobs_turn_and_comes_back_with_the_link(view):
+    largest = float(np.abs(view.scene.weight).max())
+    before = tops(view)
+    assert before[0] == pytest.approx(largest, rel=1e-5) and len(set(before)) == 1 and view._factors[0].scale_top == 0
+    view.colours = "locked"
+    assert view.colour_tops == f"magnitude:{before[0]:.6g}"
+    view.layer = "layers.0.feed_in"
+    view.wait()
+    now = tops(view)
+    assert len(set(now)) == 1 and now[0] == float(f"{before[0]:.6g}")
+    again = explorer(query=view.query).wait()
+    assert tops(again) == now and again.state == view.state
+    again.close()
+    view.colours = "shared"
+    assert tops(view)[0] != now[0] and view.colour_tops == ""
+    view.colours = "own"
+    assert tops(view) == [0, 0, 0]
+    wrong = explorer(colour_tops="magnitude")
+    assert wrong.error.startswith("colour_tops: must be unit:number pairs")
+    wrong.close()
+
+
+def test_the_colour_scale_is_offered_beside_the_pictures_only(view):
+    assert "colours" in {knob.key for knob in view._shown_knobs()}
+    view.section = "bytes"
+    assert "colours" not in {knob.key for knob in view._shown_knobs()}
+
+
 def test_a_closed_view_is_freed():
     shown = explorer(layer=LAYER)
     shown.wait()

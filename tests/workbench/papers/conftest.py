@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from workbench.papers import get
 
@@ -33,12 +34,14 @@ def run_again():
 
 
 def run_tiny(paper, experiment):
-    """Run an experiment at size "tiny" with one thread of torch: a second one would mostly wait for the first."""
+    """Run an experiment at size "tiny" with one thread of torch and BLAS: a second one would wait for the first."""
     told, before = [], torch.get_num_threads()
     run = next(each.run for each in get(paper).experiments if each.key == experiment)
     torch.set_num_threads(1)
     try:
-        return TinyRun(run(size="tiny", seed=SEED, report=lambda fraction, step: told.append((fraction, step))), told)
+        with threadpool_limits(1, user_api="blas"):
+            rows = run(size="tiny", seed=SEED, report=lambda fraction, step: told.append((fraction, step)))
+        return TinyRun(rows, told)
     finally:
         torch.set_num_threads(before)
 

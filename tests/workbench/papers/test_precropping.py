@@ -47,11 +47,13 @@ def reconfigured(lead):
     return seen("PreConfig", ("residual", 0.8), 0.98 + lead) + seen("dense", ("residual", 1.0), 0.98)
 
 
-def kept(*pairs):
+def kept(*layers, seed=1):
+    """Rows of layers that keep so many weights, of so many below the water level, of so large a layer."""
     rows = []
-    for i, (stay, level) in enumerate(pairs):
+    for i, (stay, level, size) in enumerate(layers):
         for quantity, value in (("weights kept of a layer", stay), ("weights below the water level", level)):
-            rows.append({"quantity": quantity, "layer": str(i), "seed": 1, "value": value})
+            labels = {"layer": str(i), "size": size, "seed": seed, "density": 0.1}
+            rows.append(labels | {"quantity": quantity, "value": value})
     return rows
 
 
@@ -109,9 +111,10 @@ REDRAWN = ("SynFlow, weights drawn again", "SynFlow")
         ("reconfigured", reconfigured(0.0), "reproduced"),
         ("reconfigured", reconfigured(-0.01), "partly"),
         ("reconfigured", reconfigured(-0.011), "not reproduced"),
-        ("level", kept((10, 10), (100, 90), (110, 100)), "reproduced"),
-        ("level", kept((10, 10), (90, 100), (30, 100)), "partly"),
-        ("level", kept((0, 10), (0, 100), (50, 30)), "not reproduced"),
+        ("level", kept((10, 10, 10), (200, 100, 5000), (51, 100, 90)), "reproduced"),
+        ("level", kept((10, 10, 10), (90, 100, 5000), (110, 100, 5000), (49, 100, 5000)), "partly"),
+        ("level", kept((10, 10, 10), (90, 100, 5000), (49, 100, 5000)), "not reproduced"),
+        ("level", kept((100, 55, 1000), (100, 55, 1000), (100, 55, 1000), (0, 55, 10)), "not reproduced"),
         ("collapse", empty((3, 1), (0, 0)), "reproduced"),
         ("collapse", empty((3, 0), (0, 0)), "partly"),
         ("collapse", empty((3, 2), (1, 0)), "partly"),
@@ -136,6 +139,15 @@ REDRAWN = ("SynFlow, weights drawn again", "SynFlow")
 def test_a_judge_says_each_of_its_words(claim, rows, verdict):
     said, word = JUDGES[claim](rows)
     assert word == verdict, said
+
+
+def test_the_level_is_judged_in_every_seed():
+    """Worked by hand: factors of 1, 2, 4 and 2 have the geometric mean 2; equal densities are off by 5, 5, 2 and 2."""
+    rows = kept((100, 100, 200), (200, 100, 400)) + kept((25, 100, 500), (50, 100, 1000), seed=2)
+    said, word = JUDGES["level"](rows)
+    assert said.startswith("3 of 4 layers") and "worst 4.0, geometric mean 2.00" in said and "off by 3.16" in said
+    assert word == "partly" and "25 to 200 weights (2 seeds; counted)" in said
+    assert JUDGES["level"](kept((100, 100, 200)))[0].endswith("(1 seed; counted)")
 
 
 def test_the_best_pruner_is_found_anew_in_each_case():

@@ -37,8 +37,10 @@ def paint_colours(canvases: Sequence[RasterCanvas], colours: str, locked: str) -
     if colours == "locked":
         tops = {unit: float(f"{top:.6g}") for unit, top in tops.items() if top > 0} | locked_tops(locked)
     for canvas in canvases:
-        alone = colours == "own" or (colours == "shared" and units.count(canvas.unit) == 1)
-        note = {"locked": "locked", "shared": "one scale for both pictures"}.get(colours, "")
+        alike = units.count(canvas.unit)
+        alone = colours == "own" or (colours == "shared" and alike == 1)
+        shared = f"one scale for {'both' if alike == 2 else f'these {alike}'} pictures"
+        note = {"locked": "locked", "shared": shared}.get(colours, "")
         with canvas.hold_sync():
             canvas.scale_top = 0.0 if alone else tops.get(canvas.unit, 0.0)
             canvas.scale_note = "" if alone else note

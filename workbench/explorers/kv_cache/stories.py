@@ -13,7 +13,7 @@ STORIES = {
         "What four numbers a token repair",
         {"section": "corrections", "cache": "generated", "shared": 3.0, "rank": 4},
         "The error of a quantiser is not noise alone. How much of its energy do the first four singular values hold? "
-        "Then raise the rank: when does it stop to pay?",
+        "Then raise the rank: from where on does more of it hardly lower the error?",
     ),
     "equal_bytes": Story(
         "Two bits repaired, or three bits plain?",

@@ -12,6 +12,7 @@ _STAGE = "relative error of a matrix's outputs after a stage"
 _WINDOW, _MEAN = "cosine of a window's vector before and after", "mean cosine of sentence vectors before and after"
 _OUTPUT, _WEIGHT = "mean output error of the layers", "mean weight error of the layers"
 _TIME = "time of the products of a block"
+_MODELS = {"minilm": "MiniLM", "small_encoder": "our small encoder", "tiny_lm": "our language model"}
 _PAPERS = ("0.3", "0.4", "0.5")  # the ratios of the paper that the explorer offers
 _TITLES = {
     "svd": "SVD", "asvd": "SVD-LLM", "cospadi": "CoSpaDi", "nm_wanda": "Wanda 2:4", "nm_magnitude": "magnitude 2:4"
@@ -42,7 +43,7 @@ def _judge_quality(rows):
         )
         words += [better(ours[level], theirs[level]) for level in _PAPERS]
         each = (f"{ours[level]:.3f} against {theirs[level]:.3f}" for level in _PAPERS)
-        shown.append(f"{quantity}, {model}: {', '.join(each)}")
+        shown.append(f"{quantity}, {_MODELS[model]}: {', '.join(each)}")
     told = "; ".join(shown) + f"; at {' / '.join(f'{float(x):.0%}' for x in _PAPERS)} (one text each; measured)"
     return told, verdict(all(words), any(words))
 
@@ -145,7 +146,7 @@ def _judge_lesson(rows):
         words.append(all(below(weight["svd"], weight[key]) and below(output[key], output["svd"])
                          for key in ("asvd", "cospadi")))  # fmt: skip
         each = ", ".join(f"{_TITLES[key]} {weight[key]:.3f} and {output[key]:.3f}" for key in weight)
-        shown.append(f"{model}: {each}")
+        shown.append(f"{_MODELS.get(model, model)}: {each}")
     return f"errors of weights and of outputs, {'; '.join(shown)} (measured)", verdict(all(words), any(words))
 
 

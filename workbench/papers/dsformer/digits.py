@@ -15,6 +15,7 @@ from workbench.models.compression.dsformer import DSBlockSpec
 from workbench.paper import row
 
 ACCURACY, BEFORE, SEARCHED = "test accuracy", "test accuracy before training", "test accuracy before the polish"
+CHOOSING = "validation accuracy"  # of the digits on which the better way is chosen
 CHURN, LOSS, PARAMETERS = "share of places that change in a step", "training loss", "parameters, both hidden layers"
 DENSE, SVD, FROZEN, STF, COEF = (
     "dense",
@@ -25,7 +26,7 @@ DENSE, SVD, FROZEN, STF, COEF = (
 )
 MODES = {FROZEN: "frozen", STF: "stf", COEF: "stf_coef"}
 HIDDEN, WIDTH, CLASSES, BATCH = ("0", "2"), 256, 10, 64
-TRAINED = 0.6  # of the digits; the others are the test
+TRAINED, HELD_OUT = 0.6, 0.2  # of the digits, the others are the test; of the former, to choose between ways
 SPECS = {
     9: DSBlockSpec(atoms=12, nnz_per_row=2),
     16: DSBlockSpec(atoms=8, nnz_per_row=1),
@@ -38,7 +39,10 @@ RATE, PARTS = 1e-3, 10  # learning rate; parts of the search whose churn and los
 
 
 def digits(size, seed, report, keep):
-    """Train the net, factorise its hidden layers, and train on: the same seeds, batches and steps for all ways."""
+    """Train the net, factorise its hidden layers, and train on: the same seeds, batches and steps for all ways.
+
+    The digits on which the better way is chosen are neither trained on nor tested on.
+    """
     rows, work = [], [(seed + i, ratio) for i in range(SEEDS[size]) for ratio in CHOSEN[size]]
     for i, (each, ratio) in enumerate(work):
         report(i / len(work), f"seed {each}, about {ratio} times smaller")
@@ -46,13 +50,20 @@ def digits(size, seed, report, keep):
     return rows
 
 
-def data(seed) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Return digits to train on and to test on, drawn by the seed: float32 (n, 64) from 0 to 1, and labels."""
+Digits = tuple[torch.Tensor, torch.Tensor]
+
+
+def data(seed) -> tuple[Digits, Digits, Digits]:
+    """Return digits to train on, to choose on and to test on, drawn by the seed.
+
+    Each is float32 (n, 64) from 0 to 1, and labels.
+    """
     (x, y), (more, others) = images.digits()
     x, y = np.concatenate([x, more]).reshape(-1, 64), np.concatenate([y, others])
     order = np.random.default_rng(seed).permutation(len(x))
     x, y, cut = torch.from_numpy(x[order]), torch.from_numpy(y[order]), round(TRAINED * len(x))
-    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
+    own = cut - round(HELD_OUT * cut)
+    return (x[:own], y[:own]), (x[own:cut], y[own:cut]), (x[cut:], y[cut:])
 
 
 def net(seed, passes) -> nn.Sequential:
@@ -73,7 +84,7 @@ def net(seed, passes) -> nn.Sequential:
 
 def batches_of(seed) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return the batches of a pass."""
-    (x, y), _ = data(seed)
+    (x, y), *_ = data(seed)
     return list(zip(x.split(BATCH), y.split(BATCH), strict=True))
 
 
@@ -93,9 +104,9 @@ def low_rank(model, spec: DSBlockSpec) -> dict[str, DSBlockSpec]:
 
 
 @torch.no_grad()
-def accuracy(model, seed) -> float:
-    """Return the share of the test digits that are recognised."""
-    _, (x, y) = data(seed)
+def accuracy(model, digits: Digits) -> float:
+    """Return the share of some digits that are recognised."""
+    x, y = digits
     return float((model(x).argmax(1) == y).float().mean())
 
 
@@ -113,15 +124,16 @@ def trained(model, way, ratio, passes, seed) -> tuple[nn.Module, Finetuned]:
 
 
 def _of(seed, ratio, passes):
-    dense = net(seed, passes)
+    dense, (_, held_out, test) = net(seed, passes), data(seed)
     labels = {"seed": seed, "ratio": ratio}
-    rows = [row(ACCURACY, accuracy(dense, seed), "fraction", "measured", way=DENSE, **labels)]
+    rows = [row(ACCURACY, accuracy(dense, test), "fraction", "measured", way=DENSE, **labels)]
     for way in (SVD, FROZEN, STF, COEF):
         before, found = trained(dense, way, ratio, passes, seed)
         searched = deepcopy(found.model)
         searched.load_state_dict(found.before_polish)
         for quantity, model in ((BEFORE, before), (SEARCHED, searched), (ACCURACY, found.finalised())):
-            rows.append(row(quantity, accuracy(model, seed), "fraction", "measured", way=way, **labels))
+            rows.append(row(quantity, accuracy(model, test), "fraction", "measured", way=way, **labels))
+        rows.append(row(CHOOSING, accuracy(found.finalised(), held_out), "fraction", "measured", way=way, **labels))
         size = sum(layer.factors().num_values() for layer in ds_layers(found.model).values())
         rows.append(row(PARAMETERS, size, "parameters", "counted", way=way, **labels))
         for part, some in enumerate(np.array_split(found.churn, PARTS)):

@@ -1,4 +1,4 @@
-"""The sentence encoder that ships with the workbench, factorised and distilled for a few steps."""
+"""Sentence encoders, the one that ships with the workbench and MiniLM, factorised and distilled for a few steps."""
 
 from copy import deepcopy
 from functools import partial
@@ -11,29 +11,39 @@ from workbench.explorers.pruning.source import source
 from workbench.models.compression.ds_linear import dsformer
 from workbench.models.compression.ds_training import finetune
 from workbench.models.compression.dsformer import DSBlockSpec, spec_for_ratio
-from workbench.models.language import small_encoder
 from workbench.models.sparse_inference.statistics import linear_layers
 from workbench.paper import row
 
 COSINE, MEAN = "cosine of a window's vector before and after", "mean cosine of sentence vectors before and after"
 SVD, FROZEN, STF = "SVD", "frozen places", "straight through"
 NEIGHBOURS = "share of the 10 nearest texts that stay"
-MODEL = "small_encoder"
+SMALL, LARGE = "small_encoder", "minilm"
 FEW, SHORT = 12, 32  # texts and word pieces of them at size "tiny"
-RATIOS = {"tiny": (2.8,), "small": (2.8,), "full": (2.0, 2.8, 3.57)}
+RATIOS = {  # of each encoder; the large one takes minutes for each
+    "tiny": {SMALL: (2.8,)},
+    "small": {SMALL: (2.8,)},
+    "full": {SMALL: (2.0, 2.8, 3.57), LARGE: (2.0,)},
+}
 STEPS = {"tiny": 1, "small": 40, "full": 100}
+LARGE_STEPS = 24  # of the pretrained encoder, which is twenty times as large
 LAYERS = {"tiny": 1}
 RATE = 5e-4
 NEAREST, TOLD = 10, 64  # texts that count as near; windows whose cosines are told one by one
 
 
 def encoder(size, seed, report, keep):
-    """Factorise all matrices of the encoder, then train each of three ways to give what the dense one gives."""
-    rows, work = [], [(ratio, way) for ratio in RATIOS[size] for way in (SVD, FROZEN, STF)]
-    for i, (ratio, way) in enumerate(work):
-        part = report.part(i, len(work), f"{way}, {ratio:g} times smaller")
+    """Factorise all matrices of an encoder, then train each of three ways to give what the dense one gives.
+
+    An encoder whose weights are not installed is left out.
+    """
+    rows = []
+    work = [(model, ratio, way) for model, ratios in RATIOS[size].items() if not source(model).missing()
+            for ratio in ratios for way in (SVD, FROZEN, STF)]  # fmt: skip
+    for i, (model, ratio, way) in enumerate(work):
+        part = report.part(i, len(work), f"{model}, {way}, {ratio:g} times smaller")
         part(0.0, "factorise")
-        rows += keep({"ratio": ratio, "way": way}, partial(_distilled, size, ratio, way, seed, part))
+        labels = {"model": model, "ratio": ratio, "way": way}
+        rows += keep(labels, partial(_distilled, size, labels, seed, part))
     return rows
 
 
@@ -46,24 +56,22 @@ def sizes(shape, ratio, way) -> DSBlockSpec:
     return DSBlockSpec(block_cols=n, atoms=rank, nnz_per_row=rank)
 
 
-def _distilled(size, ratio, way, seed, part):
-    of = source(MODEL)
-    dense = of.load()
+def _distilled(size, labels, seed, part):
+    of, way = source(labels["model"]), labels["way"]
+    dense, steps = of.load(), LARGE_STEPS if labels["model"] == LARGE else STEPS[size]
     found = dict(list(linear_layers(dense).items())[: LAYERS.get(size)])
     pupil = deepcopy(dense).requires_grad_(False)
     for name, layer in found.items():
-        spec = sizes((layer.out_features, layer.in_features), ratio, way)
+        spec = sizes((layer.out_features, layer.in_features), labels["ratio"], way)
         how = {"mode": "stf" if way == STF else "frozen", "sweeps": 0 if way == SVD else 4, "seed": seed}
         pupil = dsformer(pupil, spec=spec, layers=[name], **how)
-    windows = sentence_encoder.windows(small_encoder.load, sentence_encoder.NEIGHBOURS)
+    windows = sentence_encoder.windows(of.load, sentence_encoder.NEIGHBOURS)
     if size == "tiny":
         windows = windows[:FEW, :SHORT]
-    labels = {"model": MODEL, "way": way, "ratio": ratio}
     rows = _rows(dense, pupil, windows, labels | {"stage": "one-shot"})
-    batches = of.training(STEPS[size], seed)
     how = {"epochs": 1, "lr": RATE, "refactor_every": 4, "report": lambda fraction, step: part(fraction, step)}
-    tuned = finetune(pupil, lambda model, batch: of.distil(model, dense, batch), batches, **how)
-    return rows + _rows(dense, tuned.finalised(), windows, labels | {"stage": "trained"})
+    tuned = finetune(pupil, lambda model, batch: of.distil(model, dense, batch), of.training(steps, seed), **how)
+    return rows + _rows(dense, tuned.finalised(), windows, labels | {"stage": "trained", "steps": steps})
 
 
 @torch.no_grad()

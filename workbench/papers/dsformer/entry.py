@@ -18,7 +18,7 @@ PAPER = Paper(
     ),
     state=(
         "complete; the full text could not be read, so block sizes, factorizer and training are reconstructions; "
-        "digits and a small encoder stand in for GLUE and BERT"
+        "digits and two sentence encoders, one of them distilled for few steps only, stand in for GLUE and BERT"
     ),
     claims=CLAIMS,
     view=view_in("factorization", method="dsformer", layer="layers.0.query"),
@@ -37,7 +37,7 @@ PAPER = Paper(
         ),
         Experiment(
             key="encoder",
-            title="A sentence encoder, factorised and distilled for a few steps",
+            title="Sentence encoders, factorised and distilled for a few steps",
             kind="accuracy",
             run=loaded_later("dsformer.encoder", "encoder"),
         ),

@@ -14,6 +14,7 @@ from workbench.paper import row
 
 WIDTH, CLASSES, NBLOCKS = 512, 10, 4
 BATCH, RATE = 64, 2e-3
+HELD_OUT = 0.2  # of the digits to train on: to choose between ways of ending
 PASSES = {"tiny": 1, "small": 10, "full": 30}
 SEEDS = {"tiny": 1, "small": 1, "full": 3}
 DENSE, MONARCH = "dense", "Monarch"
@@ -31,8 +32,10 @@ def digits(size, seed, report):
 
 
 def data():
-    """Return the digits to train on and to test on: float32 (n, 64) from 0 to 1, and labels."""
-    return [(torch.from_numpy(x).flatten(1), torch.from_numpy(y)) for x, y in images.digits()]
+    """Return the digits to train on, to choose on and to test on: float32 (n, 64) from 0 to 1, and labels."""
+    first, test = [(torch.from_numpy(x).flatten(1), torch.from_numpy(y)) for x, y in images.digits()]
+    cut = len(first[0]) - round(HELD_OUT * len(first[0]))
+    return tuple(x[:cut] for x in first), tuple(x[cut:] for x in first), test
 
 
 def net(seed, kind: Callable[[int, int], nn.Module] = nn.Linear) -> nn.Sequential:
@@ -44,7 +47,7 @@ def net(seed, kind: Callable[[int, int], nn.Module] = nn.Linear) -> nn.Sequentia
 
 def trained(way, passes, seed):
     """Train a net in one way; return it and the rows of what came of it."""
-    (x, y), (fresh, wanted) = data()
+    (x, y), held_out, test = data()
     steps = passes * -(-len(x) // BATCH)
     model = net(seed, nn.Linear if way == DENSE else lambda n, m: MonarchLinear(n, m, NBLOCKS))
     labels = {"training": way, "seed": seed}
@@ -64,14 +67,19 @@ def trained(way, passes, seed):
             optimiser.step()
             step += 1
     with torch.no_grad():
-        found = float((model(fresh).argmax(1) == wanted).float().mean())
         loss = float(F.cross_entropy(model(x), y))
     return model, [
         *rows,
-        row("test accuracy", found, "fraction", "measured", **labels),
+        row("test accuracy", _accuracy(model, *test), "fraction", "measured", **labels),
+        row("validation accuracy", _accuracy(model, *held_out), "fraction", "measured", **labels),
         row("training loss at the end", loss, "nats", "measured", **labels),
         row("parameters while sparse", count, "parameters", "counted", **labels),
     ]
+
+
+@torch.no_grad()
+def _accuracy(model, x, y):
+    return float((model(x).argmax(1) == y).float().mean())
 
 
 @torch.no_grad()

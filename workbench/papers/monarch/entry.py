@@ -21,7 +21,8 @@ PAPER = Paper(
         "twice as fast at comparable quality."
     ),
     state=(
-        "complete; the paper's vision and language models are replaced by small ones, and nothing here ran on a GPU"
+        "complete; the paper's vision and language models are replaced by small ones, the language model was trained "
+        "with one seed, and nothing here ran on a GPU"
     ),
     claims=CLAIMS,
     view=view_in("monarch", matrix="dft", n=64, permuted=True),

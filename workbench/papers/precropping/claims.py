@@ -112,20 +112,31 @@ def _judge_reconfigured(rows):
     return words, verdict(at_least(lead.mean, 0.0), at_least(lead.mean, -0.01))
 
 
-def _judge_level(rows):
-    """Reproduced if what SynFlow keeps of a layer follows the water level with a correlation of .9, of logarithms.
+def _factors(rows, foretold) -> list[float]:
+    """Return by which factor, up or down, each layer keeps another number of weights than foretold of it."""
+    layers = rows_with(rows, "weights kept of a layer")
+    return [float(np.exp(abs(np.log(max(r["value"], 1) / max(foretold(r), 1))))) for r in layers]
 
-    Partly if .7. It is taken over all layers, the mean over seeds. A layer that kept nothing counts as one weight.
+
+def _judge_level(rows):
+    """Reproduced if every layer keeps what the water level foretells, within a factor of two, in every seed.
+
+    Partly if three quarters of the layers do, and the water level is nearer than equal densities are, in the geometric
+    mean of the factors. A layer that kept nothing counts as one weight.
     """
-    found = []
-    for seed in sorted({r["seed"] for r in rows_with(rows, "weights kept of a layer")}):
-        kept = np.log(np.maximum(values(rows, "weights kept of a layer", seed=seed), 1))
-        level = np.log(values(rows, "weights below the water level", seed=seed))
-        found.append(float(np.corrcoef(kept, level)[0, 1]))
-    mean = float(np.mean(found))
-    spans = values(rows, "weights kept of a layer")
-    words = f"correlation {mean:.2f} ({of_seeds(found)}); layers keep {min(spans):,} to {max(spans):,} weights"
-    return f"{words} (counted)", verdict(at_least(mean, 0.9), at_least(mean, 0.7))
+    levels = {(r["layer"], r["seed"]): r["value"] for r in rows_with(rows, "weights below the water level")}
+    found = _factors(rows, lambda r: levels[r["layer"], r["seed"]])
+    equal = _factors(rows, lambda r: r["size"] * r["density"])
+    near = [at_most(x, 2.0) for x in found]
+    means = [float(np.exp(np.mean(np.log(x)))) for x in (found, equal)]
+    kept = values(rows, "weights kept of a layer")
+    seeds = len({seed for _, seed in levels})
+    words = (
+        f"{sum(near)} of {len(near)} layers keep what the water level foretells within a factor of two (worst "
+        f"{max(found):.1f}, geometric mean {means[0]:.2f}; equal densities would be off by {means[1]:.2f}); layers "
+        f"keep {min(kept):,} to {max(kept):,} weights ({seeds} seed{'s' * (seeds != 1)}; counted)"
+    )
+    return words, verdict(all(near), 4 * sum(near) >= 3 * len(near) and below(*means))
 
 
 def _judge_collapse(rows):
@@ -266,7 +277,7 @@ CLAIMS = (
     ),
     _claim(
         "level",
-        "SynFlow keeps about as many weights in every layer, as the closed form of its expectation says.",
+        "SynFlow keeps as many weights of every layer, or all of a smaller one, as its expectation's closed form says.",
         "version 2, SynExp",
         "the expectation has this closed form",
         "structure",

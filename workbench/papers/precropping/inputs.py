@@ -26,7 +26,7 @@ class Setting:
 SETTINGS = {
     "tiny": Setting(epochs=1, seeds=1, examples=32, rounds=2, width=0.5),
     "small": Setting(epochs=3, seeds=1, examples=images.TRAINING_DIGITS, rounds=20, width=1.0),
-    "full": Setting(epochs=15, seeds=2, examples=images.TRAINING_DIGITS, rounds=100, width=1.0),
+    "full": Setting(epochs=15, seeds=3, examples=images.TRAINING_DIGITS, rounds=100, width=1.0),
 }
 
 

@@ -31,6 +31,9 @@ def test_pictures_of_one_unit_share_a_scale_and_others_keep_theirs(canvases):
     assert [canvas.scale_note for canvas in canvases] == ["one scale for both pictures"] * 2 + [""]
     paint_colours(canvases[:1], "shared", "")
     assert tops(canvases)[0] == 0 and canvases[0].scale_note == ""
+    canvases[2].show(WeightSource(np.full((4, 4), 2, np.float32)))
+    paint_colours(canvases, "shared", "")
+    assert {canvas.scale_note for canvas in canvases} == {"one scale for these 3 pictures"}
 
 
 def test_each_picture_may_have_its_own(canvases):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from kernels.factor.ksvd import ksvd
@@ -19,7 +20,14 @@ from workbench.models.compression.cospadi import (
 from workbench.models.compression.dictionary_linear import SparseDictLinear
 from workbench.models.sparse_inference.statistics import gather_statistics, relative_output_error
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_blas_thread")
+
+
+@pytest.fixture(scope="module")
+def one_blas_thread():
+    """Let BLAS use one thread: in matrices as small as these the others spin, and their CPU time counts."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def inputs(rng, tokens=200, n=24):

@@ -138,6 +138,72 @@ def test_a_cache_attends_to_what_it_stands_for_at_every_length(cfg, rng, assert_
         np.testing.assert_array_equal(held[0], k)
 
 
+LONG, FIRST = 32_768, 32_600  # tokens of a long cache, and of its prompt
+
+
+def long_heads(rng):
+    """Keys and values of one head of 128 channels: keys have offsets, and four of their channels are ten times larger.
+
+    Eight query heads read it, as in models whose query heads share keys. Their queries are short, so that thousands of
+    tokens share the attention: the few that a long query looks at lie at the ends of their groups, which err less.
+    """
+    k, v = rng.standard_normal((2, 1, 1, LONG, 128), dtype=np.float32)
+    k += 2 * rng.standard_normal((1, 1, 1, 128), dtype=np.float32)
+    k[..., :4] *= 10
+    q = np.float32(0.4) * rng.standard_normal((1, 8, 1, 128), dtype=np.float32)
+    return q, *(x.astype(np.float16).astype(np.float32) for x in (k, v))
+
+
+def weighed(q, k, v):
+    """Return shares of attention (query heads, tokens) and outputs (query heads, channels), in double precision."""
+    q, k, v = (x.astype(np.float64) for x in (q[0, :, 0], k[0, 0], v[0, 0]))
+    p = np.exp(q @ k.T / 128**0.5)
+    p /= p.sum(1, keepdims=True)
+    return p, p @ v
+
+
+def streamed(cfg, k, v):
+    """Return a cache whose last tokens came one by one."""
+    cache = GearCache(cfg)
+    cache.prefill(k[:, :, :FIRST], v[:, :, :FIRST])
+    for t in range(FIRST, k.shape[2]):
+        cache.append(k[:, :, t : t + 1], v[:, :, t : t + 1])
+    return cache
+
+
+def test_a_streamed_cache_of_32_768_tokens_is_read_as_it_stands(rng):
+    q, k, v = long_heads(rng)
+    cache = streamed(GearConfig(), k[:, :, :-1], v[:, :, :-1])
+    for length in (LONG - 1, LONG):  # 63 tokens wait in the buffer; then it is compressed
+        assert (cache.length, cache.compressed) == (length, length // 64 * 64)
+        _, wanted = weighed(q, cache.dense("key"), cache.dense("value"))
+        assert np.abs(cache.attend(q)[0, :, 0] - wanted).max() < 2e-5 * np.abs(v).max()
+        if length < LONG:
+            cache.append(k[:, :, -1:], v[:, :, -1:])
+    assert [(x.count, x.tokens) for x in cache.blocks("key")] == [(1, 32_576), (3, 64)]
+
+
+def test_a_long_caches_error_is_what_its_quantiser_explains_and_the_corrections_lower_it(rng):
+    """Against exact attention. An entry of step D errs by D^2 / 12 in the mean square, whatever the next one does.
+
+    To first order a score's error e moves the output by p e (v - out), p the share of its token, and a value's by p.
+    """
+    q, k, v = long_heads(rng)
+    p, exact = weighed(q, k, v)
+    keys = np.ptp(k[0, 0].reshape(-1, 64, 128), axis=1).repeat(64, axis=0)  # ranges: 64 tokens of a channel
+    values = np.ptp(v[0, 0].reshape(LONG, 2, 64), axis=2).repeat(64, axis=1)  # 64 channels of a token
+    noise = [(each / 15) ** 2 / 12 for each in (keys, values)]  # 4 bits: 15 steps
+    of_scores = q[0, :, 0].astype(np.float64) ** 2 @ noise[0].T / 128  # (query heads, tokens)
+    apart = ((v[0, 0] - exact[:, None]) ** 2).sum(2)
+    foretold = (p**2 * (of_scores * apart + noise[1].sum(1))).sum()
+    plain, both = (
+        size(streamed(cfg, k, v).attend(q)[0, :, 0] - exact)
+        for cfg in (GearConfig(bits=4, **PLAIN), GearConfig(bits=4))
+    )
+    assert plain == pytest.approx(foretold**0.5, rel=0.1)
+    assert both < 0.85 * plain
+
+
 def test_blocks_end_at_the_buffer_and_are_never_compressed_again(rng):
     k, v = halves(rng, 1, 2, 300, 32), halves(rng, 1, 2, 300, 32)
     cache = GearCache(GearConfig())
