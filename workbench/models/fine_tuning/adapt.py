@@ -41,7 +41,7 @@ class Tuning:
     also: tuple[str, ...] = field(default=())
 
     @property
-    def layers(self) -> Mapping[str, nn.Module]:
+    def layers(self) -> Mapping[str, Any]:
         """The modules that the method put in, by name."""
         return self.applied.layers
 
@@ -110,13 +110,14 @@ class Tuning:
         save_file(tensors, str(path), metadata={"format": FORMAT, "tuning": json.dumps(told)})
 
     def _own_state(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that a file holds: those that are trained, and the buffers of the method's modules."""
-        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        buffers = {
-            f"{name}.{key}": tensor for name, each in self.layers.items() for key, tensor in each.named_buffers()
-            if key in each.state_dict()
+        """Return the tensors that a file holds: what is trained, and what else the method's modules keep."""
+        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        inside = tuple(f"{name}." for name in self.layers)
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        return {
+            name: x for name, x in self.model.state_dict().items()
+            if name in trained or (name not in frozen and name.startswith(inside))
         }  # fmt: skip
-        return trained | buffers
 
 
 def adapt(
@@ -197,9 +198,7 @@ def load_tuned(model: nn.Module, path: str | Path) -> Tuning:
     if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in tensors.items()}:
         differ = sorted(set(wanted) ^ set(tensors)) or [k for k in wanted if wanted[k].shape != tensors[k].shape]
         raise ValueError(f"load_tuned: {path} was made for another model: {differ[0]} does not fit")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(tensors[name])
+    tuning.model.load_state_dict(tensors, strict=False)
     return tuning
 
 

@@ -76,10 +76,10 @@ def allocate_budget(p, v: int, caps: Sequence[int], *, rounding: str = "largest_
     """
     name = "allocate_budget"
     check_choice(rounding, ROUNDINGS, function=name, name="rounding")
-    p, caps = np.asarray(p, np.float64), np.asarray(caps, np.int64)
-    if p.ndim != 1 or p.shape != caps.shape or not np.isfinite(p).all() or (p < 0).any() or (caps < 0).any():
-        raise ValueError(f"{name}: p and caps must be (L,), finite and none below 0, got {p.shape} and {caps.shape}")
-    v = as_int(v, function=name, name="v", low=0, high=int(caps.sum()))
+    p, most = np.asarray(p, np.float64), np.asarray(caps, np.int64)
+    if p.ndim != 1 or p.shape != most.shape or not np.isfinite(p).all() or (p < 0).any() or (most < 0).any():
+        raise ValueError(f"{name}: p and caps must be (L,), finite and none below 0, got {p.shape} and {most.shape}")
+    v = as_int(v, function=name, name="v", low=0, high=int(most.sum()))
     shares, given, full = p if p.any() else np.ones_like(p), np.zeros(len(p)), np.zeros(len(p), bool)
     left = float(v)
     while left > 0 and not full.all():  # each round fills a layer, or ends
@@ -87,17 +87,17 @@ def allocate_budget(p, v: int, caps: Sequence[int], *, rounding: str = "largest_
         if not open_shares.any():  # only layers without a score are left
             open_shares = np.where(full, 0.0, 1.0)
         wanted = given + left * open_shares / open_shares.sum()
-        over = ~full & (wanted >= caps)
+        over = ~full & (wanted >= most)
         if not over.any():
             given, left = wanted, 0.0
             break
-        left -= float((caps[over] - given[over]).sum())
-        given[over], full = caps[over], full | over
-    whole = np.minimum(np.floor(given + 1e-9).astype(np.int64), caps)
+        left -= float((most[over] - given[over]).sum())
+        given[over], full = most[over], full | over
+    whole = np.minimum(np.floor(given + 1e-9).astype(np.int64), most)
     if rounding == "truncate":
         return whole
     missing = v - int(whole.sum())
     order = np.lexsort((np.arange(len(p)), -(given - whole)))
-    for layer in [i for i in order if whole[i] < caps[i]][:missing]:
+    for layer in [i for i in order if whole[i] < most[i]][:missing]:
         whole[layer] += 1
     return whole

@@ -35,11 +35,11 @@ class LoRALinear(nn.Module):
         r = as_int(r, function="LoRALinear", name="r", low=1)
         check_choice(init_B, ("zeros", "kaiming"), function="LoRALinear", name="init_B")
         self.scale = (r if alpha is None else as_number(alpha, function="LoRALinear", name="alpha", above=0)) / r
-        m, n, how = base.out_features, base.in_features, {"dtype": base.weight.dtype}
+        m, n, dtype = base.out_features, base.in_features, base.weight.dtype
         self.base = base.requires_grad_(False)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()  # which keeps nothing for the backward pass
-        self.A = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(r, n, **how), a=math.sqrt(5)))
-        start = torch.zeros(m, r, **how)
+        self.A = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(r, n, dtype=dtype), a=math.sqrt(5)))
+        start = torch.zeros(m, r, dtype=dtype)
         self.B = nn.Parameter(start if init_B == "zeros" else nn.init.kaiming_uniform_(start, a=math.sqrt(5)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from torch import nn
-
 from workbench.gathered import find, gathered
 from workbench.models.fine_tuning.training import Stateful
 
@@ -26,7 +24,7 @@ class Applied:
     state : name -> what else a checkpoint and a file must hold.
     """
 
-    layers: Mapping[str, nn.Module]
+    layers: Mapping[str, Any]
     after_step: Callable[[int, int], object] | None = None
     state: Mapping[str, Stateful] = field(default_factory=dict)
 

@@ -57,14 +57,14 @@ class SNELLLinear(nn.Module):
         if r % P:
             raise ValueError(f"{name}: r must be divisible by P={P}, got {r}")
         check_choice(mode, MODES, function=name, name="mode")
-        m, n, how = base.out_features, base.in_features, {"dtype": base.weight.dtype}
+        m, n, dtype = base.out_features, base.in_features, base.weight.dtype
         self.base, self.mode, self.checkpoint = base.requires_grad_(False), mode, bool(checkpoint)
         self.A, self.B = (
-            nn.Parameter(nn.init.kaiming_uniform_(torch.empty(P, size, r // P, **how), a=math.sqrt(5)))
+            nn.Parameter(nn.init.kaiming_uniform_(torch.empty(P, size, r // P, dtype=dtype), a=math.sqrt(5)))
             for size in (n, m)
         )
         scale = as_number(scale, function=name, name="scale", above=0)
-        alphas = torch.tensor([scale * (-1) ** p for p in range(P)], **how)
+        alphas = torch.tensor([scale * (-1) ** p for p in range(P)], dtype=dtype)
         self.alphas = nn.Parameter(alphas, requires_grad=bool(learn_alpha))
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.drop_path = as_number(drop_path, function=name, name="drop_path", low=0, high=1)
@@ -78,6 +78,14 @@ class SNELLLinear(nn.Module):
     @s.setter
     def s(self, share):
         self._s = _as_share(share, type(self).__name__)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Return the share, so that files and checkpoints hold it."""
+        return torch.tensor(self.s, dtype=torch.float64)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Take the share of a file or checkpoint."""
+        self.s = float(state)
 
     def merged(self) -> torch.Tensor:
         """Return the update before the competition, (m, n)."""

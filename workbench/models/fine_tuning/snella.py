@@ -49,8 +49,9 @@ def mix_kernel(B, A, alphas, alpha, gamma, beta) -> torch.Tensor:
     ------
     Shen et al. 2025, "SNELLA", Mix-K, and the released code.
     """
-    if abs(float(gamma)) < FLATTEST:
-        raise ValueError(f"mix_kernel: gamma must not be nearer to 0 than {FLATTEST}, got {float(gamma):.1e}")
+    temperature = float(gamma.detach() if isinstance(gamma, torch.Tensor) else gamma)
+    if abs(temperature) < FLATTEST:
+        raise ValueError(f"mix_kernel: gamma must not be nearer to 0 than {FLATTEST}, got {temperature:.1e}")
     K = piecewise_linear_kernel(B, A, alphas)
     return K + alpha * torch.softmax(K / gamma, dim=0) + beta
 

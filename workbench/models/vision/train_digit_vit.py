@@ -48,7 +48,7 @@ def main():
     """Train, write the weights, and measure."""
     from safetensors.torch import save_file
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train, write and measure the vision transformer of digits.")
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
     logging.basicConfig(level=logging.INFO, format="%(message)s")
