@@ -65,13 +65,14 @@ def scenes(state, progress=lambda fraction, step: None):
     recorded = points(recorded_rows(), of)
     dense = [point for point in recorded if point.key == frontier.DENSE]
     asked = added_points(state["added"])
+    there = {point.method for point in recorded} | {methods()[by].title for by, _ in asked if by in methods()}
     now = PruningScene(
         model=of.title,
         dense=dense[0] if dense else frontier.dense_point(of),
         points=tuple(point for point in recorded if point.key != frontier.DENSE),
         qualities=(*of.qualities, frontier.OUTPUT_ERROR),
         costs=frontier.COSTS,
-        note=NOTE,
+        note=" ".join([NOTE, *(each.note for each in methods().values() if each.note and each.title in there)]),
     )
     yield now
     for i, (by, level) in enumerate(asked):
