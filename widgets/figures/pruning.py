@@ -33,6 +33,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "
 STORED, INDICES = "stored", "indices"  # the cost that parts add up to, and a kind of parts
 VALUES = ("values", "dense factors")  # kinds of parts that are values
 VALUE_BITS = 16  # of a value in the parts of a scene's points
+PLOTTED, AXIS_BELOW, LEGEND_LINE = 380, 70, 20  # pixels: the plot, what belongs to its axis, a line of the legend
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LOSSES = (
     ("output_error", "relative error of the layer's outputs"),
@@ -256,10 +257,11 @@ def tradeoff_figure(
         figure.add_annotation(
             x=most, y=1, yref="paper", yanchor="bottom", text=f"budget: {budget:.3g} of before", showarrow=False
         )
+    below = AXIS_BELOW + LEGEND_LINE * -(-len(figure.data) // 2)  # a pane has room for two names in a line
     figure.update_layout(
         template=theme.template(appearance),
-        height=500,
-        margin={"t": 30, "b": 170},
+        height=PLOTTED + below,
+        margin={"t": 30, "b": below},
         legend=LEGEND_BELOW,
         meta={"leastWidth": 520},
         xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
@@ -301,7 +303,7 @@ def budget_figure(
         showlegend=False,
         meta={"leastWidth": 420},
         margin={"l": 170, "t": 64},
-        xaxis={"title": {"text": _wrapped(quality.told, 42)}},
+        xaxis={"title": {"text": _wrapped(quality.told, 28)}},
         yaxis={"autorange": "reversed"},
         clickmode="event",
     )

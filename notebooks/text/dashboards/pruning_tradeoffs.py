@@ -40,8 +40,9 @@ kept_weights_view(view, query=request.query_string())
 # %% [markdown]
 # ## At equal bytes
 #
-# The best recorded point of every method within a budget, right after it, without training. Each method was brought as
-# near below the budget as its knob allows; the third column says what it takes. A line opens its table.
+# The best recorded point of every method within a budget of bytes, right after pruning, without training. Each method
+# was brought as near below the budget as its knob allows, and the third column says what it takes. A line opens its
+# table.
 
 # %% workbench={"step": "Line the methods up at equal bytes"}
 budget_tables()

@@ -131,6 +131,13 @@ def test_values_of_other_widths_change_the_bytes_and_nothing_else():
     assert [p.key for p in shown_points(four, GOOD, STORED, "one-shot")] == ["a1"]
 
 
+def test_the_plot_keeps_its_size_however_many_methods_the_legend_names():
+    many = replace(SCENE, points=tuple(point(f"m{i}", f"M{i}", 10 + i, 0.5) for i in range(18)))
+    few, much = (tradeoff_figure(scene, GOOD, STORED, "one-shot", 0.5, "", "light").layout for scene in (SCENE, many))
+    assert few.height - few.margin.b == much.height - much.margin.b
+    assert much.margin.b - few.margin.b >= 20 * 7  # 18 methods in two columns, in place of two or three
+
+
 def test_factors_are_values_and_codes_keep_their_bits():
     parts = {"dense factors": 40.0, "codes": 10.0, "scales": 2.0}
     (found,) = recounted(replace(SCENE, points=(point("c1", "C", 52, 0.5, parts=parts),)), 8, True).points

@@ -98,10 +98,11 @@ def budget_tables(models: Sequence[str] = MODELS["full"], budgets: Sequence[floa
         for budget in budgets:
             best = [each for each in found if each.budget == budget]
             lines = [(p.method, p.level, f"{p.share:.4f}", *_cells(p.quality, p.times_ms)) for p in best]
-            caption = f"{of.title}, at most {budget:g} of the bytes: {len(best)} methods"
+            told = f"{of.title}, at most {budget:g} of the bytes: {len(best)} methods"
+            table = fact_table(f"The best point of each method within {budget:g}", columns, [*lines, whole])
             parts.append(
-                f"<details class='wb'{'' if parts else ' open'}><summary>{caption}</summary>"
-                f"{fact_table(caption, columns, [*lines, whole])}</details>"
+                f"<details class='wb' style='white-space:normal'{'' if parts else ' open'}><summary>{told}</summary>"
+                f"{table}</details>"
             )
     return ipywidgets.HTML("".join(parts))
 
