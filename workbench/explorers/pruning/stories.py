@@ -6,10 +6,10 @@ STORIES = (
     Story(
         "Same bytes, different harm",
         {"within": 0.57, "cost": "stored"},
-        "All bars cost at most 0.57 of the dense bytes. Rounding every weight to 8 bits hardly changes the model. Of the "
-        "methods that leave weights out in one pattern, those that know the layers' inputs (SparseGPT, Wanda) keep more "
-        "of the model than those that look at the weights alone. Of the factors, CoSpaDi and SVD-LLM keep more than "
-        "the truncated SVD.",
+        "All bars cost at most 0.57 of the dense bytes. Rounding every weight to 8 bits hardly changes the model. Of "
+        "the methods that leave weights out in one pattern, those that know the layers' inputs (SparseGPT, Wanda) "
+        "keep more of the model than those that look at the weights alone. Of the factors, CoSpaDi and SVD-LLM keep "
+        "more than the truncated SVD.",
     ),
     Story(
         "Leave weights out, or round them all?",
