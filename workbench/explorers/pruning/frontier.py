@@ -106,15 +106,16 @@ def prune(
 
 
 def compress_layers(
-    of: PruningSource, by: PruningMethod, level: str, tell: Tell = lambda f, s: None
+    of: PruningSource, by: PruningMethod, level: str, tell: Tell = lambda f, s: None, *, outline: bool = False
 ) -> dict[str, Compressed]:
-    """Return what a method makes of every layer of a source's model; the model stays as it is."""
+    """Return what a method makes of every layer of a source's model, or its outline; the model stays as it is."""
+    make = by.outline if outline and by.outline else by.compress
     statistics, gradients = _gathered(of, _without_training(by, "compress_layers"), tell)
     layers = linear_layers(of.load())
     made = {}
     for i, (name, layer) in enumerate(layers.items()):
         tell(i / len(layers), f"prune {name}")
-        made[name] = by.compress(_array(layer.weight), _knowledge_of(name, statistics, gradients), level)
+        made[name] = make(_array(layer.weight), _knowledge_of(name, statistics, gradients), level)
     return made
 
 
@@ -235,7 +236,8 @@ def times(
 ) -> dict[int, dict[tuple[str, str], Timing]]:
     """Time the products of all pruned layers with activations of so many tokens, the dense ones beside them.
 
-    Every product is compared with that of the method's weights first.
+    Every product is compared with that of the method's weights first. Factors that take a long search are those of its
+    outline, of the same sizes.
 
     Returns
     -------
@@ -247,7 +249,7 @@ def times(
         kernel multiplies with what a method stores.
     """
     dense = {name: layer.weight.detach() for name, layer in linear_layers(of.load()).items()}
-    packed = {(by.key, level): _packed(by, compress_layers(of, by, level)) for by, level in chosen}
+    packed = {(by.key, level): _packed(by, compress_layers(of, by, level, outline=True)) for by, level in chosen}
     return {count: _timed(dense, packed, count, rounds) for count in tokens}
 
 

@@ -75,6 +75,8 @@ class PruningMethod:
     trained : (model, batches, level, **how) -> a copy that was pruned while it trained, with the ``steps``, ``rate``,
         ``loss``, ``seed`` and ``report`` of `prune_while_distilling`; None for a method that prunes before.
     note : what a reader should know of its points, a sentence or "".
+    outline : the same as ``compress`` without the search that takes its time: as many numbers for the same kernel, by
+        which products are timed; None where ``compress`` is quick.
     """
 
     key: str
@@ -88,6 +90,7 @@ class PruningMethod:
     masks: bool = True
     trained: Callable[..., nn.Module] | None = None
     note: str = ""
+    outline: Callable[[np.ndarray, Knowledge, str], Compressed] | None = None
 
     @property
     def one_shot(self) -> bool:

@@ -240,7 +240,7 @@ def test_times_are_of_products_that_were_compared(small, monkeypatch):
     assert multiplied == ["a", "b", "c"]
     right = frontier.compress_layers
 
-    def wrong(*given):
+    def wrong(*given, **how):
         made = right(*given)
         for each in made.values():
             each.weight[0, 0] += 1
@@ -249,3 +249,18 @@ def test_times_are_of_products_that_were_compared(small, monkeypatch):
     monkeypatch.setattr(frontier, "compress_layers", wrong)
     with pytest.raises(ValueError, match=r"the kernel of magnitude at 0\.7 is off"):
         frontier.times(small, chosen, (8,), rounds=1)
+
+
+OUTLINED = [by for by in methods().values() if by.outline]
+
+
+@pytest.mark.parametrize("by", OUTLINED, ids=[by.key for by in OUTLINED])
+def test_an_outline_has_the_sizes_of_the_whole_and_is_quick(small, by):
+    whole, outline = (frontier.compress_layers(small, by, by.levels[0], outline=some) for some in (False, True))
+    for name, made in whole.items():
+        assert made.bits == outline[name].bits and made.pack()[1] == outline[name].pack()[1]
+        assert made.multiply_adds == pytest.approx(outline[name].multiply_adds, rel=0.05)  # atoms that nobody uses
+
+
+def test_every_method_of_factors_that_searches_has_an_outline():
+    assert {by.key for by in OUTLINED} == {"armor", "cospadi", "dsformer", "nowag_low_rank"}

@@ -1,5 +1,7 @@
 """ARMOR: a 2:4 core between two block-diagonal matrices, whose blocks are as large as the level says."""
 
+from functools import partial
+
 import numpy as np
 
 from kernels.formats.storage import block_diagonal_bits, nm_bits
@@ -31,10 +33,10 @@ def count(shape, level, value_bits):
     return {"values": values, "indices": core - values, DENSE_FACTORS: wrappers}
 
 
-def compress(weight, known, level):
+def compress(weight, known, level, iterations=ITERATIONS):
     """Search for the factors."""
     h = hessian_diag(InputStatistics(known.gram, known.tokens))
-    found = armor_factorize(np.ascontiguousarray(weight), h, side(level, weight.shape), iters=ITERATIONS, lr=RATE)
+    found = armor_factorize(np.ascontiguousarray(weight), h, side(level, weight.shape), iters=iterations, lr=RATE)
     layer = ArmorLinear.from_factors(found)
     return Compressed(
         weight=found.to_dense(),
@@ -48,4 +50,5 @@ def compress(weight, known, level):
 METHOD = PruningMethod(
     key="armor", title="2:4 between blocks (ARMOR)", levels=("16", "32", "8"), compress=compress,
     source="Liu et al. 2025, arXiv 2510.05528", needs="gram", count=count, ladder="levels", masks=False,
+    outline=partial(compress, iterations=0),
 )  # fmt: skip

@@ -31,10 +31,10 @@ def count(shape, level, value_bits):
     return {**nm_count("nowag_low_rank")(shape, "2:4", value_bits), DENSE_FACTORS: thin}
 
 
-def compress(weight, known, level):
+def compress(weight, known, level, turns=TURNS):
     """Seek both parts in turns."""
     h = hessian_diag(InputStatistics(known.gram, known.tokens))
-    found = nowag_low_rank(weight, h, rank_of(level, weight.shape), turns=TURNS)
+    found = nowag_low_rank(weight, h, rank_of(level, weight.shape), turns=turns)
     left, right = torch.from_numpy(found.left), torch.from_numpy(found.right)
 
     def pack():
@@ -58,5 +58,5 @@ def _product(core, left, right, x) -> np.ndarray:
 METHOD = PruningMethod(
     key="nowag_low_rank", title="2:4, NoWag-P, and low rank", levels=("16", "32", "8"), compress=compress,
     source="Liu et al. 2025, arXiv 2510.05528, as a rival of equally many bytes", needs="gram", count=count,
-    ladder="levels", masks=False,
+    ladder="levels", masks=False, outline=partial(compress, turns=1),
 )  # fmt: skip
