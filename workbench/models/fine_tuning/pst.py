@@ -58,7 +58,7 @@ class PSTLinear(MaskedLinear):
         )
         r1, r2 = (r if weight else 0 for r, weight in zip(ranks, (self.beta, self.a1), strict=True))
         self.score_grad_to_weight = bool(score_grad_to_weight)
-        self.base = base.requires_grad_(False)
+        self.weight = base.weight.requires_grad_(False)
         m, n, dtype = base.out_features, base.in_features, base.weight.dtype
 
         def factors(r):
@@ -71,11 +71,11 @@ class PSTLinear(MaskedLinear):
 
     def parts(self):
         """Return the frozen weight and the factors; None for those that there are not."""
-        return self.base.weight, self.U, self.V, self.A, self.B, self.R, self.C
+        return self.weight, self.U, self.V, self.A, self.B, self.R, self.C
 
     def begin(self) -> torch.Tensor:
         """Return the frozen weight, (m, n)."""
-        return self.base.weight
+        return self.weight
 
     def weight_of(self, *parts):
         """Return W_0 + beta U V."""
@@ -157,7 +157,7 @@ def score_structure(S, r: int = 8) -> dict[str, float]:
     Li et al. 2022, "PST", the two findings behind A B and R + C, which the paper shows in pictures; measures are ours.
     """
     name = "score_structure"
-    values = np.asarray(S.detach() if isinstance(S, torch.Tensor) else S, np.float64)
+    values = np.asarray(S.detach().double() if isinstance(S, torch.Tensor) else S, np.float64)
     if values.ndim != 2 or not values.any() or not np.isfinite(values).all():
         raise ValueError(f"{name}: S must be (m, n), finite and not zero throughout, got shape {values.shape}")
     r = as_int(r, function=name, name="r", low=0, high=min(values.shape))
