@@ -52,9 +52,14 @@ class Tuning:
     def groups(self, rate: float, also_rate: float) -> list[dict[str, Any]]:
         """Return the method's parameters and those of the modules in ``also`` as groups with rates of their own."""
         whole = {id(p) for name in self.also for p in self.model.get_submodule(name).parameters()}
-        own = [p for p in self.parameters() if id(p) not in whole]
+        multiples = {id(p): multiple for p, multiple in self.applied.rates}
+        own: dict[float, list[nn.Parameter]] = {1.0: []}
+        for p in self.parameters():
+            if id(p) not in whole:
+                own.setdefault(multiples.get(id(p), 1.0), []).append(p)
         rest = [p for p in self.parameters() if id(p) in whole]
-        return [{"params": some, "lr": lr} for some, lr in ((own, rate), (rest, also_rate)) if some]
+        found = [*((some, multiple * rate) for multiple, some in own.items()), (rest, also_rate)]
+        return [{"params": some, "lr": lr} for some, lr in found if some]
 
     @property
     def trainable(self) -> int:

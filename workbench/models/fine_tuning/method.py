@@ -1,9 +1,11 @@
 """What a method of fine-tuning tells `adapt` of itself, and the methods there are: one file each in this folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+from torch import nn
 
 from workbench.gathered import find, gathered
 from workbench.models.fine_tuning.training import Stateful
@@ -22,11 +24,13 @@ class Applied:
         raises `NotImplementedError` with a sentence that says why.
     after_step : ``after_step(step, steps)``, to be called after every step of the optimiser.
     state : name -> what else a checkpoint and a file must hold.
+    rates : parameters with a rate of their own, each with the multiple of the method's rate that it is.
     """
 
     layers: Mapping[str, Any]
     after_step: Callable[[int, int], object] | None = None
     state: Mapping[str, Stateful] = field(default_factory=dict)
+    rates: Sequence[tuple[nn.Parameter, float]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
