@@ -19,12 +19,18 @@ QUICK = ((2, 512),)
 SUITE = ((8, 1024), (2, 4096), (1, 16384))
 
 
+def _torch():
+    import torch
+
+    return torch
+
+
 def _ours(q, k, book, L):
     from kernels.masks.pq_topk import pq_encode, pq_topk
 
     def run():
-        codes = [pq_encode(x.reshape(-1, WIDTH), book).reshape(*x.shape[:2], SUBSPACES) for x in (q, k)]
-        return pq_topk(*codes, L)[0]
+        qc, kc = (pq_encode(x.reshape(-1, WIDTH), book).reshape(*x.shape[:2], SUBSPACES) for x in (q, k))
+        return pq_topk(qc, kc, L)[0]
 
     return run
 
@@ -36,14 +42,14 @@ def _largest(torch, scores, hidden, L):
 
 
 def _exact(q, k, book, L):
-    torch = topk._load_torch()
+    torch = _torch()
     left, right = map(torch.from_numpy, (q, k))
     hidden = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).triu(1)
     return lambda: _largest(torch, left @ right.mT, hidden, L)
 
 
 def _one_hot(q, k, book, L):
-    torch = topk._load_torch()
+    torch = _torch()
     left, right, words = (torch.from_numpy(x) for x in (q, k, book))
     hidden = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).triu(1)
 
@@ -56,7 +62,7 @@ def _one_hot(q, k, book, L):
 
 
 CONTENDERS = {EXACT: _exact, ONE_HOT: _one_hot}
-PEERS = tuple(Peer(name, topk._load_torch, "pip install torch==2.13.0") for name in CONTENDERS)
+PEERS = tuple(Peer(name, topk.PEERS[1].load, topk.PEERS[1].cure) for name in CONTENDERS)
 
 
 def _checker(q, k, book, L):
@@ -116,7 +122,7 @@ BENCH = Bench(
     title="The best keys by matching codewords",
     peers=PEERS,
     specs=_specs,
-    set_threads=topk._set_threads,
+    set_threads=topk.BENCH.set_threads,
     own_process=True,
     goals=(Goal("4,096 tokens", EXACT, 4.0),),
 )

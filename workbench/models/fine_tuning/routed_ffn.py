@@ -82,7 +82,9 @@ class RoutedFFN(nn.Module):
         TypeError : no linear layers. ValueError : shapes that do not fit.
         """
         given = {"fc1": fc1, "fc2": fc2} | ({} if gate is None else {"gate": gate})
-        bases = {name: each.base if isinstance(each, LoRALinear) else each for name, each in given.items()}
+        bases: dict[str, Any] = {
+            name: each.base if isinstance(each, LoRALinear) else each for name, each in given.items()
+        }
         for base in bases.values():
             check_base(base, "RoutedFFN.from_pretrained")
         (d_ff, d), shapes = bases["fc1"].weight.shape, {name: tuple(b.weight.shape) for name, b in bases.items()}
