@@ -32,6 +32,7 @@ LSE = np.ones((1, 2, 32), np.float32)
 MASK = np.ones((1, 2, 2, 2), bool)
 SEEN = np.ones((1, 1, 32, 32), bool)
 BITS = np.zeros((4, 2), np.uint8)
+CODE_PAIRS = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
 BLOCK_WEIGHTS = np.ones((2, 2, 2), np.float32)
 ATTENTION = {"q": Q, "k": Q, "v": Q, "block_mask": MASK, "block_size": 16, "causal": True, "scale": 0.5,
              "key_positions": None, "attn_mask": SEEN, "num_threads": 1}  # fmt: skip
@@ -143,6 +144,15 @@ DOORS = {
         "topk_mask": {"scores": X, "k": 2, "axis": -1, "num_threads": 1},
         "quantile_threshold": {"scores": X, "q": 0.5, "method": "linear", "axis": -1, "num_threads": 1},
         "topk_mask_work": {"size": 5, "itemsize": 4},
+    },
+    "kernels.masks.pq_topk": {
+        "pq_encode": {"x": X, "codebook": np.ones((2, 3, 2), np.float32), "num_threads": 1},
+        "match_counts": {"qc": CODE_PAIRS, "kc": CODE_PAIRS, "num_threads": 1},
+        "pq_topk": {"qc": CODE_PAIRS, "kc": CODE_PAIRS, "L": 2, "causal": True, "visible": np.ones((1, 3), bool),
+                    "buckets": 4, "order": "index", "num_threads": 1},
+        "fixed_degree_csr": {"indices": np.ones((1, 3, 2), np.int32), "valid": np.ones((1, 3), np.int32), "keys": 3},
+        "pq_encode_work": {"n": 3, "M": 2, "E": 3, "w": 2, "itemsize": 4},
+        "pq_topk_work": {"b": 1, "tq": 3, "tk": 3, "M": 4, "L": 2},
     },
     "kernels.masks.prune": {"prune_mask": {"scores": [X, X]} | GLOBAL},
     "kernels.masks.magnitude": {"magnitude_mask": {"weights": [X, X]} | GLOBAL},

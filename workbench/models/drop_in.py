@@ -8,6 +8,7 @@ means. transformers is imported when something here is called, not before.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from workbench.models.attention.call import AttentionCall, attention_call
 from workbench.models.attention.pbs_attn import pbs_attention
 from workbench.models.attention.xattention import xattention
 
-__all__ = ["METHODS", "Captured", "capture", "register", "sparse_attention", "use_sparse_attention"]
+__all__ = ["METHODS", "Captured", "capture", "register", "short_batch", "sparse_attention", "use_sparse_attention"]
 
 _numbers = count(1)
 _BEYOND_SOFTMAX = {"softcap": "caps its scores", "s_aux": "has learned sinks in its softmax"}
@@ -105,12 +106,13 @@ def use_sparse_attention(model, method, *, layers=None, check=None, **settings):
     return model
 
 
-def register(name: str, attend: Callable[[AttentionCall, int | None], torch.Tensor]) -> None:
+def register(name: str, attend: Callable[[AttentionCall, Any], torch.Tensor], *, by_module: bool = False) -> None:
     """Register ``attend`` under a name of transformers' attention interface, with masks in full.
 
     Parameters
     ----------
     attend : called as ``attend(call, layer)``, layer None where a model does not number it; returns (b, h, tq, dv).
+    by_module : call it as ``attend(call, module)``, the model's own attention, for what keeps its weights there.
     """
     import transformers
     from transformers.masking_utils import sdpa_mask
@@ -126,7 +128,7 @@ def register(name: str, attend: Callable[[AttentionCall, int | None], torch.Tens
                 _refuse(module, meaning)
         if dropout and module.training:
             _refuse(module, f"drops weights out while it trains (probability {dropout})")
-        out = attend(call, getattr(module, "layer_idx", None))
+        out = attend(call, module if by_module else getattr(module, "layer_idx", None))
         return out.transpose(1, 2).contiguous(), None
 
     transformers.AttentionInterface.register(name, attention)
@@ -204,7 +206,7 @@ def _require_interface(model):
 @torch.no_grad()
 def _check_takes_over(model, check):
     _require_interface(model)
-    inputs = _short_batch(model) if check is None else check
+    inputs = short_batch(model) if check is None else check
     calls = []
 
     def watched(call, _):
@@ -247,7 +249,8 @@ def _result(model, inputs):
     return found
 
 
-def _short_batch(model):
+def short_batch(model) -> dict[str, torch.Tensor]:
+    """Return a small padded batch of tokens for a transformers model; ValueError if it takes no tokens."""
     sizes = model.config.get_text_config()
     if model.main_input_name != "input_ids" or not getattr(sizes, "vocab_size", None):
         raise ValueError(

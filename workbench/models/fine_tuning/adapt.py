@@ -16,7 +16,7 @@ from workbench.models.fine_tuning.training import Batches, Loss, Training, train
 from workbench.models.sparse_inference.sparse_linear import replace_linear
 from workbench.models.sparse_inference.statistics import linear_layers
 
-__all__ = ["Tuning", "adapt", "load_tuned"]
+__all__ = ["Tuning", "adapt", "load_tuned", "shared_copy"]
 
 FORMAT = "sparse-workbench tuning 1"
 
@@ -164,7 +164,7 @@ def adapt(
     if strange:
         raise TypeError(f"adapt: {by.key} has no knob {strange[0]!r}; it has {', '.join(by.knobs) or 'none'}")
     chosen = dict(by.knobs) | knobs
-    copied, names = _shared_copy(model), tuple(also)
+    copied, names = shared_copy(model), tuple(also)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         applied = by.apply(copied, _targets(copied, targets, names), **chosen)
@@ -216,7 +216,7 @@ def _targets(model, targets, whole) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in found.items() if name not in inside}
 
 
-def _shared_copy(model: nn.Module) -> nn.Module:
+def shared_copy(model: nn.Module) -> nn.Module:
     """Return a copy whose parameters are frozen and share their memory with those of the model."""
     shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     return copy.deepcopy(model, shared)
