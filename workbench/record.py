@@ -16,7 +16,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from workbench.paper import Verdict
 
 SCHEMA = 2
 DIGITS = 6
+WITHIN = "in "  # begins a label that holds one of the numbers that a row's value is the mean of; tables leave it out
 KEYS = {"schema", "paper", "experiment", "title", "kind", "size", "seed", "matrix", "rows", "claims"}
 KEYS |= {"machine", "versions", "wall_s", "date"}
 ROW_KEYS = ("quantity", "value", "unit", "kind")
@@ -110,10 +111,11 @@ def read(paper: str, experiment: str) -> dict:
     return found
 
 
-def all_records() -> list[dict]:
-    """Return every published record of an experiment, by paper and experiment."""
+def all_records(experiments: Collection[str] = ()) -> list[dict]:
+    """Return every published record of an experiment, or of those that are named, by paper and experiment."""
     paths = [path for place in (folders.published(), folders.shipped()) for path in place.glob("*/*.json")]
     keys = sorted({(path.parent.name, path.stem) for path in paths if path.parent.name != "bench"})
+    keys = [key for key in keys if not experiments or key[1] in experiments]
     return [read(*key) for key in keys]
 
 

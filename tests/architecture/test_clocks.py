@@ -15,6 +15,7 @@ MAY_READ = {
     "workbench/models/attention/ponet_training.py": "how long a training took",
     "workbench/models/attention/sea_training.py": "how long a training took",
     "workbench/models/compression/masked_training.py": "how long an epoch took",
+    "workbench/models/fine_tuning/training.py": "how long a training took, and when to save",
     "workbench/models/language/train_small_encoder.py": "how long a training took",
     "workbench/models/language/train_tiny_lm.py": "how long a training took, and when to save",
     "workbench/models/language/model_card.py": "how long a card's figures took",

@@ -38,6 +38,7 @@ def test_an_own_record_goes_before_the_one_that_came_with_the_package(entry, pla
     record.write(entry, publish=True)
     assert record.read("toy", "speeds")["seed"] == entry["seed"]
     assert [found["experiment"] for found in record.all_records()] == ["other", "speeds"]
+    assert [found["experiment"] for found in record.all_records(("speeds", "none"))] == ["speeds"]
 
 
 def test_an_absent_record_says_how_to_make_it(places):

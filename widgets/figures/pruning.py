@@ -30,8 +30,10 @@ __all__ = [
 ]
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon", "hexagram")
-STORED, VALUES, INDICES = "stored", "values", "indices"  # the cost that parts add up to, and kinds of parts
+STORED, INDICES = "stored", "indices"  # the cost that parts add up to, and a kind of parts
+VALUES = ("values", "dense factors")  # kinds of parts that are values
 VALUE_BITS = 16  # of a value in the parts of a scene's points
+PLOTTED, AXIS_BELOW, LEGEND_LINE = 380, 70, 20  # pixels: the plot, what belongs to its axis, a line of the legend
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LOSSES = (
     ("output_error", "relative error of the layer's outputs"),
@@ -91,7 +93,7 @@ class TradeoffPoint:
     method, level : what pruned it and how far, in words, such as "SparseGPT" and "2:4".
     stage : "one-shot", or "recovered" after a short training.
     quality, cost : axis key -> value; a key may be missing.
-    parts : what the bytes of the pruned matrices are, by kind (`VALUES` of `VALUE_BITS` each, `INDICES`, ...).
+    parts : what the bytes of the pruned matrices are, by kind: `VALUES` of `VALUE_BITS` each, `INDICES`, others.
     layers : what happened to each matrix.
     added : whether a reader asked for it on this page, in place of a record.
     """
@@ -143,7 +145,7 @@ def recounted(scene: PruningScene, value_bits: int, with_indices: bool) -> Pruni
         return scene
 
     def counted(point):
-        parts = {kind: size * (value_bits / VALUE_BITS if kind == VALUES else 1) for kind, size in point.parts.items()
+        parts = {kind: size * (value_bits / VALUE_BITS if kind in VALUES else 1) for kind, size in point.parts.items()
                  if with_indices or kind != INDICES}  # fmt: skip
         cost = {key: value for key, value in point.cost.items() if key != STORED}
         return replace(point, parts=parts, cost=cost | ({STORED: sum(parts.values())} if point.parts else {}))
@@ -255,10 +257,11 @@ def tradeoff_figure(
         figure.add_annotation(
             x=most, y=1, yref="paper", yanchor="bottom", text=f"budget: {budget:.3g} of before", showarrow=False
         )
+    below = AXIS_BELOW + LEGEND_LINE * -(-len(figure.data) // 2)  # a pane has room for two names in a line
     figure.update_layout(
         template=theme.template(appearance),
-        height=500,
-        margin={"t": 30, "b": 170},
+        height=PLOTTED + below,
+        margin={"t": 30, "b": below},
         legend=LEGEND_BELOW,
         meta={"leastWidth": 520},
         xaxis={"title": {"text": cost.told}, "rangemode": "tozero", "exponentformat": "SI"},
@@ -300,7 +303,7 @@ def budget_figure(
         showlegend=False,
         meta={"leastWidth": 420},
         margin={"l": 170, "t": 64},
-        xaxis={"title": {"text": _wrapped(quality.told, 42)}},
+        xaxis={"title": {"text": _wrapped(quality.told, 28)}},
         yaxis={"autorange": "reversed"},
         clickmode="event",
     )

@@ -70,7 +70,7 @@ def pruning_knobs(
         Knob("method", "Method to compute", methods[0][0], choices=tuple(methods), help="For a point of your own."),
         Knob(
             "level", "How far", levels[0], choices=tuple((level, level) for level in levels),
-            help="Share of the weights that go, or n:m, which keeps n of every m.",
+            help="Share of the weights that go; n:m, which keeps n of every m; or the size of blocks or the bits.",
         ),
         Knob("added", "Points computed here", "", help="As method@level, separated by commas."),
         Knob("kept", "Kept for comparison", "", help="As method@level, separated by commas."),

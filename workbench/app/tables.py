@@ -6,7 +6,7 @@ from rich.table import Table
 
 from workbench import folders
 from workbench.judging import at_least
-from workbench.record import because, verdict_counts
+from workbench.record import WITHIN, because, verdict_counts
 
 BUSY = 0.3
 MOST_COLUMNS, MOST_LETTERS = 8, 90
@@ -72,7 +72,7 @@ def rows_tables(record: dict) -> list[Table]:
 
 def _labels(rows):
     names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if name not in ("value", "unit", "kind")]
+    return [name for name in names if name not in ("value", "unit", "kind") and not name.startswith(WITHIN)]
 
 
 def _line(row, labels):

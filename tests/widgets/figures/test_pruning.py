@@ -1,6 +1,7 @@
 """Figures about pruning: which points are drawn, the front, the budget, the layers' grid, and their words."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -128,6 +129,19 @@ def test_values_of_other_widths_change_the_bytes_and_nothing_else():
     assert four.costs[0].told == "bytes, stored, values of 4 bits (counted)" and four.costs[1] is TIME
     assert four.note.startswith("A remark. Quality is that of weights that were not rounded to 4 bits")
     assert [p.key for p in shown_points(four, GOOD, STORED, "one-shot")] == ["a1"]
+
+
+def test_the_plot_keeps_its_size_however_many_methods_the_legend_names():
+    many = replace(SCENE, points=tuple(point(f"m{i}", f"M{i}", 10 + i, 0.5) for i in range(18)))
+    few, much = (tradeoff_figure(scene, GOOD, STORED, "one-shot", 0.5, "", "light").layout for scene in (SCENE, many))
+    assert few.height - few.margin.b == much.height - much.margin.b
+    assert much.margin.b - few.margin.b >= 20 * 7  # 18 methods in two columns, in place of two or three
+
+
+def test_factors_are_values_and_codes_keep_their_bits():
+    parts = {"dense factors": 40.0, "codes": 10.0, "scales": 2.0}
+    (found,) = recounted(replace(SCENE, points=(point("c1", "C", 52, 0.5, parts=parts),)), 8, True).points
+    assert found.parts == {"dense factors": 20.0, "codes": 10.0, "scales": 2.0} and found.cost["stored"] == 32.0
 
 
 def test_bytes_without_indices_are_those_of_the_values():

@@ -27,6 +27,16 @@ def test_a_label_with_few_values_becomes_columns_and_quantities_share_them():
     assert list(tables[0].columns[2].cells) == ["1", "3"]
 
 
+def test_the_parts_of_a_mean_take_no_columns():
+    rows = [
+        make_row("error", 0.5, point="a") | {"in layers.0": 0.25, "in layers.1": 0.75},
+        make_row("size", 3, point="b"),
+    ]
+    assert [
+        [c.header for c in t.columns] for t in rows_tables({"title": "t", "size": "tiny", "seed": 1, "rows": rows})
+    ] == [["quantity", "point", "value", "unit", "kind"]]
+
+
 def test_no_value_is_lost_when_rows_are_alike():
     text = show([make_row("a", 11, version="V1"), make_row("a", 22, version="V1"), make_row("a", 33, version="V2")])
     assert all(value in text for value in ("11", "22", "33"))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from workbench.models.compression.armor import nowag_p
-from workbench.paper import Report, made_now
 from workbench.papers.armor import convergence, matrices, models, products, settings
 from workbench.papers.armor.claims import CLAIMS
 from workbench.papers.armor.layers import layers_of
@@ -138,8 +137,8 @@ def test_judges_ask_for_what_they_need():
             judge([{"quantity": "another", "value": 1.0, "model": "a", "method": key}])
 
 
-def test_matrices_begin_at_nowag_and_end_below():
-    rows = matrices.matrices("tiny", 0, Report(), made_now)
+def test_matrices_begin_at_nowag_and_end_below(tiny_run):
+    rows = tiny_run("armor", "matrices").rows
     found = {(r["layer"], r["method"]): r["value"] for r in rows if r["quantity"] == matrices.LOSS}
     for name, (w, h) in layers_of("small_encoder", "tiny").items():
         start = found[name, matrices.NOWAG]
@@ -147,8 +146,8 @@ def test_matrices_begin_at_nowag_and_end_below():
         assert found[name, matrices.TURNS] <= found[name, matrices.ONCE] < start
 
 
-def test_settings_change_one_part_each():
-    rows = settings.settings("tiny", 0, Report(), made_now)
+def test_settings_change_one_part_each(tiny_run):
+    rows = tiny_run("armor", "settings").rows
     ends = {(r["way"], r["block"]): r["value"] for r in rows if r["round"] == settings.ROUNDS["tiny"]}
     start = next(r["value"] for r in rows if r["round"] == 0)
     assert ends[settings.FROZEN, 32] == pytest.approx(start, rel=1e-5)
@@ -158,15 +157,15 @@ def test_settings_change_one_part_each():
     assert ends[settings.L1, 32] < ends[settings.NONE, 32]
 
 
-def test_each_sequential_step_keeps_its_promise():
-    rows = convergence.convergence("tiny", 0, Report(), made_now)
+def test_each_sequential_step_keeps_its_promise(tiny_run):
+    rows = tiny_run("armor", "convergence").rows
     assert all(r["value"] >= 1 - 1e-6 for r in rows if r["quantity"] == convergence.SHORT)
     assert {r["step"] for r in rows if r["quantity"] == convergence.RISE} == {"A", "B", "S", "core"}
     assert all(r["value"] <= 1e-9 for r in rows if r["quantity"] == convergence.RISE)
 
 
-def test_quality_is_judged_on_every_text():
-    rows = models.models("tiny", 0, Report(), made_now)
+def test_quality_is_judged_on_every_text(tiny_run):
+    rows = tiny_run("armor", "models").rows
     cosines = [r["value"] for r in rows if r["quantity"] == models.COSINE and r["method"] == "dense"]
     assert len(cosines) == 16
     np.testing.assert_allclose(cosines, 1, atol=1e-5)  # a model beside itself
@@ -177,8 +176,8 @@ def test_quality_is_judged_on_every_text():
         assert next(r["value"] for r in rows if r["quantity"] == models.STORED and r["method"] == key) == 0.5625
 
 
-def test_products_read_what_their_weights_take():
-    rows = products.products("tiny", 0, Report())
+def test_products_read_what_their_weights_take(tiny_run):
+    rows = tiny_run("armor", "products").rows
     read = {r["run"]: r["value"] for r in rows if r["quantity"] == products.BYTES}
     wrappers = 4 * 16 * (4 * (64 + 64) + 2 * (64 + 256))
     assert read[products.DENSE] == 4 * 12 * 64 * 64 and read[products.OURS] - read[products.NM] == wrappers

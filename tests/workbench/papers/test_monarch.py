@@ -175,7 +175,8 @@ def test_low_rank_is_judged_over_all_cases():
 
 
 def test_every_experiment_is_judged():
-    assert {claim.experiment for claim in CLAIMS} == {experiment.key for experiment in PAPER.experiments}
+    own = {experiment.key for experiment in PAPER.experiments if not experiment.key.startswith("tradeoffs")}
+    assert {claim.experiment for claim in CLAIMS} == own  # the others are points of the pruning explorer
 
 
 def test_other_structures_have_as_many_parameters(rng):

@@ -13,7 +13,7 @@ from workbench.models.language import minilm
 from workbench.models.sparse_inference.block_pruned import block_sparsity
 from workbench.models.sparse_inference.compress import quantise
 from workbench.models.sparse_inference.statistics import linear_layers
-from workbench.paper import rows_with, values
+from workbench.paper import Report, rows_with, values
 from workbench.papers.sparse_cpu_inference import digits, encoder, patterns, products, storage, tradeoffs
 from workbench.papers.sparse_cpu_inference.claims import CLAIMS
 from workbench.papers.sparse_cpu_inference.layers import LAYERS, SPARSITIES, drawn_weight
@@ -495,7 +495,19 @@ def test_every_method_is_trained_alike_on_every_model():
         assert set(levels) <= set(tradeoffs.methods()[key].levels)
     titles = {tradeoffs.methods()[key].title: levels for key, levels in chosen.items()}
     assert all(level in titles[title] for level, members in OF_A_KIND.items() for title in members)
-    assert not any(by.key == "movement" for _, by, _ in tradeoffs._chosen("full", tradeoffs.MODELS))
+    assert "movement" not in tradeoffs.METHODS
+
+
+def test_every_recorded_point_that_a_kernel_multiplies_is_timed_once(monkeypatch):
+    work = tradeoffs._timed_points("full")
+    found = [(of.key, by.key, level) for of, by, levels in work for level in levels]
+    assert len(found) == len(set(found)) > 100 and all(len(levels) <= tradeoffs.AT_ONCE for _, _, levels in work)
+    assert {"magnitude", "nm_wanda", "svd", "cospadi", "monarch"} <= {key for _, key, _ in found}
+    assert not {"quant", "movement"} & {key for _, key, _ in found}
+    made = [{"point": "dense"}, {"point": "a@1"}]
+    monkeypatch.setattr(tradeoffs, "_timed_points", lambda size: work[:3])
+    rows = tradeoffs.tradeoff_times("full", 1, Report(), lambda labels, make: made)
+    assert [row["point"] for row in rows] == ["dense", "a@1", "a@1", "a@1"]  # of one model
 
 
 # Products -----------------------------------------------------------------------------------------------------------

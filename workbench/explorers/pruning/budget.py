@@ -7,7 +7,7 @@ from kernels.check import as_int, as_ints, as_number
 from kernels.formats.storage import dense_bits
 from workbench.explorers.pruning.method import VALUE_BITS, PruningMethod, method
 
-__all__ = ["solve_budget", "stored_ratio"]
+__all__ = ["levels_within", "solve_budget", "stored_ratio"]
 
 GROUPS = (4, 8, 16)  # m of n:m
 DIGITS = 12  # of a share: a matrix of 10^11 weights still has its every count
@@ -52,21 +52,24 @@ def solve_budget(
     shapes = _shapes(shape)
     target = as_number(target_ratio, function=name, name="target_ratio", above=0, high=1)
     value_bits = as_int(value_bits, function=name, name="value_bits", low=1, high=64)
-    most = Fraction(str(target))  # the number that was written, not the nearest one in binary
-
-    def ratio(level):
-        return stored_ratio(by, shapes, level, value_bits, with_indices=with_indices)
-
-    if by.ladder == "share":
-        found, least = _share(ratio, most)
-    else:
-        levels = _n_of_m(shapes) if by.ladder == "n:m" else by.levels
-        found, least = _largest({level: ratio(level) for level in levels}, most)
+    found, least = _nearest(by, shapes, target, value_bits, with_indices)
     if found is None:
         raise ValueError(
             f"{name}: target_ratio={target_ratio} is less than {key} can reach; its smallest is {float(least):.6g}"
         )
     return found
+
+
+def levels_within(key: str, shapes: Sequence[Shape], budgets: Iterable[float]) -> list[str]:
+    """Return the levels of `solve_budget` at those budgets that a method can meet, each level once.
+
+    Parameters
+    ----------
+    key, shapes : as for `solve_budget`.
+    budgets : shares of the dense bytes, each in (0, 1].
+    """
+    found = (_nearest(method(key), shapes, budget, VALUE_BITS, True)[0] for budget in budgets)
+    return list(dict.fromkeys(level for level in found if level is not None))
 
 
 def stored_ratio(
@@ -91,6 +94,19 @@ def stored_ratio(
                       if with_indices or kind != "indices")  # fmt: skip
         dense += dense_bits(shape, value_bits=value_bits)
     return Fraction(stored, dense)
+
+
+def _nearest(by, shapes, target, value_bits, with_indices):
+    """Return the level that is nearest below a budget, None where none is, and the smallest ratio of all."""
+    most = Fraction(str(target))  # the number that was written, not the nearest one in binary
+
+    def ratio(level):
+        return stored_ratio(by, shapes, level, value_bits, with_indices=with_indices)
+
+    if by.ladder == "share":
+        return _share(ratio, most)
+    levels = _n_of_m(shapes) if by.ladder == "n:m" else by.levels
+    return _largest({level: ratio(level) for level in levels}, most)
 
 
 def _shapes(shape) -> list[Shape]:

@@ -17,6 +17,7 @@ from workbench.models.sparse_inference.statistics import linear_layers
 __all__ = ["explorer", "kept_weights_view", "scenes", "view_class"]
 
 FIRST_MODEL, EMBEDDED = "minilm", "small_encoder"
+FIRST_METHOD = "magnitude"
 MOST_KNOWN = 64
 NOTE = "Embeddings, biases and normalisation stay as they are and are not counted."
 
@@ -25,6 +26,7 @@ NOTE = "Embeddings, biases and normalisation stay as they are and are not counte
 def view_class() -> type[PruningTradeoffView]:
     """Return the view of trade-offs over all models and methods that there are."""
     one_shot = {key: each for key, each in methods().items() if each.one_shot}
+    one_shot = {FIRST_METHOD: one_shot[FIRST_METHOD], **one_shot}  # offered first: it takes no time
     order = sorted(sources().values(), key=lambda each: each.key != FIRST_MODEL)
     axes = dict.fromkeys(axis for each in order for axis in (*each.qualities, frontier.OUTPUT_ERROR))
     knobs = pruning_knobs(
@@ -65,13 +67,14 @@ def scenes(state, progress=lambda fraction, step: None):
     recorded = points(recorded_rows(), of)
     dense = [point for point in recorded if point.key == frontier.DENSE]
     asked = added_points(state["added"])
+    there = {point.method for point in recorded} | {methods()[by].title for by, _ in asked if by in methods()}
     now = PruningScene(
         model=of.title,
         dense=dense[0] if dense else frontier.dense_point(of),
         points=tuple(point for point in recorded if point.key != frontier.DENSE),
         qualities=(*of.qualities, frontier.OUTPUT_ERROR),
         costs=frontier.COSTS,
-        note=NOTE,
+        note=" ".join([NOTE, *(each.note for each in methods().values() if each.note and each.title in there)]),
     )
     yield now
     for i, (by, level) in enumerate(asked):

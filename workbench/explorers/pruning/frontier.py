@@ -212,7 +212,8 @@ def _point(of, by, level, made, model, tell, **about) -> TradeoffPoint:
         _loss(name, _array(before[name].weight), _array(now[name].weight), each.kept, evaluation_grams(of).get(name))
         for name, each in made.items()
     )
-    resident = sum(each.pack()[1] for each in made.values())
+    packs = [each.pack for each in made.values() if each.pack]
+    read = {"read": float(sum(pack()[1] for pack in packs))} if len(packs) == len(made) else {}
     return TradeoffPoint(
         key=f"{by.key}@{level}",
         method=by.title,
@@ -220,9 +221,9 @@ def _point(of, by, level, made, model, tell, **about) -> TradeoffPoint:
         quality=quality | {"output_error": float(np.mean([each.output_error for each in losses]))},
         cost={
             "stored": sum(sum(each.bits.values()) for each in made.values()) / 8,
-            "read": float(resident),
             "multiply_adds": float(sum(each.multiply_adds for each in made.values())),
-        },
+        }
+        | read,
         parts=_bytes_by_kind(made.values()),
         layers=losses,
         **about,
@@ -242,14 +243,18 @@ def times(
 
     Raises
     ------
-    ValueError : a kernel's product differs from that of its weights by more than 1e-4 of the largest element.
+    ValueError : a kernel's product differs from that of its weights by more than 1e-4 of the largest element, or no
+        kernel multiplies with what a method stores.
     """
     dense = {name: layer.weight.detach() for name, layer in linear_layers(of.load()).items()}
-    packed = {
-        (by.key, level): [(each.pack()[0], each.weight) for each in compress_layers(of, by, level).values()]
-        for by, level in chosen
-    }
+    packed = {(by.key, level): _packed(by, compress_layers(of, by, level)) for by, level in chosen}
     return {count: _timed(dense, packed, count, rounds) for count in tokens}
+
+
+def _packed(by, made):
+    if not all(each.pack for each in made.values()):
+        raise ValueError(f"times: no kernel multiplies with what {by.key} stores, so it has no time; leave it out")
+    return [(each.pack()[0], each.weight) for each in made.values()]
 
 
 def _timed(dense, packed, tokens, rounds):

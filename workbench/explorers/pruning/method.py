@@ -43,14 +43,15 @@ class Compressed:
     bits : what is stored, by kind ("values", "indices", ...), in bits, values counted as `VALUE_BITS` each.
     multiply_adds : for each token.
     pack : () -> (product, bytes): ``product(x)`` maps float32 (n, tokens) to (m, tokens) on the method's kernel, and
-        ``bytes`` is what the arrays that it reads occupy.
+        ``bytes`` is what the arrays that it reads occupy. None where no kernel multiplies with what is stored: such a
+        point has no time.
     """
 
     weight: np.ndarray
     kept: np.ndarray | None
     bits: Mapping[str, int]
     multiply_adds: int
-    pack: Callable[[], tuple[Callable[[np.ndarray], np.ndarray], int]]
+    pack: Callable[[], tuple[Callable[[np.ndarray], np.ndarray], int]] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,10 @@ class PruningMethod:
         counting alone; None where that is not known before the weights are.
     ladder : which levels it takes besides those that are offered: any "share", any "n:m", or none ("levels").
     masks : whether weights go one by one or in groups, as zeros that a short training can leave at 0; False for a
-        method that puts a product of factors in the place of the matrix.
+        method that puts a product of factors, or rounded numbers, in the place of the matrix.
     trained : (model, batches, level, **how) -> a copy that was pruned while it trained, with the ``steps``, ``rate``,
         ``loss``, ``seed`` and ``report`` of `prune_while_distilling`; None for a method that prunes before.
+    note : what a reader should know of its points, a sentence or "".
     """
 
     key: str
@@ -85,6 +87,7 @@ class PruningMethod:
     ladder: Literal["share", "n:m", "levels"] = "share"
     masks: bool = True
     trained: Callable[..., nn.Module] | None = None
+    note: str = ""
 
     @property
     def one_shot(self) -> bool:

@@ -48,6 +48,18 @@ PAPER = Paper(
             run=loaded_later("armor.models", "models"),
         ),
         Experiment(
+            key="tradeoffs",
+            title="NoWag-P and ARMOR in the pruning explorer: quality and bytes",
+            kind="accuracy",
+            run=loaded_later("armor.tradeoffs", "tradeoffs"),
+        ),
+        Experiment(
+            key="tradeoffs_embedded",
+            title="NoWag-P and ARMOR, on the encoder that ships with the workbench",
+            kind="accuracy",
+            run=loaded_later("armor.tradeoffs", "tradeoffs_embedded"),
+        ),
+        Experiment(
             key="products",
             title="Products of a block: dense, 2:4, and 2:4 between wrappers",
             kind="timing",

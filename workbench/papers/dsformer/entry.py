@@ -42,6 +42,18 @@ PAPER = Paper(
             run=loaded_later("dsformer.encoder", "encoder"),
         ),
         Experiment(
+            key="tradeoffs",
+            title="Dense-sparse blocks in the pruning explorer: quality and bytes",
+            kind="accuracy",
+            run=loaded_later("dsformer.tradeoffs", "tradeoffs"),
+        ),
+        Experiment(
+            key="tradeoffs_embedded",
+            title="Dense-sparse blocks, on the encoder that ships with the workbench",
+            kind="accuracy",
+            run=loaded_later("dsformer.tradeoffs", "tradeoffs_embedded"),
+        ),
+        Experiment(
             key="products",
             title="Products for few and many tokens: dense, low rank, dense-sparse",
             kind="timing",

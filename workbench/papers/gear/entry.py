@@ -39,6 +39,18 @@ PAPER = Paper(
             run=loaded_later("gear.memory", "memory"),
         ),
         Experiment(
+            key="tradeoffs",
+            title="Weights rounded in groups, in the pruning explorer: quality and bytes",
+            kind="accuracy",
+            run=loaded_later("gear.tradeoffs", "tradeoffs"),
+        ),
+        Experiment(
+            key="tradeoffs_embedded",
+            title="Weights rounded in groups, on the encoder that ships with the workbench",
+            kind="accuracy",
+            run=loaded_later("gear.tradeoffs", "tradeoffs_embedded"),
+        ),
+        Experiment(
             key="decoding",
             title="Time of one decoding step",
             kind="timing",

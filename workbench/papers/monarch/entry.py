@@ -58,6 +58,18 @@ PAPER = Paper(
             run=loaded_later("monarch.projection", "projection"),
         ),
         Experiment(
+            key="tradeoffs",
+            title="Monarch matrices in the pruning explorer: quality and bytes",
+            kind="accuracy",
+            run=loaded_later("monarch.tradeoffs", "tradeoffs"),
+        ),
+        Experiment(
+            key="tradeoffs_embedded",
+            title="Monarch matrices, on the encoder that ships with the workbench",
+            kind="accuracy",
+            run=loaded_later("monarch.tradeoffs", "tradeoffs_embedded"),
+        ),
+        Experiment(
             key="times",
             title="Layers, training steps and encoders: their times",
             kind="timing",

@@ -70,13 +70,13 @@ PAPER = Paper(
         ),
         Experiment(
             key="tradeoffs",
-            title="Every method of the pruning explorer: quality and bytes",
+            title="Masks of the pruning explorer, right after pruning: quality and bytes",
             kind="accuracy",
             run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoffs"),
         ),
         Experiment(
             key="tradeoffs_embedded",
-            title="Every method of the pruning explorer, on the encoder that ships with the workbench",
+            title="Masks of the pruning explorer, on the encoder that ships with the workbench",
             kind="accuracy",
             run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoffs_embedded"),
         ),
@@ -88,7 +88,7 @@ PAPER = Paper(
         ),
         Experiment(
             key="tradeoff_times",
-            title="Every method of the pruning explorer: times",
+            title="Every recorded point of the pruning explorer: times",
             kind="timing",
             run=loaded_later("sparse_cpu_inference.tradeoffs", "tradeoff_times"),
         ),

@@ -1,20 +1,20 @@
-"""The methods of the pruning explorer on its models: quality and bytes, also after a short training, and times."""
+"""Pruned weights as points of the pruning explorer: quality and bytes, also after a short training, and all times."""
 
-from dataclasses import replace
 from functools import partial
+from itertools import groupby
 
 import torch
 
 import kernels
 from workbench.explorers.pruning import frontier
-from workbench.explorers.pruning.method import methods
-from workbench.explorers.pruning.recorded import rows_of_point, rows_of_times
-from workbench.explorers.pruning.source import PruningSource, sources
+from workbench.explorers.pruning.measured import EMBEDDED, MODELS, judged_rows, shortened
+from workbench.explorers.pruning.method import method, methods
+from workbench.explorers.pruning.recorded import points, recorded_rows, rows_of_point, rows_of_times
+from workbench.explorers.pruning.source import sources
 from workbench.paper import row
 
-MODELS = {"tiny": ("small_encoder",), "small": ("tiny_lm",), "full": ("minilm", "tiny_lm")}
-EMBEDDED = dict.fromkeys(("tiny", "small", "full"), ("small_encoder",))
-METHODS = {"tiny": ("magnitude",)}
+METHODS = ("magnitude", "snip", "wanda", "sparsegpt", "nm_magnitude", "nm_wanda", "nm_sparsegpt", "blocks_4x1",
+           "blocks_16")  # fmt: skip
 LEVELS = {"tiny": 1, "small": 2}  # of each method; all at full size
 TIMED = {"tiny": (1,), "small": (32,), "full": frontier.TOKENS}
 ROUNDS = {"tiny": 1, "small": 3, "full": 7}
@@ -36,13 +36,10 @@ AT_ONCE = 6  # points whose packed weights are held in memory together
 
 
 def tradeoffs(size, seed, report, keep, models=MODELS):
-    """Prune every model by every method at every level, right away, and judge it."""
-    rows, chosen = [], _chosen(size, models)
-    for i, (of, by, level) in enumerate(chosen):
-        part = report.part(i, len(chosen), f"{of.title}, {by.title} {level}")
-        labels = {"model": of.key, "method": by.key, "level": level}
-        rows += keep(labels, lambda of=of, by=by, level=level, part=part: _judged(of, by, level, part))
-    for of in {each.key: each for each, _, _ in chosen}.values():
+    """Prune every model by every method at every level and at equal bytes, right away, and judge it."""
+    rows = judged_rows(METHODS, size, report, keep, models=models)
+    for key in models[size]:
+        of = shortened(sources()[key], size)
         rows += rows_of_point(frontier.dense_point(of), of)
     return rows
 
@@ -57,7 +54,7 @@ def tradeoffs_recovered(size, seed, report, keep):
     rows = []
     chosen = [
         (of, methods()[key], level)
-        for of in (_shortened(sources()[key], size) for key in reversed(MODELS[size]))
+        for of in (shortened(sources()[key], size) for key in reversed(MODELS[size]))
         for key in RECOVERED_FIRST.get(size, RECOVERED)
         for level in RECOVERED[key][: LEVELS.get(size)]
     ]
@@ -68,73 +65,57 @@ def tradeoffs_recovered(size, seed, report, keep):
     return rows
 
 
-def tradeoff_times(size, seed, report):
-    """Time the products of all pruned layers for 1, 32 and 512 tokens, dense ones beside them."""
-    titles = {key: each.title for key, each in methods().items()}
-    before, threads = torch.get_num_threads(), kernels.get_num_threads()
-    torch.set_num_threads(threads)
-    rows, chosen = [], _chosen(size, MODELS)
-    axes = {axis.key: axis for axis in frontier.COSTS}
-    told = set()  # the dense product is timed in every group, and told once
-    work = [
-        (of, some)
-        for of in {each.key: each for each, _, _ in chosen}.values()
-        for some in _in_groups([(by, level) for each, by, level in chosen if each.key == of.key])
-    ]
-    try:
-        for i, (of, some) in enumerate(work):
-            report(i / len(work), f"{of.title}, {', '.join(f'{by.title} {level}' for by, level in some)}")
-            for tokens, found in frontier.times(of, some, TIMED[size], rounds=ROUNDS[size]).items():
-                if (of.key, tokens) in told:
-                    del found[frontier.DENSE, ""]
-                told.add((of.key, tokens))
-                made = rows_of_times(found, of, axes[f"time_{tokens}"], titles)
-                rows += [each | {"tokens": tokens, "threads": threads} for each in made]
-    finally:
-        torch.set_num_threads(before)
+def tradeoff_times(size, seed, report, keep):
+    """Time the products of all points that the records of every paper hold, for 1, 32 and 512 tokens.
+
+    The dense products are timed beside each few points, and told once. Points that no kernel multiplies have no time.
+    """
+    rows, told, work = [], set(), _timed_points(size)
+    for i, (of, by, levels) in enumerate(work):
+        report(i / len(work), f"{of.title}, {by.title} {', '.join(levels)}")
+        labels = {"model": of.key, "method": by.key, "levels": " ".join(levels)}
+        found = keep(labels, partial(_times, of, by, levels, TIMED[size], ROUNDS[size]))
+        rows += [each for each in found if each["point"] != frontier.DENSE or of.key not in told]
+        told.add(of.key)
     return rows
 
 
-def _chosen(size, models):
-    """Return (source, method, level) of every point of a size whose weights are pruned without training."""
-    found = []
-    for of in (_shortened(sources()[key], size) for key in models[size]):
-        for key in METHODS.get(size, methods()):
-            by = methods()[key]
-            found += [(of, by, level) for level in by.levels[: LEVELS.get(size)] if by.one_shot and by.masks]
-    return found
+def _timed_points(size):
+    """Return (source, method, up to `AT_ONCE` levels) of all recorded points with a kernel; of one at size "tiny"."""
+    recorded, found = recorded_rows(), []
+    for key in MODELS[size]:
+        of = shortened(sources()[key], size)
+        there = [p.key.split("@") for p in points(recorded, of)
+                 if p.key != frontier.DENSE and p.stage == "one-shot" and "read" in p.cost]  # fmt: skip
+        for by, pairs in groupby(sorted(there, key=lambda pair: pair[0]), lambda pair: pair[0]):
+            levels = [level for _, level in pairs][: LEVELS.get(size)]
+            found += [(of, method(by), levels[i : i + AT_ONCE]) for i in range(0, len(levels), AT_ONCE)]
+    return found[:1] if size == "tiny" else found
 
 
-def _shortened(of: PruningSource, size) -> PruningSource:
-    """Return a source with less to read at size "tiny"."""
-    if size != "tiny":
-        return of
-    few = [batch[:2, :128] for batch in of.calibration()[:1]]
-    quality = {axis.key: 0.0 for axis in of.qualities}
-
-    def judge(model):
-        with torch.no_grad():
-            return quality | {of.qualities[0].key: float(of.distil(model, of.load(), few[0]))}
-
-    texts = {"calibration": lambda: few, "evaluation": lambda: few, "training": lambda steps, seed: few * steps}
-    return replace(of, judge=judge, **texts)
-
-
-def _judged(of, by, level, part):
-    return rows_of_point(frontier.judged_point(of, by, level, lambda fraction, step: part(fraction, step)), of)
+def _times(of, by, levels, tokens, rounds):
+    """Return the rows of some levels' times, those of the dense products first."""
+    axes = {axis.key: axis for axis in frontier.COSTS}
+    before, threads = torch.get_num_threads(), kernels.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        by_tokens = frontier.times(of, [(by, level) for level in levels], tokens, rounds=rounds)
+    finally:
+        torch.set_num_threads(before)
+    return [
+        each | {"tokens": count, "threads": threads}
+        for count, found in by_tokens.items()
+        for each in rows_of_times(found, of, axes[f"time_{count}"], {by.key: by.title})
+    ]
 
 
 def _recovered(of, by, level, steps, seed, part):
     """Return the rows of a point after the training, and of its quality before, where there is one."""
     how = {"steps": steps, "rate": RATE}
     point = frontier.recovered_point(of, by, level, part, seed=seed, **how)
-    rows = [each if "layer" in each else each | how for each in rows_of_point(point, of)]
+    rows = [each | how for each in rows_of_point(point, of)]
     if by.one_shot:
         before = of.judge(frontier.with_weights(of, frontier.compress_layers(of, by, level)))
         labels = {"model": of.key, "method": by.title, "level": level, "stage": "one-shot"}
         rows += [row(axis.label, before[axis.key], axis.unit, axis.kind, **labels) for axis in of.qualities]
     return rows
-
-
-def _in_groups(items):
-    return [items[i : i + AT_ONCE] for i in range(0, len(items), AT_ONCE)]

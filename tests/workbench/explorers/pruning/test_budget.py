@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from workbench.explorers.pruning import frontier
-from workbench.explorers.pruning.budget import GROUPS, _largest, solve_budget, stored_ratio
+from workbench.explorers.pruning.budget import GROUPS, _largest, levels_within, solve_budget, stored_ratio
 from workbench.explorers.pruning.method import method, methods
 from workbench.models.sparse_inference.statistics import linear_layers
 
@@ -88,6 +88,12 @@ def test_no_level_is_above_the_budget_and_the_next_one_is(key, target, value_bit
             more = [float(level) - step for step in (1e-12, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 4e-2)]
             ratios = [stored_ratio(by, shapes, f"{share:.13f}", value_bits) for share in more]
             assert all(other == found or other > most for other in ratios) and ratios[-1] > most
+
+
+def test_budgets_that_cannot_be_met_are_left_out_and_equal_levels_are_given_once():
+    assert levels_within("quant", [SQUARE], (0.5625, 0.55, 0.45, 0.2)) == ["8", "6", "2"]  # (8 + 32 / 64) / 16 = 0.53
+    assert levels_within("armor", [SQUARE], (0.5625, 0.45)) == []
+    assert levels_within("nm_wanda", [SQUARE], (0.5625, 0.45, 0.01)) == ["2:4", "3:8"]
 
 
 def test_the_shortest_name_of_a_level_is_given():

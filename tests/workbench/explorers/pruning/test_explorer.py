@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from widgets.figures.pruning import LayerLoss, TradeoffPoint
 from workbench.data import text
 from workbench.explorers.pruning import explorer, frontier, sentence_encoder
 from workbench.explorers.pruning.method import methods
@@ -12,7 +13,7 @@ from workbench.explorers.pruning.recorded import points, rows_of_point, rows_of_
 from workbench.explorers.pruning.source import sources, training_text
 from workbench.explorers.pruning.stories import STORIES
 from workbench.models.sparse_inference.statistics import linear_layers
-from workbench.record import validate_rows
+from workbench.record import rounded, validate_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,8 +45,28 @@ def test_points_survive_their_record(small, rows):
     assert back.quality == made.quality and back.parts == made.parts
     assert {key: x for key, x in back.cost.items() if key != "time_1"} == made.cost
     assert back.cost["time_1"] > 0 and found["dense"].cost["time_1"] > 0 and "time_1" not in found["magnitude@0.5"].cost
-    assert [each.output_error for each in back.layers] == [each.output_error for each in made.layers]
+    assert [(each.name, each.output_error) for each in back.layers] == [
+        (each.name, each.output_error) for each in made.layers
+    ]
+    assert [each.density for each in back.layers] == pytest.approx([each.density for each in made.layers], abs=5e-5)
+    assert len({each.density for each in back.layers}) == 2  # 10 of 32 in each row are not 19 of 64
+    assert [each.density for each in found["magnitude@0.5"].layers] == [0.5] * 4
     assert points([{**each, "model": "another"} for each in rows], small) == []
+
+
+def test_whole_numbers_keep_all_their_digits_in_records(small):
+    point = TradeoffPoint(
+        key="svd@0.5",
+        method="SVD",
+        level="0.5",
+        quality={"cosine": 0.5, "output_error": 0.25},
+        cost={"stored": 12345678.0},
+        parts={"dense factors": 12345677.0},
+        layers=(LayerLoss(name="a.0", density=1.0, output_error=0.25),),
+    )
+    (back,) = points(rounded(rows_of_point(point, small)), small)
+    assert (back.cost["stored"], back.parts["dense factors"]) == (12345678, 12345677)
+    assert [(each.name, each.density, each.output_error) for each in back.layers] == [("a.0", 1.0, 0.25)]
 
 
 def test_trained_points_stand_beside_those_before_and_share_their_times(small, rows):
@@ -131,6 +152,13 @@ def test_weights_that_only_a_training_chooses_are_told_not_to_be_known(view):
     kept.wait()
     assert not kept.error
     kept.close()
+
+
+def test_the_page_says_which_points_have_no_time(view):
+    assert "so they have no time" not in view.scene.note
+    view.added = "quant@4"
+    view.wait()
+    assert "so they have no time" in view.scene.note and "read" not in view.scene.points[-1].cost
 
 
 def test_an_unknown_method_in_a_link_is_told_in_a_sentence(view):

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = 2 * (32 * 64 + 64 * 32)
 ONE_SHOT = [key for key, by in methods().items() if by.one_shot]
 MASKED = [key for key in ONE_SHOT if methods()[key].masks]
-FACTORS = [key for key in ONE_SHOT if not methods()[key].masks]  # they leave no single weight out
+FACTORS = [key for key in ONE_SHOT if not methods()[key].masks and key != "quant"]  # they leave no single weight out
+MULTIPLIED = [key for key in ONE_SHOT if key != "quant"]  # by a kernel, as they are stored
 
 
 def held(made):
@@ -38,7 +39,7 @@ def test_every_method_leaves_out_what_its_level_says(key, small):
             assert each.bits["indices"] > 0
 
 
-@pytest.mark.parametrize("key", ONE_SHOT)
+@pytest.mark.parametrize("key", MULTIPLIED)
 def test_kernels_multiply_with_the_weights_they_were_packed_from(key, small, rng, assert_close):
     by = methods()[key]
     for each in frontier.compress_layers(small, by, by.levels[0]).values():
@@ -218,6 +219,13 @@ def test_a_level_that_is_none_is_refused(key, level, small):
     with pytest.raises(ValueError, match=f"{key}: level must be"):
         frontier.prune(copy.deepcopy(small.load()), key, level, statistics=frontier.statistics_of(small),
                        gradients=frontier._gradients(small))  # fmt: skip
+
+
+def test_what_no_kernel_multiplies_has_no_time_and_no_bytes_that_one_reads(small):
+    point = frontier.judged_point(small, methods()["quant"], "4")
+    assert set(point.cost) == {"stored", "multiply_adds"}
+    with pytest.raises(ValueError, match="times: no kernel multiplies with what quant stores"):
+        frontier.times(small, [(methods()["quant"], "4")], (1,), rounds=1)
 
 
 def test_times_are_of_products_that_were_compared(small, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kernels.formats.storage import block_diagonal_bits, nm_bits
+from workbench.explorers.pruning.factored import DENSE_FACTORS
 from workbench.explorers.pruning.method import VALUE_BITS, Compressed, PruningMethod
 from workbench.models.compression.armor import armor_factorize
 from workbench.models.compression.armor_linear import ArmorLinear, hessian_diag
@@ -27,7 +28,7 @@ def count(shape, level, value_bits):
     block = side(level, shape)
     core, values = nm_bits(shape, 2, 4, value_bits=value_bits), shape[0] * shape[1] // 2 * value_bits
     wrappers = sum(block_diagonal_bits(size, block, value_bits=value_bits) for size in shape)
-    return {"values": values, "indices": core - values, "dense factors": wrappers}
+    return {"values": values, "indices": core - values, DENSE_FACTORS: wrappers}
 
 
 def compress(weight, known, level):
