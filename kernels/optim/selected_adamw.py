@@ -68,7 +68,7 @@ def selected_adamw(
     Source
     ------
     Loshchilov and Hutter 2019, "AdamW", Algorithm 2, in the order of operations of ``torch.optim.AdamW``; the selection
-    is that of Hu et al. 2024, "SaRA", Section 3.4.
+    is that of Hu et al. 2024, "SaRA".
     """
     name = "selected_adamw"
     for label, part in (("weights", weights), ("gradients", gradients), ("first", first), ("second", second)):
