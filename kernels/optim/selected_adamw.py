@@ -4,8 +4,8 @@ r"""One step of AdamW on chosen entries of an array: gather, update and scatter 
           w_{i_p} \leftarrow (1 - \eta \lambda) w_{i_p}
           - \eta \frac{m_p / (1 - \beta_1^t)}{\sqrt{v_p / (1 - \beta_2^t)} + \epsilon}
 
-i_p is the place of the p-th chosen entry, t the number of the step, eta the rate and lambda the decay. Weights that were
-not chosen are neither read nor written, so decay cannot reach them, and moments exist for the chosen ones alone.
+i_p is the place of the p-th chosen entry, t the number of the step, eta the rate and lambda the decay. Other
+weights are neither read nor written, so decay cannot reach them, and moments exist for the chosen ones alone.
 """
 
 import math
@@ -43,7 +43,7 @@ def selected_adamw(
     index : (k,) int32 or int64, flat places in C order, strictly rising.
     first, second : (k,) of the dtype of weights, contiguous and writeable; the moments, zeros before the first step.
         Both are changed.
-    step : number of this step, from 1 on.
+    step : number of this step, from 1 to 2^53.
     rate : at least 0.
     beta1, beta2 : in [0, 1), of the moments.
     eps : added to the root, at least 0. With 0, an entry whose gradients were all 0 becomes NaN.
@@ -90,7 +90,7 @@ def selected_adamw(
             f"got {gradients.shape}"
         )
     _refuse_overlap({"weights": weights, "gradients": gradients, "first": first, "second": second, "index": index})
-    step = as_int(step, function=name, name="step", low=1)
+    step = as_int(step, function=name, name="step", low=1, high=2**53)
     numbers = {"rate": rate, "eps": eps, "weight_decay": weight_decay}
     rate, eps, decay = (as_number(x, function=name, name=what, low=0) for what, x in numbers.items())
     beta1, beta2 = _as_betas(beta1, beta2, name)

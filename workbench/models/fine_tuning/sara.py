@@ -18,25 +18,23 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import nn
-from torch.nn import functional as F
 
 from kernels.check import as_int, as_number, check_choice
 from kernels.optim.selected_adamw import selected_adamw
-from workbench.models.fine_tuning.lora import check_base
 from workbench.models.fine_tuning.method import Applied, TuningMethod
 from workbench.models.fine_tuning.nuclear_norm import eligible, nuclear_gradient
+from workbench.models.fine_tuning.sara_linear import SaRALinear
 from workbench.models.fine_tuning.selection import (
     flat_places,
     places_digest,
     select_smallest,
     smallest_threshold,
-    unstructural_map,
 )
 from workbench.models.fine_tuning.training import Batches, Loss, Training, train
 from workbench.models.fine_tuning.weight_changes import change_matrix
 from workbench.models.sparse_inference.sparse_linear import replace_linear
 
-__all__ = ["STORAGES", "SaRA", "SaRALinear", "auto_lr", "load_sara", "vlhi"]
+__all__ = ["STORAGES", "SaRA", "auto_lr", "load_sara", "vlhi"]
 
 STORAGES = ("index", "mask")
 FORMAT = "sparse-workbench sara 1"
@@ -45,9 +43,9 @@ FORMAT = "sparse-workbench sara 1"
 class SaRA:
     """An optimiser of the entries of a model that are closest to zero.
 
-    It trains the given model in place, with any training loop: ``loss.backward()``, ``step()``, ``zero_grad()``. To keep
-    the model that you have, give ``copy.deepcopy(model)``. The parameters are where they were, so any module will do;
-    those without a chosen entry want no gradient any more. The hooks that gather gradients go with `close`.
+    It trains the given model in place, with any training loop: ``loss.backward()``, ``step()``, ``zero_grad()``. To
+    keep the model that you have, give ``copy.deepcopy(model)``. The parameters stay where they are, so any module will
+    do; those without a chosen entry want no gradient any more. The hooks that gather gradients go with `close`.
 
     Parameters
     ----------
@@ -314,65 +312,6 @@ def load_sara(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-class SaRALinear(nn.Module):
-    """A linear layer whose weights and biases closest to zero are trained, as one vector, by any optimiser.
-
-    Parameters
-    ----------
-    base : the layer; its weights are copied.
-    threshold : below which magnitudes are trained.
-
-    Source
-    ------
-    Hu et al. 2024, "SaRA", unstructural backpropagation.
-    """
-
-    weight_places: torch.Tensor
-    bias_places: torch.Tensor
-
-    def __init__(self, base: nn.Linear, threshold: float):
-        super().__init__()
-        check_base(base, "SaRALinear")
-        self._begin = base.weight.detach()
-        for name in ("weight", "bias"):
-            given = getattr(base, name)
-            own = None if given is None else nn.Parameter(given.detach().clone().contiguous(), requires_grad=False)
-            self.register_parameter(name, own)
-            index = flat_places(own.abs() < threshold) if own is not None else torch.zeros(0, dtype=torch.int32)
-            self.register_buffer(f"{name}_places", index, persistent=False)
-            learnt = own.detach().view(-1)[index].clone() if own is not None else self._begin.new_zeros(0)
-            setattr(self, f"{name}_learnt", nn.Parameter(learnt, requires_grad=bool(len(index))))
-
-    def current(self, name: str) -> torch.Tensor | None:
-        """Return the weight or the bias with what has been learnt."""
-        frozen = getattr(self, name)
-        if frozen is None or not len(getattr(self, f"{name}_places")):
-            return frozen
-        return unstructural_map(frozen, getattr(self, f"{name}_learnt"), getattr(self, f"{name}_places"))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., n) to (..., m)."""
-        weight = self.current("weight")
-        assert weight is not None
-        return F.linear(x, weight, self.current("bias"))
-
-    @torch.no_grad()
-    def delta(self) -> torch.Tensor:
-        """Return the change of the weight, (m, n)."""
-        weight = self.current("weight")
-        assert weight is not None
-        return weight - self._begin
-
-    @torch.no_grad()
-    def merge(self) -> nn.Linear:
-        """Return a plain layer that gives the same."""
-        m, n = self._begin.shape
-        plain = nn.Linear(n, m, self.bias is not None, dtype=self._begin.dtype)
-        for name, p in plain.named_parameters():
-            p.copy_(self.current(name))
-        return plain.requires_grad_(False)
-
-
 def auto_lr(theta) -> float:
     """Return the rate that belongs to a threshold, 0.001 exp(-350 theta).
 
@@ -409,7 +348,9 @@ def vlhi(fid, clip) -> np.ndarray:
     """
     fid, clip = (np.asarray(x, np.float64) for x in (fid, clip))
     if fid.ndim != 1 or fid.shape != clip.shape or len(fid) < 2 or not np.isfinite([fid, clip]).all():
-        raise ValueError(f"vlhi: fid and clip must be finite, (methods,) and two at least, got {fid.shape}, {clip.shape}")
+        raise ValueError(
+            f"vlhi: fid and clip must be finite, (methods,) and two at least, got {fid.shape}, {clip.shape}"
+        )
     if not np.ptp(fid) or not np.ptp(clip):
         raise ValueError("vlhi: fid and clip must each differ between methods; with equal ones the index has no scale")
     return (fid.max() - fid) / np.ptp(fid) + (clip - clip.min()) / np.ptp(clip)
@@ -418,9 +359,9 @@ def vlhi(fid, clip) -> np.ndarray:
 def _chosen(model, threshold, fraction, selection):
     """Return the threshold, None for a selection, and the masks of all parameters."""
     if selection is None:
-        masks = select_smallest(model, threshold, fraction)  # refuses what does not fit
         given = {name: p.detach() for name, p in model.named_parameters()}
-        return smallest_threshold(given, threshold, fraction, "SaRA"), masks
+        theta = smallest_threshold(given, threshold, fraction, "SaRA")
+        return theta, select_smallest(model, theta)
     shapes = {name: p.shape for name, p in model.named_parameters()}
     if threshold is not None or fraction is not None:
         raise ValueError("SaRA: give a selection, or one of threshold and fraction, not both")

@@ -42,7 +42,7 @@ def select_smallest(model: nn.Module, threshold=None, fraction=None) -> dict[str
 
     Returns
     -------
-    name -> bool tensor of the parameter's shape. Of entries that have just the magnitude at the fraction none is chosen.
+    name -> bool tensor of the parameter's shape. Of entries with just the magnitude at the fraction none is chosen.
 
     Raises
     ------
@@ -156,8 +156,8 @@ def unstructural_map(P: torch.Tensor, p_learn: torch.Tensor, index: torch.Tensor
 
     Source
     ------
-    Hu et al. 2024, "SaRA", unstructural backpropagation. *Differs from the released code:* the values begin with their sign, not with
-    their magnitude.
+    Hu et al. 2024, "SaRA", unstructural backpropagation. *Differs from the released code:* the values begin with their
+    sign, not with their magnitude.
     """
     name = "unstructural_map"
     if P.requires_grad or not P.is_contiguous():
@@ -177,7 +177,7 @@ def unstructural_map(P: torch.Tensor, p_learn: torch.Tensor, index: torch.Tensor
         raise ValueError(
             f"{name}: index and p_learn must both be (k,), got {tuple(index.shape)}, {tuple(p_learn.shape)}"
         )
-    if len(index) and not (0 <= int(index.min()) and int(index.max()) < P.numel()):
+    if len(index) and not (int(index.min()) >= 0 and int(index.max()) < P.numel()):
         raise ValueError(f"{name}: index must be in [0, {P.numel()}), got {int(index.min())} to {int(index.max())}")
     return _UnstructuralMap.apply(P, p_learn, index)
 
