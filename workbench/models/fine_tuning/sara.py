@@ -96,7 +96,8 @@ class SaRA:
         for label, p in model.named_parameters():
             if masks[label].any():
                 _check_parameter(label, p)
-                self.parameters[label] = p.requires_grad_(True)
+                p.requires_grad_(True)
+                self.parameters[label] = p
                 self._first[label] = masks[label].clone() if storage == "mask" else flat_places(masks[label])
             else:
                 p.requires_grad_(False)

@@ -65,5 +65,7 @@ class SaRALinear(nn.Module):
         m, n = self._begin.shape
         plain = nn.Linear(n, m, self.bias is not None, dtype=self._begin.dtype)
         for name, p in plain.named_parameters():
-            p.copy_(self.current(name))
+            now = self.current(name)
+            assert now is not None
+            p.copy_(now)
         return plain.requires_grad_(False)

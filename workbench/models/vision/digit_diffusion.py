@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def _schedule(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     return betas.float(), torch.cumprod(1 - betas, 0).float()
 
 
-def diffusion_loss(model: DigitDiffusion, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def diffusion_loss(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Return the mean squared error of the noise in pictures (b, 64) with labels (b,), at steps drawn by PyTorch.
 
     Source
@@ -114,7 +115,7 @@ def diffusion_loss(model: DigitDiffusion, batch: tuple[torch.Tensor, torch.Tenso
 
 
 @torch.no_grad()
-def draw(model: nn.Module, labels: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
+def draw(model: Any, labels: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
     """Draw a picture of each wanted digit.
 
     Parameters

