@@ -12,6 +12,7 @@ SHARED = {
     "tiny_lm": "the language model in whose heads many papers' methods are looked at",
     "tokenizer": "its word pieces",
     "digit_vit": "the vision transformer of digits that methods of fine-tuning tune",
+    "digit_diffusion": "the diffusion model of digits that methods of fine-tuning tune, and its judge",
     "small_encoder": "the sentence encoder where the pretrained one is not installed",
 }
 SUFFIXES = {".safetensors", ".pt", ".pth", ".npz", ".npy", ".bin", ".onnx"}

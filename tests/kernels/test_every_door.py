@@ -262,6 +262,12 @@ DOORS = {
     "kernels.matmul.traffic": {
         "dataflow_traffic": PAIR | {"dataflow": "row", "index_bytes": 4, "value_bytes": 8, "cache": "none"},
     },
+    "kernels.optim.selected_adamw": {
+        "selected_adamw": {"weights": np.ones(8), "gradients": np.zeros(8), "index": np.array([1, 4]),
+                           "first": np.zeros(2), "second": np.zeros(2), "step": 1, "rate": 0.1, "beta1": 0.9,
+                           "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "num_threads": 1},
+        "selected_adamw_work": {"k": 10, "itemsize": 4, "index_bytes": 4, "dense": True},
+    },
     "kernels.raster": {
         "raster": {"a": A, "window": WINDOW, "shape": (2, 2), "num_threads": 1},
         "raster_work": {"a": A, "window": WINDOW, "shape": (2, 2)},
@@ -359,7 +365,7 @@ BAD = [
     A.toarray(), A.astype(np.int64), A.astype(complex), A.tocsc(), sparse.csr_array(np.ones(3)),
 ]  # fmt: skip
 # Read by their truth, which an array has none of.
-FLAGS = {"causal", "return_lse", "keep_sink", "keep_diagonal", "sort", "drop_zeros", "check_spad", "ahead"}
+FLAGS = {"causal", "return_lse", "keep_sink", "keep_diagonal", "sort", "drop_zeros", "check_spad", "ahead", "dense"}
 
 
 def public_functions():

@@ -1,0 +1,1 @@
+"""Steps of optimisers that touch only chosen entries."""
