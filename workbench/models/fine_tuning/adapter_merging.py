@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -116,7 +117,8 @@ class RoutedMixture(nn.Module):
         if any(each.base.weight.shape != first.weight.shape or not torch.equal(each.base.weight, first.weight)
                for each in layers):  # fmt: skip
             raise ValueError(f"{name}: layers must have the same base; adapt one model once for each task")
-        self.layers, self.weights = nn.ModuleList(layers), _weights(weights, len(layers), name)
+        self.layers: Any = nn.ModuleList(layers)
+        self.weights = _weights(weights, len(layers), name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., n) to (..., m)."""

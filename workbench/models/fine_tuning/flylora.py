@@ -9,6 +9,7 @@ batch loses a little of its own, each that was chosen less often gains it.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,9 @@ ROUTINGS = ("signed", "magnitude", "abs_biased", "random")
 PROJECTIONS = ("gaussian", "rademacher", "fjlt")
 
 
-def sparse_gaussian_projection(r: int, n: int, p: int, seed: int, std: float | None = None, kind: str = "gaussian"):
+def sparse_gaussian_projection(
+    r: int, n: int, p: int, seed: int, std: float | None = None, kind: str = "gaussian"
+) -> Any:
     """Draw a projection with exactly p entries in each row, at places without repetition.
 
     Parameters
