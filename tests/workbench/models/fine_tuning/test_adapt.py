@@ -11,6 +11,7 @@ from workbench.models.fine_tuning.lora import LoRALinear
 from workbench.models.fine_tuning.method import methods
 
 KEYS = sorted(methods())
+ROUTED = {"flylora": "uses its own", "split_lora": "chooses experts"}  # methods of which no plain layer gives the same
 
 
 class Net(nn.Module):
@@ -72,7 +73,13 @@ def test_tied_weights_stay_tied():
     assert model[0].weight is model[1].weight
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", sorted(ROUTED))
+def test_routed_methods_say_why_they_are_not_merged(net, key):
+    with pytest.raises(NotImplementedError, match=ROUTED[key]):
+        tuned(net, key).merge()
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ROUTED])
 def test_merged_and_exported_forms_say_the_same(net, key):
     tuning, (x, _) = tuned(net, key), batch_of(7)
     merged = tuning.merge()
