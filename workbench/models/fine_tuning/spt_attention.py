@@ -25,7 +25,7 @@ from workbench.models.attention.call import AttentionCall, attention_call
 from workbench.models.attention.dense_attention import attention_weights
 from workbench.models.fine_tuning.product_quantizer import ProductQuantizer
 
-__all__ = ["CHOICES", "CLAMP", "PQAttention", "SparseAttentionFn", "SparseMHA", "sparse_attention"]
+__all__ = ["CHOICES", "CLAMP", "PQAttention", "SparseAttentionFn", "SparseMHA", "head_quantizer", "sparse_attention"]
 
 CHOICES = ("matching", "exact", "reconstruction", "window", "random")
 CLAMP = 10.0
@@ -338,6 +338,13 @@ class SparseMHA(nn.Module):
 
 def head_quantizer(d: int, heads: int, n_codewords=16, d_codeword=8, per_head=False, dtype=torch.float32):
     """Return a quantiser for heads of width d.
+
+    Parameters
+    ----------
+    d, heads : width of a head, and how many there are.
+    n_codewords, d_codeword : E, and numbers of a part, which divide d.
+    per_head : whether each head has a codebook of its own, in place of one for all.
+    dtype : of the codewords.
 
     Raises
     ------

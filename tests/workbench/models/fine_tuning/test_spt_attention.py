@@ -219,6 +219,7 @@ def test_fewer_queries_than_keys_grouped_heads_and_half_precision(assert_close):
     wanted = attention(*(x.bfloat16().float() for x in (q, k, v)))
     assert half.dtype == torch.bfloat16 and torch.equal(half, wanted.bfloat16())
     assert attention(q[:0], k[:0], v[:0]).shape == (0, 4, 16, 16)
+    assert [x.tolist() for x in attention.pattern(q[:0], q[:0])] == [[0], []]
 
 
 def test_the_codebook_learns_by_its_loss_alone_and_now_and_then():
