@@ -239,7 +239,8 @@ def memory_model(
     Returns
     -------
     Bytes: "dense_attention" (scores and weights) and "dense_weights" (weights alone), "sparse_values" and
-    "sparse_indices" of all n L slots, int32, "codes"; "hidden_dense" and "hidden_routed", one copy of the hidden layer.
+    "sparse_indices" of all n L slots, int32; "row_starts", int64; "codes"; "hidden_dense" and "hidden_routed", one copy
+    of the hidden layer.
     Counts: "slots", "entries" (what `fixed_degree_csr` stores). Ratio: "values_ratio", dense weights to sparse values.
     Operations: "scores_dense_flops", "encode_flops", "match_compares" (of bytes), "scores_sparse_flops",
     "ffn_dense_flops", "ffn_routed_flops" (router included).
@@ -273,6 +274,7 @@ def memory_model(
         "dense_weights": heads * n * n * itemsize,
         "sparse_values": slots * itemsize,
         "sparse_indices": 4 * slots,
+        "row_starts": 8 * (heads * n + 1),
         "codes": 2 * heads * n * M,
         "hidden_dense": tokens * width * itemsize,
         "hidden_routed": tokens * width * active // G * itemsize,

@@ -227,7 +227,7 @@ def test_memory_worked_out_by_hand():
     assert found["dense_weights"] == heads * 512 * 512 * 4 and found["dense_attention"] == 2 * found["dense_weights"]
     assert found["slots"] == heads * 512 * 64 and found["sparse_indices"] == 4 * found["slots"]
     assert found["entries"] == heads * sum(min(i + 1, 64) for i in range(512))
-    assert found["codes"] == 2 * heads * 512 * 8
+    assert found["codes"] == 2 * heads * 512 * 8 and found["row_starts"] == 8 * (heads * 512 + 1)
     assert found["hidden_dense"] == 2 * 512 * 4096 * 4 == 2 * found["hidden_routed"]
     assert found["scores_dense_flops"] == heads * 2 * 512 * 512 * 64
     assert found["encode_flops"] == heads * 4 * 512 * 16 * 64
